@@ -1,0 +1,121 @@
+//! A transform that misbehaves on request.
+//!
+//! `{"do": "panic"}` in its settings says how, `"bad":true` in an event's payload says when. All
+//! other events pass unchanged.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+#[allow(missing_docs, reason = "the WIT file is their documentation")]
+mod bindings {
+    wit_bindgen::generate!({ path: "../../wit", world: "transform" });
+    pub(crate) use headwater::module::{logging, types::Rejection};
+}
+
+use bindings::{Event, Processed, Rejection, logging};
+
+struct Hostile;
+
+bindings::export!(Hostile with_types_in bindings);
+
+static DO: OnceLock<String> = OnceLock::new();
+static CALLS: AtomicU32 = AtomicU32::new(0);
+
+impl bindings::Guest for Hostile {
+    fn init(config: String) -> Result<(), String> {
+        std::panic::set_hook(Box::new(|panic| {
+            logging::log(logging::Level::Error, &panic.to_string());
+        }));
+        let config: serde_json::Value = serde_json::from_str(&config).map_err(|e| e.to_string())?;
+        let what = config["do"].as_str().unwrap_or_default().to_owned();
+        match &*what {
+            "init-error" => return Err("hostile settings".to_owned()),
+            "init-panic" => panic!("hostile start"),
+            "init-loop" => forever(),
+            _ => {}
+        }
+        DO.set(what).map_err(|_| "initialised twice".to_owned())
+    }
+
+    fn process(events: Vec<Event>) -> Result<Processed, String> {
+        let calls = CALLS.fetch_add(1, Ordering::Relaxed);
+        let mut out = Processed { events: Vec::new(), rejected: Vec::new() };
+        let bad = |event: &Event| event.payload.windows(10).any(|part| part == b"\"bad\":true");
+        for (index, event) in (0..).zip(events) {
+            if bad(&event) {
+                misbehave(DO.get().map_or("", |what| what), index, calls, &event, &mut out)?;
+            } else {
+                out.events.push(event);
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn misbehave(what: &str, index: u32, calls: u32, event: &Event, out: &mut Processed) -> Result<(), String> {
+    let reject = |index| Rejection { index, reason: "hostile reading".to_owned() };
+    match what {
+        "panic" => panic!("hostile panic"),
+        // Hurts only an instance that has been used before.
+        "panic-later" if calls > 0 => panic!("hostile age"),
+        "unreachable" => unreachable(),
+        "loop" => forever(),
+        "memory" => memory(),
+        "stack" => drop(stack(1)),
+        "frames" => drop(frames(1)),
+        "error" => return Err("hostile batch".to_owned()),
+        "reject" => out.rejected.push(reject(index)),
+        "reject-other" => out.rejected.push(reject(1_000_000)),
+        "reject-twice" => out.rejected.extend([reject(index), reject(index)]),
+        "output" => out.events.push(Event { payload: vec![b'1'; 48 << 20], ..event.clone() }),
+        "many" => out.events.extend(std::iter::repeat_n(event.clone(), 100_000)),
+        "log" => {
+            for line in 0..10_000 {
+                logging::log(logging::Level::Info, &format!("hostile line {line}"));
+            }
+            logging::log(logging::Level::Warn, &"x".repeat(1 << 20));
+        }
+        "log-loop" => loop {
+            logging::log(logging::Level::Info, "hostile line");
+        },
+        _ => out.events.push(event.clone()),
+    }
+    Ok(())
+}
+
+#[cfg(target_arch = "wasm32")]
+fn unreachable() {
+    core::arch::wasm32::unreachable()
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn unreachable() {
+    std::process::abort()
+}
+
+fn forever() -> ! {
+    loop {
+        std::hint::black_box(());
+    }
+}
+
+fn memory() {
+    let mut hoard = Vec::new();
+    loop {
+        hoard.push(vec![1_u8; 1 << 20]);
+        std::hint::black_box(&hoard);
+    }
+}
+
+/// Uses up the engine's stack.
+#[expect(unconditional_recursion, reason = "it is a stack overflow")]
+fn stack(depth: u64) -> u64 {
+    stack(std::hint::black_box(depth) + 1) + depth
+}
+
+/// Uses up the module's own stack, which is part of its memory.
+#[expect(unconditional_recursion, reason = "it is a stack overflow")]
+fn frames(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    frames(depth + 1) + frame[0]
+}

@@ -1,0 +1,124 @@
+//! Builds the workspace of modules beside this crate and makes components of them.
+
+use anyhow::{Context, Result, ensure};
+use std::env;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use wit_component::ComponentEncoder;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Package, constant, and what its documentation says.
+const MODULES: [(&str, &str, &str); 4] = [
+    ("celsius", "CELSIUS", "The transform `transforms/celsius`."),
+    ("stats", "STATS", "The aggregate `transforms/stats`."),
+    ("hostile", "HOSTILE", "The transform `tests/hostile`, for tests."),
+    ("hostile_aggregate", "HOSTILE_AGGREGATE", "The aggregate `tests/hostile/aggregate`, for tests."),
+];
+
+/// All that decides what comes out.
+const SOURCES: [&str; 7] = [
+    "transforms/Cargo.toml",
+    "transforms/Cargo.lock",
+    "transforms/sdk",
+    "transforms/celsius",
+    "transforms/stats",
+    "tests/hostile",
+    "wit",
+];
+
+fn main() -> Result<()> {
+    let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../..").canonicalize()?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    println!("cargo::rerun-if-changed=build.rs");
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    require_target()?;
+    build(&root, &out.join("target"))?;
+
+    let built = out.join("target").join(TARGET).join("release");
+    let mut constants = String::new();
+    for (name, constant, doc) in MODULES {
+        let core = built.join(format!("headwater_{name}.wasm"));
+        let component = out.join(format!("{name}.wasm"));
+        fs::write(&component, encode(&core)?)?;
+        declare(&mut constants, constant, doc, &component)?;
+    }
+    let core = built.join("headwater_celsius.wasm");
+    declare(&mut constants, "CORE_MODULE", "A core module, which the agent refuses, for tests.", &core)?;
+    fs::write(out.join("modules.rs"), constants)?;
+    Ok(())
+}
+
+/// The compiler's standard library for WebAssembly; rustup gets it where rustup is there.
+fn require_target() -> Result<()> {
+    if has_target()? {
+        return Ok(());
+    }
+    let added = Command::new("rustup").args(["target", "add", TARGET]).status();
+    ensure!(
+        matches!(added, Ok(status) if status.success()) && has_target()?,
+        "the target {TARGET} of the Rust compiler is missing, and `rustup target add {TARGET}` \
+         failed: run it where the network is reachable, or install your distribution's package \
+         (Debian: libstd-rust-dev-wasm32, Fedora: rust-std-static-{TARGET})",
+    );
+    Ok(())
+}
+
+fn has_target() -> Result<bool> {
+    let rustc = env::var_os("RUSTC").context("RUSTC is not set: run this through cargo")?;
+    let output = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output()?;
+    Ok(Path::new(String::from_utf8(output.stdout)?.trim()).is_dir())
+}
+
+fn build(root: &Path, target: &Path) -> Result<()> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(root.join("transforms"))
+        .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
+        .arg(target)
+        // The same module, and so the same digest, wherever it is built.
+        .env("CARGO_ENCODED_RUSTFLAGS", remapped(root));
+    // What the outer build (clippy, coverage, a cross build) wants is not for the modules.
+    for name in [
+        "CARGO_BUILD_TARGET",
+        "CARGO_BUILD_TARGET_DIR",
+        "CARGO_TARGET_DIR",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTC_WRAPPER",
+        "RUSTFLAGS",
+    ] {
+        cargo.env_remove(name);
+    }
+    let status = cargo.status().context("failed to run cargo for the modules")?;
+    ensure!(status.success(), "failed to build the modules in transforms/: see cargo's output above");
+    Ok(())
+}
+
+fn remapped(root: &Path) -> String {
+    let mut flags = vec![format!("--remap-path-prefix={}/=", root.display())];
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    if let Some(home) = home.or_else(|| Some(env::home_dir()?.join(".cargo"))) {
+        flags.push(format!("--remap-path-prefix={}=cargo", home.display()));
+    }
+    flags.join("\u{1f}")
+}
+
+fn encode(core: &Path) -> Result<Vec<u8>> {
+    let module = fs::read(core).with_context(|| format!("failed to read {}", core.display()))?;
+    ComponentEncoder::default()
+        .validate(true)
+        .module(&module)
+        .and_then(|encoder| encoder.encode())
+        .with_context(|| format!("failed to make a component of {}", core.display()))
+}
+
+fn declare(out: &mut String, constant: &str, doc: &str, file: &Path) -> Result<()> {
+    writeln!(out, "/// {doc}\npub const {constant}: &[u8] = include_bytes!({file:?});")?;
+    writeln!(out, "/// Where [`{constant}`] is as a file, on the machine of the build.")?;
+    writeln!(out, "pub const {constant}_PATH: &str = {file:?};")?;
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! Keyed window aggregation: one sample at a time, over a state that the agent keeps.
+
+use crate::json::Object;
+use crate::{log, settings};
+use bindings::headwater::module::types::Rejection;
+use bindings::{Closed, Group, Updated};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::cell::RefCell;
+
+/// The contract, as generated.
+#[doc(hidden)]
+#[allow(missing_docs, reason = "the WIT file is their documentation")]
+pub mod bindings {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "aggregate",
+        additional_derives: [Clone, PartialEq],
+        pub_export_macro: true,
+    });
+}
+
+pub use bindings::headwater::module::types::Sample;
+
+/// A function from the samples of a key's window to one result, deserialized from the step's
+/// settings: what `config = { … }` in the pipeline says.
+///
+/// Whatever order and whatever parts the samples come in, the result has to be the same (up to
+/// rounding): the agent updates as they arrive, and merges partial states.
+pub trait Aggregate: DeserializeOwned {
+    /// What the agent keeps between calls, as [postcard] bytes: small, and equal states give equal
+    /// bytes if it has no hash maps in it. A window starts with the default.
+    ///
+    /// [postcard]: https://postcard.jamesmunns.com/wire-format
+    type State: Serialize + DeserializeOwned + Default;
+
+    /// Checks the settings, and fills fields that are none (`#[serde(skip)]`).
+    ///
+    /// # Errors
+    /// A configuration fault, in words for the operator.
+    fn prepare(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Takes one more sample into the state.
+    ///
+    /// # Errors
+    /// Why the sample cannot be used: it goes to the dead letters with this reason. The state has
+    /// to be as it was.
+    fn update(&self, state: &mut Self::State, sample: &Sample) -> Result<(), String>;
+
+    /// Two partial states as one.
+    fn merge(&self, a: Self::State, b: Self::State) -> Self::State;
+
+    /// The result of a closed window, serialized as JSON.
+    ///
+    /// # Errors
+    /// Why there is none: the window goes to the dead letters with this reason.
+    fn finish(&self, window: &Window, state: Self::State) -> Result<impl Serialize, String>;
+}
+
+/// A closed window, half open: `start` belongs to it, `end` does not. Times in microseconds since
+/// the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// What its samples belong to.
+    pub key: String,
+    /// The first moment in it.
+    pub start: u64,
+    /// The first moment after it.
+    pub end: u64,
+    /// Readings used.
+    pub count: u64,
+    /// Of these, readings that came after the window had first closed.
+    pub late: u64,
+    /// 0 the first time, then one more with each time late readings change the result.
+    pub revision: u32,
+}
+
+impl Sample {
+    /// Its payload as a JSON object.
+    ///
+    /// # Errors
+    /// Says where the payload stops being one.
+    pub fn object(&self) -> Result<Object<'_>, String> {
+        Object::parse(&self.payload)
+    }
+}
+
+/// Exports an [`Aggregate`] as the module.
+#[macro_export]
+macro_rules! export_aggregate {
+    ($aggregate:ty) => {
+        const _: () = {
+            use $crate::export::{AggregateModule, aggregate};
+            ::std::thread_local! {
+                static MODULE: AggregateModule<$aggregate> = const { AggregateModule::new() };
+            }
+            struct Export;
+            impl aggregate::Guest for Export {
+                fn init(config: String) -> Result<(), String> {
+                    MODULE.with(|module| module.init(&config))
+                }
+                fn update(groups: Vec<aggregate::Group>) -> Result<Vec<aggregate::Updated>, String> {
+                    MODULE.with(|module| module.update(groups))
+                }
+                fn merge(a: Vec<u8>, b: Vec<u8>) -> Result<Vec<u8>, String> {
+                    MODULE.with(|module| module.merge(&a, &b))
+                }
+                fn finish(windows: Vec<aggregate::Closed>) -> Result<Vec<Vec<u8>>, String> {
+                    MODULE.with(|module| module.finish(windows))
+                }
+            }
+    aggregate::export!(Export with_types_in aggregate);
+        };
+    };
+}
+
+/// The one instance behind the exports.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Module<A>(RefCell<Option<A>>);
+
+#[expect(clippy::new_without_default, reason = "it has to be const for a static")]
+impl<A: Aggregate> Module<A> {
+    /// Before `init`.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(RefCell::new(None))
+    }
+
+    /// The contract's `init`.
+    ///
+    /// # Errors
+    /// What the aggregate does not like in its settings.
+    pub fn init(&self, config: &str) -> Result<(), String> {
+        log::hook_panics();
+        let mut aggregate: A = settings(config)?;
+        aggregate.prepare()?;
+        *self.0.borrow_mut() = Some(aggregate);
+        Ok(())
+    }
+
+    /// The contract's `update`.
+    ///
+    /// # Errors
+    /// Says that a state cannot be read, or written.
+    pub fn update(&self, groups: Vec<Group>) -> Result<Vec<Updated>, String> {
+        self.with(|aggregate| groups.into_iter().map(|group| update(aggregate, &group)).collect())
+    }
+
+    /// The contract's `merge`.
+    ///
+    /// # Errors
+    /// Says that a state cannot be read, or written.
+    pub fn merge(&self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
+        self.with(|aggregate| encode(&aggregate.merge(decode(a)?, decode(b)?)))
+    }
+
+    /// The contract's `finish`.
+    ///
+    /// # Errors
+    /// Names the first window that has no result, and why.
+    pub fn finish(&self, windows: Vec<Closed>) -> Result<Vec<Vec<u8>>, String> {
+        self.with(|aggregate| windows.into_iter().map(|closed| finish(aggregate, closed)).collect())
+    }
+
+    fn with<R>(&self, call: impl FnOnce(&A) -> Result<R, String>) -> Result<R, String> {
+        call(self.0.borrow().as_ref().ok_or("called before `init`")?)
+    }
+}
+
+fn update<A: Aggregate>(aggregate: &A, group: &Group) -> Result<Updated, String> {
+    let mut state = decode(&group.state)?;
+    let mut rejected = Vec::new();
+    for (index, sample) in (0..).zip(&group.samples) {
+        if let Err(reason) = aggregate.update(&mut state, sample) {
+            rejected.push(Rejection { index, reason });
+        }
+    }
+    Ok(Updated { state: encode(&state)?, rejected })
+}
+
+fn finish<A: Aggregate>(aggregate: &A, closed: Closed) -> Result<Vec<u8>, String> {
+    let Closed { key, window, state, count, late, revision } = closed;
+    let (start, end) = (window.start, window.end);
+    let window = Window { key, start, end, count, late, revision };
+    let value = aggregate.finish(&window, decode(&state)?)?;
+    serde_json::to_vec(&value).map_err(|error| format!("failed to write the result: {error}"))
+}
+
+fn decode<S: DeserializeOwned + Default>(state: &[u8]) -> Result<S, String> {
+    if state.is_empty() {
+        return Ok(S::default());
+    }
+    match postcard::take_from_bytes(state) {
+        Ok((state, [])) => Ok(state),
+        Ok((_, more)) => Err(format!("the state has {} bytes too many", more.len())),
+        Err(error) => Err(format!("failed to read the state: {error}")),
+    }
+}
+
+fn encode<S: Serialize>(state: &S) -> Result<Vec<u8>, String> {
+    postcard::to_allocvec(state).map_err(|error| format!("failed to write the state: {error}"))
+}

@@ -1,0 +1,130 @@
+//! JSON payloads, read without building a tree.
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+/// More than the longest number takes: -1.7976931348623157e308.
+const NUMBER_BYTES_MAX: usize = 32;
+
+/// A JSON object: checked as a whole, its members read on demand.
+#[derive(Debug)]
+pub struct Object<'a> {
+    text: &'a str,
+    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+impl<'a> Object<'a> {
+    /// # Errors
+    /// Says where the payload stops being a JSON object.
+    pub fn parse(payload: &'a [u8]) -> Result<Self, String> {
+        let text = str::from_utf8(payload).map_err(|error| format!("not UTF-8: {error}"))?;
+        let Members(members) =
+            serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))?;
+        Ok(Self { text, members })
+    }
+
+    /// The field, if it is there and a finite number.
+    #[must_use]
+    pub fn number(&self, field: &str) -> Option<f64> {
+        self.read(field).ok().map(|(_, number)| number)
+    }
+
+    /// The field's number, and where in the payload it is written.
+    pub(crate) fn read(&self, field: &str) -> Result<(Range<usize>, f64), String> {
+        let mut named = self.members.iter().filter(|(name, _)| name == field);
+        let value = match (named.next(), named.next()) {
+            (Some((_, value)), None) => value.get(),
+            (None, _) => return Err(format!("field `{field}` is missing")),
+            (Some(_), Some(_)) => return Err(format!("field `{field}` is there twice")),
+        };
+        match value.parse() {
+            Ok(number) if f64::is_finite(number) => {
+                let start = value.as_ptr().addr() - self.text.as_ptr().addr();
+                Ok((start..start + value.len(), number))
+            }
+            _ => Err(format!("field `{field}` is not a number: {value:.40}")),
+        }
+    }
+}
+
+/// The payload with another number in the field; all else is as it was, byte for byte.
+pub(crate) fn map_number(
+    payload: &[u8],
+    field: &str,
+    map: impl FnOnce(f64) -> f64,
+) -> Result<Vec<u8>, String> {
+    let (span, number) = Object::parse(payload)?.read(field)?;
+    let number = map(number);
+    if !number.is_finite() {
+        return Err(format!("field `{field}` would become {number}"));
+    }
+    let mut digits = [0; NUMBER_BYTES_MAX];
+    let mut rest = digits.as_mut_slice();
+    serde_json::to_writer(&mut rest, &number).map_err(|error| error.to_string())?;
+    let unused = rest.len();
+    // Exactly what it takes: what a call returns is shrunk to fit, and that would copy it again.
+    Ok([&payload[..span.start], &digits[..NUMBER_BYTES_MAX - unused], &payload[span.end..]].concat())
+}
+
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::with_capacity(8);
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Each)
+    }
+}
+
+/// Borrowed unless it has escapes in it, which a plain `Cow` would not be.
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(payload: &str, expected: Result<f64, &str>) {
+        let found = Object::parse(payload.as_bytes()).and_then(|object| {
+            let (span, number) = object.read("t")?;
+            assert_eq!(payload[span].parse(), Ok(number));
+            Ok(number)
+        });
+        assert_eq!(found, expected.map_err(str::to_owned), "{payload}");
+    }
+
+    #[test]
+    fn reads_numbers_and_says_why_not() {
+        check(r#"{"t":1.5}"#, Ok(1.5));
+        check(r#" { "a" : {"t":2} , "\u0074" : -3e2 } "#, Ok(-300.0));
+        check(r#"{"a":1}"#, Err("field `t` is missing"));
+        check(r#"{"t":1,"t":2}"#, Err("field `t` is there twice"));
+        check(r#"{"t":"1"}"#, Err("field `t` is not a number: \"1\""));
+        check(r#"{"t":null}"#, Err("field `t` is not a number: null"));
+        check(r#"{"t":1e999}"#, Err("field `t` is not a number: 1e999"));
+        let cut = "not a JSON object: EOF while parsing an object at line 1 column 6";
+        check(r#"{"t":1"#, Err(cut));
+        let list = "not a JSON object: invalid type: sequence, expected an object at line 1 column 0";
+        check("[1]", Err(list));
+        assert!(Object::parse(b"{\"t\":\"\xff\"}").unwrap_err().starts_with("not UTF-8"));
+    }
+}

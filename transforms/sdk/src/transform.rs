@@ -1,0 +1,125 @@
+//! Map, filter, flat-map, enrich, re-key, re-time: one event at a time.
+
+use crate::json::{self, Object};
+use crate::{log, settings};
+use bindings::{Processed, Rejection};
+use serde::de::DeserializeOwned;
+use std::cell::RefCell;
+
+/// The contract, as generated.
+#[doc(hidden)]
+#[allow(missing_docs, reason = "the WIT file is their documentation")]
+pub mod bindings {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "transform",
+        additional_derives: [Clone, PartialEq],
+        pub_export_macro: true,
+    });
+    pub use headwater::module::types::Rejection;
+}
+
+pub use bindings::Event;
+
+/// A step from one event to any number of events, deserialized from the step's settings: what
+/// `config = { … }` in the pipeline says.
+pub trait Transform: DeserializeOwned {
+    /// Checks the settings, and fills fields that are none (`#[serde(skip)]`).
+    ///
+    /// # Errors
+    /// A configuration fault, in words for the operator.
+    fn prepare(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// What becomes of the event: `Some(event)`, `None`, or many.
+    ///
+    /// # Errors
+    /// Why the event cannot be used: it goes to the dead letters with this reason.
+    fn process(&mut self, event: Event) -> Result<impl IntoIterator<Item = Event>, String>;
+}
+
+impl Event {
+    /// Its payload as a JSON object.
+    ///
+    /// # Errors
+    /// Says where the payload stops being one.
+    pub fn object(&self) -> Result<Object<'_>, String> {
+        Object::parse(&self.payload)
+    }
+
+    /// Replaces the number in a field of the payload; all else stays as it is, byte for byte.
+    ///
+    /// # Errors
+    /// Says that the field is missing or not a number, or the result not finite.
+    pub fn map_number(&mut self, field: &str, map: impl FnOnce(f64) -> f64) -> Result<(), String> {
+        self.payload = json::map_number(&self.payload, field, map)?;
+        Ok(())
+    }
+}
+
+/// Exports a [`Transform`] as the module.
+#[macro_export]
+macro_rules! export_transform {
+    ($transform:ty) => {
+        const _: () = {
+            use $crate::export::{TransformModule, transform};
+            ::std::thread_local! {
+                static MODULE: TransformModule<$transform> = const { TransformModule::new() };
+            }
+            struct Export;
+            impl transform::Guest for Export {
+                fn init(config: String) -> Result<(), String> {
+                    MODULE.with(|module| module.init(&config))
+                }
+                fn process(events: Vec<transform::Event>) -> Result<transform::Processed, String> {
+                    MODULE.with(|module| module.process(events))
+                }
+            }
+    transform::export!(Export with_types_in transform);
+        };
+    };
+}
+
+/// The one instance behind the exports.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Module<T>(RefCell<Option<T>>);
+
+#[expect(clippy::new_without_default, reason = "it has to be const for a static")]
+impl<T: Transform> Module<T> {
+    /// Before `init`.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(RefCell::new(None))
+    }
+
+    /// The contract's `init`.
+    ///
+    /// # Errors
+    /// What the transform does not like in its settings.
+    pub fn init(&self, config: &str) -> Result<(), String> {
+        log::hook_panics();
+        let mut transform: T = settings(config)?;
+        transform.prepare()?;
+        *self.0.borrow_mut() = Some(transform);
+        Ok(())
+    }
+
+    /// The contract's `process`.
+    ///
+    /// # Errors
+    /// Only when called before `init`.
+    pub fn process(&self, events: Vec<Event>) -> Result<Processed, String> {
+        let mut transform = self.0.borrow_mut();
+        let transform = transform.as_mut().ok_or("called before `init`")?;
+        let mut out = Processed { events: Vec::with_capacity(events.len()), rejected: Vec::new() };
+        for (index, event) in (0..).zip(events) {
+            match transform.process(event) {
+                Ok(events) => out.events.extend(events),
+                Err(reason) => out.rejected.push(Rejection { index, reason }),
+            }
+        }
+        Ok(out)
+    }
+}
