@@ -1,0 +1,49 @@
+// Numbers, times and rows of the table as people read them.
+
+const whole = new Intl.NumberFormat("en");
+const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 2 });
+const exact = new Intl.NumberFormat("en", { maximumSignificantDigits: 5 });
+const STALE_SECONDS = 60;
+
+/** A number of things. */
+export function count(value) {
+  return value < 10_000_000 ? whole.format(value) : short.format(value);
+}
+
+/** Something measured; nothing where there is nothing. */
+export function measure(value) {
+  if (value === undefined || value === null) return "";
+  const size = Math.abs(value);
+  return size !== 0 && (size >= 1e9 || size < 1e-4) ? value.toExponential(3) : exact.format(value);
+}
+
+/** A time that has passed. */
+export function span(seconds) {
+  if (seconds < 2) return "now";
+  for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]]) {
+    if (seconds >= 2 * size) return `${Math.floor(seconds / size)} ${unit} ago`;
+  }
+  return `${Math.floor(seconds)} s ago`;
+}
+
+/** One agent's row. Its watermark is that of the epoch seen last: sequence numbers start again with each. */
+export function agentRow(agent) {
+  const row = document.createElement("tr");
+  const cell = (text, name = "number") => {
+    const cell = row.insertCell();
+    cell.className = name;
+    cell.textContent = text;
+    return cell;
+  };
+  cell(agent.agent, "");
+  const seconds = (Date.now() - Date.parse(agent.last_seen)) / 1000;
+  const seen = cell(span(seconds), seconds > STALE_SECONDS ? "stale" : "");
+  seen.title = agent.last_seen;
+  for (const name of ["readings", "results", "events", "late", "rejected", "replaced", "batches", "duplicates"]) {
+    cell(count(agent[name]));
+  }
+  const [epoch] = agent.epochs;
+  cell(epoch?.watermark == null ? "–" : count(epoch.watermark)).title = epoch ? `epoch ${epoch.epoch}` : "";
+  cell(count(agent.epochs.reduce((gaps, epoch) => gaps + epoch.gaps, 0)));
+  return row;
+}

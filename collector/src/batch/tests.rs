@@ -1,0 +1,171 @@
+use super::*;
+use proptest::prelude::*;
+
+const EPOCH: &str = "0123456789abcdef0123456789abcdef";
+
+fn key(lines: u64) -> BatchKey {
+    BatchKey { agent: "plant-7".into(), epoch: EPOCH.into(), first: 5, last: 4 + lines }
+}
+
+fn module() -> String {
+    format!("sha256:{}", "ab".repeat(32))
+}
+
+/// A line with a window, one field of it written differently.
+fn window_with(field: &str, json: &str) -> String {
+    let mut fields = vec![
+        ("agent", "\"plant-7\"".to_owned()),
+        ("pipeline", "\"temperature\"".to_owned()),
+        ("key", "\"hall/1\"".to_owned()),
+        ("window", r#"{"start":"2026-01-01T00:00:00Z","end":"2026-01-01T00:01:00.000001Z"}"#.to_owned()),
+        ("revision", "2".to_owned()),
+        ("module", format!("\"{}\"", module())),
+        ("count", "60".to_owned()),
+        ("late", "1".to_owned()),
+        ("rejected", "0".to_owned()),
+        ("value", r#"{"mean": 21.50, "big": 9007199254740993}"#.to_owned()),
+    ];
+    fields.retain(|(name, _)| *name != field);
+    let mut parts: Vec<_> = fields.iter().map(|(name, json)| format!("\"{name}\":{json}")).collect();
+    if !json.is_empty() {
+        parts.push(format!("\"{field}\":{json}"));
+    }
+    format!("{{{}}}", parts.join(","))
+}
+
+#[track_caller]
+fn refused(line: &str, says: &str) {
+    let error = Batch::parse(key(1), line.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("line 1") && error.contains(says), "{error:?} does not say {says:?}");
+}
+
+#[test]
+fn reads_a_window_and_keeps_its_value_as_it_was_sent() {
+    let line = window_with("", "");
+    let batch = Batch::parse(key(1), format!("{line}\n").as_bytes()).unwrap();
+    let start = 1_767_225_600_000_000;
+    assert_eq!(
+        batch.lines,
+        [Line {
+            pipeline: "temperature".into(),
+            key: "hall/1".into(),
+            span: Span::Window(Window {
+                start,
+                end: start + 60_000_001,
+                revision: 2,
+                count: 60,
+                late: 1,
+                rejected: 0
+            }),
+            module: Some(module()),
+            value: r#"{"mean": 21.50, "big": 9007199254740993}"#.into(),
+        }]
+    );
+}
+
+#[test]
+fn reads_an_event_with_any_value_and_without_a_module() {
+    for value in ["17", "null", r#""text""#, "[1,2]"] {
+        let line = format!(
+            r#"{{"agent":"plant-7","pipeline":"raw","key":"","time":"2026-01-01T01:00:00+01:00","module":null,"value":{value}}}"#
+        );
+        let batch = Batch::parse(key(1), line.as_bytes()).unwrap();
+        assert_eq!(batch.lines[0].span, Span::Event(1_767_225_600_000_000));
+        assert_eq!(batch.lines[0].value, value);
+    }
+}
+
+#[test]
+fn names_the_line_and_what_is_wrong_with_it() {
+    refused("\n", "EOF");
+    refused("{", "EOF");
+    refused("[]", "invalid");
+    refused(&window_with("pipeline", "\"\""), "pipeline");
+    refused(&window_with("pipeline", ""), "pipeline");
+    refused(&window_with("key", &format!("\"{}\"", "k".repeat(1025))), "key");
+    refused(&window_with("module", "\"sha256:12\""), "module");
+    refused(&window_with("surprise", "1"), "unknown field `surprise`");
+    refused(&window_with("count", "-1"), "-1");
+    refused(&window_with("count", "9223372036854775808"), "2^63");
+    refused(&window_with("revision", "1.5"), "1.5");
+    refused(&window_with("late", ""), "late");
+    refused(&window_with("window", ""), "exactly one");
+    refused(&window_with("time", "\"2026-01-01T00:00:00Z\""), "exactly one");
+    refused(&window_with("window", r#"{"start":"yesterday","end":"now"}"#), "RFC 3339");
+    let backwards = r#"{"start":"2026-01-01T00:01:00Z","end":"2026-01-01T00:00:00Z"}"#;
+    refused(&window_with("window", backwards), "after window.start");
+    refused(&window_with("value", ""), "value");
+    let twice = window_with("", "").replace("\"late\":1", "\"late\":1,\"late\":1");
+    refused(&twice, "duplicate field `late`");
+}
+
+#[test]
+fn refuses_values_that_other_readers_choke_on() {
+    refused(&window_with("value", &format!("{}{}", "[".repeat(10_000), "]".repeat(10_000))), "recursion");
+    refused(&window_with("value", &format!("{}1{}", "{\"a\":".repeat(200), "}".repeat(200))), "recursion");
+    refused(&window_with("value", "{\"x\":[1e999]}"), "out of range");
+    refused(&window_with("value", &"9".repeat(400)), "out of range");
+    refused(&window_with("value", r#""\ud800""#), "hex escape");
+    refused(&window_with("value", "{\"x\":NaN}"), "");
+    let invalid = [b"{\"agent\":\"", &[0xff, 0xfe][..], b"\"}"].concat();
+    let error = Batch::parse(key(1), &invalid).unwrap_err().to_string();
+    assert!(error.contains("utf-8"), "{error}");
+}
+
+#[test]
+fn names_the_third_line_of_four() {
+    let good = window_with("", "");
+    let body = format!("{good}\n{good}\n{{\"agent\":1}}\n{good}\n");
+    let error = Batch::parse(key(4), body.as_bytes()).unwrap_err();
+    assert!(matches!(error, BatchError::Malformed { line: 3, .. }), "{error}");
+}
+
+#[test]
+fn refuses_a_body_that_contradicts_its_key() {
+    let other = window_with("agent", "\"plant-8\"");
+    let error = Batch::parse(key(1), other.as_bytes()).unwrap_err();
+    assert_eq!(error, BatchError::Agent { line: 1 });
+    let good = window_with("", "");
+    for (body, found) in [(String::new(), 0), (good.clone(), 1), (format!("{good}\n{good}\n\n"), 3)] {
+        let error = Batch::parse(key(2), body.as_bytes()).unwrap_err();
+        assert_eq!(error, BatchError::Count { expected: 2, found });
+    }
+    let huge = BatchKey { first: 0, last: i64::MAX.unsigned_abs(), ..key(1) };
+    assert!(Batch::parse(huge, good.as_bytes()).is_err());
+}
+
+#[test]
+fn reads_keys_in_one_spelling_only() {
+    let good = format!("\"plant-7/{EPOCH}/0-9\"");
+    let read: BatchKey = good.parse().unwrap();
+    assert_eq!((read.first, read.last, read.lines()), (0, 9, 10));
+    assert_eq!(format!("\"{read}\""), good);
+    for bad in [
+        format!("plant-7/{EPOCH}/0-9"),
+        format!("\"plant-7/{EPOCH}/0-9"),
+        format!("\"/{EPOCH}/0-9\""),
+        format!("\"plant-7/{EPOCH}/9-0\""),
+        format!("\"plant-7/{EPOCH}/00-9\""),
+        format!("\"plant-7/{EPOCH}/+0-9\""),
+        format!("\"plant-7/{EPOCH}/0-9223372036854775808\""),
+        format!("\"plant-7/{}/0-9\"", EPOCH.to_uppercase()),
+        format!("\"plant-7/{}/0-9\"", &EPOCH[1..]),
+        format!("\"pl\"ant/{EPOCH}/0-9\""),
+        format!("\"plänt/{EPOCH}/0-9\""),
+        "\"\"".to_owned(),
+        "\"".to_owned(),
+        String::new(),
+    ] {
+        assert!(bad.parse::<BatchKey>().is_err(), "{bad}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..<_>::default() })]
+
+    #[test]
+    fn never_panics_on_bytes(body in prop::collection::vec(any::<u8>(), 0..300), header in ".{0,80}") {
+        prop_assert!(Batch::parse(key(1), &body).is_err());
+        drop(header.parse::<BatchKey>());
+    }
+}

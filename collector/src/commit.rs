@@ -1,0 +1,176 @@
+//! Stores batches: one transaction each, durable before it is reported, all on one thread.
+//!
+//! **Invariants.** A batch is stored as a whole or not at all. The same key with the same digest is
+//! stored once, with another digest never. A windowed result is replaced only by a higher revision.
+//! The sums in `pipelines` and the ranges in `coverage` change in the transaction of the results they
+//! speak of, so they are never out of step.
+//!
+//! **Limits.** The queue has as many places as batches may be in work, so nobody waits for one.
+//! **A crash here** loses what was not reported; a failure of the disk ends the thread, because a
+//! sync that failed once proves nothing by succeeding the next time.
+
+mod apply;
+mod coverage;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::batch::Batch;
+
+/// What a stored batch is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    /// The highest number such that it and all before it, from 0, are stored in this epoch.
+    pub(crate) watermark: Option<u64>,
+    /// Whether it was stored before.
+    pub(crate) duplicate: bool,
+}
+
+/// Why a batch was not stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommitError {
+    #[error("failed to store the batch: this key was used for another body")]
+    Key,
+    #[error("failed to store line {line}: its sequence number was used for another result")]
+    Sequence { line: usize },
+    #[error("failed to store the batch: the store is full or busy, make room or try later")]
+    Full(#[source] rusqlite::Error),
+    #[error("failed to store the batch: the store is broken, the collector must be restarted")]
+    Broken,
+    #[error("failed to store the batch")]
+    Store(#[from] rusqlite::Error),
+}
+
+struct Job {
+    batch: Batch,
+    received: i64,
+    reply: oneshot::Sender<Result<Receipt, CommitError>>,
+}
+
+/// Hands batches to the thread that commits. The thread ends with the last of these.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Writer {
+    /// Starts the thread; at most `queue_max` batches wait for it.
+    pub(crate) fn start(connection: Connection, queue_max: usize) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel(queue_max.max(1));
+        std::thread::Builder::new().name("commit".to_owned()).spawn(move || run(connection, queue))?;
+        Ok(Self { jobs })
+    }
+
+    /// Stores the batch; what was received when is up to the caller. Once this has returned a receipt
+    /// the batch survives a power cut.
+    pub(crate) async fn commit(&self, batch: Batch, received: i64) -> Result<Receipt, CommitError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job { batch, received, reply };
+        self.jobs.send(job).await.map_err(|_| CommitError::Broken)?;
+        answer.await.unwrap_or(Err(CommitError::Broken))
+    }
+
+    /// Whether the thread has ended although it should not.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.jobs.is_closed()
+    }
+
+    /// Resolves when the thread has ended although it should not.
+    pub(crate) async fn broken(&self) {
+        self.jobs.closed().await;
+    }
+}
+
+fn run(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
+    while let Some(Job { batch, received, reply }) = queue.blocking_recv() {
+        let outcome = store(&mut connection, &batch, received).map_err(judge);
+        let broken = matches!(outcome, Err(CommitError::Store(_)));
+        if let Err(error) = &outcome {
+            tracing::debug!(key = %batch.key, error = %error, "batch not stored");
+        }
+        if let Err(CommitError::Store(error) | CommitError::Full(error)) = &outcome {
+            tracing::error!(error = %error, broken, "commit failed");
+        }
+        // Nobody waits any more when the peer went away: the batch is stored all the same.
+        drop(reply.send(outcome));
+        if broken {
+            return;
+        }
+    }
+}
+
+/// Tells what passes (a full disk) from what does not (a failed write or sync, a damaged file).
+fn judge(error: CommitError) -> CommitError {
+    match error {
+        CommitError::Store(error)
+            if matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+            ) =>
+        {
+            CommitError::Full(error)
+        }
+        other => other,
+    }
+}
+
+/// The one atomic step.
+fn store(connection: &mut Connection, batch: &Batch, received: i64) -> Result<Receipt, CommitError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let epoch = epoch(&transaction, batch, received)?;
+    let duplicate = match stored_digest(&transaction, epoch, batch)? {
+        Some(digest) if digest == batch.digest => true,
+        Some(_) => return Err(CommitError::Key),
+        None => false,
+    };
+    let [batches, duplicates] = if duplicate { [0, 1] } else { [1, 0] };
+    if !duplicate {
+        apply::lines(&transaction, epoch, batch)?;
+        let key = &batch.key;
+        transaction.prepare_cached("INSERT INTO batches VALUES (?, ?, ?, ?, ?)")?.execute(params![
+            epoch,
+            key.first,
+            key.last,
+            batch.digest,
+            received
+        ])?;
+        coverage::add(&transaction, epoch, key.first, key.last)?;
+    }
+    transaction
+        .prepare_cached(
+            "UPDATE epochs SET last_seen = max(last_seen, ?2), batches = batches + ?3,
+                               duplicates = duplicates + ?4 WHERE id = ?1",
+        )?
+        .execute(params![epoch, received, batches, duplicates])?;
+    let watermark = coverage::watermark(&transaction, epoch)?;
+    transaction.commit()?;
+    Ok(Receipt { watermark, duplicate })
+}
+
+fn epoch(transaction: &Transaction<'_>, batch: &Batch, received: i64) -> rusqlite::Result<i64> {
+    let (agent, epoch) = (&batch.key.agent, &batch.key.epoch);
+    let known = transaction
+        .prepare_cached("SELECT id FROM epochs WHERE agent = ? AND epoch = ?")?
+        .query_row([agent, epoch], |row| row.get(0))
+        .optional()?;
+    if let Some(id) = known {
+        return Ok(id);
+    }
+    transaction
+        .prepare_cached("INSERT INTO epochs (agent, epoch, first_seen, last_seen) VALUES (?1, ?2, ?3, ?3)")?
+        .insert(params![agent, epoch, received])
+}
+
+fn stored_digest(
+    transaction: &Transaction<'_>,
+    epoch: i64,
+    batch: &Batch,
+) -> rusqlite::Result<Option<[u8; 32]>> {
+    transaction
+        .prepare_cached("SELECT digest FROM batches WHERE epoch = ? AND first = ? AND last = ?")?
+        .query_row(params![epoch, batch.key.first, batch.key.last], |row| row.get(0))
+        .optional()
+}
+
+#[cfg(test)]
+mod tests;

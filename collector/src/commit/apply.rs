@@ -1,0 +1,253 @@
+//! Applies a batch's lines to the results and to the sums over them.
+
+use std::collections::HashMap;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::CommitError;
+use crate::batch::{Batch, Line, Span, Window};
+
+/// Stores the lines in order.
+pub(super) fn lines(transaction: &Transaction<'_>, epoch: i64, batch: &Batch) -> Result<(), CommitError> {
+    let change: i64 = transaction
+        .prepare_cached("SELECT coalesce(max(change), 0) FROM results")?
+        .query_row([], |row| row.get(0))?;
+    let mut names = Names { transaction, agent: &batch.key.agent, pipelines: HashMap::new() };
+    let mut sums: HashMap<i64, Sums> = HashMap::new();
+    let mut at = Place { epoch, seq: 0, change, pipeline: 0, series: 0, module: None };
+    for (index, line) in batch.lines.iter().enumerate() {
+        at.seq = batch.key.first + index as u64;
+        at.pipeline = names.pipeline(&line.pipeline)?;
+        at.series = names.series(at.pipeline, &line.key)?;
+        at.module = names.module(line.module.as_deref())?;
+        let effect = match line.span {
+            Span::Window(new) => window(transaction, &mut at, line, new)?,
+            Span::Event(time) => {
+                event(transaction, &mut at, line, time)?.ok_or(CommitError::Sequence { line: index + 1 })?
+            }
+        };
+        sums.entry(at.pipeline).or_default().add(effect);
+    }
+    sums.into_iter().try_for_each(|(pipeline, sums)| sums.write(transaction, pipeline))?;
+    Ok(())
+}
+
+/// Where a line goes.
+struct Place {
+    epoch: i64,
+    seq: u64,
+    /// The last change made; each one takes the next number.
+    change: i64,
+    pipeline: i64,
+    series: i64,
+    module: Option<i64>,
+}
+
+/// What a line changed.
+enum Effect {
+    Event,
+    Stored(Counts),
+    /// The first were replaced by the second.
+    Replaced(Counts, Counts),
+    Ignored,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    readings: i64,
+    late: i64,
+    rejected: i64,
+}
+
+fn window(
+    transaction: &Transaction<'_>,
+    at: &mut Place,
+    line: &Line,
+    new: Window,
+) -> rusqlite::Result<Effect> {
+    let gained = Counts { readings: new.count, late: new.late, rejected: new.rejected };
+    let known: Option<(i64, u32, Counts)> = transaction
+        .prepare_cached(
+            "SELECT change, revision, count, late, rejected FROM results
+             WHERE series = ? AND start = ? AND end = ?",
+        )?
+        .query_row(params![at.series, new.start, new.end], |row| {
+            let counts = Counts { readings: row.get(2)?, late: row.get(3)?, rejected: row.get(4)? };
+            Ok((row.get(0)?, row.get(1)?, counts))
+        })
+        .optional()?;
+    let Some((change, revision, lost)) = known else {
+        insert(transaction, at, line)?;
+        return Ok(Effect::Stored(gained));
+    };
+    if new.revision <= revision {
+        return Ok(Effect::Ignored);
+    }
+    transaction.prepare_cached("DELETE FROM results WHERE change = ?")?.execute([change])?;
+    insert(transaction, at, line)?;
+    Ok(Effect::Replaced(lost, gained))
+}
+
+/// `None` when the sequence number belongs to another result.
+fn event(
+    transaction: &Transaction<'_>,
+    at: &mut Place,
+    line: &Line,
+    time: i64,
+) -> rusqlite::Result<Option<Effect>> {
+    let known: Option<bool> = transaction
+        .prepare_cached(
+            "SELECT series = ?3 AND start = ?4 AND module IS ?5 AND value = ?6 FROM results
+             WHERE epoch = ?1 AND seq = ?2 AND end IS NULL",
+        )?
+        .query_row(params![at.epoch, at.seq, at.series, time, at.module, line.value], |row| row.get(0))
+        .optional()?;
+    match known {
+        Some(same) => Ok(same.then_some(Effect::Ignored)),
+        None => {
+            insert(transaction, at, line)?;
+            Ok(Some(Effect::Event))
+        }
+    }
+}
+
+fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &Line) -> rusqlite::Result<()> {
+    at.change += 1;
+    let (start, window) = match line.span {
+        Span::Window(window) => (window.start, Some(window)),
+        Span::Event(time) => (time, None),
+    };
+    transaction
+        .prepare_cached(
+            "INSERT INTO results (change, pipeline, series, epoch, seq, start, module, value,
+                                  end, revision, count, late, rejected)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            at.change,
+            at.pipeline,
+            at.series,
+            at.epoch,
+            at.seq,
+            start,
+            at.module,
+            line.value,
+            window.map(|window| window.end),
+            window.map(|window| window.revision),
+            window.map(|window| window.count),
+            window.map(|window| window.late),
+            window.map(|window| window.rejected),
+        ])?;
+    Ok(())
+}
+
+/// A batch's effect on one pipeline's sums.
+#[derive(Default)]
+struct Sums {
+    results: i64,
+    events: i64,
+    replaced: i64,
+    ignored: i64,
+    gained: Counts,
+    lost: Counts,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.readings = self.readings.saturating_add(other.readings);
+        self.late = self.late.saturating_add(other.late);
+        self.rejected = self.rejected.saturating_add(other.rejected);
+    }
+}
+
+impl Sums {
+    fn add(&mut self, effect: Effect) {
+        match effect {
+            Effect::Event => self.events += 1,
+            Effect::Ignored => self.ignored += 1,
+            Effect::Stored(new) => {
+                self.results += 1;
+                self.gained.add(new);
+            }
+            Effect::Replaced(old, new) => {
+                self.replaced += 1;
+                self.lost.add(old);
+                self.gained.add(new);
+            }
+        }
+    }
+
+    /// Added here, not in SQL: SQLite turns an integer that overflows into a double.
+    fn write(self, transaction: &Transaction<'_>, pipeline: i64) -> rusqlite::Result<()> {
+        let old: [i64; 3] = transaction
+            .prepare_cached("SELECT readings, late, rejected FROM pipelines WHERE id = ?")?
+            .query_row([pipeline], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?;
+        let gained = [self.gained.readings, self.gained.late, self.gained.rejected];
+        let lost = [self.lost.readings, self.lost.late, self.lost.rejected];
+        let sum = |i: usize| old[i].saturating_add(gained[i]).saturating_sub(lost[i]).max(0);
+        transaction
+            .prepare_cached(
+                "UPDATE pipelines SET results = results + ?2, events = events + ?3,
+                 replaced = replaced + ?4, ignored = ignored + ?5,
+                 readings = ?6, late = ?7, rejected = ?8 WHERE id = ?1",
+            )?
+            .execute(params![
+                pipeline,
+                self.results,
+                self.events,
+                self.replaced,
+                self.ignored,
+                sum(0),
+                sum(1),
+                sum(2),
+            ])?;
+        Ok(())
+    }
+}
+
+/// Numbers of names, made on first sight.
+struct Names<'t> {
+    transaction: &'t Transaction<'t>,
+    agent: &'t str,
+    /// A batch has few pipelines and many lines.
+    pipelines: HashMap<String, i64>,
+}
+
+impl Names<'_> {
+    fn pipeline(&mut self, name: &str) -> rusqlite::Result<i64> {
+        if let Some(&id) = self.pipelines.get(name) {
+            return Ok(id);
+        }
+        let id = self.number(
+            "SELECT id FROM pipelines WHERE agent = ? AND pipeline = ?",
+            "INSERT INTO pipelines (agent, pipeline) VALUES (?, ?)",
+            params![self.agent, name],
+        )?;
+        self.pipelines.insert(name.to_owned(), id);
+        Ok(id)
+    }
+
+    fn series(&self, pipeline: i64, key: &str) -> rusqlite::Result<i64> {
+        self.number(
+            "SELECT id FROM series WHERE pipeline = ? AND key = ?",
+            "INSERT INTO series (pipeline, key) VALUES (?, ?)",
+            params![pipeline, key],
+        )
+    }
+
+    fn module(&self, digest: Option<&str>) -> rusqlite::Result<Option<i64>> {
+        let Some(digest) = digest else {
+            return Ok(None);
+        };
+        let find = "SELECT id FROM modules WHERE digest = ?";
+        self.number(find, "INSERT INTO modules (digest) VALUES (?)", params![digest]).map(Some)
+    }
+
+    fn number(&self, find: &str, insert: &str, params: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<i64> {
+        let known = self.transaction.prepare_cached(find)?.query_row(params, |row| row.get(0)).optional()?;
+        match known {
+            Some(id) => Ok(id),
+            None => self.transaction.prepare_cached(insert)?.insert(params),
+        }
+    }
+}

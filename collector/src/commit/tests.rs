@@ -1,0 +1,177 @@
+use super::*;
+use crate::batch::{BatchKey, Line, Span, Window};
+use crate::{Config, query, store as file};
+use proptest::prelude::*;
+
+const EPOCH: &str = "0123456789abcdef0123456789abcdef";
+
+fn open(folder: &tempfile::TempDir) -> (Connection, Config) {
+    let config = Config::new(folder.path().join("new/folder/collector.db"));
+    (file::open(&config).unwrap(), config)
+}
+
+fn batch(first: u64, lines: Vec<Line>) -> Batch {
+    let last = first + lines.len() as u64 - 1;
+    let key = BatchKey { agent: "a".into(), epoch: EPOCH.into(), first, last };
+    let digest = crate::batch::digest(format!("{lines:?}").as_bytes());
+    Batch { key, digest, lines }
+}
+
+fn window(key: &str, start: i64, revision: u32, count: i64) -> Line {
+    let window = Window { start, end: start + 10, revision, count, late: 1, rejected: 2 };
+    let value = format!("{{\"revision\":{revision},\"count\":{count}}}");
+    let (pipeline, module) = ("p".into(), Some("sha256:00".into()));
+    Line { pipeline, key: key.into(), span: Span::Window(window), module, value }
+}
+
+fn event(time: i64, value: &str) -> Line {
+    let span = Span::Event(time);
+    Line { pipeline: "e".into(), key: "k".into(), span, module: None, value: value.into() }
+}
+
+fn values(store: &Connection) -> Vec<String> {
+    let selection = query::Selection { limit: 1000, ..<_>::default() };
+    let page = query::results(store, &selection, usize::MAX).unwrap();
+    page.results.iter().map(|row| row.value.get().to_owned()).collect()
+}
+
+#[test]
+fn a_lower_or_equal_revision_that_comes_later_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut connection, _) = open(&folder);
+    for (first, line) in [
+        window("k", 0, 1, 11),
+        window("k", 0, 0, 99),
+        window("k", 0, 1, 98),
+        window("k", 0, 3, 30),
+        window("k", 0, 2, 97),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        store(&mut connection, &batch(first as u64, vec![line]), 1).unwrap();
+    }
+    assert_eq!(values(&connection), [r#"{"revision":3,"count":30}"#]);
+    let sums = query::totals(&connection, None, None).unwrap()[0].sums;
+    assert_eq!((sums.results, sums.readings, sums.replaced, sums.ignored), (1, 30, 1, 3));
+    assert_eq!((sums.late, sums.rejected), (1, 2));
+}
+
+#[test]
+fn revisions_of_one_window_in_one_batch_leave_the_highest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut connection, _) = open(&folder);
+    let lines = vec![window("k", 0, 0, 1), window("k", 0, 2, 3), window("k", 0, 1, 2)];
+    store(&mut connection, &batch(0, lines), 1).unwrap();
+    assert_eq!(values(&connection), [r#"{"revision":2,"count":3}"#]);
+}
+
+#[test]
+fn another_result_under_a_stored_sequence_number_stores_nothing_of_its_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut connection, _) = open(&folder);
+    store(&mut connection, &batch(3, vec![event(5, "1")]), 1).unwrap();
+    // Overlaps under another key with the same result: the outbox narrowed its batch.
+    store(&mut connection, &batch(3, vec![event(5, "1"), event(6, "2")]), 1).unwrap();
+    let conflict = batch(2, vec![event(4, "0"), event(5, "one")]);
+    let error = store(&mut connection, &conflict, 1).unwrap_err();
+    assert!(matches!(error, CommitError::Sequence { line: 2 }), "{error}");
+    assert_eq!(values(&connection), ["1", "2"]);
+    let sums = query::totals(&connection, None, Some("e")).unwrap()[0].sums;
+    assert_eq!((sums.events, sums.ignored), (2, 1));
+}
+
+#[test]
+fn the_watermark_waits_for_the_gap_to_close() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut connection, _) = open(&folder);
+    let mut watermark = |first: u64, n: usize| {
+        let lines = (0..n).map(|i| event(first as i64 + i as i64, "1")).collect();
+        store(&mut connection, &batch(first, lines), 1).unwrap().watermark
+    };
+    assert_eq!(watermark(5, 5), None);
+    assert_eq!(watermark(0, 2), Some(1));
+    assert_eq!(watermark(12, 1), Some(1));
+    assert_eq!(watermark(2, 3), Some(9));
+    assert_eq!(watermark(10, 2), Some(12));
+}
+
+#[test]
+fn a_full_store_is_told_from_a_broken_one_and_takes_nothing_half() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config::new(folder.path().join("c.db"));
+    config.store_bytes_max = 256 << 10;
+    let mut connection = file::open(&config).unwrap();
+    let mut stored = 0;
+    let error = loop {
+        let lines = (0..50).map(|i| event(i, &format!("\"{}\"", "x".repeat(200)))).collect();
+        match store(&mut connection, &batch(stored * 50, lines), 1) {
+            Ok(_) => stored += 1,
+            Err(error) => break judge(error),
+        }
+        assert!(stored < 1000, "the bound does nothing");
+    };
+    assert!(matches!(error, CommitError::Full(_)), "{error}");
+    assert_eq!(values(&connection).len() as u64, (stored * 50).min(1000));
+    let agents = query::agents(&connection, "", 10).unwrap();
+    assert_eq!(agents[0].epochs[0].lines, stored * 50);
+}
+
+#[test]
+fn refuses_a_store_of_a_newer_format_and_a_file_that_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (connection, config) = open(&folder);
+    connection.pragma_update(None, "user_version", 2).unwrap();
+    drop(connection);
+    assert!(matches!(file::open(&config), Err(crate::Error::Format { found: 2, known: 1, .. })));
+    std::fs::write(&config.store, "no database at all, but long enough to be looked at").unwrap();
+    assert!(matches!(file::open(&config), Err(crate::Error::Open { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..<_>::default() })]
+
+    /// Whatever comes in whatever order, however often: the sums are those of what is stored, and
+    /// what is stored is the first of the highest revision of each window.
+    #[test]
+    fn equals_a_naive_oracle(
+        sent in prop::collection::vec((0u8..3, 0i64..4, 0u32..4, 0i64..100), 1..40),
+        again in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut connection, _) = open(&folder);
+        connection.pragma_update(None, "synchronous", "OFF").unwrap();
+        let batches: Vec<_> = sent
+            .iter()
+            .enumerate()
+            .map(|(seq, &(key, start, revision, count))| {
+                batch(seq as u64, vec![window(&format!("k{key}"), start * 10, revision, count)])
+            })
+            .collect();
+        let mut oracle = std::collections::BTreeMap::new();
+        for (sent, batch) in sent.iter().zip(&batches) {
+            store(&mut connection, batch, 1).unwrap();
+            let &(key, start, revision, count) = sent;
+            let best = oracle.entry((start, key)).or_insert((revision, count));
+            if revision > best.0 {
+                *best = (revision, count);
+            }
+        }
+        for index in again {
+            prop_assert!(store(&mut connection, &batches[index.index(batches.len())], 1).unwrap().duplicate);
+        }
+        let mut expected: Vec<_> = oracle
+            .values()
+            .map(|(revision, count)| format!("{{\"revision\":{revision},\"count\":{count}}}"))
+            .collect();
+        let mut found = values(&connection);
+        expected.sort();
+        found.sort();
+        prop_assert_eq!(found, expected);
+        let sums = query::totals(&connection, None, None).unwrap()[0].sums;
+        prop_assert_eq!(sums.results, oracle.len() as u64);
+        prop_assert_eq!(sums.readings as i64, oracle.values().map(|(_, count)| count).sum::<i64>());
+        prop_assert_eq!(sums.late, oracle.len() as u64);
+        prop_assert_eq!(sums.results + sums.replaced + sums.ignored, sent.len() as u64);
+    }
+}

@@ -1,0 +1,8 @@
+//! The collector as its peers see it: over HTTP, in this process or as the program itself.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod batches;
+mod harness;
+mod limits;
+mod process;
+mod reading;
