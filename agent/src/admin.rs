@@ -1,0 +1,195 @@
+//! The agent's own HTTP: `/live`, `/ready`, `/metrics`, `/status`, `/dead-letters`.
+//!
+//! It only reads, mostly counters, so nothing it is asked can change the way of the data. Bodies
+//! are not read and answers are bounded. It listens on loopback unless configured otherwise.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::config::Config;
+use crate::flow::Seq;
+use crate::metrics::{self, Metrics};
+use crate::store::Store;
+
+/// A pipeline without a beat for this long is stuck: `/live` fails, and the supervisor restarts. A
+/// slice of 256 messages may each cost a module's longest deadline of 2 s.
+const STUCK_AFTER: Duration = Duration::from_mins(10);
+
+/// Dead letters in one answer.
+pub const DEAD_LETTERS_PAGE: usize = 64;
+
+/// The sign of life of one pipeline.
+#[derive(Debug)]
+pub struct Beat {
+    name: String,
+    since: Instant,
+    last_millis: AtomicU64,
+}
+
+impl Beat {
+    /// A first beat.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), since: Instant::now(), last_millis: AtomicU64::new(0) }
+    }
+
+    /// Another beat.
+    pub fn now(&self) {
+        self.last_millis.store(self.millis(), Ordering::Relaxed);
+    }
+
+    fn age(&self) -> Duration {
+        Duration::from_millis(self.millis().saturating_sub(self.last_millis.load(Ordering::Relaxed)))
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What the endpoints show.
+#[derive(Clone, Debug)]
+pub struct Admin(Arc<Shown>);
+
+#[derive(Debug)]
+struct Shown {
+    agent: String,
+    started: Instant,
+    metrics: Arc<Metrics>,
+    inputs: Vec<(String, metrics::Input)>,
+    pipelines: Vec<(String, metrics::Pipeline)>,
+    outputs: Vec<(String, metrics::Output)>,
+    beats: Vec<Arc<Beat>>,
+    store: Store,
+}
+
+impl Admin {
+    /// Shows the stages of `config`.
+    #[must_use]
+    pub fn new(config: &Config, metrics: Arc<Metrics>, beats: Vec<Arc<Beat>>, store: Store) -> Self {
+        let (inputs, pipelines, outputs) =
+            (config.inputs.keys(), config.pipelines.keys(), config.outputs.keys());
+        Self(Arc::new(Shown {
+            agent: config.agent.id.clone(),
+            started: Instant::now(),
+            inputs: inputs.map(|name| (name.clone(), metrics.input(name))).collect(),
+            pipelines: pipelines.map(|name| (name.clone(), metrics.pipeline(name))).collect(),
+            outputs: outputs.map(|name| (name.clone(), metrics.output(name))).collect(),
+            metrics,
+            beats,
+            store,
+        }))
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.0.metrics.clone()
+    }
+
+    /// Answers until it is dropped.
+    pub async fn serve(self, listener: TcpListener) {
+        let router = Router::new()
+            .route("/live", get(live))
+            .route("/ready", get(ready))
+            .route("/metrics", get(metrics_text))
+            .route("/status", get(status))
+            .route("/dead-letters", get(dead_letters))
+            .with_state(self);
+        // It ends only with an error of the listener, which the system repairs or nobody can.
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "own http ended");
+        }
+    }
+
+    /// What is pending is the store's to say: the forwarder's own count lags behind a commit.
+    async fn refresh(&self) {
+        let admin = self.clone();
+        let refreshed = tokio::task::spawn_blocking(move || {
+            for (name, output) in &admin.0.outputs {
+                if let Ok(pending) = admin.0.store.pending(name) {
+                    output.pending_results.set(i64::try_from(pending).unwrap_or(i64::MAX));
+                }
+            }
+        });
+        if let Err(error) = refreshed.await {
+            tracing::error!(%error, "failed to count what is pending");
+        }
+    }
+
+    fn unready(&self) -> Vec<&str> {
+        let apart = self.0.inputs.iter().filter(|(_, input)| input.connected.get() == 0);
+        apart.map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+/// Progress, not presence: 503 names the pipelines that are stuck.
+async fn live(State(admin): State<Admin>) -> Response {
+    let stuck = admin.0.beats.iter().filter(|beat| beat.age() > STUCK_AFTER);
+    let stuck: Vec<&str> = stuck.map(|beat| beat.name.as_str()).collect();
+    answer(stuck.is_empty(), json!({ "live": stuck.is_empty(), "stuck_pipelines": stuck }))
+}
+
+/// 503 names the inputs that are not connected and subscribed.
+async fn ready(State(admin): State<Admin>) -> Response {
+    let unready = admin.unready();
+    answer(unready.is_empty(), json!({ "ready": unready.is_empty(), "inputs_not_connected": unready }))
+}
+
+async fn metrics_text(State(admin): State<Admin>) -> Response {
+    admin.refresh().await;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], admin.0.metrics.encode()).into_response()
+}
+
+async fn status(State(admin): State<Admin>) -> Json<Value> {
+    admin.refresh().await;
+    let shown = &admin.0;
+    let named = |all: Vec<(&String, Value)>| -> Value {
+        all.into_iter().map(|(name, value)| (name.clone(), value)).collect::<serde_json::Map<_, _>>().into()
+    };
+    Json(json!({
+        "agent": shown.agent,
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": shown.started.elapsed().as_secs(),
+        "ready": admin.unready().is_empty(),
+        "inputs": named(shown.inputs.iter().map(|(name, input)| (name, input.values())).collect()),
+        "pipelines": named(shown.pipelines.iter().map(|(name, pipeline)| (name, pipeline.values())).collect()),
+        "outputs": named(shown.outputs.iter().map(|(name, output)| (name, output.values())).collect()),
+    }))
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct From {
+    #[serde(default)]
+    from: Seq,
+}
+
+/// A page of dead letters as NDJSON, oldest first, from a number on; empty behind the last.
+async fn dead_letters(State(admin): State<Admin>, Query(From { from }): Query<From>) -> Response {
+    let store = admin.0.store.clone();
+    let page = tokio::task::spawn_blocking(move || store.dead_letters(from, DEAD_LETTERS_PAGE)).await;
+    match page {
+        Ok(Ok(page)) => {
+            let lines: String =
+                page.iter().map(|(number, letter)| letter.to_json(*number).to_string() + "\n").collect();
+            ([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response()
+        }
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn answer(good: bool, body: Value) -> Response {
+    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}

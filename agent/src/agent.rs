@@ -1,0 +1,403 @@
+//! The wiring: builds the stages in the data's order, runs them, stops them in the same order.
+//!
+//! The only file that spawns. A stage that fails or panics ends the whole agent with its name and
+//! reason: the supervisor's restart is the repair, and the store makes it safe. Pipelines have
+//! threads of their own, since modules compute; everything else is a task.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tracing::{info, warn};
+
+use crate::admin::{Admin, Beat};
+use crate::config::Config;
+use crate::forward::{self, Forward};
+use crate::metrics::Metrics;
+use crate::module::{self, Host};
+use crate::pipeline::{self, Pipeline};
+use crate::source::Source;
+use crate::store::{self, Store};
+
+/// How often drained segments are given back to the disk.
+const TRIM_EVERY: Duration = Duration::from_secs(5);
+/// The file in the state folder that tells where the agent's own HTTP answers.
+pub const ADMIN_ADDRESS_FILE: &str = "admin.addr";
+
+/// The file in the state folder that tells whose it is.
+const AGENT_ID_FILE: &str = "agent.id";
+
+/// Why an agent cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The state folder cannot be made.
+    #[error("failed to make the state folder {}: {source}; give the agent's user a folder it may write", path.display())]
+    State {
+        /// Which folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The state folder holds what another agent has to deliver.
+    #[error("failed to use the state folder {}: it belongs to the agent `{found}`, and this is `{id}`; give each agent a folder of its own", path.display())]
+    Another {
+        /// Which folder.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who asked for it.
+        id: String,
+    },
+    /// The module host cannot work here.
+    #[error(transparent)]
+    Host(module::Error),
+    /// A pipeline cannot start.
+    #[error(transparent)]
+    Pipeline(#[from] pipeline::Error),
+    /// An output cannot start.
+    #[error(transparent)]
+    Forward(#[from] forward::Error),
+    /// The agent's own HTTP cannot start.
+    #[error(
+        "failed to listen on {address} for the agent's own HTTP: {source}; set `agent.admin` to a free address"
+    )]
+    Admin {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A stage ended that should run for ever.
+    #[error("failed to go on: {stage}: {reason}")]
+    Stage {
+        /// Which one.
+        stage: String,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// An agent that is built and does not run yet.
+#[derive(Debug)]
+pub struct Agent {
+    store: Store,
+    sources: Vec<(String, Source)>,
+    pipelines: Vec<(String, Pipeline, Arc<Beat>)>,
+    forwards: Vec<(String, Forward)>,
+    admin: Admin,
+    listener: TcpListener,
+    grace: Duration,
+}
+
+impl Agent {
+    /// Opens the store, loads the modules, binds the agent's own HTTP; connects to nothing yet.
+    ///
+    /// # Errors
+    /// When one of them cannot be had; nothing was consumed.
+    pub async fn build(config: &Config) -> Result<Self, Error> {
+        let state = &config.agent.state;
+        claim(state, &config.agent.id)?;
+        let metrics = Arc::new(Metrics::new());
+        let store = Store::open(&store::Config::new(state.join("store")), &metrics)?;
+        let host = Host::new(Some(state.join("modules"))).map_err(Error::Host)?;
+        let mut pipelines = Vec::new();
+        for (name, pipeline) in &config.pipelines {
+            let built = Pipeline::build(name, &config.agent.id, pipeline, &host, &store, &metrics)?;
+            pipelines.push((name.clone(), built, Arc::new(Beat::new(name))));
+        }
+        let mut forwards = Vec::new();
+        for (name, output) in &config.outputs {
+            let handle = metrics.output(name);
+            let built = Forward::build(name, &config.agent.id, output.clone(), store.clone(), handle)?;
+            forwards.push((name.clone(), built));
+        }
+        let sources = config.inputs.iter().map(|(name, input)| {
+            (name.clone(), Source::new(name, input.clone(), store.clone(), metrics.input(name)))
+        });
+        let (listener, address) = listen(config).await?;
+        info!(agent = config.agent.id, state = %state.display(), admin = %address, "agent built");
+        Ok(Self {
+            sources: sources.collect(),
+            admin: Admin::new(
+                config,
+                metrics,
+                pipelines.iter().map(|(_, _, beat)| beat.clone()).collect(),
+                store.clone(),
+            ),
+            store,
+            pipelines,
+            forwards,
+            listener,
+            grace: config.agent.grace,
+        })
+    }
+
+    /// Where the agent's own HTTP answers.
+    ///
+    /// # Errors
+    /// When the system does not know.
+    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.admin.metrics()
+    }
+
+    /// Runs until `stop` is done, then stops within the grace: intake first, open windows kept.
+    ///
+    /// # Errors
+    /// When a stage failed: only a restart helps.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        let names: Vec<String> = self.pipelines.iter().map(|(name, _, _)| name.clone()).collect();
+        let mut stages = Stages::start(self.sources, self.pipelines, self.forwards, &self.store);
+        let mut admin = JoinSet::new();
+        admin.spawn(self.admin.serve(self.listener));
+        let mut trim = tokio::time::interval(TRIM_EVERY);
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                failed = stages.failed() => return Err(failed),
+                _ = trim.tick() => trim_store(&self.store, &names).await?,
+            }
+        }
+        info!("stopping: intake first, open windows are kept");
+        stages.stop(self.grace).await?;
+        trim_store(&self.store, &names).await?;
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// The running stages.
+struct Stages {
+    sources: Running,
+    pipelines: Running,
+    forwards: Running,
+    stop: StopPipelines,
+}
+
+impl Stages {
+    fn start(
+        sources: Vec<(String, Source)>,
+        pipelines: Vec<(String, Pipeline, Arc<Beat>)>,
+        forwards: Vec<(String, Forward)>,
+        store: &Store,
+    ) -> Self {
+        let mut stages = Self {
+            sources: Running::new("input"),
+            pipelines: Running::new("pipeline"),
+            forwards: Running::new("output"),
+            stop: StopPipelines { flag: Arc::default(), store: store.clone() },
+        };
+        for (name, forward) in forwards {
+            let stopped = stages.forwards.stop.subscribe();
+            stages
+                .forwards
+                .spawn(&name, async { forward.run(stopped).await.map_err(|error| error.to_string()) });
+        }
+        for (name, pipeline, beat) in pipelines {
+            let stop = stages.stop.flag.clone();
+            let run = move || pipeline.run(&stop, || beat.now()).map_err(|error| error.to_string());
+            stages.pipelines.spawn_thread(&name, run);
+        }
+        for (name, source) in sources {
+            let stopped = stages.sources.stop.subscribe();
+            stages
+                .sources
+                .spawn(&name, async { source.run(stopped).await.map_err(|error| error.to_string()) });
+        }
+        stages
+    }
+
+    /// Waits for a stage that ends though nobody stopped it.
+    async fn failed(&mut self) -> Error {
+        tokio::select! {
+            failed = self.sources.failed() => failed,
+            failed = self.pipelines.failed() => failed,
+            failed = self.forwards.failed() => failed,
+        }
+    }
+
+    /// Three quarters of the grace are for finishing work; then the rest is cancelled.
+    async fn stop(&mut self, grace: Duration) -> Result<(), Error> {
+        let finish = async {
+            let sources = self.sources.stop().await;
+            self.stop.pipelines();
+            let pipelines = self.pipelines.stop().await;
+            let forwards = self.forwards.stop().await;
+            sources.and(pipelines).and(forwards)
+        };
+        let stopped = tokio::time::timeout(grace * 3 / 4, finish).await;
+        stopped.unwrap_or_else(|_| {
+            warn!("work in flight did not end within the grace: it is repeated after the next start");
+            Ok(())
+        })
+    }
+}
+
+/// Tells the pipelines to stop, at the latest when it is dropped: their threads would go on for ever.
+struct StopPipelines {
+    flag: Arc<AtomicBool>,
+    store: Store,
+}
+
+impl StopPipelines {
+    fn pipelines(&self) {
+        self.flag.store(true, Ordering::Release);
+        self.store.wake_all();
+    }
+}
+
+impl Drop for StopPipelines {
+    fn drop(&mut self) {
+        self.pipelines();
+    }
+}
+
+/// The stages of one kind.
+struct Running {
+    kind: &'static str,
+    tasks: JoinSet<Result<(), String>>,
+    names: Vec<(tokio::task::Id, String)>,
+    stop: watch::Sender<bool>,
+}
+
+impl Running {
+    fn new(kind: &'static str) -> Self {
+        Self { kind, tasks: JoinSet::new(), names: Vec::new(), stop: watch::Sender::new(false) }
+    }
+
+    fn spawn(&mut self, name: &str, stage: impl Future<Output = Result<(), String>> + Send + 'static) {
+        let id = self.tasks.spawn(stage).id();
+        self.names.push((id, name.to_owned()));
+    }
+
+    fn spawn_thread(&mut self, name: &str, stage: impl FnOnce() -> Result<(), String> + Send + 'static) {
+        let id = self.tasks.spawn_blocking(stage).id();
+        self.names.push((id, name.to_owned()));
+    }
+
+    async fn failed(&mut self) -> Error {
+        match self.tasks.join_next_with_id().await {
+            None => std::future::pending().await,
+            Some(ended) => self.ended(ended).err().unwrap_or_else(|| Error::Stage {
+                stage: self.kind.to_owned(),
+                reason: "it ended without being asked to".to_owned(),
+            }),
+        }
+    }
+
+    async fn stop(&mut self) -> Result<(), Error> {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            self.ended(ended)?;
+        }
+        Ok(())
+    }
+
+    fn ended(&self, ended: Result<(tokio::task::Id, Result<(), String>), JoinError>) -> Result<(), Error> {
+        let (id, reason) = match ended {
+            Ok((_, Ok(()))) => return Ok(()),
+            Ok((id, Err(reason))) => (id, reason),
+            Err(error) => (error.id(), panic_words(error)),
+        };
+        let name = self.names.iter().find(|(known, _)| *known == id).map_or("?", |(_, name)| name);
+        Err(Error::Stage { stage: format!("{} `{name}`", self.kind), reason })
+    }
+}
+
+fn panic_words(error: JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else { return "it was cancelled".to_owned() };
+    let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+    let words = words.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("it panicked: {}", words.unwrap_or_else(|| "without words".to_owned()))
+}
+
+async fn trim_store(store: &Store, pipelines: &[String]) -> Result<(), Error> {
+    let (store, pipelines) = (store.clone(), pipelines.to_vec());
+    let trim = move || {
+        let names: Vec<&str> = pipelines.iter().map(String::as_str).collect();
+        store.trim(&names)
+    };
+    match tokio::task::spawn_blocking(trim).await {
+        Ok(trimmed) => Ok(trimmed?),
+        Err(error) => Err(Error::Stage { stage: "trim".to_owned(), reason: panic_words(error) }),
+    }
+}
+
+/// Makes the state folder this agent's: results in it carry its id, as their batches must.
+fn claim(state: &Path, id: &str) -> Result<(), Error> {
+    let failed = |source| Error::State { path: state.to_owned(), source };
+    std::fs::create_dir_all(state).map_err(failed)?;
+    let file = state.join(AGENT_ID_FILE);
+    match std::fs::read_to_string(&file) {
+        Ok(found) if found == id => Ok(()),
+        // An empty one is what a power cut may leave of the write below.
+        Ok(found) if !found.is_empty() => {
+            Err(Error::Another { path: state.to_owned(), found, id: id.to_owned() })
+        }
+        Ok(_) => std::fs::write(&file, id).map_err(failed),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::write(&file, id).map_err(failed)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), Error> {
+    let address = config.agent.admin;
+    let failed = |source| Error::Admin { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let file = config.agent.state.join(ADMIN_ADDRESS_FILE);
+    std::fs::write(&file, bound.to_string())
+        .map_err(|source| Error::State { path: config.agent.state.clone(), source })?;
+    Ok((listener, bound))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stage_that_fails_is_named_and_takes_the_pipelines_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&store::Config::new(folder.path().join("store")), &Metrics::new()).unwrap();
+        let mut stages = Stages::start(Vec::new(), Vec::new(), Vec::new(), &store);
+        let (flag, waiting) = (stages.stop.flag.clone(), store.clone());
+        let (ended, end) = tokio::sync::oneshot::channel();
+        stages.pipelines.spawn_thread("p", move || {
+            while !flag.load(Ordering::Acquire) {
+                let _end = waiting.wait(0, Duration::from_secs(60));
+            }
+            ended.send(()).map_err(|()| "nobody waits".to_owned())
+        });
+        stages.sources.spawn("s", async { panic!("out of order") });
+        let failed = stages.failed().await.to_string();
+        assert_eq!(failed, "failed to go on: input `s`: it panicked: out of order");
+        drop(stages);
+        tokio::time::timeout(Duration::from_secs(10), end).await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_state_folder_belongs_to_one_agent() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        claim(&state, "one").unwrap();
+        claim(&state, "one").unwrap();
+        let refused = claim(&state, "two").unwrap_err().to_string();
+        assert!(refused.contains("belongs to the agent `one`"), "{refused}");
+    }
+}

@@ -1,0 +1,41 @@
+//! Asks the agent's own HTTP.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::agent::ADMIN_ADDRESS_FILE;
+
+/// An answer is cut here, which makes it a broken one.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Longest silence.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the agent with that state folder answers.
+pub(super) fn address(state: &Path) -> anyhow::Result<SocketAddr> {
+    let file = state.join(ADMIN_ADDRESS_FILE);
+    let text = std::fs::read_to_string(&file)
+        .with_context(|| format!("failed to read {}: has the agent ever run?", file.display()))?;
+    text.trim().parse().with_context(|| format!("failed to read an address from {}", file.display()))
+}
+
+/// The body of a 200. A small request to the agent's own address needs no client library.
+pub(super) fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let answer = exchange(address, path)
+        .with_context(|| format!("failed to ask the agent at {address}: does it run?"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the agent's answer is no HTTP")?;
+    anyhow::ensure!(head.starts_with("HTTP/1.0 200 "), "the agent at {address} answered {head:?}");
+    Ok(body.to_owned())
+}
+
+fn exchange(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: headwater\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+    Ok(answer)
+}

@@ -1,0 +1,172 @@
+//! The one configuration file: TOML in, every stage's own `Config` out, or every fault at once.
+//!
+//! The stages say what their settings mean and what happens at a limit; here it is only said how
+//! they are written. Unknown keys are faults. Paths are relative to the file. Secrets come by
+//! reference, so that the file itself is no secret.
+
+mod input;
+mod output;
+mod pipeline;
+mod read;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use read::Faults;
+use read::{Report, Section, duration, text};
+use toml::de::DeTable;
+
+use crate::{forward, pipeline as stage, source};
+
+/// What an agent is to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[agent]`.
+    pub agent: Agent,
+    /// `[input.NAME]`, by name.
+    pub inputs: BTreeMap<String, source::Config>,
+    /// `[pipeline.NAME]`, by name.
+    pub pipelines: BTreeMap<String, stage::Config>,
+    /// `[output.NAME]`, by name.
+    pub outputs: BTreeMap<String, forward::Config>,
+}
+
+/// `[agent]`.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Its name, part of every result and idempotency key: unique among those that send to one
+    /// collector. Up to 64 letters, digits, `-`, `_` and `.`.
+    pub id: String,
+    /// The state folder. Lost with it: what was not delivered.
+    pub state: PathBuf,
+    /// Where `/live`, `/ready`, `/metrics` and `/status` answer. Port 0 takes a free one, written
+    /// to `admin.addr` in the state folder. Default 127.0.0.1:9600.
+    pub admin: SocketAddr,
+    /// How long a stop may take. Default 10 s; what is not sent by then is sent after the next start.
+    pub grace: Duration,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("failed to read the configuration {}: {source}", file.display())]
+    Read {
+        /// Which file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is wrong.
+    #[error(transparent)]
+    Faults(#[from] Faults),
+}
+
+/// Reads and checks the file.
+///
+/// # Errors
+/// When it cannot be read, or with every fault that it has.
+pub fn load(file: &Path) -> Result<Config, Error> {
+    let text =
+        std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+    Ok(parse(file, &text)?)
+}
+
+/// Checks the text of a file; `file` names it in messages and is what paths are relative to.
+///
+/// # Errors
+/// With every fault that it has.
+pub fn parse(file: &Path, text: &str) -> Result<Config, Faults> {
+    let report = Report::new(file, text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        report.fault(span, error.message().trim(), "correct the TOML; see toml.io");
+    }
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let root = Section::new(&report, String::new(), 0..0, table.get_ref());
+    let config = root_section(root, folder);
+    match (config, report.finish()) {
+        (Some(config), None) => Ok(config),
+        (_, Some(faults)) => Err(faults),
+        (None, None) => unreachable!("a missing value is always reported"),
+    }
+}
+
+fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
+    let agent = root.section("agent").map(|section| agent_section(section, folder));
+    let id = agent.as_ref().and_then(Option::as_ref).map_or("", |agent| agent.id.as_str());
+    let inputs = read_all(root.named("input"), |name, section| input::section(section, name, id, folder));
+    let outputs = read_all(root.named("output"), |_, section| output::section(section, folder));
+    let names = pipeline::Names { inputs: inputs.keys().collect(), outputs: outputs.keys().collect() };
+    let pipelines = read_all(root.named("pipeline"), |_, section| pipeline::section(section, &names, folder));
+    root.finish();
+    Some(Config { agent: agent??, inputs: all(inputs)?, pipelines: all(pipelines)?, outputs: all(outputs)? })
+}
+
+fn agent_section(mut section: Section<'_>, folder: &Path) -> Option<Agent> {
+    let id = section.required("id", |value| {
+        let id = text(value)?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if id.len() <= 64 && id.bytes().all(plain) {
+            return Ok(id);
+        }
+        Err(("is no id".into(), "use up to 64 letters, digits, `-`, `_` and `.`".into()))
+    });
+    let state = section.required("state", text);
+    let admin = section.or("admin", SocketAddr::from(([127, 0, 0, 1], 9600)), |value| {
+        let remedy = "write an address and port such as \"127.0.0.1:9600\"";
+        text(value)?.parse().map_err(|_| ("is no socket address".into(), remedy.into()))
+    });
+    let grace = section.or(
+        "grace",
+        Duration::from_secs(10),
+        duration(Duration::from_secs(1), Duration::from_mins(10)),
+    );
+    section.finish();
+    Some(Agent { id: id?, state: folder.join(state?), admin, grace })
+}
+
+/// Where a secret is: `{ file = "path" }` or `{ env = "NAME" }`.
+fn place<T>(
+    mut section: Section<'_>,
+    folder: &Path,
+    in_file: fn(PathBuf) -> T,
+    in_env: fn(String) -> T,
+) -> Option<T> {
+    let file = section.optional("file", text);
+    let env = section.optional("env", text);
+    let place = match (file, env) {
+        (Some(file), None) => Some(in_file(folder.join(file))),
+        (None, Some(name)) => Some(in_env(name)),
+        _ => {
+            section.fault("names not exactly one place", "write { file = \"path\" } or { env = \"NAME\" }");
+            None
+        }
+    };
+    section.finish();
+    place
+}
+
+/// What was read, by name; `None` where there was a fault, so that references to it are no second fault.
+type Named<T> = BTreeMap<String, Option<T>>;
+
+fn read_all<'a, T>(
+    sections: Vec<(String, Section<'a>)>,
+    read: impl Fn(&str, Section<'a>) -> Option<T>,
+) -> Named<T> {
+    let each = sections.into_iter().map(|(name, section)| {
+        let value = read(&name, section);
+        (name, value)
+    });
+    each.collect()
+}
+
+fn all<T>(named: Named<T>) -> Option<BTreeMap<String, T>> {
+    named.into_iter().map(|(name, value)| Some((name, value?))).collect()
+}
+
+#[cfg(test)]
+mod tests;

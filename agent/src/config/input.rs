@@ -1,0 +1,90 @@
+//! `[input.NAME]`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::place;
+use super::read::{Section, duration, integer, size, text, texts, word};
+use crate::source::{Config, Secret, Version};
+
+pub(super) fn section(mut section: Section<'_>, name: &str, agent: &str, folder: &Path) -> Option<Config> {
+    let mqtt = section.section("mqtt");
+    section.finish();
+    mqtt_section(mqtt?, name, agent, folder)
+}
+
+fn mqtt_section(mut section: Section<'_>, name: &str, agent: &str, folder: &Path) -> Option<Config> {
+    let address = section.required("url", |value| {
+        let text = text(value)?;
+        address(&text).ok_or_else(|| {
+            (
+                format!("is {text:?}"),
+                "write \"mqtt://host\" or \"mqtt://host:port\"; user and password are keys of their own"
+                    .into(),
+            )
+        })
+    });
+    let topics = section.required("topics", |value| {
+        let topics = texts(value)?;
+        match topics.iter().find_map(|topic| Some((topic, filter_fault(topic)?))) {
+            Some((topic, fault)) => Err((format!("holds {topic:?}, which is no topic filter"), fault.into())),
+            None => Ok(topics),
+        }
+    });
+    let client_id = format!("headwater-{agent}-{name}");
+    let mut config = Config::new("", &client_id, Vec::new());
+    let qos = section.or("qos", 1, integer(0..=1));
+    config.qos = u8::from(qos == 1);
+    config.version =
+        section.or("version", config.version, word(&[("3.1.1", Version::V311), ("5", Version::V5)]));
+    config.client_id = section.or("client_id", config.client_id, text);
+    config.username = section.optional("username", text);
+    config.password = section
+        .optional_section("password")
+        .and_then(|section| place(section, folder, Secret::File, Secret::Env));
+    config.keep_alive = section.or(
+        "keep_alive",
+        config.keep_alive,
+        duration(Duration::from_secs(5), Duration::from_mins(18)),
+    );
+    config.packet_bytes_max = section.or("packet_bytes_max", config.packet_bytes_max, size(1 << 10, 8 << 20));
+    config.in_flight_bytes_max =
+        section.or("in_flight_bytes_max", config.in_flight_bytes_max, size(64 << 10, 1 << 30));
+    if config.packet_bytes_max > config.in_flight_bytes_max {
+        section.fault_at(
+            "packet_bytes_max",
+            "is more than `in_flight_bytes_max`",
+            "lower it, or raise the other",
+        );
+    }
+    section.finish();
+    (config.host, config.port) = address?;
+    config.topics = topics?;
+    Some(config)
+}
+
+fn address(text: &str) -> Option<(String, u16)> {
+    let url = url::Url::parse(text).ok()?;
+    let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    let host = url.host_str().filter(|host| !host.is_empty())?;
+    let bare = matches!(url.path(), "" | "/") && url.scheme() == "mqtt" && plain;
+    bare.then(|| (host.trim_matches(['[', ']']).to_owned(), url.port().unwrap_or(1883)))
+}
+
+/// Why it is no topic filter (MQTT 3.1.1, section 4.7.1).
+fn filter_fault(filter: &str) -> Option<&'static str> {
+    if filter.len() > usize::from(u16::MAX) || filter.contains('\0') {
+        return Some("use at most 65,535 bytes and no NUL");
+    }
+    let levels: Vec<&str> = filter.split('/').collect();
+    let last = levels.len() - 1;
+    for (index, level) in levels.iter().enumerate() {
+        if level.contains('#') && (*level != "#" || index != last) {
+            return Some("`#` stands alone, as the last level");
+        }
+        if level.contains('+') && *level != "+" {
+            return Some("`+` stands alone in its level");
+        }
+    }
+    None
+}

@@ -1,0 +1,165 @@
+//! `[pipeline.NAME]`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::read::{Read, Section, duration, integer, size, text, texts, word};
+use crate::decode::{self, Format, Template, TimeField, TimeUnit};
+use crate::module::Limits;
+use crate::pipeline::{Config, ModuleConfig};
+use crate::window;
+
+/// What a pipeline may refer to.
+pub(super) struct Names<'a> {
+    pub(super) inputs: BTreeSet<&'a String>,
+    pub(super) outputs: BTreeSet<&'a String>,
+}
+
+const DAY: Duration = Duration::from_hours(24);
+
+pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path) -> Option<Config> {
+    let input = reference(&mut section, "input", &names.inputs);
+    let output = reference(&mut section, "output", &names.outputs);
+    let decode = decode(&mut section);
+    let transforms: Vec<_> =
+        section.sections("transform").into_iter().map(|step| module(step, folder)).collect();
+    let window = section.optional_section("window").map(window);
+    let aggregate = section.optional_section("aggregate").map(|step| module(step, folder));
+    match (&window, &aggregate) {
+        (Some(_), None) => {
+            section.fault("has a window and no aggregate", "add `aggregate = { module = ... }`")
+        }
+        (None, Some(_)) => {
+            section.fault("has an aggregate and no window", "add `window = { tumbling = \"1m\" }`")
+        }
+        _ => {}
+    }
+    let commit_every = section.or(
+        "commit_every",
+        Duration::from_secs(1),
+        duration(Duration::from_millis(10), Duration::from_mins(10)),
+    );
+    section.finish();
+    let windowed = match (window, aggregate) {
+        (Some(window), Some(aggregate)) => Some((window?, aggregate?)),
+        _ => None,
+    };
+    let transforms = transforms.into_iter().collect::<Option<_>>()?;
+    Some(Config { input: input?, decode: decode?, transforms, windowed, commit_every, output: output? })
+}
+
+fn reference(section: &mut Section<'_>, kind: &'static str, names: &BTreeSet<&String>) -> Option<String> {
+    section.required(kind, |value| {
+        let name = text(value)?;
+        if names.contains(&name) {
+            return Ok(name);
+        }
+        let known: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+        Err((
+            format!("names {name:?}, and there is no [{kind}.{name}]"),
+            format!("known are: {}", known.join(", ")),
+        ))
+    })
+}
+
+fn decode(section: &mut Section<'_>) -> Option<decode::Config> {
+    let topics = section.or("topics", Vec::new(), texts);
+    let format =
+        section.or("format", Format::Json, word(&[("json", Format::Json), ("number", Format::Number)]));
+    let whole_topic = || "{topic}".parse::<Template>().expect("it is a template");
+    let key = section.or("key", whole_topic(), |value| {
+        let text = text(value)?;
+        text.parse::<Template>().map_err(|error| {
+            (format!("is {text:?}: {error}"), "for example \"{topic[1]}/{field.device}\"".into())
+        })
+    });
+    let time = section.optional_section("time").map(time);
+    let skew = section.or("skew", Duration::from_mins(5), duration(Duration::ZERO, 365 * DAY));
+    let time = match time {
+        Some(time) => Some(time?),
+        None => None,
+    };
+    Some(decode::Config { topics, format, key, time, skew })
+}
+
+fn time(mut section: Section<'_>) -> Option<TimeField> {
+    let path = section.required("field", |value| Ok(text(value)?.split('.').map(str::to_owned).collect()));
+    let unit = section.required(
+        "unit",
+        word(&[
+            ("s", TimeUnit::Seconds),
+            ("ms", TimeUnit::Millis),
+            ("us", TimeUnit::Micros),
+            ("ns", TimeUnit::Nanos),
+            ("rfc3339", TimeUnit::Rfc3339),
+        ]),
+    );
+    section.finish();
+    Some(TimeField { path: path?, unit: unit? })
+}
+
+fn window(mut section: Section<'_>) -> Option<window::Config> {
+    let tumbling = section.required("tumbling", duration(Duration::from_millis(1), 366 * DAY));
+    let lateness = section.or("lateness", Duration::ZERO, duration(Duration::ZERO, 366 * DAY));
+    let idle = section.optional("idle", duration(Duration::from_millis(100), 366 * DAY));
+    let revise = section.or("revise", Duration::ZERO, duration(Duration::ZERO, 366 * DAY));
+    section.finish();
+    Some(window::Config { tumbling: tumbling?, lateness, idle, revise })
+}
+
+fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleConfig> {
+    let file = section.required("module", text);
+    if let Some(file) = file.as_ref().filter(|file| !folder.join(file).is_file()) {
+        let message = format!("is {file:?}, and there is no such file in {}", folder.display());
+        section.fault_at(
+            "module",
+            message,
+            "build the module, or correct the path: it is relative to this file",
+        );
+    }
+    let settings = section.or("config", "{}".to_owned(), settings);
+    let mut limits = Limits::default();
+    limits.deadline =
+        section.or("deadline", limits.deadline, duration(Duration::from_millis(20), Duration::from_secs(2)));
+    limits.memory_bytes_max = section.or("memory_bytes_max", limits.memory_bytes_max, size(1 << 20, 4 << 30));
+    limits.output_bytes_max = section.or("output_bytes_max", limits.output_bytes_max, size(1 << 10, 8 << 20));
+    let lines = section.or("log_lines_max", limits.log_lines_per_second_max.into(), integer(0..=10_000));
+    limits.log_lines_per_second_max = u32::try_from(lines).unwrap_or(u32::MAX);
+    section.finish();
+    Some(ModuleConfig { file: folder.join(file?), settings, limits })
+}
+
+/// A module's settings: any TOML, given to it as JSON.
+fn settings(value: &DeValue<'_>) -> Read<String> {
+    Ok(json(value)?.to_string())
+}
+
+fn json(value: &DeValue<'_>) -> Read<serde_json::Value> {
+    let number = |text: &str| -> Read<serde_json::Value> {
+        let plain = text.replace('_', "");
+        serde_json::from_str(plain.trim_start_matches('+')).map_err(|_| {
+            (format!("holds {text}, which JSON cannot say"), "write a finite decimal number".into())
+        })
+    };
+    Ok(match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(integer) if integer.radix() == 10 => number(integer.as_str())?,
+        DeValue::Integer(integer) => {
+            i64::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(i64::MAX).into()
+        }
+        DeValue::Float(float) => number(float.as_str())?,
+        DeValue::Boolean(boolean) => (*boolean).into(),
+        DeValue::Datetime(time) => time.to_string().into(),
+        DeValue::Array(items) => {
+            items.iter().map(|item| json(item.get_ref())).collect::<Read<Vec<_>>>()?.into()
+        }
+        DeValue::Table(table) => {
+            let entries =
+                table.iter().map(|(key, value)| Ok((key.get_ref().to_string(), json(value.get_ref())?)));
+            entries.collect::<Read<serde_json::Map<_, _>>>()?.into()
+        }
+    })
+}

@@ -1,0 +1,128 @@
+use super::*;
+
+const GOOD: &str = r#"
+[agent]
+id = "plant-7-gateway-1"
+state = "state"
+
+[input.plant]
+mqtt = { url = "mqtt://127.0.0.1", topics = ["plant/+/+/telemetry"], version = "5" }
+
+[pipeline.temperature]
+input = "plant"
+key = "{topic[1]}/{topic[2]}"
+time = { field = "meta.ts", unit = "ms" }
+transform = [{ module = "c.wasm", config = { field = "temperature", scale = 1.8, list = [1, true] } }]
+window = { tumbling = "1m", lateness = "10s", idle = "30s" }
+aggregate = { module = "c.wasm", deadline = "250ms", memory_bytes_max = "16 MiB" }
+output = "central"
+
+[output.central]
+http = { url = "https://collect.example.com/v1/batches", token = { file = "token" }, compression = "gzip" }
+"#;
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("c.wasm"), "").unwrap();
+    folder
+}
+
+fn faults(text: &str) -> String {
+    let folder = folder();
+    parse(&folder.path().join("h.toml"), text)
+        .unwrap_err()
+        .to_string()
+        .replace(folder.path().to_str().unwrap(), "")
+}
+
+#[test]
+fn every_setting_reaches_its_stage() {
+    let folder = folder();
+    let config = parse(&folder.path().join("h.toml"), GOOD).unwrap();
+    assert_eq!(config.agent.state, folder.path().join("state"));
+    let input = &config.inputs["plant"];
+    assert_eq!((input.host.as_str(), input.port, input.qos), ("127.0.0.1", 1883, 1));
+    assert_eq!(input.client_id, "headwater-plant-7-gateway-1-plant");
+    let pipeline = &config.pipelines["temperature"];
+    let settings: serde_json::Value = serde_json::from_str(&pipeline.transforms[0].settings).unwrap();
+    assert_eq!(settings, serde_json::json!({"field": "temperature", "scale": 1.8, "list": [1, true]}));
+    let (window, aggregate) = pipeline.windowed.as_ref().unwrap();
+    assert_eq!((window.tumbling, window.lateness), (Duration::from_mins(1), Duration::from_secs(10)));
+    assert_eq!(window.idle, Some(Duration::from_secs(30)));
+    assert_eq!(aggregate.limits.deadline, Duration::from_millis(250));
+    assert_eq!(aggregate.limits.memory_bytes_max, 16 << 20);
+    assert_eq!(config.outputs["central"].token, Some(forward::Token::File(folder.path().join("token"))));
+}
+
+#[track_caller]
+fn check(from: &str, to: &str, expected: &[&str]) {
+    assert!(GOOD.contains(from), "{from}");
+    let faults = faults(&GOOD.replacen(from, to, 1));
+    for expected in expected {
+        assert!(faults.contains(expected), "{expected} in:\n{faults}");
+    }
+}
+
+#[test]
+fn each_fault_names_place_and_remedy() {
+    check(
+        "output = \"central\"",
+        "outptu = \"central\"",
+        &[
+            "/h.toml:16:1: `pipeline.temperature.outptu` is unknown",
+            "did you mean `output`?",
+            "has no `output`",
+        ],
+    );
+    check(
+        "input = \"plant\"",
+        "input = \"plnat\"",
+        &["/h.toml:10:9: `pipeline.temperature.input` names \"plnat\"", "known are: plant"],
+    );
+    check("\"1m\"", "\"1 min\"", &["`pipeline.temperature.window.tumbling` is no duration"]);
+    check("\"1m\"", "60", &["is no duration", "\"250ms\""]);
+    check("https://", "http://", &["plain text", "allow_plaintext"]);
+    check("token = { file = \"token\" }", "token = {}", &["names not exactly one place"]);
+    check("\"5\"", "\"4\"", &["is \"4\"", "use \"3.1.1\" or \"5\""]);
+    check(
+        "topics = [\"plant/+/+/telemetry\"]",
+        "topics = [\"plant/#/x\"]",
+        &["stands alone, as the last level"],
+    );
+    check("topics = [\"plant/+/+/telemetry\"]", "topics = []", &["is empty"]);
+    check("mqtt://127.0.0.1", "mqtt://user:secret@host", &["user and password are keys of their own"]);
+    check("c.wasm", "d.wasm", &["there is no such file"]);
+    check("{topic[1]}/", "{topic[1]", &["`pipeline.temperature.key`"]);
+    check("plant-7-gateway-1", "plant 7", &["`agent.id` is no id"]);
+    check("[output.central]", "[output.\"a b\"]", &["is no name"]);
+    check("1.8", "inf", &["which JSON cannot say"]);
+}
+
+#[test]
+fn all_faults_are_reported_at_once_in_the_order_of_the_file() {
+    let faults = faults("[agent]\nid = 5\nspeed = 9\n\n[input.a]\nmqtt = { url = \"x\" }\n[pipeline]\n");
+    let lines: Vec<&str> = faults.lines().filter(|line| line.starts_with("/h.toml")).collect();
+    let places: Vec<&str> = lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(
+        places,
+        [
+            "/h.toml:1:1:",
+            "/h.toml:1:1:",
+            "/h.toml:2:6:",
+            "/h.toml:3:1:",
+            "/h.toml:6:8:",
+            "/h.toml:6:16:",
+            "/h.toml:7:1:",
+            "/h.toml:"
+        ],
+        "{faults}"
+    );
+    assert!(faults.ends_with("7 faults"), "{faults}");
+}
+
+#[test]
+fn broken_toml_is_a_fault_with_its_place() {
+    let faults = faults("[agent]\nid = \n");
+    assert!(faults.contains("/h.toml:2:"), "{faults}");
+    assert!(!self::faults("\u{0}").is_empty());
+}

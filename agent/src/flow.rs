@@ -1,0 +1,151 @@
+//! The nouns that travel: what one stage hands to the next.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Position of a message in the journal: contiguous from 0 within an [`Epoch`].
+pub type Seq = u64;
+
+/// Microseconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The host's clock. Only the edges ask for it; everything else takes time as an argument.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// This much later, at most the end of time.
+    #[must_use]
+    pub fn after(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(micros(by)))
+    }
+
+    /// This much earlier, at least the Unix epoch.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(by)))
+    }
+
+    /// Time passed since `earlier`; zero when the clock went back.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// RFC 3339, UTC, with what precision it has.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = i64::try_from(self.0).unwrap_or(i64::MAX);
+        match jiff::Timestamp::from_microsecond(micros) {
+            Ok(time) => time.fmt(f),
+            Err(_) => jiff::Timestamp::MAX.fmt(f),
+        }
+    }
+}
+
+/// A duration in whole microseconds, at most 584,000 years.
+#[must_use]
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// 128 random bits made with a store, and for each outbox with its first result: after a loss
+/// the sequence numbers start again, and only this tells the new ones from the old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Epoch(pub u128);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// One MQTT publish, as the journal keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The `[input.NAME]` it came through.
+    pub input: Arc<str>,
+    /// The topic it was published to.
+    pub topic: String,
+    /// Its bytes, as received.
+    pub payload: bytes::Bytes,
+    /// The host's clock when it arrived.
+    pub received: Timestamp,
+    /// How the broker delivered it.
+    pub delivery: Delivery,
+}
+
+/// What recognises a redelivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// 0 or 1.
+    pub qos: u8,
+    /// Whether the broker kept it from before the subscription.
+    pub retain: bool,
+    /// Number of the broker's session with this input: a new one whenever the broker lost the last.
+    pub session: u64,
+    /// Packet identifier, 0 at QoS 0.
+    pub packet: u16,
+}
+
+/// A message made usable: what travels through the transforms into the windows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// The MQTT topic it came from.
+    pub topic: String,
+    /// What it belongs to: order, windows and state are kept per key.
+    pub key: String,
+    /// Event time.
+    pub time: Timestamp,
+    /// Its content: JSON.
+    pub payload: Vec<u8>,
+}
+
+/// Something that cannot be used, with its original bytes and the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The pipeline that refused it.
+    pub pipeline: String,
+    /// Where: `decode`, `transform[0]`, `aggregate`, `check`, `finish`, `encode`, `forward`.
+    pub stage: String,
+    /// Why, naming the place and the remedy.
+    pub reason: String,
+    /// Digest of the module that refused it, if one did.
+    pub module: Option<String>,
+    /// The MQTT topic it came from; empty where several made it.
+    pub topic: String,
+    /// What it belongs to; empty where that was not known yet.
+    pub key: String,
+    /// When it was refused, in microseconds since the Unix epoch.
+    pub time: u64,
+    /// Its bytes as they were at that stage.
+    pub payload: Vec<u8>,
+}
+
+impl DeadLetter {
+    /// As people and tools read it; bytes that are no text are in hexadecimal.
+    #[must_use]
+    pub fn to_json(&self, number: Seq) -> serde_json::Value {
+        let text = std::str::from_utf8(&self.payload).ok();
+        let hex = || self.payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        serde_json::json!({
+            "number": number,
+            "time": Timestamp(self.time).to_string(),
+            "pipeline": self.pipeline,
+            "stage": self.stage,
+            "reason": self.reason,
+            "module": self.module,
+            "topic": self.topic,
+            "key": self.key,
+            "payload": text,
+            "payload_hex": text.is_none().then(hex),
+        })
+    }
+}

@@ -1,0 +1,36 @@
+//! Headwater: a lightweight stream agent for edge devices.
+//!
+//! The way of the data, and the order of the modules below:
+//!
+//! ```text
+//! MQTT ─► source ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► forward ─► HTTP
+//! beside the way: config, cli, agent (wiring), admin, metrics
+//! ```
+//!
+//! The disk is the queue: stages hand over through the store, never through channels of data.
+
+pub mod flow;
+
+pub mod source;
+
+pub mod store;
+
+pub mod pipeline;
+
+pub mod decode;
+
+pub mod module;
+
+pub mod window;
+
+pub mod forward;
+
+pub mod admin;
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod metrics;
+mod topic;
+
+#[cfg(feature = "demo")]
+pub mod demo;

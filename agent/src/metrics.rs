@@ -1,0 +1,221 @@
+//! Every metric's name, unit and labels.
+//!
+//! A stage gets a handle of plain counters for its own labels and never sees the registry.
+//! Names are `headwater_<stage>_<noun>_<unit>`; counters get `_total` from the encoder. Labels
+//! are names from the configuration only, so their number is bounded by it.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Name {
+    name: String,
+}
+
+/// Declares a stage's handle, its families and their registration in one place.
+macro_rules! stage {
+    ($(#[$doc:meta])* $handle:ident, $families:ident, $prefix:literal, { $($(#[doc = $help:literal])* $field:ident: $kind:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default)]
+        pub struct $handle { $($(#[doc = $help])* pub $field: $kind,)* }
+
+        impl $handle {
+            /// All of them by name, as `/status` shows them.
+            #[must_use]
+            pub fn values(&self) -> serde_json::Value {
+                serde_json::json!({ $(stringify!($field): self.$field.get(),)* })
+            }
+        }
+
+        #[derive(Clone, Debug, Default)]
+        struct $families { $($field: Family<Name, $kind>,)* }
+
+        impl $families {
+            fn register(&self, registry: &mut Registry) {
+                $(registry.register(
+                    concat!("headwater_", $prefix, "_", stringify!($field)),
+                    concat!($($help,)*).trim().trim_end_matches('.'),
+                    self.$field.clone(),
+                );)*
+            }
+
+            fn named(&self, name: &str) -> $handle {
+                let label = Name { name: name.to_owned() };
+                $handle { $($field: self.$field.get_or_create(&label).clone(),)* }
+            }
+        }
+    };
+}
+
+stage!(
+    /// One `[input.NAME]`.
+    Input, Inputs, "source", {
+        /// Publishes that arrived, whatever became of them.
+        received_messages: Counter,
+        /// Payload bytes that arrived.
+        received_bytes: Counter,
+        /// Redeliveries recognised: acknowledged again and not stored twice.
+        duplicate_messages: Counter,
+        /// QoS 0 publishes dropped because the journal could not keep up.
+        shed_messages: Counter,
+        /// Publishes over the size limit or that cannot be kept, dropped and named in the log.
+        refused_messages: Counter,
+        /// Acknowledgements sent, each after the durable append.
+        acknowledged_messages: Counter,
+        /// Messages received and not yet durable.
+        in_flight_messages: Gauge,
+        /// Bytes received and not yet durable: payload, topic and 128 for each message.
+        in_flight_bytes: Gauge,
+        /// 1 while connected and subscribed.
+        connected: Gauge,
+        /// Connections made.
+        connections: Counter,
+        /// Times the broker had lost our session.
+        sessions_lost: Counter,
+        /// Connections given up because too much was received and not yet durable.
+        overloads: Counter,
+    }
+);
+
+stage!(
+    /// The store, labelled with the log it writes: `journal`, `outbox`, `dead-letters`, `meta`.
+    Log, Logs, "store", {
+        /// Records appended durably.
+        appended_records: Counter,
+        /// Record bytes appended durably, before framing.
+        appended_bytes: Counter,
+        /// Synced flushes.
+        syncs: Counter,
+        /// Time spent in synced flushes, in microseconds.
+        sync_micros: Counter,
+        /// Segments on disk.
+        segments: Gauge,
+        /// Records not yet trimmed.
+        pending_records: Gauge,
+    }
+);
+
+stage!(
+    /// One `[pipeline.NAME]`.
+    Pipeline, Pipelines, "pipeline", {
+        /// Messages read from the journal.
+        read_messages: Counter,
+        /// Messages dead-lettered at decode or by a transform.
+        rejected_messages: Counter,
+        /// Events that came out of the transforms.
+        events: Counter,
+        /// Events used in a result, or forwarded as one.
+        used_events: Counter,
+        /// Events that came after their window could no longer change.
+        late_events: Counter,
+        /// Events dead-lettered by the aggregate.
+        rejected_events: Counter,
+        /// Results committed to the outbox.
+        results: Counter,
+        /// Dead letters written.
+        dead_letters: Counter,
+        /// Commits.
+        commits: Counter,
+        /// Windows open.
+        open_windows: Gauge,
+        /// Bytes of window state held.
+        state_bytes: Gauge,
+        /// Watermark, in microseconds since the Unix epoch.
+        watermark_micros: Gauge,
+        /// Messages in the journal that the pipeline has not committed.
+        lag_messages: Gauge,
+        /// Module calls that ended in a trap, a deadline or a limit.
+        module_traps: Counter,
+        /// Time in modules, in microseconds.
+        module_micros: Counter,
+        /// Log lines of modules dropped over the bound.
+        module_log_dropped_lines: Counter,
+    }
+);
+
+stage!(
+    /// One `[output.NAME]`.
+    Output, Outputs, "forward", {
+        /// Results confirmed by the destination.
+        delivered_results: Counter,
+        /// Batches confirmed by the destination.
+        delivered_batches: Counter,
+        /// Bytes of confirmed bodies, as sent.
+        delivered_bytes: Counter,
+        /// Attempts that failed and are repeated.
+        failed_attempts: Counter,
+        /// Results dead-lettered because the destination refused them alone.
+        rejected_results: Counter,
+        /// Results in the outbox that are not confirmed.
+        pending_results: Gauge,
+        /// 1 while the circuit breaker is open.
+        breaker_open: Gauge,
+    }
+);
+
+/// All families; hands out the stages' handles.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    inputs: Inputs,
+    logs: Logs,
+    pipelines: Pipelines,
+    outputs: Outputs,
+}
+
+impl Metrics {
+    /// A registry with every family in it.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let (inputs, logs) = (Inputs::default(), Logs::default());
+        let (pipelines, outputs) = (Pipelines::default(), Outputs::default());
+        inputs.register(&mut registry);
+        logs.register(&mut registry);
+        pipelines.register(&mut registry);
+        outputs.register(&mut registry);
+        Self { registry, inputs, logs, pipelines, outputs }
+    }
+
+    /// The handle of the input of that name.
+    #[must_use]
+    pub fn input(&self, name: &str) -> Input {
+        self.inputs.named(name)
+    }
+
+    /// The handle of the store's log of that name.
+    #[must_use]
+    pub fn log(&self, name: &str) -> Log {
+        self.logs.named(name)
+    }
+
+    /// The handle of the pipeline of that name.
+    #[must_use]
+    pub fn pipeline(&self, name: &str) -> Pipeline {
+        self.pipelines.named(name)
+    }
+
+    /// The handle of the output of that name.
+    #[must_use]
+    pub fn output(&self, name: &str) -> Output {
+        self.outputs.named(name)
+    }
+
+    /// The text that `/metrics` answers (OpenMetrics).
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing to a String cannot fail");
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

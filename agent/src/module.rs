@@ -1,0 +1,160 @@
+//! The seam to WASM modules: what a pipeline hands over, gets back, and can rely on.
+//!
+//! A module is a WebAssembly component of one of the two worlds in `wit/headwater.wit`. It has no
+//! files, no network, no environment, no clock and no randomness: the log is its only import, and
+//! any other is refused at load.
+//!
+//! **Invariants.**
+//! - A call never fails as a whole: what a module does wrong (trap, deadline, a limit, an answer
+//!   that breaks the contract) costs the inputs that cause it. An input is rejected only after a
+//!   fresh instance failed on it alone, or the module named it.
+//! - After any fault the instance is thrown away with all it holds; nothing that matters is in it.
+//! - What a module returns is bounded before it is copied, and a finished result is one line of JSON.
+//!
+//! **Limits**: [`Limits`] for each module; [`FILE_BYTES_MAX`] for its file. Compilation has no
+//! deadline, only the size of the file: it happens at start, not while readings wait.
+//!
+//! **A crash** in here loses nothing: state is the pipeline's, and the cache of compiled modules is
+//! written whole or not at all.
+//!
+//! Log lines of a module carry the caller's tracing span (the pipeline) and the module's name.
+
+mod aggregate;
+mod cache;
+mod clock;
+mod contract;
+mod guest;
+mod instance;
+mod load;
+mod transform;
+
+#[cfg(test)]
+mod tests;
+
+pub use aggregate::{Aggregate, Closed, Group, Updated};
+pub use load::{FILE_BYTES_MAX, Host};
+pub use transform::Transform;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Bounds of one module's calls. Past one of them the call fails and the instance is replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest call, to 20 ms. Default 1 s.
+    pub deadline: Duration,
+    /// Linear memory, all of an instance's together. Default 64 MiB.
+    pub memory_bytes_max: usize,
+    /// Bytes one call may return, as the agent keeps them (an event has some 80 bytes beside its
+    /// texts). Default 8 MiB.
+    pub output_bytes_max: usize,
+    /// Log lines per second; more are counted and dropped. Default 10.
+    pub log_lines_per_second_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(1),
+            memory_bytes_max: 64 << 20,
+            output_bytes_max: 8 << 20,
+            log_lines_per_second_max: 10,
+        }
+    }
+}
+
+/// An input the module refused, with its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Position in the call's list.
+    pub index: usize,
+    /// The module's or the host's words.
+    pub reason: String,
+}
+
+/// Why a module cannot be used. While it runs, none of these can come.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine or its settings cannot run WebAssembly.
+    #[error("failed to start the WebAssembly engine: {reason}")]
+    Engine {
+        /// The engine's words.
+        reason: String,
+    },
+    /// The folder of compiled modules.
+    #[error("failed to prepare the cache of compiled modules in {}", folder.display())]
+    Cache {
+        /// Where it is, or should be.
+        folder: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// The file is not there, or not ours to read.
+    #[error("failed to read the module {}", file.display())]
+    Read {
+        /// The module.
+        file: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// The file is over [`FILE_BYTES_MAX`].
+    #[error("failed to load the module {}: more than {bytes_max} bytes: strip it of debug information", file.display())]
+    TooLarge {
+        /// The module.
+        file: PathBuf,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// Something else than a component, or a damaged one.
+    #[error("failed to load the module {}: expected a WebAssembly component, found {found}", file.display())]
+    NotAComponent {
+        /// The module.
+        file: PathBuf,
+        /// What the file is instead.
+        found: String,
+    },
+    /// It wants what no module gets.
+    #[error("failed to load the module {}: it imports `{import}`, and modules get nothing but `headwater:module/logging`: build it without WASI (for Rust: wasm32-unknown-unknown)", file.display())]
+    ForbiddenImport {
+        /// The module.
+        file: PathBuf,
+        /// The import, as the module names it.
+        import: String,
+    },
+    /// Built against another version of the contract.
+    #[error("failed to load the module {}: expected headwater:module@{expected}, found {found}: build it against the agent's wit/headwater.wit", file.display())]
+    WrongVersion {
+        /// The module.
+        file: PathBuf,
+        /// The agent's version.
+        expected: &'static str,
+        /// What the module imports.
+        found: String,
+    },
+    /// A transform where an aggregate is wanted, or neither of them.
+    #[error("failed to load the module {}: expected the world `{expected}`, found {found}", file.display())]
+    WrongWorld {
+        /// The module.
+        file: PathBuf,
+        /// The world wanted.
+        expected: &'static str,
+        /// What the module exports.
+        found: String,
+    },
+    /// The module does not accept its `config`.
+    #[error("failed to start the module {}: its config is refused: {reason}", file.display())]
+    Settings {
+        /// The module.
+        file: PathBuf,
+        /// The module's words.
+        reason: String,
+    },
+    /// It trapped, or went over a limit, before its first reading.
+    #[error("failed to start the module {}: {reason}", file.display())]
+    Start {
+        /// The module.
+        file: PathBuf,
+        /// The host's words.
+        reason: String,
+    },
+}

@@ -1,0 +1,321 @@
+//! An aggregate at work.
+
+use super::Rejection;
+use super::contract as wit;
+use super::contract::{Answer, ClosedIn, GroupIn, SampleIn, UpdatedOut, WindowIn};
+use super::guest::{Guest, clip};
+use super::instance::{CALL_BYTES_MAX, Exports, Running, World, calls, check_indexes};
+use crate::flow::Timestamp;
+use std::fmt;
+use std::ops::Range;
+use wasmtime::Store;
+use wasmtime::component::{Func, Instance};
+
+/// An aggregate module, ready. One thread's.
+pub struct Aggregate {
+    running: Running<Fold>,
+}
+
+/// New samples of one (key, window).
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What the samples belong to.
+    pub key: String,
+    /// The window's first moment.
+    pub start: Timestamp,
+    /// The first moment after the window.
+    pub end: Timestamp,
+    /// What the last update of it returned; empty the first time.
+    pub state: Vec<u8>,
+    /// Event times and payloads.
+    pub samples: Vec<(Timestamp, Vec<u8>)>,
+}
+
+/// A group's new state and the samples refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Updated {
+    /// To be kept, and handed over with the next samples.
+    pub state: Vec<u8>,
+    /// Indexes count within the group's samples.
+    pub rejected: Vec<Rejection>,
+}
+
+/// A window to be turned into its result.
+#[derive(Clone, Debug)]
+pub struct Closed {
+    /// What the readings belong to.
+    pub key: String,
+    /// The window's first moment.
+    pub start: Timestamp,
+    /// The first moment after the window.
+    pub end: Timestamp,
+    /// What the last update of it returned.
+    pub state: Vec<u8>,
+    /// Readings used.
+    pub count: u64,
+    /// Of these, readings that came after the window had first closed.
+    pub late: u64,
+    /// 0 the first time, then one more with each time late readings change the result.
+    pub revision: u32,
+}
+
+impl Aggregate {
+    pub(super) fn new(running: Running<Fold>) -> Self {
+        Self { running }
+    }
+
+    /// `sha256:<hex>` of the file.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        self.running.digest()
+    }
+
+    /// One answer a group, in their order.
+    ///
+    /// Never fails: a trap, a deadline, a limit or an error costs the culprits alone (group by
+    /// group, then sample by sample); they come back as rejections.
+    pub fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
+        let mut out = Vec::with_capacity(groups.len());
+        for call in calls(groups, Group::bytes) {
+            if groups[call.start].bytes() > CALL_BYTES_MAX {
+                out.push(self.update_in_parts(&groups[call.start]));
+                continue;
+            }
+            let mut failed = Vec::new();
+            self.running.narrow(
+                call,
+                |fold, store, range| {
+                    let parts: Vec<_> = groups[range].iter().map(Part::whole).collect();
+                    update(fold, store, &parts)
+                },
+                |range, updated| match updated {
+                    Ok(updated) => out.extend(updated),
+                    Err(reason) => {
+                        failed.push((range.start, reason));
+                        out.push(Updated::default());
+                    }
+                },
+            );
+            for (index, reason) in failed {
+                out[index] = self.update_one_by_one(&groups[index], reason);
+            }
+        }
+        out
+    }
+
+    /// Two partial states of one key as one.
+    ///
+    /// # Errors
+    /// Why this pair cannot be merged.
+    pub fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
+        self.running.one(|fold, store| merge(fold, store, a, b))
+    }
+
+    /// One answer a window, in their order: its result as one line of JSON, or why it has none.
+    pub fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
+        let mut out = Vec::with_capacity(windows.len());
+        for call in calls(windows, |closed| closed.key.len() + closed.state.len()) {
+            self.running.narrow(
+                call,
+                |fold, store, range| finish(fold, store, &windows[range]),
+                |_, finished| match finished {
+                    Ok(results) => out.extend(results.into_iter().map(one_line_of_json)),
+                    Err(reason) => out.push(Err(reason)),
+                },
+            );
+        }
+        out
+    }
+
+    /// A group that is too much for one call.
+    fn update_in_parts(&mut self, group: &Group) -> Updated {
+        let mut updated = Updated { state: group.state.clone(), rejected: Vec::new() };
+        for call in calls(&group.samples, sample_bytes) {
+            self.update_part(group, call, &mut updated);
+        }
+        updated
+    }
+
+    /// A group that failed as a whole, for this reason.
+    fn update_one_by_one(&mut self, group: &Group, reason: String) -> Updated {
+        let mut updated = Updated { state: group.state.clone(), rejected: Vec::new() };
+        match group.samples.len() {
+            1 => updated.rejected.push(Rejection { index: 0, reason }),
+            samples => (0..samples).for_each(|at| self.update_part(group, at..at + 1, &mut updated)),
+        }
+        updated
+    }
+
+    /// Some of a group's samples, on top of what is `updated` already.
+    fn update_part(&mut self, group: &Group, samples: Range<usize>, updated: &mut Updated) {
+        let part = Part { group, state: &updated.state, samples: &group.samples[samples.clone()] };
+        match self.running.one(|fold, store| update(fold, store, &[part])) {
+            Ok(parts) => {
+                for part in parts {
+                    updated.state = part.state;
+                    updated.rejected.extend(
+                        part.rejected
+                            .into_iter()
+                            .map(|one| Rejection { index: samples.start + one.index, ..one }),
+                    );
+                }
+            }
+            Err(reason) if samples.len() == 1 => {
+                updated.rejected.push(Rejection { index: samples.start, reason });
+            }
+            Err(_) => samples.for_each(|at| self.update_part(group, at..at + 1, updated)),
+        }
+    }
+}
+
+impl fmt::Debug for Aggregate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aggregate").field("digest", &self.digest()).finish_non_exhaustive()
+    }
+}
+
+/// The world `aggregate`.
+pub(super) struct Fold {
+    update: Func,
+    merge: Func,
+    finish: Func,
+}
+
+impl World for Fold {
+    const NAME: &'static str = "aggregate";
+
+    fn check(exports: &Exports<'_>) -> Answer<()> {
+        exports.check::<wit::Update<'_>, wit::Updated>("update")?;
+        exports.check::<wit::Merge<'_>, wit::Merged>("merge")?;
+        exports.check::<wit::Finish<'_>, wit::Finished>("finish")
+    }
+
+    fn find(instance: &Instance, store: &mut Store<Guest>) -> Option<Self> {
+        Some(Self {
+            update: instance.get_func(&mut *store, "update")?,
+            merge: instance.get_func(&mut *store, "merge")?,
+            finish: instance.get_func(&mut *store, "finish")?,
+        })
+    }
+}
+
+impl Group {
+    fn bytes(&self) -> usize {
+        let samples = self.samples.iter().map(sample_bytes).sum::<usize>();
+        self.key.len() + self.state.len() + samples
+    }
+}
+
+/// With what a sample takes beside its payload: a group of very many empty ones is large, too.
+fn sample_bytes((_, payload): &(Timestamp, Vec<u8>)) -> usize {
+    payload.len() + 64
+}
+
+/// Some of a group's samples, and the state they come on top of.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    group: &'a Group,
+    state: &'a [u8],
+    samples: &'a [(Timestamp, Vec<u8>)],
+}
+
+impl<'a> Part<'a> {
+    fn whole(group: &'a Group) -> Self {
+        Self { group, state: &group.state, samples: &group.samples }
+    }
+}
+
+fn update(
+    fold: &Fold,
+    store: &mut Store<Guest>,
+    parts: &[Part<'_>],
+) -> wasmtime::Result<Answer<Vec<Updated>>> {
+    let samples: Vec<SampleIn<'_>> = parts
+        .iter()
+        .flat_map(|part| part.samples)
+        .map(|(time, payload)| SampleIn { time: time.0, payload })
+        .collect();
+    let mut rest = samples.as_slice();
+    let groups: Vec<GroupIn<'_>> = parts
+        .iter()
+        .map(|part| {
+            let (samples, more) = rest.split_at(part.samples.len());
+            rest = more;
+            GroupIn {
+                key: &part.group.key,
+                window: window(part.group.start, part.group.end),
+                state: part.state,
+                samples,
+            }
+        })
+        .collect();
+    let call = fold.update.typed::<wit::Update<'_>, wit::Updated>(&*store)?;
+    let (updated,) = call.call(store, (&groups,))?;
+    Ok(updated.and_then(|updated| {
+        check_count(updated.len(), parts.len())?;
+        updated.into_iter().zip(parts).map(|(updated, part)| accept(updated, part)).collect()
+    }))
+}
+
+fn accept(updated: UpdatedOut, part: &Part<'_>) -> Answer<Updated> {
+    let refused = updated.rejected;
+    check_indexes(refused.iter().map(|one| one.index), part.samples.len())?;
+    let rejected = refused
+        .into_iter()
+        .map(|one| Rejection { index: one.index as usize, reason: clip(one.reason) })
+        .collect();
+    Ok(Updated { state: updated.state, rejected })
+}
+
+fn merge(fold: &Fold, store: &mut Store<Guest>, a: &[u8], b: &[u8]) -> wasmtime::Result<Answer<Vec<u8>>> {
+    let call = fold.merge.typed::<wit::Merge<'_>, wit::Merged>(&*store)?;
+    Ok(call.call(store, (a, b))?.0)
+}
+
+fn finish(
+    fold: &Fold,
+    store: &mut Store<Guest>,
+    windows: &[Closed],
+) -> wasmtime::Result<Answer<Vec<Vec<u8>>>> {
+    let closed: Vec<ClosedIn<'_>> = windows
+        .iter()
+        .map(|closed| ClosedIn {
+            key: &closed.key,
+            window: window(closed.start, closed.end),
+            state: &closed.state,
+            count: closed.count,
+            late: closed.late,
+            revision: closed.revision,
+        })
+        .collect();
+    let call = fold.finish.typed::<wit::Finish<'_>, wit::Finished>(&*store)?;
+    let (results,) = call.call(store, (&closed,))?;
+    Ok(results.and_then(|results| {
+        check_count(results.len(), windows.len())?;
+        Ok(results)
+    }))
+}
+
+fn check_count(answers: usize, inputs: usize) -> Answer<()> {
+    if answers == inputs {
+        return Ok(());
+    }
+    Err(format!("the module gave {answers} answers for {inputs} inputs"))
+}
+
+fn window(start: Timestamp, end: Timestamp) -> WindowIn {
+    WindowIn { start: start.0, end: end.0 }
+}
+
+/// Parsed in full: what nests too deep or has a number out of range must not go upstream. A raw
+/// line feed in JSON can only stand between tokens, where a space is as good.
+fn one_line_of_json(mut result: Vec<u8>) -> Result<Vec<u8>, String> {
+    serde_json::from_slice::<serde_json::Value>(&result)
+        .map_err(|error| format!("the module's result is not JSON: {error}"))?;
+    for byte in &mut result {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    Ok(result)
+}

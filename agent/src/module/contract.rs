@@ -1,0 +1,128 @@
+//! The contract of `wit/headwater.wit` as wasmtime sees it: what goes in borrows, what comes out
+//! is owned. A module whose exports have other types is refused at load.
+//!
+//! By hand, since wasmtime 48's `bindgen!` cannot borrow what a world takes from an interface.
+
+use super::guest::Guest;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{ComponentType, Lift, Linker, Lower};
+
+/// The package.
+pub(super) const PACKAGE: &str = "headwater:module";
+
+/// The version that the agent offers; a module of the same 0.x is understood.
+pub(super) const VERSION: &str = "0.1.0";
+
+/// What a module answers: its result, or why it has none.
+pub(super) type Answer<R> = Result<R, String>;
+
+/// Parameters and results of the exports.
+pub(super) type Init<'a> = (&'a str,);
+pub(super) type Started = (Answer<()>,);
+pub(super) type Process<'a> = (&'a [EventIn<'a>],);
+pub(super) type Processed = (Answer<ProcessedOut>,);
+pub(super) type Update<'a> = (&'a [GroupIn<'a>],);
+pub(super) type Updated = (Answer<Vec<UpdatedOut>>,);
+pub(super) type Merge<'a> = (&'a [u8], &'a [u8]);
+pub(super) type Merged = (Answer<Vec<u8>>,);
+pub(super) type Finish<'a> = (&'a [ClosedIn<'a>],);
+pub(super) type Finished = (Answer<Vec<Vec<u8>>>,);
+
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(super) struct EventIn<'a> {
+    pub(super) topic: &'a str,
+    pub(super) key: &'a str,
+    pub(super) time: u64,
+    pub(super) payload: &'a [u8],
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(super) struct EventOut {
+    pub(super) topic: String,
+    pub(super) key: String,
+    pub(super) time: u64,
+    pub(super) payload: Vec<u8>,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(super) struct RejectionOut {
+    pub(super) index: u32,
+    pub(super) reason: String,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(super) struct ProcessedOut {
+    pub(super) events: Vec<EventOut>,
+    pub(super) rejected: Vec<RejectionOut>,
+}
+
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(super) struct WindowIn {
+    pub(super) start: u64,
+    pub(super) end: u64,
+}
+
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(super) struct SampleIn<'a> {
+    pub(super) time: u64,
+    pub(super) payload: &'a [u8],
+}
+
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(super) struct GroupIn<'a> {
+    pub(super) key: &'a str,
+    pub(super) window: WindowIn,
+    pub(super) state: &'a [u8],
+    pub(super) samples: &'a [SampleIn<'a>],
+}
+
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(super) struct UpdatedOut {
+    pub(super) state: Vec<u8>,
+    pub(super) rejected: Vec<RejectionOut>,
+}
+
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(super) struct ClosedIn<'a> {
+    pub(super) key: &'a str,
+    pub(super) window: WindowIn,
+    pub(super) state: &'a [u8],
+    pub(super) count: u64,
+    pub(super) late: u64,
+    pub(super) revision: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
+#[expect(dead_code, reason = "modules make them")]
+#[component(enum)]
+#[repr(u8)]
+pub(super) enum Level {
+    #[component(name = "debug")]
+    Debug,
+    #[component(name = "info")]
+    Info,
+    #[component(name = "warn")]
+    Warn,
+    #[component(name = "error")]
+    Error,
+}
+
+/// All that a module can call.
+pub(super) fn add_imports(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    linker.instance(&format!("{PACKAGE}/logging@{VERSION}"))?.func_wrap(
+        "log",
+        |mut guest: StoreContextMut<'_, Guest>, (level, message): (Level, String)| {
+            guest.data_mut().log.write(level, message);
+            Ok(())
+        },
+    )
+}

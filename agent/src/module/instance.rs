@@ -1,0 +1,314 @@
+//! One module with its settings: its instance, its calls, and what follows from a failed one.
+
+use super::clock::{Clock, ticks};
+use super::contract::{Answer, Init, Started};
+use super::guest::{Guest, Log, clip};
+use super::{Error, Limits};
+use crate::metrics::Pipeline;
+use std::mem;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+use wasmtime::component::types::{self, ComponentItem};
+use wasmtime::component::{ComponentNamedList, Instance, InstancePre, Lift, Lower};
+use wasmtime::error::Context as _;
+use wasmtime::{Engine, Store, Trap};
+
+/// Inputs of one call: enough that a call's own cost is small, few enough to go through one by one.
+pub(super) const CALL_INPUTS_MAX: usize = 256;
+
+/// Bytes of input of one call, unless a single input is larger.
+pub(super) const CALL_BYTES_MAX: usize = 1 << 20;
+
+/// One of the contract's worlds: the exports of an instance.
+pub(super) trait World: Sized {
+    /// As the contract calls it.
+    const NAME: &'static str;
+
+    /// Checks that the exports beside `init` are there and have the contract's types.
+    fn check(exports: &Exports<'_>) -> Answer<()>;
+
+    /// Finds what was checked.
+    fn find(instance: &Instance, store: &mut Store<Guest>) -> Option<Self>;
+}
+
+/// What a component exports.
+pub(super) struct Exports<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) component: types::Component,
+}
+
+impl Exports<'_> {
+    /// Checks that there is such a function.
+    pub(super) fn check<P, R>(&self, name: &str) -> Answer<()>
+    where
+        P: ComponentNamedList + Lower,
+        R: ComponentNamedList + Lift,
+    {
+        match self.component.get_export(self.engine, name).map(|export| export.ty) {
+            Some(ComponentItem::ComponentFunc(function)) => function
+                .typecheck::<P, R>(&self.component.instance_type())
+                .map_err(|error| format!("`{name}` with another type: {error:#}")),
+            _ => {
+                let exports = self.component.exports(self.engine).map(|(name, _)| name);
+                Err(format!("no `{name}` among the exports {:?}", exports.collect::<Vec<_>>()))
+            }
+        }
+    }
+}
+
+/// What every instance of a module starts from.
+pub(super) struct Module {
+    pub(super) linked: InstancePre<Guest>,
+    #[expect(dead_code, reason = "held, so that it ticks as long as the module is called")]
+    pub(super) clock: Arc<Clock>,
+    pub(super) digest: String,
+    pub(super) config: String,
+    pub(super) limits: Limits,
+    pub(super) metrics: Pipeline,
+}
+
+/// A module at work. At most one instance of it is alive, and serves until a call fails.
+pub(super) struct Running<W> {
+    module: Module,
+    live: Option<Live<W>>,
+    log: Log,
+}
+
+struct Live<W> {
+    world: W,
+    store: Store<Guest>,
+    /// Whether a call went before: what it left behind may be why the next one fails.
+    used: bool,
+}
+
+/// Why a call has no result.
+#[derive(Clone, Debug)]
+enum Fault {
+    /// There is no instance to call.
+    Start(String),
+    /// The module does not accept its settings.
+    Settings(String),
+    /// The call ended in a trap or at a limit, and the instance with it.
+    Trap { reason: String, fresh: bool },
+    /// The module answered with an error, or broke the contract.
+    Refused(String),
+}
+
+impl<W: World> Running<W> {
+    /// With a first instance, so that a module that cannot start is found now.
+    pub(super) fn start(module: Module, name: Arc<str>, file: &Path) -> Result<Self, Error> {
+        let log = Log::new(name, &module.limits, module.metrics.module_log_dropped_lines.clone());
+        let mut running = Self { module, live: None, log };
+        let file = file.to_owned();
+        match running.instantiate() {
+            Ok(live) => running.live = Some(live),
+            Err(Fault::Settings(reason)) => return Err(Error::Settings { file, reason }),
+            Err(Fault::Start(reason) | Fault::Refused(reason) | Fault::Trap { reason, .. }) => {
+                return Err(Error::Start { file, reason });
+            }
+        }
+        Ok(running)
+    }
+
+    pub(super) fn digest(&self) -> &str {
+        &self.module.digest
+    }
+
+    /// Calls with all of `inputs`, and when that fails with one after the other. `done` gets what
+    /// came of each part of them: a result, or for a single input the reason why there is none.
+    pub(super) fn narrow<R>(
+        &mut self,
+        inputs: Range<usize>,
+        mut call: impl FnMut(&W, &mut Store<Guest>, Range<usize>) -> wasmtime::Result<Answer<R>>,
+        mut done: impl FnMut(Range<usize>, Answer<R>),
+    ) {
+        let one_by_one = match self.attempt(|world, store| call(world, store, inputs.clone())) {
+            Ok(result) => return done(inputs, Ok(result)),
+            // Nor would there be one for the next.
+            Err(fault @ (Fault::Start(_) | Fault::Settings(_))) => Some(fault),
+            Err(fault) if inputs.len() == 1 => Some(fault),
+            Err(_) => None,
+        };
+        for input in inputs {
+            let one = input..input + 1;
+            let result = match &one_by_one {
+                Some(fault) => Err(fault.clone()),
+                None => self.attempt(|world, store| call(world, store, one.clone())),
+            };
+            done(one, result.map_err(Fault::reason));
+        }
+    }
+
+    /// A call with one input.
+    pub(super) fn one<R>(
+        &mut self,
+        call: impl FnMut(&W, &mut Store<Guest>) -> wasmtime::Result<Answer<R>>,
+    ) -> Answer<R> {
+        self.attempt(call).map_err(Fault::reason)
+    }
+
+    /// A call, and once more on a fresh instance if what failed was not one.
+    fn attempt<R>(
+        &mut self,
+        mut call: impl FnMut(&W, &mut Store<Guest>) -> wasmtime::Result<Answer<R>>,
+    ) -> Result<R, Fault> {
+        match self.call(&mut call) {
+            Err(Fault::Trap { fresh: false, .. }) => self.call(&mut call),
+            result => result,
+        }
+    }
+
+    fn call<R>(
+        &mut self,
+        call: impl FnOnce(&W, &mut Store<Guest>) -> wasmtime::Result<Answer<R>>,
+    ) -> Result<R, Fault> {
+        let mut live = match self.live.take() {
+            Some(live) => live,
+            None => self.instantiate()?,
+        };
+        let fresh = !mem::replace(&mut live.used, true);
+        live.store.set_epoch_deadline(ticks(self.module.limits.deadline));
+        live.store.data_mut().forget();
+
+        let started = Instant::now();
+        let answer = call(&live.world, &mut live.store);
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.module.metrics.module_micros.inc_by(micros);
+        match answer {
+            Ok(answer) => {
+                self.live = Some(live);
+                answer.map_err(|reason| Fault::Refused(clip(reason)))
+            }
+            Err(error) => Err(Fault::Trap { reason: self.bury(live.store, &error), fresh }),
+        }
+    }
+
+    fn instantiate(&mut self) -> Result<Live<W>, Fault> {
+        let Module { linked, config, limits, .. } = &self.module;
+        let mut store = Store::new(linked.engine(), Guest::new(limits, mem::take(&mut self.log)));
+        store.limiter(|guest| guest);
+        store.set_hostcall_fuel(limits.output_bytes_max);
+        store.set_epoch_deadline(ticks(limits.deadline));
+        match init(linked, &mut store, config) {
+            Ok(Ok(world)) => Ok(Live { world, store, used: false }),
+            Ok(Err(reason)) => {
+                self.log = store.into_data().log;
+                Err(Fault::Settings(clip(reason)))
+            }
+            Err(error) => Err(Fault::Start(self.bury(store, &error))),
+        }
+    }
+
+    /// Drops what is left of an instance, and says what it died of.
+    fn bury(&mut self, store: Store<Guest>, error: &wasmtime::Error) -> String {
+        self.module.metrics.module_traps.inc();
+        let guest = store.into_data();
+        self.log = guest.log;
+        let limits = &self.module.limits;
+        let cause = match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => format!("deadline of {:?} passed", limits.deadline),
+            _ if guest.memory_refused => {
+                format!("memory limit of {} bytes reached", limits.memory_bytes_max)
+            }
+            Some(trap) => trap.to_string(),
+            None if error.root_cause().to_string().contains("fuel allocated for hostcalls") => {
+                format!("output limit of {} bytes reached", limits.output_bytes_max)
+            }
+            None => clip(format!("{error:#}")),
+        };
+        match self.log.error.take() {
+            Some(last_words) => format!("{cause}: {last_words}"),
+            None => cause,
+        }
+    }
+}
+
+impl Fault {
+    fn reason(self) -> String {
+        match self {
+            Self::Start(reason) => format!("failed to start the module: {reason}"),
+            Self::Settings(reason) => format!("the module refused its config: {reason}"),
+            Self::Trap { reason, .. } | Self::Refused(reason) => reason,
+        }
+    }
+}
+
+fn init<W: World>(
+    linked: &InstancePre<Guest>,
+    store: &mut Store<Guest>,
+    config: &str,
+) -> wasmtime::Result<Answer<W>> {
+    let instance = linked.instantiate(&mut *store)?;
+    let init = instance.get_typed_func::<Init<'_>, Started>(&mut *store, "init")?;
+    let (started,) = init.call(&mut *store, (config,))?;
+    let world = W::find(&instance, store).context("an export that was there at load is gone")?;
+    Ok(started.map(|()| world))
+}
+
+/// Ranges of inputs of which each fits one call.
+pub(super) fn calls<T>(inputs: &[T], bytes: impl Fn(&T) -> usize) -> Vec<Range<usize>> {
+    let mut calls = Vec::with_capacity(inputs.len() / CALL_INPUTS_MAX + 1);
+    let (mut start, mut sum) = (0, 0_usize);
+    for (index, input) in inputs.iter().enumerate() {
+        let bytes = bytes(input);
+        if index > start && (index - start == CALL_INPUTS_MAX || sum + bytes > CALL_BYTES_MAX) {
+            calls.push(start..index);
+            (start, sum) = (index, 0);
+        }
+        sum += bytes;
+    }
+    if start < inputs.len() {
+        calls.push(start..inputs.len());
+    }
+    calls
+}
+
+/// Checks that the module names each input at most once, and no others.
+pub(super) fn check_indexes(indexes: impl Iterator<Item = u32>, inputs: usize) -> Answer<()> {
+    let mut seen = vec![false; inputs];
+    for index in indexes {
+        match seen.get_mut(index as usize) {
+            None => return Err(format!("the module rejected input {index} of {inputs}")),
+            Some(true) => return Err(format!("the module rejected input {index} twice")),
+            Some(seen) => *seen = true,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(sizes: &[usize], expected: &[Range<usize>]) {
+        assert_eq!(calls(sizes, |size| *size), expected);
+    }
+
+    #[test]
+    fn calls_hold_many_small_inputs_or_one_large() {
+        check(&[], &[]);
+        check(&[1; 257], &[0..256, 256..257]);
+        check(&[1; 600], &[0..256, 256..512, 512..600]);
+        check(&[CALL_BYTES_MAX, 1, 1], &[0..1, 1..3]);
+        check(&[1, CALL_BYTES_MAX * 2, 1], &[0..1, 1..2, 2..3]);
+        check(&[CALL_BYTES_MAX / 2; 3], &[0..2, 2..3]);
+    }
+
+    #[test]
+    fn a_module_that_does_not_start_again_rejects_all_at_once() {
+        let (host, limits) = (crate::module::Host::new(None).unwrap(), Limits::default());
+        let path = Path::new(headwater_bundle::HOSTILE_PATH);
+        let mut hostile = host.transform(path, "{}", &limits, &Pipeline::default()).unwrap();
+        hostile.running.live = None;
+        hostile.running.module.config = r#"{"do":"init-panic"}"#.to_owned();
+        let (topic, key, payload) = (String::new(), String::new(), Vec::new());
+        let event = crate::flow::Event { topic, key, time: crate::flow::Timestamp(0), payload };
+        let (events, rejected) = hostile.process(&vec![event; 300]);
+        assert_eq!((events.len(), rejected.len()), (0, 300));
+        assert!(rejected[299].reason.contains("failed to start the module"));
+        assert_eq!(hostile.running.module.metrics.module_traps.get(), 2, "one for each call");
+    }
+}

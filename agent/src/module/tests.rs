@@ -1,0 +1,42 @@
+//! What the agent must survive, and what it must not get wrong.
+
+mod aggregates;
+mod loading;
+mod transforms;
+
+use super::{Aggregate, Host, Limits, Transform};
+use crate::flow::{Event, Timestamp};
+use crate::metrics::Pipeline;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The deadline is short, since each test that meets it meets it some times.
+fn limits() -> Limits {
+    Limits { deadline: Duration::from_millis(200), ..Limits::default() }
+}
+
+#[track_caller]
+fn transform(path: &str, config: &str) -> Transform {
+    let host = Host::new(None).unwrap();
+    host.transform(Path::new(path), config, &limits(), &Pipeline::default()).unwrap()
+}
+
+#[track_caller]
+fn aggregate(path: &str, config: &str) -> Aggregate {
+    let host = Host::new(None).unwrap();
+    host.aggregate(Path::new(path), config, &limits(), &Pipeline::default()).unwrap()
+}
+
+fn event(payload: &str) -> Event {
+    let (topic, key) = ("plant/1/telemetry".to_owned(), "1".to_owned());
+    Event { topic, key, time: Timestamp(1_700_000_000_000_000), payload: payload.into() }
+}
+
+/// Runs it and fails when it took longer than a bounded number of deadlines can.
+#[track_caller]
+fn in_time<R>(run: impl FnOnce() -> R) -> R {
+    let started = Instant::now();
+    let result = run();
+    assert!(started.elapsed() < Duration::from_secs(10), "took {:?}", started.elapsed());
+    result
+}

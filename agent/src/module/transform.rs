@@ -1,0 +1,111 @@
+//! A transform at work.
+
+use super::Rejection;
+use super::contract::{Answer, EventIn, Process, Processed, ProcessedOut};
+use super::guest::{Guest, clip};
+use super::instance::{Exports, Running, World, calls, check_indexes};
+use crate::flow::{Event, Timestamp};
+use std::fmt;
+use wasmtime::Store;
+use wasmtime::component::{Func, Instance};
+
+/// A transform module, ready. One thread's.
+pub struct Transform {
+    pub(super) running: Running<Step>,
+}
+
+impl Transform {
+    pub(super) fn new(running: Running<Step>) -> Self {
+        Self { running }
+    }
+
+    /// `sha256:<hex>` of the file.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        self.running.digest()
+    }
+
+    /// What becomes of the events, in their order, and which of them were refused.
+    ///
+    /// Never fails: a trap, a deadline, a limit or an error costs the culprits alone; they come
+    /// back as rejections. The payloads that come back are the module's bytes, unchecked.
+    pub fn process(&mut self, events: &[Event]) -> (Vec<Event>, Vec<Rejection>) {
+        let mut out = Vec::with_capacity(events.len());
+        let mut rejected = Vec::new();
+        for call in calls(events, |event| event.topic.len() + event.key.len() + event.payload.len()) {
+            self.running.narrow(
+                call,
+                |step, store, range| process(step, store, &events[range]),
+                |range, processed| match processed {
+                    Ok((events, refused)) => {
+                        out.extend(events);
+                        rejected.extend(
+                            refused
+                                .into_iter()
+                                .map(|one| Rejection { index: range.start + one.index, ..one }),
+                        );
+                    }
+                    Err(reason) => rejected.push(Rejection { index: range.start, reason }),
+                },
+            );
+        }
+        (out, rejected)
+    }
+}
+
+impl fmt::Debug for Transform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transform").field("digest", &self.digest()).finish_non_exhaustive()
+    }
+}
+
+/// The world `transform`.
+pub(super) struct Step {
+    process: Func,
+}
+
+impl World for Step {
+    const NAME: &'static str = "transform";
+
+    fn check(exports: &Exports<'_>) -> Answer<()> {
+        exports.check::<Process<'_>, Processed>("process")
+    }
+
+    fn find(instance: &Instance, store: &mut Store<Guest>) -> Option<Self> {
+        Some(Self { process: instance.get_func(store, "process")? })
+    }
+}
+
+fn process(
+    step: &Step,
+    store: &mut Store<Guest>,
+    events: &[Event],
+) -> wasmtime::Result<Answer<(Vec<Event>, Vec<Rejection>)>> {
+    let given: Vec<EventIn<'_>> = events
+        .iter()
+        .map(|event| EventIn {
+            topic: &event.topic,
+            key: &event.key,
+            time: event.time.0,
+            payload: &event.payload,
+        })
+        .collect();
+    let process = step.process.typed::<Process<'_>, Processed>(&*store)?;
+    let (processed,) = process.call(store, (&given,))?;
+    Ok(processed.and_then(|processed| accept(processed, events.len())))
+}
+
+fn accept(processed: ProcessedOut, inputs: usize) -> Answer<(Vec<Event>, Vec<Rejection>)> {
+    check_indexes(processed.rejected.iter().map(|one| one.index), inputs)?;
+    let rejected = processed
+        .rejected
+        .into_iter()
+        .map(|one| Rejection { index: one.index as usize, reason: clip(one.reason) });
+    let events = processed.events.into_iter().map(|event| Event {
+        topic: event.topic,
+        key: event.key,
+        time: Timestamp(event.time),
+        payload: event.payload,
+    });
+    Ok((events.collect(), rejected.collect()))
+}

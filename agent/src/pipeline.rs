@@ -1,0 +1,376 @@
+//! One pipeline: reads the journal from its own position, makes a step of each page, and commits.
+//!
+//! The [`step`] is pure but for the modules, which are functions of their inputs. This file feeds
+//! it: it owns the position and decides when a step becomes durable. A pipeline waits for no
+//! other, and for nothing but the journal.
+//!
+//! **Invariant:** position, window state, results and dead letters move in one commit. A crash
+//! before it repeats the step from the journal; after it, never.
+//!
+//! Limits: a commit comes at the latest after `commit_every`, [`COMMIT_MESSAGES_MAX`] messages or
+//! [`COMMIT_BYTES_MAX`] bytes of results, which bounds both memory and what a crash repeats.
+
+mod line;
+mod progress;
+mod step;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing::{error, warn};
+
+use crate::flow::{Message, Seq, Timestamp};
+use crate::metrics::{self, Metrics};
+use crate::module::{self, Host, Limits};
+use crate::store::{self, Commit, Store};
+use crate::window::Windows;
+use crate::{decode, window};
+pub use progress::Counts;
+use progress::Progress;
+use step::{Stage, Step, Steps};
+
+/// Journal bytes read at once.
+const PAGE_BYTES: usize = 256 << 10;
+/// Messages stepped over at once.
+const SLICE_MESSAGES: usize = 256;
+/// Messages after which a commit is due.
+pub const COMMIT_MESSAGES_MAX: u64 = 20_000;
+/// Bytes of results and dead letters after which a commit is due.
+pub const COMMIT_BYTES_MAX: usize = 1 << 20;
+/// Results wait this long for others, so that a trickle does not cost a synced flush each.
+const RESULTS_LINGER: Duration = Duration::from_millis(100);
+/// Longest sleep: silent devices are noticed, and `/live` sees a beat, at least this often.
+const PATIENCE_MAX: Duration = Duration::from_millis(500);
+
+/// One `[pipeline.NAME]`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The input it reads.
+    pub input: String,
+    /// How it reads messages.
+    pub decode: decode::Config,
+    /// Its transforms, in order.
+    pub transforms: Vec<ModuleConfig>,
+    /// Its windows and their aggregate; without, each event is forwarded on its own.
+    pub windowed: Option<(window::Config, ModuleConfig)>,
+    /// Longest time between commits while there is something to commit. Default 1 s.
+    pub commit_every: Duration,
+    /// The output its results go to.
+    pub output: String,
+}
+
+/// A module and its settings.
+#[derive(Clone, Debug)]
+pub struct ModuleConfig {
+    /// The component.
+    pub file: PathBuf,
+    /// Settings as JSON, given to its `init`.
+    pub settings: String,
+    /// Bounds of its calls.
+    pub limits: Limits,
+}
+
+/// Why a pipeline cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A module cannot be loaded.
+    #[error("failed to load {place}: {source}")]
+    Module {
+        /// Which of its modules.
+        place: String,
+        /// Why.
+        source: module::Error,
+    },
+    /// Committed state that this version cannot read.
+    #[error(transparent)]
+    Windows(#[from] window::CodecError),
+    /// Committed counts that this version cannot read.
+    #[error("failed to read the committed progress: it has another version or is cut short")]
+    Progress,
+    /// A new pipeline cannot be committed.
+    #[error("failed to start the new pipeline `{name}`: the disk of the state folder is full; make room")]
+    NoRoom {
+        /// Which one.
+        name: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Degraded but alive: sleeps a while, says so, and whether to try again.
+fn wait_for_room(full: &store::Error, stop: &AtomicBool, beat: &impl Fn()) -> bool {
+    warn!(error = %full, "pipeline waits for disk space");
+    beat();
+    std::thread::sleep(PATIENCE_MAX);
+    !stop.load(Ordering::Acquire)
+}
+
+/// Loads all modules of a pipeline and drops them: what is wrong with each that cannot be used.
+pub fn load_modules(name: &str, config: &Config, host: &Host, metrics: &metrics::Pipeline) -> Vec<Error> {
+    let transforms = load_transforms(name, config, host, metrics).filter_map(Result::err);
+    let aggregate = load_aggregate(name, config, host, metrics).and_then(Result::err);
+    transforms.chain(aggregate).collect()
+}
+
+fn load_transforms(
+    name: &str,
+    config: &Config,
+    host: &Host,
+    metrics: &metrics::Pipeline,
+) -> impl Iterator<Item = Result<module::Transform, Error>> {
+    config.transforms.iter().enumerate().map(move |(index, module)| {
+        let loaded = host.transform(&module.file, &module.settings, &module.limits, metrics);
+        let place = || format!("transform[{index}] of pipeline `{name}`");
+        loaded.map_err(|source| Error::Module { place: place(), source })
+    })
+}
+
+fn load_aggregate(
+    name: &str,
+    config: &Config,
+    host: &Host,
+    metrics: &metrics::Pipeline,
+) -> Option<Result<module::Aggregate, Error>> {
+    let (_, module) = config.windowed.as_ref()?;
+    let loaded = host.aggregate(&module.file, &module.settings, &module.limits, metrics);
+    let place = || format!("the aggregate of pipeline `{name}`");
+    Some(loaded.map_err(|source| Error::Module { place: place(), source }))
+}
+
+/// A pipeline, ready to run on a thread of its own.
+#[derive(Debug)]
+pub struct Pipeline {
+    name: String,
+    output: String,
+    store: Store,
+    metrics: metrics::Pipeline,
+    source: metrics::Input,
+    steps: Steps,
+    commit_every: Duration,
+    position: Seq,
+    committed: Committed,
+    counts: Counts,
+    step: Step,
+}
+
+/// What the last commit held.
+#[derive(Debug)]
+struct Committed {
+    position: Seq,
+    counts: Counts,
+    at: Instant,
+}
+
+impl Pipeline {
+    /// Loads the modules and goes on from the committed state; a new pipeline starts at the
+    /// journal's end, and that is committed before a source may append.
+    ///
+    /// # Errors
+    /// When a module or the committed state cannot be used.
+    pub fn build(
+        name: &str,
+        agent: &str,
+        config: &Config,
+        host: &Host,
+        store: &Store,
+        metrics: &Metrics,
+    ) -> Result<Self, Error> {
+        let source = metrics.input(&config.input);
+        let metrics = metrics.pipeline(name);
+        let checkpoint = store.checkpoint(name)?;
+        let position = checkpoint.position.unwrap_or_else(|| store.journal_end());
+        let progress = Progress::decode(&checkpoint.progress).ok_or(Error::Progress)?;
+        let transforms = load_transforms(name, config, host, &metrics).collect::<Result<_, _>>()?;
+        let aggregate = load_aggregate(name, config, host, &metrics).transpose()?;
+        let stage = match (&config.windowed, aggregate) {
+            (Some((window, _)), Some(aggregate)) => {
+                let windows = Windows::restore(window.clone(), &progress.windows, &checkpoint.windows)?;
+                Stage::Windowed { windows, aggregate: Box::new(aggregate) }
+            }
+            _ => Stage::Each,
+        };
+        let mut pipeline = Self {
+            name: name.to_owned(),
+            output: config.output.clone(),
+            store: store.clone(),
+            metrics,
+            source,
+            steps: Steps {
+                agent: agent.to_owned(),
+                pipeline: name.to_owned(),
+                input: Arc::from(config.input.as_str()),
+                decode: decode::Decode::new(config.decode.clone()),
+                transforms,
+                stage,
+            },
+            commit_every: config.commit_every,
+            position,
+            committed: Committed { position, counts: progress.counts, at: Instant::now() },
+            counts: progress.counts,
+            step: Step::default(),
+        };
+        pipeline.count(&Counts::default());
+        if checkpoint.position.is_none() {
+            let committed = pipeline.commit(|full| {
+                error!(pipeline = name, error = %full, "a new pipeline cannot start without disk space");
+                false
+            })?;
+            // Uncommitted, it would start at another end after a crash, and skip what came between.
+            if !committed {
+                return Err(Error::NoRoom { name: name.to_owned() });
+            }
+        }
+        Ok(pipeline)
+    }
+
+    /// Runs until `stop` is set and the store wakes it; commits what is done and keeps open
+    /// windows open. `beat` is called at least once a second while all is well.
+    ///
+    /// # Errors
+    /// When the store fails: only a restart helps.
+    pub fn run(mut self, stop: &AtomicBool, beat: impl Fn()) -> Result<(), Error> {
+        let mut quiet_since = Instant::now();
+        while !stop.load(Ordering::Acquire) {
+            beat();
+            let end = self.store.wait(self.position, self.patience());
+            if end > self.position {
+                for slice in self.read_page()? {
+                    if self.slice(slice) {
+                        quiet_since = Instant::now();
+                    }
+                    beat();
+                    if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, &beat))? {
+                        return Ok(());
+                    }
+                    if stop.load(Ordering::Acquire) {
+                        break;
+                    }
+                }
+            } else if self.input_is_open() {
+                self.steps.idle(quiet_since.elapsed(), &mut self.step);
+            } else {
+                // The devices may be anything but silent: the broker keeps what they send.
+                quiet_since = Instant::now();
+            }
+            self.gauge(end);
+            if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, &beat))? {
+                return Ok(());
+            }
+        }
+        self.commit(|_| false).map(drop)
+    }
+
+    fn input_is_open(&self) -> bool {
+        self.source.connected.get() == 1 && self.source.in_flight_messages.get() == 0
+    }
+
+    /// Steps over some messages; whether one of them was for this pipeline.
+    fn slice(&mut self, messages: Vec<(Seq, Message)>) -> bool {
+        let before = self.step.counts.read;
+        let Some((last, _)) = messages.last() else { return false };
+        self.position = last + 1;
+        self.steps.run(messages, Timestamp::now(), &mut self.step);
+        self.step.counts.read > before
+    }
+
+    /// The next page, in slices that are about a call to a module each: between them the pipeline
+    /// shows that it lives, and can stop or commit.
+    fn read_page(&mut self) -> Result<Vec<Vec<(Seq, Message)>>, Error> {
+        let mut page = self.store.read(self.position, PAGE_BYTES)?;
+        let Some((first, _)) = page.first() else { return Ok(Vec::new()) };
+        if *first > self.position {
+            let (pipeline, lost) = (&self.name, first - self.position);
+            error!(
+                pipeline,
+                from = self.position,
+                lost,
+                "the journal no longer holds messages that were not read"
+            );
+        }
+        let mut slices = Vec::with_capacity(page.len().div_ceil(SLICE_MESSAGES));
+        while !page.is_empty() {
+            let rest = page.split_off(page.len().min(SLICE_MESSAGES));
+            slices.push(std::mem::replace(&mut page, rest));
+        }
+        Ok(slices)
+    }
+
+    fn commit_is_due(&self) -> bool {
+        if self.position == self.committed.position && self.step.is_empty() {
+            return false;
+        }
+        let age = self.committed.at.elapsed();
+        age >= self.commit_every
+            || (self.step.has_output() && age >= RESULTS_LINGER)
+            || self.step.bytes >= COMMIT_BYTES_MAX
+            || self.position - self.committed.position >= COMMIT_MESSAGES_MAX
+    }
+
+    fn patience(&self) -> Duration {
+        let linger = if self.step.has_output() { RESULTS_LINGER } else { self.commit_every };
+        let dirty = self.position != self.committed.position || !self.step.is_empty();
+        let until_commit = linger.saturating_sub(self.committed.at.elapsed());
+        if dirty { until_commit.clamp(Duration::from_millis(1), PATIENCE_MAX) } else { PATIENCE_MAX }
+    }
+
+    /// Makes everything so far durable; whether it did. On a full disk it asks `again`, and while
+    /// that is true tries again. Given up, the pipeline must not go on: what it stepped over is to
+    /// be repeated from the journal.
+    fn commit(&mut self, mut again: impl FnMut(&store::Error) -> bool) -> Result<bool, Error> {
+        let step = std::mem::take(&mut self.step);
+        self.counts += step.counts;
+        let (windows, changes) = self.steps.changes();
+        let commit = Commit {
+            pipeline: &self.name,
+            position: self.position,
+            progress: Progress { counts: self.counts, windows }.encode(),
+            windows: changes,
+            output: &self.output,
+            results: step.results,
+            dead_letters: step.dead_letters,
+        };
+        while let Err(error) = self.store.commit(&commit) {
+            if !matches!(error, store::Error::Full { .. }) {
+                return Err(error.into());
+            }
+            if !again(&error) {
+                return Ok(false);
+            }
+        }
+        let before = self.committed.counts;
+        self.committed = Committed { position: self.position, counts: self.counts, at: Instant::now() };
+        self.count(&before);
+        self.metrics.commits.inc();
+        Ok(true)
+    }
+
+    /// Brings the counters, which show committed work only, up to date.
+    fn count(&self, before: &Counts) {
+        let (metrics, now) = (&self.metrics, &self.committed.counts);
+        metrics.read_messages.inc_by(now.read - before.read);
+        metrics.rejected_messages.inc_by(now.rejected_messages - before.rejected_messages);
+        metrics.events.inc_by(now.events - before.events);
+        metrics.used_events.inc_by(now.used - before.used);
+        metrics.late_events.inc_by(now.late - before.late);
+        metrics.rejected_events.inc_by(now.rejected_events - before.rejected_events);
+        metrics.results.inc_by(now.results - before.results);
+        metrics.dead_letters.inc_by(now.dead_letters - before.dead_letters);
+    }
+
+    fn gauge(&self, journal_end: Seq) {
+        let lag = journal_end.saturating_sub(self.committed.position);
+        self.metrics.lag_messages.set(i64::try_from(lag).unwrap_or(i64::MAX));
+        if let Some(windows) = self.steps.windows() {
+            let size = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+            self.metrics.open_windows.set(size(windows.open()));
+            self.metrics.state_bytes.set(size(windows.state_bytes()));
+            self.metrics.watermark_micros.set(i64::try_from(windows.watermark().0).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

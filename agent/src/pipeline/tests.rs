@@ -1,0 +1,133 @@
+//! A pipeline between a real store and real modules.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::flow::Delivery;
+use crate::metrics::Metrics;
+
+/// A store, and a pipeline of windows of a second on input `plant`.
+struct Plant {
+    store: Store,
+    metrics: Metrics,
+    config: Config,
+    host: Host,
+    _folder: tempfile::TempDir,
+}
+
+impl Plant {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("stats.wasm");
+        std::fs::write(&file, headwater_bundle::STATS).unwrap();
+        let metrics = Metrics::new();
+        let window = window::Config {
+            tumbling: Duration::from_secs(1),
+            lateness: Duration::ZERO,
+            idle: Some(Duration::from_millis(100)),
+            revise: Duration::ZERO,
+        };
+        let settings = r#"{"fields":["t"]}"#.to_owned();
+        let aggregate = ModuleConfig { file, settings, limits: Limits::default() };
+        let config = Config {
+            input: "plant".to_owned(),
+            decode: decode::Config {
+                topics: Vec::new(),
+                format: decode::Format::Json,
+                key: "{topic}".parse().unwrap(),
+                time: None,
+                skew: Duration::from_mins(5),
+            },
+            transforms: Vec::new(),
+            windowed: Some((window, aggregate)),
+            commit_every: Duration::from_millis(10),
+            output: "central".to_owned(),
+        };
+        let store = Store::open(&store::Config::new(folder.path().join("store")), &metrics).unwrap();
+        Self { store, metrics, config, host: Host::new(None).unwrap(), _folder: folder }
+    }
+
+    fn build(&self) -> Pipeline {
+        Pipeline::build("p", "gw", &self.config, &self.host, &self.store, &self.metrics).unwrap()
+    }
+
+    fn publish(&self, second: u64) {
+        let message = Message {
+            input: "plant".into(),
+            topic: "a".to_owned(),
+            payload: br#"{"t":1}"#.to_vec().into(),
+            received: Timestamp(second * 1_000_000),
+            delivery: Delivery::default(),
+        };
+        self.store.append(&[message]).unwrap();
+    }
+
+    fn results(&self) -> u64 {
+        self.store.pending("central").unwrap()
+    }
+}
+
+/// Runs the pipeline on a thread of its own while `during` looks on.
+fn run(plant: &Plant, pipeline: Pipeline, during: impl FnOnce()) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let thread = std::thread::spawn(move || pipeline.run(&stopped, || {}));
+    during();
+    stop.store(true, Ordering::Release);
+    plant.store.wake_all();
+    thread.join().unwrap().unwrap();
+}
+
+#[track_caller]
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn time_stands_still_while_the_input_is_away() {
+    let plant = Plant::new();
+    let (pipeline, input) = (plant.build(), plant.metrics.input("plant"));
+    plant.publish(1);
+    run(&plant, pipeline, || {
+        eventually("the reading is used", || plant.metrics.pipeline("p").used_events.get() == 1);
+        std::thread::sleep(Duration::from_millis(1_500));
+        assert_eq!(plant.results(), 0, "devices that cannot be heard are not silent");
+        input.connected.set(1);
+        eventually("a silent device's window closes", || plant.results() == 1);
+    });
+}
+
+#[test]
+fn an_open_window_outlives_a_restart_and_counts_once() {
+    let plant = Plant::new();
+    let pipeline = plant.build();
+    plant.publish(1);
+    let used = || plant.metrics.pipeline("p").used_events.get();
+    run(&plant, pipeline, || eventually("the reading is used", || used() == 1));
+    plant.publish(1);
+    plant.publish(2);
+    let again = Plant { metrics: Metrics::new(), ..plant };
+    // The stop above closed the store's waiting rooms for good, as a process that ends does.
+    let mut pipeline = again.build();
+    for slice in pipeline.read_page().unwrap() {
+        pipeline.slice(slice);
+    }
+    assert!(pipeline.commit(|_| false).unwrap());
+    let batch = again.store.begin_batch("central", 10, 1 << 20).unwrap().unwrap();
+    let line: serde_json::Value = serde_json::from_slice(&batch.lines[0]).unwrap();
+    assert_eq!((batch.lines.len(), &line["count"], &line["value"]["t"]["count"]), (1, &2.into(), &2.into()));
+    assert_eq!(pipeline.counts.used, 3);
+}
+
+#[test]
+fn a_new_pipeline_starts_at_the_end_and_stays_there() {
+    let plant = Plant::new();
+    plant.publish(1);
+    assert_eq!(plant.build().position, 1);
+    plant.publish(2);
+    assert_eq!(plant.build().position, 1, "what came since is for it");
+}

@@ -1,0 +1,262 @@
+//! One `[input.NAME]`: subscribes, appends to the journal, then acknowledges.
+//!
+//! ```text
+//! broker ─► connection(wire) ─► intake(redelivery) ─► writer ─► journal, synced
+//!    ▲                                                   │
+//!    └──────────────── PUBACK ◄── durable group ◄────────┘
+//! ```
+//!
+//! **Invariants**
+//! - A PUBACK is written only after the publish, and all that came before it, is durable; in order;
+//!   on the connection that the publish came on. What came on a lost connection is stored, and its
+//!   redelivery is recognised ([`redelivery`]).
+//! - The socket is always read, and pings go on, however long the journal takes: backpressure is
+//!   the acknowledgements held back.
+//! - The session outlives connections and processes (clean session off). A SUBSCRIBE is sent at the
+//!   first connection of a process (the configured topics may have changed), when the broker lost the
+//!   session, and until one was granted; not at every connection, because MQTT 3.1.1 brokers replay
+//!   retained messages at each.
+//!
+//! **Limits**: received and not durable, [`Config::in_flight_bytes_max`]: QoS 0 is shed; at QoS 1 the
+//! connection is given up until the backlog is durable, and the broker keeps the rest. A publish
+//! over [`Config::packet_bytes_max`] is refused: acknowledged, counted, named in the log.
+//!
+//! **A crash here** costs nothing that was acknowledged; the broker sends the rest again. A journal
+//! that fails ends [`Source::run`]: nothing more is acknowledged, and only a restart helps.
+
+mod connection;
+mod intake;
+mod redelivery;
+mod run;
+mod wire;
+mod writer;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::flow::Message;
+use crate::metrics::Input;
+use crate::store::{self, Store};
+use intake::Intake;
+use run::Running;
+use writer::{Done, Writer};
+
+/// Wait before a nearly full disk is tried again.
+const ROOM_EVERY: Duration = Duration::from_millis(500);
+
+/// MQTT's version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// 3.1.1.
+    V311,
+    /// 5.
+    V5,
+}
+
+/// One `[input.NAME]`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The broker's host name or address (IPv6 without brackets).
+    pub host: String,
+    /// Its port. Default 1883.
+    pub port: u16,
+    /// Default 3.1.1.
+    pub version: Version,
+    /// Names our session at the broker: must be ours alone, and stay. A second client of the same
+    /// name and we would throw each other out.
+    pub client_id: String,
+    /// Topic filters, at least one; `$share/<group>/<filter>` too.
+    pub topics: Vec<String>,
+    /// 0 or 1 (default). At 0 the broker forgets what it has sent, and the promise does not hold.
+    pub qos: u8,
+    /// None by default.
+    pub username: Option<String>,
+    /// Read anew at each connect; needs a user name. None by default.
+    pub password: Option<Secret>,
+    /// We send something at least this often, in whole seconds from 1 to 65,535. A broker that is
+    /// silent for one and a half times as long is given up. Default 30 s.
+    pub keep_alive: Duration,
+    /// Largest PUBLISH taken; a larger one is refused. Default 256 KiB.
+    pub packet_bytes_max: usize,
+    /// Most bytes received and not yet durable: payload, topic and 128 for each message. Above it QoS 0
+    /// is shed, and QoS 1 left with the broker. One message always fits. Default 8 MiB.
+    pub in_flight_bytes_max: usize,
+    /// Publishes that a broker of MQTT 5 may send without an acknowledgement, at least 1. Default 1,000.
+    pub receive_max: u16,
+    /// Seconds that a broker of MQTT 5 keeps the session while we are away. Default `u32::MAX`: for ever.
+    pub session_expiry_secs: u32,
+    /// Time for TCP and the broker's first answer, and again for its answer to SUBSCRIBE. Default 10 s.
+    pub connect_timeout: Duration,
+    /// First wait before a reconnect; doubles with each failure, half of it random. Default 200 ms.
+    pub reconnect_min: Duration,
+    /// Longest wait before a reconnect, and the one after a refusal. Default 30 s.
+    pub reconnect_max: Duration,
+}
+
+impl Config {
+    /// The defaults, for a broker, a client name and topics.
+    #[must_use]
+    pub fn new(host: &str, client_id: &str, topics: Vec<String>) -> Self {
+        Self {
+            host: host.to_owned(),
+            port: 1883,
+            version: Version::V311,
+            client_id: client_id.to_owned(),
+            topics,
+            qos: 1,
+            username: None,
+            password: None,
+            keep_alive: Duration::from_secs(30),
+            packet_bytes_max: 256 * 1024,
+            in_flight_bytes_max: 8 * 1024 * 1024,
+            receive_max: 1_000,
+            session_expiry_secs: u32::MAX,
+            connect_timeout: Duration::from_secs(10),
+            reconnect_min: Duration::from_millis(200),
+            reconnect_max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Where a secret is; never the secret itself, so it may be printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// A file; one line feed at its end is not part of the secret.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+}
+
+impl Secret {
+    async fn read(&self) -> std::io::Result<String> {
+        match self {
+            Self::File(path) => {
+                let text = tokio::fs::read_to_string(path).await?;
+                let line = text.strip_suffix('\n').unwrap_or(&text);
+                Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+            }
+            Self::Env(name) => std::env::var(name).map_err(std::io::Error::other),
+        }
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Env(name) => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
+/// The journal's own error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where messages become durable: the [`Store`], or memory in tests. All methods block.
+pub trait Journal: Send + 'static {
+    /// Returns once all of them survive a power cut.
+    ///
+    /// # Errors
+    /// The journal must not be used again.
+    fn append(&self, messages: &[Message]) -> Result<(), BoxError>;
+    /// Shows the input's last messages, oldest first; one is in memory at a time.
+    ///
+    /// # Errors
+    /// The journal must not be used again.
+    fn recent(&self, input: &str, each: &mut dyn FnMut(&Message)) -> Result<(), BoxError>;
+    /// The input's session number, 0 before the first.
+    ///
+    /// # Errors
+    /// The journal must not be used again.
+    fn session(&self, input: &str) -> Result<u64, BoxError>;
+    /// Counts a new session, durably.
+    ///
+    /// # Errors
+    /// The journal must not be used again.
+    fn new_session(&self, input: &str) -> Result<u64, BoxError>;
+}
+
+impl Journal for Store {
+    fn append(&self, messages: &[Message]) -> Result<(), BoxError> {
+        // Without room nothing was written: it is tried again, and meanwhile nothing acknowledged.
+        loop {
+            match Self::append(self, messages) {
+                Err(error @ store::Error::Full { .. }) => {
+                    tracing::error!(%error, "input waits for disk space");
+                    std::thread::sleep(ROOM_EVERY);
+                }
+                appended => return Ok(appended.map(drop)?),
+            }
+        }
+    }
+    fn recent(&self, input: &str, each: &mut dyn FnMut(&Message)) -> Result<(), BoxError> {
+        Ok(Self::recent(self, input, each)?)
+    }
+    fn session(&self, input: &str) -> Result<u64, BoxError> {
+        Ok(Self::session(self, input)?)
+    }
+    fn new_session(&self, input: &str) -> Result<u64, BoxError> {
+        Ok(Self::new_session(self, input)?)
+    }
+}
+
+/// What only a restart helps against; everything else is retried for ever.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The journal failed; nothing was acknowledged that is not durable.
+    #[error("failed to append to the journal; check the state folder's disk, then restart")]
+    Journal(#[source] BoxError),
+    /// The writer thread could not be started.
+    #[error("failed to start the source's writer thread; check the limit of threads")]
+    Thread(#[source] std::io::Error),
+    /// The writer thread is gone.
+    #[error("failed to reach the source's writer thread: it panicked")]
+    Writer,
+}
+
+/// Subscribes; appends to the journal, then acknowledges.
+#[derive(Debug)]
+pub struct Source<J = Store> {
+    name: String,
+    config: Config,
+    journal: J,
+    metrics: Input,
+}
+
+impl<J: Journal> Source<J> {
+    /// A source that has not connected yet.
+    #[must_use]
+    pub fn new(name: &str, config: Config, journal: J, metrics: Input) -> Self {
+        Self { name: name.to_owned(), config, journal, metrics }
+    }
+
+    /// Runs until shutdown; reconnects for ever.
+    ///
+    /// # Errors
+    /// Where only a restart helps.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
+        let Self { name, config, journal, metrics } = self;
+        let mut writer = Writer::start(&name, journal)?;
+        let opened = tokio::select! {
+            opened = writer.done() => opened?,
+            () = stopped(&mut shutdown) => return Ok(()),
+        };
+        let Done::Opened { session, redelivery } = opened else { return Err(Error::Writer) };
+        let intake = Intake::new(&name, &config, metrics.clone(), session, *redelivery);
+        let mut running = Running::new(name, config, metrics, writer, intake);
+        let ended = running.reconnect(&mut shutdown).await;
+        running.stop();
+        ended
+    }
+}
+
+/// Comes when the agent is to stop, or nobody is left to say so.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    drop(shutdown.wait_for(|stop| *stop).await);
+}
+
+#[cfg(test)]
+mod tests;

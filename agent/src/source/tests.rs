@@ -1,0 +1,377 @@
+//! The source against a scripted broker and a journal in memory.
+
+mod broker;
+mod journal;
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::*;
+use broker::{Broker, PATIENCE, Seen};
+use journal::Memory;
+
+struct Agent {
+    stop: watch::Sender<bool>,
+    run: JoinHandle<Result<(), Error>>,
+    metrics: Input,
+}
+
+impl Agent {
+    #[expect(clippy::disallowed_methods, reason = "a test does its own wiring")]
+    fn start(broker: &Broker, journal: &Memory, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::new("127.0.0.1", "headwater-test", vec!["t/+".into()]);
+        config.port = broker.port();
+        config.reconnect_min = Duration::from_millis(20);
+        config.reconnect_max = Duration::from_millis(400);
+        change(&mut config);
+        let metrics = Input::default();
+        let (stop, shutdown) = watch::channel(false);
+        let source = Source::new("plant", config, journal.clone(), metrics.clone());
+        Self { stop, run: tokio::task::spawn(source.run(shutdown)), metrics }
+    }
+
+    async fn ended(self) -> Result<(), Error> {
+        timeout(PATIENCE, self.run).await.unwrap().unwrap()
+    }
+
+    async fn stop(self) -> Result<(), Error> {
+        self.stop.send_replace(true);
+        self.ended().await
+    }
+}
+
+async fn both<F: Future<Output = ()>>(test: impl Fn(Version) -> F) {
+    test(Version::V311).await;
+    test(Version::V5).await;
+}
+
+#[tokio::test]
+async fn acknowledges_only_what_is_durable() {
+    both(async |version| {
+        let (broker, journal) = (Broker::bind(version).await, Memory::default());
+        let agent = Agent::start(&broker, &journal, |config| config.version = version);
+        let mut peer = broker.subscribed(false).await;
+        journal.hold(true);
+        peer.publish(1, b"one").await;
+        journal.blocked().await;
+        peer.publish(2, b"two").await;
+        peer.publish(0, b"zero").await;
+        assert!(peer.is_owed().await, "nothing is durable");
+        journal.hold(false);
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(2));
+        assert_eq!(journal.payloads(), ["one", "two", "zero"]);
+        assert_eq!(agent.metrics.acknowledged_messages.get(), 2);
+        assert_eq!((agent.metrics.in_flight_messages.get(), agent.metrics.in_flight_bytes.get()), (0, 0));
+        agent.stop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn recognises_a_redelivery_after_a_restart() {
+    let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |_| {});
+    let mut peer = broker.subscribed(false).await;
+    peer.publish(7, b"seven").await;
+    assert_eq!(peer.next_but_pings().await, Seen::PubAck(7));
+    agent.run.abort();
+
+    // The acknowledgement was lost on the way.
+    let agent = Agent::start(&broker, &journal, |_| {});
+    let mut peer = broker.subscribed(true).await;
+    peer.redeliver(7, b"seven").await;
+    assert_eq!(peer.next_but_pings().await, Seen::PubAck(7));
+    peer.redeliver(8, b"eight").await;
+    assert_eq!(peer.next_but_pings().await, Seen::PubAck(8));
+    assert_eq!(journal.payloads(), ["seven", "eight"]);
+    assert_eq!(agent.metrics.duplicate_messages.get(), 1);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_connection_s_messages_are_stored_and_not_acknowledged_on_the_next() {
+    both(async |version| {
+        let (broker, journal) = (Broker::bind(version).await, Memory::default());
+        let agent = Agent::start(&broker, &journal, |config| config.version = version);
+        let mut peer = broker.subscribed(false).await;
+        journal.hold(true);
+        peer.publish(1, b"one").await;
+        journal.blocked().await;
+        peer.publish(2, b"two").await;
+        drop(peer);
+
+        let mut peer = broker.accept(true).await;
+        peer.publish(3, b"three").await;
+        while agent.metrics.received_messages.get() < 3 {
+            tokio::task::yield_now().await;
+        }
+        journal.hold(false);
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(3), "and not 1 or 2");
+        peer.redeliver(1, b"one").await;
+        peer.redeliver(2, b"two").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(2));
+        assert_eq!(journal.payloads(), ["one", "two", "three"]);
+        agent.stop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redelivery_is_acknowledged_no_sooner_than_its_first_copy_is_durable() {
+    let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |_| {});
+    let mut peer = broker.subscribed(false).await;
+    journal.hold(true);
+    peer.publish(1, b"one").await;
+    journal.blocked().await;
+    drop(peer);
+    let mut peer = broker.accept(true).await;
+    peer.redeliver(1, b"one").await;
+    assert!(peer.is_owed().await, "its first copy is not durable");
+    journal.hold(false);
+    assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
+    assert_eq!(journal.payloads(), ["one"]);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_oversized_message_is_refused_and_the_rest_flows() {
+    both(async |version| {
+        let (broker, journal) = (Broker::bind(version).await, Memory::default());
+        let agent = Agent::start(&broker, &journal, |config| {
+            config.version = version;
+            config.packet_bytes_max = 1_000;
+        });
+        let mut peer = broker.subscribed(false).await;
+        peer.publish(1, &[b'x'; 100_000]).await;
+        peer.publish(2, b"two").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(2));
+        assert_eq!(journal.payloads(), ["two"]);
+        assert_eq!((agent.metrics.refused_messages.get(), agent.metrics.connections.get()), (1, 1));
+        agent.stop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_topic_of_an_earlier_configuration_is_refused() {
+    let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |_| {});
+    let mut peer = broker.subscribed(false).await;
+    peer.publish_as("formerly/1", 1, false, 1, b"one").await;
+    assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
+    assert_eq!((journal.payloads().len(), agent.metrics.refused_messages.get()), (0, 1));
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn pings_go_on_while_the_journal_is_stuck() {
+    let (broker, journal) = (Broker::bind(Version::V5).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |config| {
+        config.version = Version::V5;
+        config.keep_alive = Duration::from_secs(1);
+    });
+    let mut peer = broker.subscribed(false).await;
+    journal.hold(true);
+    peer.publish(1, b"one").await;
+    for _ in 0..2 {
+        let begun = Instant::now();
+        assert_eq!(peer.next().await, Seen::Ping);
+        assert!(begun.elapsed() < Duration::from_millis(1_400));
+        peer.pong().await;
+    }
+    journal.hold(false);
+    assert_eq!(peer.next().await, Seen::PubAck(1));
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_frozen_broker_is_given_up_after_one_and_a_half_keep_alives() {
+    let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |config| config.keep_alive = Duration::from_secs(1));
+    let mut peer = broker.subscribed(false).await;
+    let begun = Instant::now();
+    while peer.next().await != Seen::Closed {}
+    let silence = begun.elapsed().as_secs_f64();
+    assert!((1.3..1.9).contains(&silence), "{silence}");
+    broker.accept(true).await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn refused_credentials_are_read_anew_and_tried_slowly() {
+    both(async |version| {
+        let (broker, journal) = (Broker::bind(version).await, Memory::default());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "wrong-one\n").unwrap();
+        let agent = Agent::start(&broker, &journal, |config| {
+            config.version = version;
+            config.username = Some("operator".into());
+            config.password = Some(Secret::File(file.clone()));
+        });
+        let (mut peer, connect) = broker.accept_silently().await;
+        assert!(connect.ends_with(b"\x00\x08operator\x00\x09wrong-one"), "{connect:?}");
+        peer.connack(false, if version == Version::V5 { 0x87 } else { 5 }).await;
+        std::fs::write(&file, "right").unwrap();
+        assert!(broker.is_left_alone(Duration::from_millis(180)).await, "a slow retry");
+        let (mut peer, connect) = broker.accept_silently().await;
+        assert!(connect.ends_with(b"\x00\x08operator\x00\x05right"), "{connect:?}");
+        peer.connack(false, 0).await;
+        assert!(matches!(peer.next().await, Seen::Subscribe(..)));
+        assert_eq!(agent.metrics.connections.get(), 1);
+        agent.stop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_subscription_is_asked_for_again_while_the_others_flow() {
+    let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |config| config.topics.push("secret/#".into()));
+    let mut peer = broker.accept(false).await;
+    let Seen::Subscribe(packet, 2) = peer.next().await else { panic!("two topics") };
+    peer.suback(packet, &[1, 0x80]).await;
+    peer.publish(1, b"one").await;
+    assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
+    assert_eq!(agent.metrics.connected.get(), 0);
+    let Seen::Subscribe(packet, 1) = peer.next_but_pings().await else { panic!("the refused one") };
+    peer.suback(packet, &[1]).await;
+    peer.publish(2, b"two").await;
+    assert_eq!(peer.next_but_pings().await, Seen::PubAck(2));
+    assert_eq!(agent.metrics.connected.get(), 1);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_session_is_counted_and_subscribed_again() {
+    both(async |version| {
+        let (broker, journal) = (Broker::bind(version).await, Memory::default());
+        let agent = Agent::start(&broker, &journal, |config| config.version = version);
+        let mut peer = broker.subscribed(false).await;
+        assert_eq!(agent.metrics.sessions_lost.get(), 0, "the first is none lost");
+        peer.publish(1, b"one").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
+        drop(peer);
+
+        let mut peer = broker.accept(true).await;
+        peer.publish(2, b"two").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(2), "and no SUBSCRIBE");
+        drop(peer);
+
+        let mut peer = broker.subscribed(false).await;
+        assert_eq!(agent.metrics.sessions_lost.get(), 1);
+        peer.redeliver(2, b"two").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(2));
+        assert_eq!(journal.payloads(), ["one", "two", "two"], "another session's identifiers");
+        agent.stop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_was_not_granted_is_asked_for_on_the_next_connection() {
+    let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |_| {});
+    let mut peer = broker.accept(false).await;
+    assert!(matches!(peer.next().await, Seen::Subscribe(..)));
+    drop(peer);
+    broker.subscribed(true).await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn over_the_bound_qos_0_is_shed() {
+    let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |config| config.in_flight_bytes_max = 1_000);
+    let mut peer = broker.subscribed(false).await;
+    journal.hold(true);
+    peer.publish(1, b"one").await;
+    journal.blocked().await;
+    for _ in 0..10 {
+        peer.publish(0, &[b'0'; 100]).await;
+    }
+    peer.publish(2, b"two").await;
+    while agent.metrics.received_messages.get() < 12 {
+        tokio::task::yield_now().await;
+    }
+    journal.hold(false);
+    assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
+    assert_eq!(peer.next_but_pings().await, Seen::PubAck(2));
+    assert_eq!((agent.metrics.shed_messages.get(), journal.payloads().len()), (7, 5));
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn over_the_bound_qos_1_stays_with_the_broker() {
+    let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |config| config.in_flight_bytes_max = 1_000);
+    let mut peer = broker.subscribed(false).await;
+    journal.hold(true);
+    let payload = |packet: u16| format!("{packet:0>200}");
+    for packet in 1..=9 {
+        peer.publish(packet, payload(packet).as_bytes()).await;
+    }
+    assert_eq!(peer.next_but_pings().await, Seen::Closed);
+    assert!(broker.is_left_alone(Duration::from_millis(150)).await, "its backlog is not durable");
+    assert_eq!((agent.metrics.overloads.get(), agent.metrics.in_flight_messages.get()), (1, 3));
+    journal.hold(false);
+    let mut peer = broker.accept(true).await;
+    for packet in 1..=9 {
+        peer.redeliver(packet, payload(packet).as_bytes()).await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(packet));
+    }
+    assert_eq!(journal.payloads(), (1..=9).map(payload).collect::<Vec<_>>());
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_journal_ends_the_source_and_nothing_is_acknowledged() {
+    let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |_| {});
+    let mut peer = broker.subscribed(false).await;
+    journal.fail();
+    peer.publish(1, b"one").await;
+    assert_eq!(peer.next_but_pings().await, Seen::Closed);
+    assert!(matches!(agent.ended().await, Err(Error::Journal(_))));
+}
+
+#[tokio::test]
+async fn shutdown_acknowledges_what_is_in_hand_and_keeps_the_session() {
+    both(async |version| {
+        let (broker, journal) = (Broker::bind(version).await, Memory::default());
+        let agent = Agent::start(&broker, &journal, |config| config.version = version);
+        let mut peer = broker.subscribed(false).await;
+        journal.hold(true);
+        peer.publish(1, b"one").await;
+        journal.blocked().await;
+        agent.stop.send_replace(true);
+        journal.hold(false);
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
+        assert_eq!(peer.next_but_pings().await, Seen::Disconnect);
+        drop(peer);
+        agent.ended().await.unwrap();
+        assert_eq!(journal.payloads(), ["one"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn shutdown_does_not_wait_for_a_journal_that_is_stuck() {
+    let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |_| {});
+    let mut peer = broker.subscribed(false).await;
+    journal.hold(true);
+    peer.publish(1, b"one").await;
+    journal.blocked().await;
+    let begun = Instant::now();
+    agent.stop().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(3));
+    journal.hold(false);
+}

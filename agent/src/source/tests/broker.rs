@@ -1,0 +1,185 @@
+//! A broker that does what the test says, in bytes of its own making.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use crate::source::Version;
+
+/// No step of a test takes longer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) struct Broker {
+    listener: TcpListener,
+    version: Version,
+}
+
+/// What the source sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// The packet's body.
+    Connect(Vec<u8>),
+    /// Its identifier and number of topics.
+    Subscribe(u16, usize),
+    PubAck(u16),
+    Ping,
+    Disconnect,
+    Closed,
+}
+
+pub(super) struct Peer {
+    stream: TcpStream,
+    version: Version,
+}
+
+impl Broker {
+    pub(super) async fn bind(version: Version) -> Self {
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), version }
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.listener.local_addr().unwrap().port()
+    }
+
+    /// The next connection and the body of its CONNECT, unanswered.
+    pub(super) async fn accept_silently(&self) -> (Peer, Vec<u8>) {
+        let (stream, _) = timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
+        let mut peer = Peer { stream, version: self.version };
+        let Seen::Connect(body) = peer.next().await else { panic!("CONNECT comes first") };
+        (peer, body)
+    }
+
+    pub(super) async fn accept(&self, session_present: bool) -> Peer {
+        let (mut peer, _) = self.accept_silently().await;
+        peer.connack(session_present, 0).await;
+        peer
+    }
+
+    /// Accepts and grants the subscription.
+    pub(super) async fn subscribed(&self, session_present: bool) -> Peer {
+        let mut peer = self.accept(session_present).await;
+        let Seen::Subscribe(packet, topics) = peer.next().await else { panic!("SUBSCRIBE comes next") };
+        peer.suback(packet, &vec![1; topics]).await;
+        peer
+    }
+
+    /// Whether nobody connects for this long.
+    pub(super) async fn is_left_alone(&self, time: Duration) -> bool {
+        timeout(time, self.listener.accept()).await.is_err()
+    }
+}
+
+impl Peer {
+    pub(super) async fn connack(&mut self, session_present: bool, code: u8) {
+        self.send(0x20, &[u8::from(session_present), code], true).await;
+    }
+
+    pub(super) async fn suback(&mut self, packet: u16, codes: &[u8]) {
+        let mut body = packet.to_be_bytes().to_vec();
+        if self.version == Version::V5 {
+            body.push(0);
+        }
+        body.extend(codes);
+        self.send(0x90, &body, false).await;
+    }
+
+    pub(super) async fn publish(&mut self, packet: u16, payload: &[u8]) {
+        self.publish_as("t/1", u8::from(packet > 0), false, packet, payload).await;
+    }
+
+    pub(super) async fn redeliver(&mut self, packet: u16, payload: &[u8]) {
+        self.publish_as("t/1", 1, true, packet, payload).await;
+    }
+
+    pub(super) async fn publish_as(&mut self, topic: &str, qos: u8, dup: bool, packet: u16, payload: &[u8]) {
+        let mut body = u16::try_from(topic.len()).unwrap().to_be_bytes().to_vec();
+        body.extend(topic.as_bytes());
+        if qos > 0 {
+            body.extend(packet.to_be_bytes());
+        }
+        if self.version == Version::V5 {
+            body.push(0);
+        }
+        body.extend(payload);
+        self.send(0x30 | u8::from(dup) << 3 | qos << 1, &body, false).await;
+    }
+
+    pub(super) async fn pong(&mut self) {
+        self.send(0xd0, &[], false).await;
+    }
+
+    /// The next packet; pings are answered on the way.
+    pub(super) async fn next_but_pings(&mut self) -> Seen {
+        loop {
+            match self.next().await {
+                Seen::Ping => self.pong().await,
+                seen => return seen,
+            }
+        }
+    }
+
+    /// Whether no PUBACK comes for a while; pings are answered.
+    pub(super) async fn is_owed(&mut self) -> bool {
+        timeout(Duration::from_millis(150), self.next_but_pings()).await.is_err()
+    }
+
+    pub(super) async fn next(&mut self) -> Seen {
+        timeout(PATIENCE, self.read()).await.unwrap().unwrap_or(Seen::Closed)
+    }
+
+    async fn read(&mut self) -> std::io::Result<Seen> {
+        let first = self.stream.read_u8().await?;
+        let (mut length, mut shift) = (0usize, 0);
+        loop {
+            let byte = self.stream.read_u8().await?;
+            length |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).await?;
+        let packet = || u16::from_be_bytes([body[0], body[1]]);
+        Ok(match first >> 4 {
+            1 => Seen::Connect(body),
+            4 => Seen::PubAck(packet()),
+            8 => Seen::Subscribe(packet(), self.topics(&body[2..])),
+            12 => Seen::Ping,
+            14 => Seen::Disconnect,
+            kind => panic!("packet of type {kind}"),
+        })
+    }
+
+    fn topics(&self, filters: &[u8]) -> usize {
+        let mut rest = if self.version == Version::V5 { &filters[1..] } else { filters };
+        let mut topics = 0;
+        while let [high, low, ..] = rest {
+            rest = &rest[3 + usize::from(u16::from_be_bytes([*high, *low]))..];
+            topics += 1;
+        }
+        topics
+    }
+
+    /// A write to a source that has gone away is no fault of the test.
+    async fn send(&mut self, first: u8, body: &[u8], properties: bool) {
+        let mut body = body.to_vec();
+        if properties && self.version == Version::V5 {
+            body.push(0);
+        }
+        let mut frame = vec![first];
+        let mut rest = body.len();
+        loop {
+            let low = u8::try_from(rest % 128).unwrap();
+            rest /= 128;
+            frame.push(if rest > 0 { low | 0x80 } else { low });
+            if rest == 0 {
+                break;
+            }
+        }
+        frame.append(&mut body);
+        drop(self.stream.write_all(&frame).await);
+    }
+}

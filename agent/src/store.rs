@@ -1,0 +1,406 @@
+//! The state folder: what the agent remembers, behind one handle.
+//!
+//! Three kinds of segmented logs (the journal, an outbox for each output, the dead letters) and
+//! one small database of rows, `meta`. The engine is sled, behind `store/engine.rs` alone; what
+//! lies in the folder is drawn in `store/folder.rs`, the bytes in `store/codec.rs` and
+//! `store/frame.rs`.
+//!
+//! **Invariants.** [`Store::append`] returns only after the messages survive a power cut. A
+//! [`Store::commit`] first appends and syncs results and dead letters, then makes one synced
+//! batch in `meta` with the position, the window state and the committed ends of these logs: rows
+//! beyond a committed end do not exist, so that batch is the atomic step. After a failed write
+//! or sync nothing is written any more: every later call says so until the agent is restarted.
+//!
+//! **Limits.** Nothing is appended to the journal below [`JOURNAL_FREE_BYTES_MIN`] of free disk,
+//! nothing committed below [`COMMIT_FREE_BYTES_MIN`]: these calls fail with [`Error::Full`]
+//! before they write, and work again once there is room. Confirming and trimming go on.
+//!
+//! **A crash here** at any instant leaves each call done or not done; the next open tidies up.
+
+mod codec;
+mod deliver;
+mod engine;
+mod error;
+mod folder;
+mod frame;
+mod log;
+mod mark;
+mod meta;
+mod outbox;
+mod prepare;
+mod segment;
+mod segments;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+
+use crate::flow::{DeadLetter, Message, Seq};
+use crate::metrics::Metrics;
+use codec::Row;
+use error::Health;
+use folder::{Folder, check_name};
+use frame::Group;
+use log::{End, Log, Page, SEGMENT, Shared};
+use mark::Mark;
+use meta::Meta;
+use outbox::Outbox;
+use prepare::Preparer;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Free disk below which no message is appended: what the engine needs to go on and to reopen.
+pub const JOURNAL_FREE_BYTES_MIN: u64 = 16 << 20;
+/// Segments, of 4 MiB and a message each, that are kept only to recognise redeliveries.
+const REDELIVERY_SEGMENTS_MAX: usize = 16;
+/// Free disk below which nothing is committed; less, so that the journal drains first.
+pub const COMMIT_FREE_BYTES_MIN: u64 = 8 << 20;
+
+/// Most disk that the engine takes to write so many bytes: measured 2.3 times, and some reserve.
+fn written_for(bytes: u64) -> u64 {
+    bytes.saturating_mul(3)
+}
+
+/// Where state lives and how much of it there may be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The state folder.
+    pub path: PathBuf,
+    /// Messages behind the end of the journal kept to recognise redeliveries.
+    pub redelivery_window: u64,
+}
+
+impl Config {
+    /// The defaults for a folder: as many messages as there are packet identifiers, since a broker
+    /// that comes back may send again nearly all that it ever had under way.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, redelivery_window: 65_535 }
+    }
+}
+
+/// The open state folder. Cheap to clone; every method blocks.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+/// One pipeline's step, made durable as a whole or not at all.
+#[derive(Debug, Default)]
+pub struct Commit<'a> {
+    /// Name of the pipeline.
+    pub pipeline: &'a str,
+    /// The next message to read.
+    pub position: Seq,
+    /// Watermark and counts, in the pipeline's own encoding.
+    pub progress: Vec<u8>,
+    /// Changed window state, in the pipeline's own encoding; `None` removes. Values of any size.
+    pub windows: Vec<Change>,
+    /// The output the results go to.
+    pub output: &'a str,
+    /// Results, each one NDJSON line without its line feed.
+    pub results: Vec<Vec<u8>>,
+    /// What was refused in this step.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// A key of a pipeline's own, and its new value; `None` removes.
+pub type Change = (Vec<u8>, Option<Vec<u8>>);
+
+/// What a pipeline goes on from.
+#[derive(Debug, Default)]
+pub struct Checkpoint {
+    /// The next message to read; `None` for a pipeline the store has never seen.
+    pub position: Option<Seq>,
+    /// As last committed; empty for a new pipeline.
+    pub progress: Vec<u8>,
+    /// All window state, in no order.
+    pub windows: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A batch of an outbox whose bounds never change until it is confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// First and last + 1 result.
+    pub range: Range<Seq>,
+    /// The results' lines, in order.
+    pub lines: Vec<Vec<u8>>,
+}
+
+/// Fields are dropped in this order: the lock last.
+#[derive(Debug)]
+struct Inner {
+    journal: Log,
+    outboxes: Mutex<HashMap<String, Arc<Outbox>>>,
+    dead_letters: Log,
+    /// Committed end of the dead letters; held from their append to the commit's end.
+    dead_letters_end: Mutex<Seq>,
+    meta: Meta,
+    preparer: Preparer,
+    tail: Mutex<Tail>,
+    grown: Condvar,
+    changed: Mutex<HashMap<String, watch::Sender<Seq>>>,
+    health: Health,
+    outbox_metrics: crate::metrics::Log,
+    redelivery_window: u64,
+    folder: Folder,
+}
+
+/// What waiting readers of the journal watch.
+#[derive(Debug)]
+struct Tail {
+    end: Seq,
+    closing: bool,
+}
+
+impl Store {
+    /// Opens or creates the folder. One agent per folder (lock).
+    ///
+    /// # Errors
+    /// When the folder is locked, not writable, newer, damaged or full: each names what and where.
+    pub fn open(config: &Config, metrics: &Metrics) -> Result<Self, Error> {
+        let folder = Folder::open(&config.path)?;
+        let health = Health::default();
+        let preparer = Preparer::start();
+        if !folder.meta().exists() {
+            create_meta(&folder)?;
+        }
+        let (meta_metrics, mark) = (metrics.log("meta"), folder.meta_mark());
+        let meta = Meta::open(&folder.meta(), &mark, health.clone(), meta_metrics)?;
+        let shared = Shared { preparer: &preparer, health: &health, size: SEGMENT };
+        let (mark, marked) = Mark::open(&folder.journal_mark())?;
+        let end = End::Held { mark, marked, used: last_position(&meta, &folder)? };
+        let journal = Log::open(&folder.journal(), end, shared, metrics.log("journal"))?;
+        let dead_letters_end = meta.number(&Row::dead_letters())?;
+        let end = End::Committed(dead_letters_end);
+        let letters_metrics = metrics.log("dead-letters");
+        let dead_letters = Log::open(&folder.dead_letters(), end, shared, letters_metrics)?;
+        sync::create_folder(&folder.outboxes())?;
+        Ok(Self(Arc::new(Inner {
+            tail: Mutex::new(Tail { end: journal.end(), closing: false }),
+            grown: Condvar::new(),
+            journal,
+            outboxes: Mutex::default(),
+            dead_letters,
+            dead_letters_end: Mutex::new(dead_letters_end),
+            meta,
+            preparer,
+            changed: Mutex::default(),
+            health,
+            outbox_metrics: metrics.log("outbox"),
+            redelivery_window: config.redelivery_window,
+            folder,
+        })))
+    }
+
+    /// Appends in order and returns their numbers once they survive a power cut.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when the disk is nearly full: nothing was written, try again later.
+    /// Otherwise the store writes no more.
+    pub fn append(&self, messages: &[Message]) -> Result<Range<Seq>, Error> {
+        let (mut group, mut record) = (Group::default(), Vec::new());
+        for message in messages {
+            record.clear();
+            codec::put_message(&mut record, message);
+            group.push(&record);
+        }
+        self.0.folder.check_room(JOURNAL_FREE_BYTES_MIN + written_for(group.bytes()))?;
+        let range = self.0.journal.append(group)?;
+        let mut tail = lock(&self.0.tail);
+        tail.end = tail.end.max(range.end);
+        self.0.grown.notify_all();
+        Ok(range)
+    }
+
+    /// Messages from `from` on, at least one if there is one, about `bytes_max` of them. Below
+    /// the journal's start it begins there: the first number tells.
+    pub fn read(&self, from: Seq, bytes_max: usize) -> Result<Vec<(Seq, Message)>, Error> {
+        let page = Page { records_max: usize::MAX, bytes_max };
+        let (mut messages, mut input) = (Vec::new(), Arc::from(""));
+        self.0.journal.read(from..Seq::MAX, page, |seq, record| {
+            messages.push((seq, self.message(record, &mut input)?));
+            Ok(())
+        })?;
+        Ok(messages)
+    }
+
+    /// The first message still kept; the end when there is none.
+    #[must_use]
+    pub fn journal_start(&self) -> Seq {
+        self.0.journal.start()
+    }
+
+    /// One past the last durable message.
+    #[must_use]
+    pub fn journal_end(&self) -> Seq {
+        self.0.journal.end()
+    }
+
+    /// Blocks until the journal's end is past `from`, `timeout` passed, or `wake_all` was called;
+    /// returns the end.
+    #[must_use]
+    pub fn wait(&self, from: Seq, timeout: Duration) -> Seq {
+        let deadline = Instant::now() + timeout;
+        let mut tail = lock(&self.0.tail);
+        while tail.end <= from && !tail.closing {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let woken = self.0.grown.wait_timeout(tail, left);
+            tail = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        tail.end
+    }
+
+    /// Wakes everybody blocked in `wait`, now and from here on (shutdown).
+    pub fn wake_all(&self) {
+        lock(&self.0.tail).closing = true;
+        self.0.grown.notify_all();
+    }
+
+    /// Shows the input's messages among the last `redelivery_window` of the journal, oldest first
+    /// (at start, to recognise redeliveries); one is in memory at a time.
+    pub fn recent(&self, input: &str, each: &mut dyn FnMut(&Message)) -> Result<(), Error> {
+        let from = self.journal_end().saturating_sub(self.0.redelivery_window);
+        let page = Page { records_max: usize::MAX, bytes_max: usize::MAX };
+        let mut name = Arc::from("");
+        self.0.journal.read(from..Seq::MAX, page, |_, record| {
+            let message = self.message(record, &mut name)?;
+            if &*message.input == input {
+                each(&message);
+            }
+            Ok(())
+        })
+    }
+
+    /// The input's session number, 0 before the first.
+    pub fn session(&self, input: &str) -> Result<u64, Error> {
+        check_name(input)?;
+        self.0.meta.number(&Row::session(input))
+    }
+
+    /// Counts and durably keeps a new session of the input.
+    pub fn new_session(&self, input: &str) -> Result<u64, Error> {
+        let session = self.session(input)? + 1;
+        self.0.meta.apply(&[(Row::session(input), Some(codec::put_number(session)))])?;
+        Ok(session)
+    }
+
+    /// Where the pipeline goes on.
+    pub fn checkpoint(&self, pipeline: &str) -> Result<Checkpoint, Error> {
+        check_name(pipeline)?;
+        let Some((position, progress)) = self.position(pipeline)? else {
+            return Ok(Checkpoint::default());
+        };
+        let mut windows = Vec::new();
+        self.0.meta.scan(&Row::windows(pipeline), |value| {
+            windows.push(codec::window(&value).map_err(|garbled| self.garbled(garbled))?);
+            Ok(())
+        })?;
+        Ok(Checkpoint { position: Some(position), progress, windows })
+    }
+
+    /// The atomic step. A new pipeline's first commit may have an empty change.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when the disk is nearly full: nothing was written, try again later.
+    /// Otherwise the store writes no more.
+    pub fn commit(&self, commit: &Commit<'_>) -> Result<(), Error> {
+        check_name(commit.pipeline)?;
+        let windows = commit.windows.iter().filter_map(|(_, state)| state.as_ref()).map(Vec::len);
+        let letters = commit.dead_letters.iter().map(|letter| letter.payload.len());
+        let bytes: usize = windows.chain(letters).chain(commit.results.iter().map(Vec::len)).sum();
+        self.0.folder.check_room(COMMIT_FREE_BYTES_MIN + written_for(bytes as u64))?;
+        let mut changes = Vec::with_capacity(commit.windows.len() + 3);
+        let position = codec::put_pipeline(commit.position, &commit.progress);
+        changes.push((Row::pipeline(commit.pipeline), Some(position)));
+        for (key, state) in &commit.windows {
+            let value = state.as_ref().map(|state| codec::put_window(key, state));
+            changes.push((Row::window(commit.pipeline, key), value));
+        }
+        if commit.results.is_empty() {
+            return self.commit_letters(&commit.dead_letters, |letters| {
+                changes.extend(letters);
+                self.0.meta.apply(&changes)
+            });
+        }
+        let outbox = self.outbox(commit.output)?;
+        let _appending = lock(&outbox.appending);
+        let range = outbox.log.append(Group::of(&commit.results))?;
+        changes.push(outbox.commit_change(range.end));
+        // What was appended and not committed would be taken for committed by the next commit.
+        self.0.health.judge(self.commit_letters(&commit.dead_letters, |letters| {
+            changes.extend(letters);
+            self.0.meta.apply(&changes)
+        }))?;
+        outbox.set_committed(range.end);
+        self.changed(commit.output).send_replace(range.end);
+        Ok(())
+    }
+
+    /// Forgets what nobody needs: the journal below the slowest of the `pipelines`' positions
+    /// (and the redelivery window), outboxes below what was confirmed. A pipeline that never
+    /// committed holds the whole journal.
+    pub fn trim(&self, pipelines: &[&str]) -> Result<(), Error> {
+        let window = self.journal_end().saturating_sub(self.0.redelivery_window);
+        // Large messages must not fill the disk only to be recognised if they come again.
+        let mut below = window.max(self.0.journal.start_of_last(REDELIVERY_SEGMENTS_MAX));
+        for pipeline in pipelines {
+            check_name(pipeline)?;
+            below = below.min(self.position(pipeline)?.map_or(0, |(position, _)| position));
+        }
+        self.0.journal.trim(below)?;
+        let outboxes: Vec<_> = lock(&self.0.outboxes).values().cloned().collect();
+        for outbox in outboxes {
+            outbox.log.trim(outbox.confirmed())?;
+        }
+        self.0.meta.check_blobs()
+    }
+
+    fn position(&self, pipeline: &str) -> Result<Option<(Seq, Vec<u8>)>, Error> {
+        let row = self.0.meta.get(&Row::pipeline(pipeline))?;
+        row.map(|row| codec::pipeline(&row)).transpose().map_err(|garbled| self.garbled(garbled))
+    }
+
+    fn message(&self, record: &[u8], input: &mut Arc<str>) -> Result<Message, Error> {
+        codec::message(record, input)
+            .map_err(|garbled| Error::garbled(&self.0.folder.journal(), "a message", garbled))
+    }
+
+    fn garbled(&self, garbled: codec::Garbled) -> Error {
+        Error::garbled(&self.0.folder.meta(), "row of a pipeline", garbled)
+    }
+}
+
+/// Only for a folder that never held anything: `meta` is made before all else.
+fn create_meta(folder: &Folder) -> Result<(), Error> {
+    let used = [folder.journal(), folder.outboxes(), folder.dead_letters()];
+    if let Some(used) = used.iter().find(|used| used.exists()) {
+        let detail = format!("it is missing, yet {} is there", used.display());
+        return Err(Error::damaged(&folder.meta(), detail));
+    }
+    Meta::create(&folder.meta(), &folder.meta_made())
+}
+
+/// The furthest position of any pipeline: numbers below it are used up.
+fn last_position(meta: &Meta, folder: &Folder) -> Result<Seq, Error> {
+    let mut last = 0;
+    meta.scan(&Row::pipelines(), |value| {
+        let row = codec::pipeline(&value);
+        let (position, _) =
+            row.map_err(|garbled| Error::garbled(&folder.meta(), "row of a pipeline", garbled))?;
+        last = last.max(position);
+        Ok(())
+    })?;
+    Ok(last)
+}
+
+/// What the lock guards is valid after a panic elsewhere: it is changed in single steps.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,340 @@
+//! The bytes of every key and value, as plain functions over bytes.
+//!
+//! A varint is LEB128, at most ten bytes; a text is a varint length and UTF-8.
+//!
+//! **Records of the logs** (how they are framed: `frame.rs`), each beginning with a version, 1:
+//!
+//! ```text
+//! message      version  qos + 128 if retained  received  session  packet  input  topic  payload…
+//!                 1              1              varint    varint   varint  text   text   the rest
+//! dead letter  version  time    pipeline stage reason  has module  module  topic  payload…
+//!                 1     varint    text   text   text       1        text   text   the rest
+//! result       as given: a line of NDJSON without its line feed
+//! ```
+//!
+//! **Rows of `meta`.** A key is a kind, the length of a name (1), the name, for a window the
+//! first 16 bytes of the SHA-256 of its key, and the number of the chunk (2, big-endian).
+//!
+//! ```text
+//! kind  name      value
+//! p     pipeline  position (varint), progress…
+//! w     pipeline  length of the window's key (varint), the key, its state…
+//! o     output    epoch (16), committed end of its outbox (varint)
+//! b     output    confirmed (varint), end of the begun batch (varint; = confirmed: none)
+//! s     input     session (varint)
+//! d     ""        committed end of the dead letters (varint)
+//! n     ""        batches ever applied (varint)
+//! ```
+//!
+//! A row's value is cut into chunks of at most 4 KiB. Each: version, 1 (1), number of chunks of
+//! the row (2), bytes of the value, CRC-32 of the key and all before (4).
+
+use super::engine::VALUE_BYTES_MAX;
+use crate::flow::{DeadLetter, Delivery, Epoch, Message, Seq, Timestamp};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+const VERSION: u8 = 1;
+const RETAIN: u8 = 0x80;
+const CHUNK_HEAD: usize = 3;
+const CHUNK_TAIL: usize = 4;
+const CHUNK_BODY_MAX: usize = VALUE_BYTES_MAX - CHUNK_HEAD - CHUNK_TAIL;
+/// Largest value of a row.
+pub(super) const ROW_BYTES_MAX: usize = CHUNK_BODY_MAX * u16::MAX as usize;
+/// Longest name of a pipeline, input or output: thrice as long it is still a file name.
+pub(super) const NAME_BYTES_MAX: usize = 80;
+
+/// Bytes that no version of the agent wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Garbled(pub(super) &'static str);
+
+/// Appends the message's record to `out`.
+pub(super) fn put_message(out: &mut Vec<u8>, message: &Message) {
+    let delivery = &message.delivery;
+    let retain = if delivery.retain { RETAIN } else { 0 };
+    out.extend_from_slice(&[VERSION, (delivery.qos & !RETAIN) | retain]);
+    put_varint(out, message.received.0);
+    put_varint(out, delivery.session);
+    put_varint(out, u64::from(delivery.packet));
+    put_text(out, &message.input);
+    put_text(out, &message.topic);
+    out.extend_from_slice(&message.payload);
+}
+
+/// Reads a message's record. `input` is the name last read: neighbours share it.
+pub(super) fn message(record: &[u8], input: &mut Arc<str>) -> Result<Message, Garbled> {
+    let mut rest = Rest(record);
+    rest.version()?;
+    let flags = rest.byte()?;
+    let received = Timestamp(rest.varint()?);
+    let session = rest.varint()?;
+    let packet = u16::try_from(rest.varint()?).map_err(|_| Garbled("packet over 65,535"))?;
+    let name = rest.text()?;
+    if **input != *name {
+        *input = Arc::from(name);
+    }
+    let topic = rest.text()?.to_owned();
+    let delivery = Delivery { qos: flags & !RETAIN, retain: flags & RETAIN != 0, session, packet };
+    let payload = bytes::Bytes::copy_from_slice(rest.0);
+    Ok(Message { input: Arc::clone(input), topic, payload, received, delivery })
+}
+
+/// The dead letter's record.
+pub(super) fn put_dead_letter(letter: &DeadLetter) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    put_varint(&mut out, letter.time);
+    for text in [&letter.pipeline, &letter.stage, &letter.reason] {
+        put_text(&mut out, text);
+    }
+    out.push(u8::from(letter.module.is_some()));
+    put_text(&mut out, letter.module.as_deref().unwrap_or_default());
+    put_text(&mut out, &letter.topic);
+    put_text(&mut out, &letter.key);
+    out.extend_from_slice(&letter.payload);
+    out
+}
+
+/// Reads a dead letter's record.
+pub(super) fn dead_letter(record: &[u8]) -> Result<DeadLetter, Garbled> {
+    let mut rest = Rest(record);
+    rest.version()?;
+    let time = rest.varint()?;
+    let pipeline = rest.text()?.to_owned();
+    let stage = rest.text()?.to_owned();
+    let reason = rest.text()?.to_owned();
+    let has_module = rest.byte()? != 0;
+    let module = rest.text()?;
+    let module = has_module.then(|| module.to_owned());
+    let topic = rest.text()?.to_owned();
+    let key = rest.text()?.to_owned();
+    Ok(DeadLetter { pipeline, stage, reason, module, topic, key, time, payload: rest.0.to_vec() })
+}
+
+/// A row of `meta`, named by its key without the number of a chunk.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Row(Vec<u8>);
+
+impl Row {
+    pub(super) fn pipeline(name: &str) -> Self {
+        Self::named(b'p', name)
+    }
+
+    /// What the keys of all windows of the pipeline begin with.
+    pub(super) fn windows(pipeline: &str) -> Self {
+        Self::named(b'w', pipeline)
+    }
+
+    pub(super) fn window(pipeline: &str, key: &[u8]) -> Self {
+        let Self(mut bytes) = Self::windows(pipeline);
+        bytes.extend_from_slice(&Sha256::digest(key)[..16]);
+        Self(bytes)
+    }
+
+    pub(super) fn outbox(output: &str) -> Self {
+        Self::named(b'o', output)
+    }
+
+    pub(super) fn batch(output: &str) -> Self {
+        Self::named(b'b', output)
+    }
+
+    pub(super) fn session(input: &str) -> Self {
+        Self::named(b's', input)
+    }
+
+    pub(super) fn dead_letters() -> Self {
+        Self::named(b'd', "")
+    }
+
+    pub(super) fn batches() -> Self {
+        Self::named(b'n', "")
+    }
+
+    /// What the keys of all rows of a kind begin with.
+    pub(super) fn pipelines() -> Self {
+        Self(vec![b'p'])
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The key of one of its chunks.
+    pub(super) fn chunk(&self, number: u16) -> Vec<u8> {
+        let mut key = self.0.clone();
+        key.extend_from_slice(&number.to_be_bytes());
+        key
+    }
+
+    fn named(kind: u8, name: &str) -> Self {
+        debug_assert!(name.len() <= NAME_BYTES_MAX, "names are checked at the store's door");
+        let length = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        let mut bytes = vec![kind, length];
+        bytes.extend_from_slice(name.as_bytes());
+        Self(bytes)
+    }
+}
+
+/// The chunks of a row: keys and values. `None` for a value over 65,535 chunks (268 MB).
+pub(super) fn chunks(row: &Row, value: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let total = u16::try_from(value.len().div_ceil(CHUNK_BODY_MAX).max(1)).ok()?;
+    let mut pieces = value.chunks(CHUNK_BODY_MAX);
+    let chunk = |number| {
+        let key = row.chunk(number);
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&total.to_le_bytes());
+        bytes.extend_from_slice(pieces.next().unwrap_or_default());
+        let crc = chunk_crc(&key, &bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        (key, bytes)
+    };
+    Some((0..total).map(chunk).collect())
+}
+
+/// A chunk read back, its checksum verified: the number of chunks of its row, and its bytes.
+pub(super) fn chunk<'a>(key: &[u8], chunk: &'a [u8]) -> Result<(u16, &'a [u8]), Garbled> {
+    if chunk.len() < CHUNK_HEAD + CHUNK_TAIL {
+        return Err(Garbled("chunk too short"));
+    }
+    let (checked, crc) = chunk.split_at(chunk.len() - CHUNK_TAIL);
+    if crc != chunk_crc(key, checked).to_le_bytes() {
+        return Err(Garbled("checksum does not match"));
+    }
+    if checked[0] != VERSION {
+        return Err(Garbled("unknown version of chunk"));
+    }
+    Ok((u16::from_le_bytes([checked[1], checked[2]]), &checked[CHUNK_HEAD..]))
+}
+
+fn chunk_crc(key: &[u8], checked: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(checked);
+    hasher.finalize()
+}
+
+pub(super) fn put_pipeline(position: Seq, progress: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(progress.len() + 10);
+    put_varint(&mut out, position);
+    out.extend_from_slice(progress);
+    out
+}
+
+pub(super) fn pipeline(value: &[u8]) -> Result<(Seq, Vec<u8>), Garbled> {
+    let mut rest = Rest(value);
+    Ok((rest.varint()?, rest.0.to_vec()))
+}
+
+pub(super) fn put_window(key: &[u8], state: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len() + state.len() + 10);
+    put_varint(&mut out, key.len() as u64);
+    out.extend_from_slice(key);
+    out.extend_from_slice(state);
+    out
+}
+
+pub(super) fn window(value: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Garbled> {
+    let mut rest = Rest(value);
+    let key = rest.counted()?.to_vec();
+    Ok((key, rest.0.to_vec()))
+}
+
+pub(super) fn put_outbox(epoch: Epoch, end: Seq) -> Vec<u8> {
+    let mut out = epoch.0.to_le_bytes().to_vec();
+    put_varint(&mut out, end);
+    out
+}
+
+pub(super) fn outbox(value: &[u8]) -> Result<(Epoch, Seq), Garbled> {
+    let (epoch, rest) = value.split_first_chunk().ok_or(Garbled("no epoch"))?;
+    Ok((Epoch(u128::from_le_bytes(*epoch)), number(rest)?))
+}
+
+pub(super) fn put_batch(confirmed: Seq, begun: Seq) -> Vec<u8> {
+    let mut out = put_number(confirmed);
+    put_varint(&mut out, begun);
+    out
+}
+
+pub(super) fn batch(value: &[u8]) -> Result<(Seq, Seq), Garbled> {
+    let mut rest = Rest(value);
+    let confirmed = rest.varint()?;
+    let begun = number(rest.0)?;
+    if begun < confirmed {
+        return Err(Garbled("batch ends before it begins"));
+    }
+    Ok((confirmed, begun))
+}
+
+pub(super) fn put_number(number: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(10);
+    put_varint(&mut out, number);
+    out
+}
+
+pub(super) fn number(value: &[u8]) -> Result<u64, Garbled> {
+    let mut rest = Rest(value);
+    let number = rest.varint()?;
+    if !rest.0.is_empty() {
+        return Err(Garbled("bytes after the number"));
+    }
+    Ok(number)
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_varint(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// What is not read yet.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn version(&mut self) -> Result<(), Garbled> {
+        match self.byte()? {
+            VERSION => Ok(()),
+            _ => Err(Garbled("unknown version of record")),
+        }
+    }
+
+    fn byte(&mut self) -> Result<u8, Garbled> {
+        let (&byte, rest) = self.0.split_first().ok_or(Garbled("ends too early"))?;
+        self.0 = rest;
+        Ok(byte)
+    }
+
+    fn varint(&mut self) -> Result<u64, Garbled> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Garbled("number over 64 bits"))
+    }
+
+    fn counted(&mut self) -> Result<&'a [u8], Garbled> {
+        let length = usize::try_from(self.varint()?).map_err(|_| Garbled("length too great"))?;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(Garbled("ends too early"))?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn text(&mut self) -> Result<&'a str, Garbled> {
+        std::str::from_utf8(self.counted()?).map_err(|_| Garbled("text is not UTF-8"))
+    }
+}

@@ -1,0 +1,121 @@
+//! The way out of the store: outboxes for the forwarder, dead letters for whoever looks.
+
+use super::codec::{self, Row};
+use super::error::Error;
+use super::folder::check_name;
+use super::frame::Group;
+use super::log::{Page, SEGMENT, Shared};
+use super::meta::Change;
+use super::outbox::Outbox;
+use super::{Batch, Store, lock};
+use crate::flow::{DeadLetter, Epoch, Seq};
+use std::ops::Range;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Bytes of dead letters read at once.
+const DEAD_LETTERS_BYTES: usize = 1 << 20;
+
+impl Store {
+    /// The output's epoch, part of its idempotency keys; made durable on first use.
+    pub fn outbox_epoch(&self, output: &str) -> Result<Epoch, Error> {
+        Ok(self.outbox(output)?.epoch())
+    }
+
+    /// The batch to send now: the one begun and not confirmed (same bounds, also after a crash), else
+    /// a new one of what is due, begun durably before it is returned. `None` when nothing is pending.
+    /// The last line of a new batch may go over `bytes_max`.
+    pub fn begin_batch(
+        &self,
+        output: &str,
+        results_max: usize,
+        bytes_max: usize,
+    ) -> Result<Option<Batch>, Error> {
+        self.outbox(output)?.begin(&self.0.meta, Page { records_max: results_max, bytes_max })
+    }
+
+    /// Replaces the begun batch by its first `results` results (413, 400, 422: narrowing).
+    pub fn narrow_batch(&self, output: &str, results: usize) -> Result<Batch, Error> {
+        self.outbox(output)?.narrow(&self.0.meta, results)
+    }
+
+    /// The begun batch arrived: forgets it. With `refused`, it goes to the dead letters instead, in the same commit.
+    pub fn confirm_batch(
+        &self,
+        output: &str,
+        batch: &Range<Seq>,
+        refused: Option<DeadLetter>,
+    ) -> Result<(), Error> {
+        let outbox = self.outbox(output)?;
+        outbox.confirm(batch, |confirmed| {
+            self.commit_letters(refused.as_slice(), |letters| {
+                self.0.meta.apply(&letters.into_iter().chain([confirmed]).collect::<Vec<_>>())
+            })
+        })
+    }
+
+    /// Results committed and not confirmed.
+    pub fn pending(&self, output: &str) -> Result<u64, Error> {
+        let outbox = self.outbox(output)?;
+        let confirmed = outbox.confirmed();
+        Ok(outbox.committed().saturating_sub(confirmed))
+    }
+
+    /// Fires after each commit that put results into the output's outbox; its value is the end.
+    #[must_use]
+    pub fn outbox_changed(&self, output: &str) -> watch::Receiver<Seq> {
+        self.changed(output).subscribe()
+    }
+
+    /// A page of dead letters from a number on: at least one if there is one, about 1 MiB of them.
+    pub fn dead_letters(&self, from: Seq, max: usize) -> Result<Vec<(Seq, DeadLetter)>, Error> {
+        let end = *lock(&self.0.dead_letters_end);
+        let page = Page { records_max: max, bytes_max: DEAD_LETTERS_BYTES };
+        let mut letters = Vec::new();
+        self.0.dead_letters.read(from..end, page, |seq, record| {
+            let letter = codec::dead_letter(record)
+                .map_err(|garbled| Error::garbled(&self.0.folder.dead_letters(), "a dead letter", garbled))?;
+            letters.push((seq, letter));
+            Ok(())
+        })?;
+        Ok(letters)
+    }
+
+    /// Appends dead letters, and lets `commit` commit them with the change of `meta` it is given.
+    pub(super) fn commit_letters(
+        &self,
+        letters: &[DeadLetter],
+        commit: impl FnOnce(Option<Change>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if letters.is_empty() {
+            return commit(None);
+        }
+        let mut end = lock(&self.0.dead_letters_end);
+        let group = Group::of(letters.iter().map(codec::put_dead_letter));
+        let range = self.0.dead_letters.append(group)?;
+        commit(Some((Row::dead_letters(), Some(codec::put_number(range.end)))))?;
+        *end = range.end;
+        Ok(())
+    }
+
+    pub(super) fn outbox(&self, output: &str) -> Result<Arc<Outbox>, Error> {
+        check_name(output)?;
+        let inner = &self.0;
+        let mut outboxes = lock(&inner.outboxes);
+        if let Some(outbox) = outboxes.get(output) {
+            return Ok(Arc::clone(outbox));
+        }
+        let shared = Shared { preparer: &inner.preparer, health: &inner.health, size: SEGMENT };
+        let metrics = inner.outbox_metrics.clone();
+        let outbox = Outbox::open(output, &inner.folder, &inner.meta, shared, metrics)?;
+        let outbox = Arc::new(outbox);
+        outboxes.insert(output.to_owned(), Arc::clone(&outbox));
+        self.changed(output).send_replace(outbox.committed());
+        Ok(outbox)
+    }
+
+    pub(super) fn changed(&self, output: &str) -> watch::Sender<Seq> {
+        let mut changed = lock(&self.0.changed);
+        changed.entry(output.to_owned()).or_insert_with(|| watch::Sender::new(0)).clone()
+    }
+}

@@ -1,0 +1,194 @@
+//! One output's results on their way out: a log, its committed end, and the begun batch.
+//!
+//! **Invariants.** Results are numbered from 0 within the outbox's epoch. Only those below the
+//! committed end exist. A batch begins at what is confirmed; once begun its bounds change only
+//! by narrowing, which is durable before its first attempt.
+
+use super::codec::{self, Row};
+use super::error::Error;
+use super::folder::Folder;
+use super::log::{End, Log, Page, Shared};
+use super::meta::{Change, Meta};
+use super::{Batch, lock};
+use crate::flow::{Epoch, Seq};
+use crate::metrics;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One output's outbox.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    output: String,
+    epoch: Epoch,
+    pub(super) log: Log,
+    /// Held from the append to the commit's end: rows are committed in the order of their numbers.
+    pub(super) appending: Mutex<()>,
+    committed: AtomicU64,
+    sending: Mutex<Sending>,
+    confirmed: AtomicU64,
+}
+
+/// The row `b`.
+#[derive(Clone, Copy, Debug)]
+struct Sending {
+    confirmed: Seq,
+    /// End of the begun batch; `confirmed` when none is.
+    begun: Seq,
+}
+
+impl Outbox {
+    /// Opens it, or creates it with a new epoch, which is durable before its folder exists.
+    pub(super) fn open(
+        output: &str,
+        folder: &Folder,
+        meta: &Meta,
+        shared: Shared<'_>,
+        metrics: metrics::Log,
+    ) -> Result<Self, Error> {
+        let path = folder.outbox(output);
+        let garbled = |garbled| Error::garbled(&folder.meta(), "row of an output", garbled);
+        let (epoch, end) = match meta.get(&Row::outbox(output))? {
+            Some(row) => codec::outbox(&row).map_err(garbled)?,
+            None => (create(output, &path, meta)?, 0),
+        };
+        let (confirmed, begun) = match meta.get(&Row::batch(output))? {
+            Some(row) => codec::batch(&row).map_err(garbled)?,
+            None => (0, 0),
+        };
+        if begun > end {
+            let detail = format!("output {output:?}: batch to {begun}, but only {end} committed");
+            return Err(Error::damaged(&folder.meta(), detail));
+        }
+        let log = Log::open(&path, End::Committed(end), shared, metrics)?;
+        Ok(Self {
+            output: output.to_owned(),
+            epoch,
+            log,
+            appending: Mutex::default(),
+            committed: AtomicU64::new(end),
+            sending: Mutex::new(Sending { confirmed, begun }),
+            confirmed: AtomicU64::new(confirmed),
+        })
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// One past the last result that exists.
+    pub(super) fn committed(&self) -> Seq {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    /// What the destination confirmed.
+    pub(super) fn confirmed(&self) -> Seq {
+        self.confirmed.load(Ordering::Acquire)
+    }
+
+    /// The change of `meta` that commits the results below `end`.
+    pub(super) fn commit_change(&self, end: Seq) -> Change {
+        (Row::outbox(&self.output), Some(codec::put_outbox(self.epoch, end)))
+    }
+
+    /// After that change is durable.
+    pub(super) fn set_committed(&self, end: Seq) {
+        self.committed.store(end, Ordering::Release);
+    }
+
+    pub(super) fn begin(&self, meta: &Meta, page: Page) -> Result<Option<Batch>, Error> {
+        let mut sending = lock(&self.sending);
+        let first = sending.confirmed;
+        if sending.begun > first {
+            return self.batch(first..sending.begun).map(Some);
+        }
+        let lines = self.lines(first..self.committed(), page)?;
+        if lines.is_empty() {
+            return Ok(None);
+        }
+        let range = first..first + lines.len() as Seq;
+        meta.apply(&[self.sending_change(first, range.end)])?;
+        sending.begun = range.end;
+        Ok(Some(Batch { range, lines }))
+    }
+
+    pub(super) fn narrow(&self, meta: &Meta, results: usize) -> Result<Batch, Error> {
+        let mut sending = lock(&self.sending);
+        let Sending { confirmed: first, begun } = *sending;
+        let end = first.saturating_add(results as Seq);
+        if results == 0 || end > begun {
+            return Err(self.no_batch(format!("{results} results of {first}..{begun}")));
+        }
+        let batch = self.batch(first..end)?;
+        meta.apply(&[self.sending_change(first, end)])?;
+        sending.begun = end;
+        Ok(batch)
+    }
+
+    /// Forgets the begun batch: `commit` makes the change of `meta` it is given durable.
+    pub(super) fn confirm(
+        &self,
+        batch: &Range<Seq>,
+        commit: impl FnOnce(Change) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut sending = lock(&self.sending);
+        let begun = sending.confirmed..sending.begun;
+        if *batch != begun || begun.is_empty() {
+            return Err(self.no_batch(format!("{batch:?} confirmed, {begun:?} begun")));
+        }
+        let end = begun.end;
+        commit(self.sending_change(end, end))?;
+        *sending = Sending { confirmed: end, begun: end };
+        self.confirmed.store(end, Ordering::Release);
+        Ok(())
+    }
+
+    fn sending_change(&self, confirmed: Seq, begun: Seq) -> Change {
+        (Row::batch(&self.output), Some(codec::put_batch(confirmed, begun)))
+    }
+
+    fn batch(&self, range: Range<Seq>) -> Result<Batch, Error> {
+        let page = Page { records_max: usize::MAX, bytes_max: usize::MAX };
+        Ok(Batch { lines: self.lines(range.clone(), page)?, range })
+    }
+
+    fn lines(&self, range: Range<Seq>, page: Page) -> Result<Vec<Vec<u8>>, Error> {
+        let mut lines = Vec::new();
+        let (first, mut contiguous) = (range.start, true);
+        self.log.read(range, page, |seq, line| {
+            contiguous &= seq == first + lines.len() as Seq;
+            lines.push(line.to_vec());
+            Ok(())
+        })?;
+        if contiguous {
+            Ok(lines)
+        } else {
+            Err(self.no_batch(format!("results from {first} on were removed")))
+        }
+    }
+
+    fn no_batch(&self, detail: String) -> Error {
+        Error::NoBatch { output: self.output.clone(), detail }
+    }
+}
+
+/// The row of a new outbox.
+fn create(output: &str, path: &Path, meta: &Meta) -> Result<Epoch, Error> {
+    if path.exists() {
+        return Err(Error::damaged(path, "its row is missing from `meta`"));
+    }
+    let epoch = Epoch(random_bits()?);
+    meta.apply(&[(Row::outbox(output), Some(codec::put_outbox(epoch, 0)))])?;
+    Ok(epoch)
+}
+
+fn random_bits() -> Result<u128, Error> {
+    use std::io::Read;
+    let path = Path::new("/dev/urandom");
+    let mut bits = [0; 16];
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut bits))
+        .map_err(|source| Error::io("read", path, source))?;
+    Ok(u128::from_le_bytes(bits))
+}

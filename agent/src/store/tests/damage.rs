@@ -1,0 +1,230 @@
+//! Damage and misuse of the state folder: always named, never silent.
+
+use super::{commit, disk_bytes, letter, lines, message, messages, open};
+use crate::store::folder::Folder;
+use crate::store::{Commit, Error};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+#[track_caller]
+fn assert_damaged<T: std::fmt::Debug>(outcome: Result<T, Error>) {
+    assert!(matches!(outcome, Err(Error::Damaged { .. })), "{outcome:?}");
+}
+
+fn segments(log: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn a_second_agent_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let second = open(folder.path());
+    assert!(matches!(&second, Err(Error::Locked { path }) if path.ends_with("lock")));
+    drop(store);
+    open(folder.path()).unwrap();
+}
+
+#[test]
+fn a_newer_layout_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()).unwrap());
+    fs::write(folder.path().join("layout"), "headwater state 2\n").unwrap();
+    assert!(matches!(open(folder.path()), Err(Error::Newer { found: 2, known: 1, .. })));
+}
+
+#[test]
+fn own_metadata_gone_or_empty_is_never_a_fresh_start() {
+    let check = |spoil: &dyn Fn(&Path)| {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).unwrap();
+        store.append(&messages(0..3)).unwrap();
+        store.commit(&commit(3, lines(0..3))).unwrap();
+        drop(store);
+        spoil(folder.path());
+        let outcome = open(folder.path()).and_then(|store| store.pending("central"));
+        assert_damaged(outcome);
+    };
+    check(&|path| fs::write(path.join("layout"), "").unwrap());
+    check(&|path| fs::remove_file(path.join("layout")).unwrap());
+    check(&|path| fs::remove_dir_all(path.join("meta")).unwrap());
+    check(&|path| fs::remove_file(path.join("meta/db")).unwrap());
+    check(&|path| fs::write(path.join("meta/db"), "").unwrap());
+    check(&|path| fs::remove_dir_all(path.join("journal")).unwrap());
+    check(&|path| fs::remove_dir_all(path.join("outbox/central")).unwrap());
+    check(&|path| fs::write(path.join("journal-mark"), [1; 12]).unwrap());
+    check(&|path| fs::write(path.join("meta/blobs/123"), "x").unwrap());
+    check(&|path| fs::write(segments(&path.join("journal"))[0].join("blobs/1"), "x").unwrap());
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_is_named() {
+    // Not even root makes folders there.
+    let refused = open(Path::new("/sys/headwater-state"));
+    assert!(
+        matches!(&refused, Err(Error::NotWritable { path, .. }) if path.starts_with("/sys")),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn too_little_room_is_named_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::open(folder.path()).unwrap();
+    folder.check_room(1).unwrap();
+    let full = folder.check_room(u64::MAX);
+    assert!(matches!(full, Err(Error::Full { free_bytes: 1.., wanted_bytes: u64::MAX, .. })));
+}
+
+#[test]
+fn leftovers_of_a_crash_are_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    store.append(&messages(0..3)).unwrap();
+    drop(store);
+    let journal = folder.path().join("journal");
+    let segment = segments(&journal)[0].clone();
+    fs::write(segment.join("snap.00000000FFFFFFFF.generating"), "torn").unwrap();
+    fs::write(folder.path().join("meta/snap.00000000FFFFFFFF.generating"), "torn").unwrap();
+    for left in ["new-segment", "dead-00000000000000000000"] {
+        fs::create_dir(journal.join(left)).unwrap();
+        fs::write(journal.join(left).join("db"), "half").unwrap();
+    }
+    let store = open(folder.path()).unwrap();
+    assert_eq!(store.read(0, usize::MAX).unwrap().len(), 3);
+    assert_eq!(segments(&journal), [segment]);
+}
+
+#[test]
+fn a_crash_while_the_folder_was_made_is_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()).unwrap());
+    let check = |gone: &[&str]| {
+        for path in gone {
+            let path = folder.path().join(path);
+            fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path)).unwrap();
+        }
+        fs::create_dir_all(folder.path().join("new-meta")).unwrap();
+        drop(open(folder.path()).unwrap());
+    };
+    check(&["outbox"]);
+    check(&["outbox", "dead-letters"]);
+    check(&["outbox", "dead-letters", "journal", "journal-mark"]);
+    check(&["outbox", "dead-letters", "journal", "journal-mark", "meta", "meta-mark"]);
+    check(&["outbox", "dead-letters", "journal", "journal-mark", "meta", "meta-mark", "layout"]);
+}
+
+#[test]
+fn results_that_were_not_committed_are_gone_after_a_reopen() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let mut step = commit(1, lines(0..3));
+    step.dead_letters = vec![letter(b"1")];
+    store.commit(&step).unwrap();
+    drop(store);
+    // A crash after the logs were synced and before `meta` was: `meta` as it was before.
+    let copy = folder.path().join("copy");
+    copy_folder(&folder.path().join("meta"), &copy);
+    let mark = fs::read(folder.path().join("meta-mark")).unwrap();
+    let store = open(folder.path()).unwrap();
+    let mut step = commit(2, vec![vec![b'x'; 3000]; 3000]);
+    step.dead_letters = vec![letter(b"2")];
+    store.commit(&step).unwrap();
+    assert!(segments(&folder.path().join("outbox/central")).len() > 1, "spans segments");
+    drop(store);
+    fs::remove_dir_all(folder.path().join("meta")).unwrap();
+    fs::rename(&copy, folder.path().join("meta")).unwrap();
+    fs::write(folder.path().join("meta-mark"), mark).unwrap();
+
+    let store = open(folder.path()).unwrap();
+    assert_eq!(store.checkpoint("p").unwrap().position, Some(1));
+    assert_eq!(store.pending("central").unwrap(), 3);
+    store.commit(&commit(2, lines(3..5))).unwrap();
+    let batch = store.begin_batch("central", 10_000, usize::MAX).unwrap().unwrap();
+    assert_eq!((batch.range, batch.lines), (0..5, lines(0..5)));
+    assert_eq!(store.dead_letters(0, 9).unwrap(), [(0, letter(b"1"))]);
+}
+
+#[test]
+fn a_meta_that_went_back_in_time_is_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    store.commit(&commit(1, lines(0..3))).unwrap();
+    drop(store);
+    let copy = folder.path().join("copy");
+    copy_folder(&folder.path().join("meta"), &copy);
+    open(folder.path()).unwrap().commit(&commit(2, lines(3..5))).unwrap();
+    fs::remove_dir_all(folder.path().join("meta")).unwrap();
+    fs::rename(&copy, folder.path().join("meta")).unwrap();
+    assert_damaged(open(folder.path()));
+}
+
+/// Every flipped byte is found or harmless: what is read is what was written, or an error.
+#[test]
+fn a_flipped_byte_is_damage_or_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let big = vec![5; 3000];
+    for number in 0..60 {
+        store.append(&[message(number, &big)]).unwrap();
+    }
+    let mut step = Commit { pipeline: "p", position: 30, ..Commit::default() };
+    step.windows = (0..20u8).map(|key| (vec![key], Some(vec![key; 900]))).collect();
+    store.commit(&step).unwrap();
+    drop(store);
+    let expected: Vec<_> = (0..).zip((0..60).map(|number| message(number, &big))).collect();
+
+    let mut found = 0;
+    for (round, database) in ["journal/j-00000000000000000000", "meta"].iter().cycle().enumerate() {
+        if round == 60 {
+            break;
+        }
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(folder.path(), copy.path());
+        let db = copy.path().join(database).join("db");
+        let file = fs::File::options().read(true).write(true).open(&db).unwrap();
+        let mut byte = [0];
+        let at = fastrand::u64(..file.metadata().unwrap().len().min(disk_bytes(&db)));
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+
+        let outcome = open(copy.path()).and_then(|store| {
+            let read = store.read(0, usize::MAX)?;
+            Ok((read, store.checkpoint("p")?, store.journal_end()))
+        });
+        match outcome {
+            Err(Error::Damaged { .. }) => found += 1,
+            Err(error) => panic!("byte {at} of {database}: {error}"),
+            Ok((read, checkpoint, end)) => {
+                assert!(read == expected, "byte {at} of {database}");
+                assert_eq!((checkpoint.position, end), (Some(30), 60), "byte {at} of {database}");
+                let mut windows = checkpoint.windows;
+                windows.sort();
+                let unchanged = windows
+                    == step
+                        .windows
+                        .iter()
+                        .map(|(key, state)| (key.clone(), state.clone().unwrap()))
+                        .collect::<Vec<_>>();
+                assert!(unchanged, "byte {at} of {database}");
+            }
+        }
+    }
+    assert!(found > 10, "only {found} of 60 flipped bytes were found");
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
