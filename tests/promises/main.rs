@@ -1,0 +1,19 @@
+//! One module per promise. The light ones run everywhere; those behind the feature `machine` need
+//! mosquitto, chromium or root, and fail where these are missing.
+
+mod demo;
+mod examples;
+mod modules;
+mod stop;
+mod upstream;
+
+#[cfg(feature = "machine")]
+mod broker;
+#[cfg(feature = "machine")]
+mod crash;
+#[cfg(feature = "machine")]
+mod page;
+#[cfg(feature = "machine")]
+mod power;
+#[cfg(feature = "machine")]
+mod recorded;

@@ -1,0 +1,92 @@
+//! The collector's page in a browser: it loads, it lives, it complains about nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use headwater_tests::agent::Agent;
+use headwater_tests::broker::Mosquitto;
+use headwater_tests::collector::Collector;
+use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_tests::process::{built, eventually};
+use headwater_tests::publisher::Publisher;
+use headwater_tests::webdriver::Browser;
+
+const SOON: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_live_points_without_a_console_error() {
+    let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
+    let plan = Plan::default()
+        .input("plant", broker.port(), &[TOPICS], "5")
+        .pipeline("windows", "plant", "central", &plant::windowed(KEY, "1s", "0s", "0s"))
+        .output("central", &collector.url(), "");
+    let _agent = Agent::start(plan.toml()).await;
+    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(6));
+    publish(&publisher, &mut load, 3_000).await;
+    eventually("results at the collector", SOON, async || {
+        (collector.results().await.len() > 60).then_some(())
+    })
+    .await;
+
+    let browser = Browser::start().await.expect("chromium starts");
+    browser.open(&collector.page()).await.expect("the page loads");
+    let (first, before) = drawn(&browser, 60).await;
+    assert_eq!(first, collector.results().await.len() as u64, "the page counts what is stored");
+    publish(&publisher, &mut load, 3_000).await;
+    // Without a reload: more results, and another picture of them.
+    let (_, after) = drawn(&browser, first + 60).await;
+    assert_ne!(before, after, "the plot does not move");
+
+    save(&browser.screenshot().await.expect("a picture"));
+    let console = browser.console().await.expect("the browser's log");
+    let bad = |level: &str| matches!(level, "SEVERE" | "WARNING");
+    let errors: Vec<_> = console.iter().filter(|entry| entry["level"].as_str().is_some_and(bad)).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+}
+
+/// Results that the page says are stored, once they are at least `least`, and the plot: how many of
+/// its pixels are not empty, and a sum over them all.
+async fn drawn(browser: &Browser, least: u64) -> (u64, (u64, u64)) {
+    eventually(&format!("{least} results in the page"), SOON, async || {
+        let state = browser.evaluate(STATE).await.expect("the page can be asked");
+        let of = |name: &str| state[name].as_u64();
+        let (results, pixels, sum) = (of("results")?, of("pixels")?, of("sum")?);
+        (state["state"] == "live" && results >= least && pixels > 1_000).then_some((results, (pixels, sum)))
+    })
+    .await
+}
+
+const STATE: &str = "
+    let pixels = 0, sum = 0;
+    for (const canvas of document.querySelectorAll('#chart canvas')) {
+        const copy = new OffscreenCanvas(canvas.width, canvas.height)
+            .getContext('2d', { willReadFrequently: true });
+        copy.drawImage(canvas, 0, 0);
+        const data = copy.getImageData(0, 0, canvas.width, canvas.height).data;
+        for (let i = 0; i < data.length; i += 4) if (data[i + 3]) {
+            pixels += 1;
+            sum = (sum * 31 + i + data[i] * 7 + data[i + 1] * 5 + data[i + 2] * 3) % 1000000007;
+        }
+    }
+    return {
+        state: document.getElementById('status').dataset.state,
+        results: Number(document.getElementById('sum-results').textContent.replace(/[^0-9]/g, '')),
+        pixels, sum,
+    };";
+
+async fn publish(publisher: &Publisher, load: &mut Load, count: usize) {
+    for _ in 0..count {
+        let (topic, payload) = load.reading();
+        publisher.publish(&topic, payload).await;
+    }
+    publisher.confirmed().await;
+}
+
+/// Kept beside the built programs, for people to look at.
+fn save(picture: &str) {
+    let folder =
+        built("collector_under_test").parent().and_then(Path::parent).expect("a target folder").to_owned();
+    let path = folder.join("page.png");
+    std::fs::write(&path, headwater_tests::webdriver::decode(picture)).expect("a writable target folder");
+    eprintln!("screenshot: {}", path.display());
+}

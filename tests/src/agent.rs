@@ -1,0 +1,255 @@
+//! The agent under test: a child process with a home of its own, which can be killed, asked to
+//! stop, started again, and questioned over its own HTTP.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::client;
+use crate::process::{Process, built, eventually};
+
+/// Name of the program, as cargo builds it.
+pub const PROGRAM: &str = "headwater_under_test";
+
+/// An agent and its home: `agent.toml`, `modules/`, `state/` and `agent.log`.
+#[derive(Debug)]
+pub struct Agent {
+    // Before its home: a failing test shows the end of the log that lies there.
+    process: Option<Process>,
+    home: tempfile::TempDir,
+    /// What plays the agent; the one that is built with the tests unless told otherwise.
+    program: Option<PathBuf>,
+    role: Option<(&'static str, &'static str)>,
+}
+
+impl Agent {
+    /// A home with the repository's modules and a configuration: `[agent]` is written here, the
+    /// rest is `config`. Nothing runs yet.
+    ///
+    /// # Panics
+    /// When there is no temporary folder to write to.
+    #[must_use]
+    pub fn at_home(config: &str) -> Self {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let modules = home.path().join("modules");
+        std::fs::create_dir(&modules).expect("a writable folder");
+        for (name, bytes) in crate::plant::modules() {
+            std::fs::write(modules.join(format!("{name}.wasm")), bytes).expect("a writable folder");
+        }
+        let agent = Self { home, program: None, role: None, process: None };
+        let head =
+            format!("[agent]\nid = \"edge-1\"\nstate = {:?}\nadmin = \"127.0.0.1:0\"\n\n", agent.state());
+        std::fs::write(agent.config(), head + config).expect("a writable folder");
+        agent
+    }
+
+    /// Lets another program play the agent, told by a variable that it is to do so.
+    #[must_use]
+    pub fn played_by(self, program: PathBuf, role: (&'static str, &'static str)) -> Self {
+        Self { program: Some(program), role: Some(role), ..self }
+    }
+
+    /// A home, and the agent running in it, connected to its brokers.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn start(config: &str) -> Self {
+        let mut agent = Self::at_home(config);
+        agent.resume().await;
+        agent
+    }
+
+    /// Starts the process and waits until it is ready and connected.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn resume(&mut self) {
+        self.spawn();
+        self.ready().await;
+    }
+
+    /// Starts the process and waits for nothing.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn(&mut self) {
+        // Left by one that was killed: the new one's address is not that.
+        std::fs::remove_file(self.state().join("admin.addr")).ok();
+        let mut command = self.command(&["run"]);
+        self.process = Some(Process::spawn(&mut command, &self.log()).expect("the agent starts"));
+    }
+
+    /// Waits until it is ready and every input is connected.
+    ///
+    /// # Panics
+    /// When it ends instead, or takes longer than half a minute.
+    pub async fn ready(&mut self) {
+        eventually("the agent to be ready", Duration::from_secs(30), async || {
+            let process = self.process.as_mut().expect("the agent was started");
+            assert!(process.runs(), "the agent ended instead of becoming ready");
+            let (status, _) = self.get("/ready").await.ok()?;
+            let connected = self.metrics().await.ok()?.all("source_connected");
+            (status == 200 && !connected.is_empty() && connected.iter().all(|it| *it == 1.0)).then_some(())
+        })
+        .await;
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill9(&mut self) {
+        self.process.take().expect("the agent runs").kill9().expect("the agent can be killed");
+    }
+
+    /// SIGTERM, and its exit status within its grace and a little.
+    ///
+    /// # Panics
+    /// When it does not run or does not end.
+    pub async fn stop(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("the agent runs");
+        process.terminate().expect("the agent can be signalled");
+        process.ended(Duration::from_secs(20)).await.expect("the agent ends in its grace")
+    }
+
+    /// Runs one of its commands to the end, with this home's configuration.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn run(&self, command: &[&str]) -> Output {
+        self.command(command).output().expect("the agent's program starts")
+    }
+
+    /// A GET on its own HTTP.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let file = self.state().join("admin.addr");
+        let address = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        client::get(&format!("http://{}{path}", address.trim())).await
+    }
+
+    /// What `/metrics` says now.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> anyhow::Result<Metrics> {
+        Ok(Metrics { text: self.get("/metrics").await?.1 })
+    }
+
+    /// What `/status` says now.
+    ///
+    /// # Errors
+    /// When it does not answer with JSON.
+    pub async fn status(&self) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.get("/status").await?.1)?)
+    }
+
+    /// Waits until a metric of one stage's name has reached a value.
+    ///
+    /// # Panics
+    /// When it has not within `within`.
+    pub async fn reaches(&self, metric: &str, name: &str, value: u64, within: Duration) {
+        let mut seen = None;
+        eventually(&format!("{metric} of {name} to reach {value}"), within, async || {
+            let now = self.metrics().await.ok()?.of(metric, name);
+            if seen.replace(now) != Some(now) {
+                eprintln!("{metric} of {name}: {now} of {value}");
+            }
+            (now >= value).then_some(())
+        })
+        .await;
+    }
+
+    /// Stops it, if it runs, and gives its dead letters as its command lists them.
+    ///
+    /// # Panics
+    /// When the stop or the command fails, or it says something else than JSON lines.
+    pub async fn dead_letters(&mut self) -> Vec<Value> {
+        if self.process.is_some() {
+            assert_eq!(self.stop().await.code(), Some(0), "a stop that was asked for is a success");
+        }
+        let output = self.run(&["dead-letters", "list"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+    }
+
+    /// Its home folder.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Its state folder.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.home().join("state")
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.home().join("agent.toml")
+    }
+
+    /// Process id, while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    /// Everything it has logged, over all its lives.
+    #[must_use]
+    pub fn logged(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.home().join("agent.log")
+    }
+
+    fn command(&self, command: &[&str]) -> Command {
+        let mut program = Command::new(self.program.clone().unwrap_or_else(|| built(PROGRAM)));
+        program.envs(self.role).args(command).arg("--config").arg(self.config()).current_dir(self.home());
+        program
+    }
+}
+
+/// The text of `/metrics`.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    text: String,
+}
+
+impl Metrics {
+    /// The value of a metric for one stage's name, 0 when it was never counted. Without prefix
+    /// and `_total`: `pipeline_read_messages`.
+    #[must_use]
+    pub fn of(&self, metric: &str, name: &str) -> u64 {
+        let label = format!("name=\"{name}\"");
+        let found = self.lines(metric).find(|(labels, _)| labels.contains(&label));
+        found.map_or(0, |(_, value)| value as u64)
+    }
+
+    /// A metric's values for all names.
+    #[must_use]
+    pub fn all(&self, metric: &str) -> Vec<f64> {
+        self.lines(metric).map(|(_, value)| value).collect()
+    }
+
+    fn lines<'a>(&'a self, metric: &str) -> impl Iterator<Item = (&'a str, f64)> {
+        let names = [format!("headwater_{metric}"), format!("headwater_{metric}_total")];
+        self.text.lines().filter_map(move |line| {
+            let (name, rest) = line.split_once('{')?;
+            let (labels, value) = rest.rsplit_once("} ")?;
+            let value = value.split(' ').next()?.parse().ok()?;
+            names.iter().any(|it| it == name).then_some((labels, value))
+        })
+    }
+}

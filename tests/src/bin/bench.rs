@@ -1,0 +1,363 @@
+//! What it costs, end to end: `cargo run --release -p headwater-tests --bin bench -- --help`.
+//!
+//! The same load goes, turn by turn, to a bare rumqttc subscriber that acknowledges by itself and
+//! to the agent with a JSON transform, a keyed window of one second in WASM, and acknowledgement
+//! after the durable append. Both are processes of their own, so that the kernel tells what CPU
+//! each took; the bench plays them itself, told by a variable. Ratios are what counts: the machine
+//! is part of every other number.
+
+use std::fmt;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Parser;
+use headwater::flow::Timestamp;
+use headwater_tests::agent::Agent;
+use headwater_tests::backend::Backend;
+use headwater_tests::broker::{Broker, Mosquitto};
+use headwater_tests::plant::{Plan, TOPICS};
+use headwater_tests::process::eventually;
+use headwater_tests::publisher::Publisher;
+use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
+
+/// Names the part that a child of the bench plays.
+const ROLE: &str = "HEADWATER_BENCH_ROLE";
+const LONG: Duration = Duration::from_secs(600);
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// Readings of one turn.
+    #[arg(long, default_value_t = 100_000)]
+    messages: u64,
+    /// Devices that they come from.
+    #[arg(long, default_value_t = 100)]
+    keys: u64,
+    /// Bytes of a reading.
+    #[arg(long, default_value_t = 200)]
+    size: usize,
+    /// Turns; the median ratio is the result.
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
+    /// `mosquitto`, `rumqttd`, or both.
+    #[arg(long, value_delimiter = ',', default_value = "mosquitto,rumqttd")]
+    brokers: Vec<String>,
+    /// Devices at which memory is measured.
+    #[arg(long, default_value_t = 10_000)]
+    memory_keys: u64,
+    /// A stripped release build of the agent, for its size.
+    #[arg(long)]
+    binary: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match std::env::var(ROLE).as_deref() {
+        Ok("agent") => return headwater::cli::main(),
+        Ok("subscriber") => return done(subscribe()),
+        _ => {}
+    }
+    let options = Options::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    done(runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench(&options))))
+}
+
+fn done(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn bench(options: &Options) -> anyhow::Result<()> {
+    let Options { messages, keys, size, .. } = options;
+    println!("{messages} readings of {size} bytes from {keys} devices, QoS 1, each turn\n");
+    for name in &options.brokers {
+        compare(name, options).await?;
+    }
+    memory_and_start(options).await?;
+    if let Some(binary) = &options.binary {
+        let bytes = std::fs::metadata(binary).with_context(|| binary.display().to_string())?.len();
+        println!("binary {:.1} MB", bytes as f64 / 1e6);
+    }
+    Ok(())
+}
+
+/// The two, turn by turn.
+async fn compare(name: &str, options: &Options) -> anyhow::Result<()> {
+    let mut ratios = Vec::new();
+    for turn in 0..options.turns {
+        let bare = bare(&Fresh::start(name).await?, options).await?;
+        println!("{name} {turn} bare subscriber  {bare}");
+        let agent = agent(&Fresh::start(name).await?, options).await?;
+        println!("{name} {turn} agent            {agent}");
+        ratios.push(agent.rate() / bare.rate());
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("{name} ratio of the rates, median of {}: {:.2}\n", ratios.len(), ratios[ratios.len() / 2]);
+    Ok(())
+}
+
+/// A broker for one turn of one of the two: a session left over would queue what the other gets.
+enum Fresh {
+    Mosquitto(Mosquitto),
+    Rumqttd(Broker),
+}
+
+impl Fresh {
+    async fn start(name: &str) -> anyhow::Result<Self> {
+        match name {
+            "mosquitto" => Ok(Self::Mosquitto(Mosquitto::start_unsaved().await)),
+            "rumqttd" => Ok(Self::Rumqttd(Broker::start().await)),
+            other => anyhow::bail!("no broker {other}: mosquitto or rumqttd"),
+        }
+    }
+
+    fn port(&self) -> u16 {
+        match self {
+            Self::Mosquitto(broker) => broker.port(),
+            Self::Rumqttd(broker) => broker.port(),
+        }
+    }
+}
+
+/// What one turn took.
+struct Turn {
+    messages: u64,
+    bytes: u64,
+    elapsed: Duration,
+    used: Usage,
+}
+
+impl Turn {
+    fn rate(&self) -> f64 {
+        self.messages as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:>8.0} messages/s  {:>6.2} µs of CPU a message  {:>5.2} bytes written per byte of payload",
+            self.rate(),
+            self.used.cpu.as_micros() as f64 / self.messages as f64,
+            self.used.written as f64 / self.bytes as f64,
+        )
+    }
+}
+
+async fn bare(broker: &Fresh, options: &Options) -> anyhow::Result<Turn> {
+    let port = broker.port();
+    let mut child = Playing(
+        Command::new(std::env::current_exe()?)
+            .env(ROLE, "subscriber")
+            .args([port.to_string(), options.messages.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()?,
+    );
+    let mut lines = {
+        use std::io::BufRead as _;
+        std::io::BufReader::new(child.0.stdout.take().context("a pipe")?).lines()
+    };
+    lines.next().context("the subscriber ended")??;
+    let (before, began) = (Usage::of(child.0.id())?, Instant::now());
+    let bytes = publish(port, options.messages, options.keys, options.size).await;
+    let lines = tokio::task::spawn_blocking(move || lines.next());
+    tokio::time::timeout(LONG, lines).await??.context("the subscriber ended")??;
+    let elapsed = began.elapsed();
+    let used = Usage::of(child.0.id())?.since(&before);
+    Ok(Turn { messages: options.messages, bytes, elapsed, used })
+}
+
+async fn agent(broker: &Fresh, options: &Options) -> anyhow::Result<Turn> {
+    let port = broker.port();
+    let backend = Backend::start([]).await;
+    let mut agent = at_home(port, &backend.url(), "1s")?;
+    agent.resume().await;
+    let id = agent.id().context("it runs")?;
+    let (before, began) = (Usage::of(id)?, Instant::now());
+    let bytes = publish(port, options.messages, options.keys, options.size).await;
+    reached(&agent, "source_acknowledged_messages", "plant", options.messages).await;
+    let elapsed = began.elapsed();
+    // What it still does with them is part of their price.
+    reached(&agent, "pipeline_read_messages", "bench", options.messages).await;
+    headwater_tests::ledger::drained(&agent, "sink", LONG).await;
+    let used = Usage::of(id)?.since(&before);
+    let counted = agent.metrics().await?.of("pipeline_used_events", "bench");
+    anyhow::ensure!(counted == options.messages, "only {counted} readings were used");
+    agent.stop().await;
+    Ok(Turn { messages: options.messages, bytes, elapsed, used })
+}
+
+async fn reached(agent: &Agent, metric: &str, name: &str, value: u64) {
+    eventually(&format!("{metric} {value}"), LONG, async || {
+        let metrics = agent.metrics().await.ok()?;
+        (metrics.of(metric, name) >= value).then_some(())
+    })
+    .await;
+}
+
+/// Memory with that many keys in open windows, and how soon a start with cached modules is ready.
+async fn memory_and_start(options: &Options) -> anyhow::Result<()> {
+    let (broker, backend) = (Mosquitto::start_unsaved().await, Backend::start([]).await);
+    let (keys, messages) = (options.memory_keys, options.memory_keys * 4);
+    let mut agent = at_home(broker.port(), &backend.url(), "1h")?;
+    agent.resume().await;
+    fill(&agent, broker.port(), messages, messages, options).await;
+    memory("it compiled its modules", &agent, keys)?;
+    agent.stop().await;
+
+    let mut starts = Vec::new();
+    for _ in 0..5 {
+        let began = Instant::now();
+        agent.spawn();
+        while !matches!(agent.get("/ready").await, Ok((200, _))) {
+            anyhow::ensure!(began.elapsed() < LONG, "the agent does not become ready");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        starts.push(began.elapsed());
+        agent.stop().await;
+    }
+    starts.sort();
+    agent.resume().await;
+    fill(&agent, broker.port(), messages, messages * 2, options).await;
+    memory("modules cached", &agent, keys)?;
+    agent.stop().await;
+    println!(
+        "start to ready {:.1} ms (median of {}, modules cached)",
+        starts[2].as_secs_f64() * 1e3,
+        starts.len()
+    );
+    Ok(())
+}
+
+async fn fill(agent: &Agent, port: u16, messages: u64, total: u64, options: &Options) {
+    publish(port, messages, options.memory_keys, options.size).await;
+    reached(agent, "pipeline_read_messages", "bench", total).await;
+    headwater_tests::ledger::drained(agent, "sink", LONG).await;
+}
+
+fn memory(when: &str, agent: &Agent, keys: u64) -> anyhow::Result<()> {
+    let id = agent.id().context("it runs")?;
+    let (now, most) = (resident(id, "VmRSS")? / 1e6, resident(id, "VmHWM")? / 1e6);
+    println!("resident with {keys} keys {now:.1} MB, at its most {most:.1} MB ({when})");
+    Ok(())
+}
+
+fn at_home(port: u16, url: &str, window: &str) -> anyhow::Result<Agent> {
+    let plan = Plan::default()
+        .input("plant", port, &[TOPICS], "3.1.1")
+        .pipeline(
+            "bench",
+            "plant",
+            "sink",
+            &format!(
+                "key = \"{{topic[2]}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\n\
+                 transform = [{{ module = \"modules/celsius.wasm\", config = {{ field = \"temperature\" }} }}]\n\
+                 window = {{ tumbling = {window:?}, lateness = \"1s\", idle = \"1s\" }}\n\
+                 aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = [\"temperature\"] }} }}"
+            ),
+        )
+        .output("sink", url, "");
+    Ok(Agent::at_home(plan.toml()).played_by(std::env::current_exe()?, (ROLE, "agent")))
+}
+
+/// Publishes as fast as the broker confirms; gives back the bytes of all payloads.
+async fn publish(port: u16, messages: u64, keys: u64, size: usize) -> u64 {
+    let publishers = [Publisher::connect("one", port), Publisher::connect("two", port)];
+    let mut bytes = 0;
+    for (id, publisher) in (0..messages).zip(publishers.iter().cycle()) {
+        let time = Timestamp::now().0 / 1_000;
+        let value = 70.0 + (id % 100) as f64 / 10.0;
+        let head = format!(r#"{{"id":{id},"ts":{time},"temperature":{value},"pad":""#);
+        let payload = format!(r#"{head}{}"}}"#, "x".repeat(size.saturating_sub(head.len() + 2)));
+        bytes += payload.len() as u64;
+        publisher.publish(&format!("plant/line/dev-{}/telemetry", id % keys), payload).await;
+    }
+    for publisher in &publishers {
+        publisher.confirmed().await;
+    }
+    bytes
+}
+
+/// CPU and disk of a process.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    cpu: Duration,
+    written: u64,
+}
+
+impl Usage {
+    /// As proc(5) tells: fields 14 and 15 of `stat` in ticks of 10 ms, `write_bytes` of `io`.
+    fn of(id: u32) -> anyhow::Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+        let (_, rest) = stat.rsplit_once(") ").context("stat has a name")?;
+        // What is left begins with field 3.
+        let fields: Vec<&str> = rest.split(' ').collect();
+        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok());
+        let ticks = ticks(11).zip(ticks(12)).context("stat has its fields")?;
+        let io = std::fs::read_to_string(format!("/proc/{id}/io"))?;
+        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        let written = written.context("io has write_bytes")?.trim().parse()?;
+        Ok(Self { cpu: Duration::from_millis((ticks.0 + ticks.1) * 10), written })
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self { cpu: self.cpu - before.cpu, written: self.written - before.written }
+    }
+}
+
+/// Bytes of a line of /proc/<id>/status.
+fn resident(id: u32, line: &str) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let found = status.lines().find_map(|it| it.strip_prefix(line)).context("status has the line")?;
+    let kilobytes = found.trim_start_matches(':').trim().trim_end_matches(" kB");
+    Ok(kilobytes.parse::<f64>()? * 1024.0)
+}
+
+/// A child that ends with its handle.
+struct Playing(Child);
+
+impl Drop for Playing {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// The bare subscriber: nothing but rumqttc with its own acknowledgements. Says `ready` when it is
+/// subscribed and `done` when it has had as many readings as it was told, then waits to be killed.
+#[tokio::main(flavor = "current_thread")]
+async fn subscribe() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mut argument = || arguments.next().context("port and number are the arguments");
+    let (port, mut missing): (u16, u64) = (argument()?.parse()?, argument()?.parse()?);
+    let mut options = MqttOptions::new("bare", "127.0.0.1", port);
+    options.set_max_packet_size(1 << 20, 1 << 20);
+    let (client, mut events) = AsyncClient::new(options, 10);
+    events.network_options.set_tcp_nodelay(true);
+    client.subscribe(TOPICS, QoS::AtLeastOnce).await?;
+    loop {
+        match events.poll().await? {
+            Event::Incoming(Packet::SubAck(_)) => say("ready")?,
+            Event::Incoming(Packet::Publish(_)) => {
+                missing -= 1;
+                if missing == 0 {
+                    say("done")?;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,122 @@
+//! The real collector as a child process on a port that it keeps, asked over its own HTTP.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::Value;
+
+use crate::client;
+use crate::process::{Process, built, eventually, free_port};
+
+/// Name of the program, as cargo builds it.
+pub const PROGRAM: &str = "collector_under_test";
+
+/// A collector and its store.
+#[derive(Debug)]
+pub struct Collector {
+    port: u16,
+    process: Option<Process>,
+    home: tempfile::TempDir,
+}
+
+impl Collector {
+    /// Starts one with an empty store.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub async fn start() -> Self {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let mut collector = Self { home, port: free_port(), process: None };
+        collector.restart().await;
+        collector
+    }
+
+    /// Starts it again on the same port and store.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub async fn restart(&mut self) {
+        let mut command = Command::new(built(PROGRAM));
+        command.arg(self.home.path().join("results.sqlite")).arg(self.port.to_string());
+        let log = self.home.path().join("collector.log");
+        self.process = Some(Process::spawn(&mut command, &log).expect("the collector starts"));
+        eventually("the collector to listen", Duration::from_secs(10), async || {
+            self.get("/v1/agents").await.ok()
+        })
+        .await;
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill9(&mut self) {
+        self.process.take().expect("the collector runs").kill9().expect("it can be killed");
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where batches go.
+    #[must_use]
+    pub fn url(&self) -> String {
+        url(self.port)
+    }
+
+    /// Every stored result, as `GET /v1/results` gives them page by page.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn results(&self) -> Vec<Value> {
+        let (mut results, mut after) = (Vec::new(), "0".to_owned());
+        loop {
+            let path = format!("/v1/results?order=change&limit=10000&after={after}");
+            let mut page = self.get(&path).await.expect("the collector answers");
+            match page["results"].take() {
+                Value::Array(rows) => results.extend(rows),
+                other => panic!("{path}: no list of results: {other}"),
+            }
+            match &page["next"] {
+                Value::String(next) => after.clone_from(next),
+                _ => return results,
+            }
+        }
+    }
+
+    /// Every stored result, once there are as many.
+    ///
+    /// # Panics
+    /// When there are fewer after a minute.
+    pub async fn results_of(&self, number: usize) -> Vec<Value> {
+        eventually(&format!("{number} results at the collector"), Duration::from_secs(60), async || {
+            Some(self.results().await).filter(|results| results.len() >= number)
+        })
+        .await
+    }
+
+    /// What `GET` gives as JSON.
+    ///
+    /// # Errors
+    /// When it is not 200 and JSON.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let (status, body) = client::get(&format!("http://127.0.0.1:{}{path}", self.port)).await?;
+        ensure!(status == 200, "{path}: {status} {body}");
+        Ok(serde_json::from_str(&body)?)
+    }
+
+    /// The address of its page.
+    #[must_use]
+    pub fn page(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.port)
+    }
+}
+
+/// Where batches go on a collector, or a proxy before one, at that port.
+#[must_use]
+pub fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}/v1/batches")
+}

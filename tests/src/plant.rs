@@ -1,0 +1,199 @@
+//! A load that suites share: devices, their readings, and the configuration that takes them in.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::oracle::{Place, Reading, Stats};
+
+pub mod power;
+
+/// The repository's own modules: file name without `.wasm`, and bytes.
+#[must_use]
+pub fn modules() -> [(&'static str, &'static [u8]); 5] {
+    [
+        ("celsius", headwater_bundle::CELSIUS),
+        ("stats", headwater_bundle::STATS),
+        ("hostile", headwater_bundle::HOSTILE),
+        ("hostile_aggregate", headwater_bundle::HOSTILE_AGGREGATE),
+        ("core", headwater_bundle::CORE_MODULE),
+    ]
+}
+
+/// A configuration, put together piece by piece; `[agent]` is the harness's.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    text: String,
+}
+
+impl Plan {
+    /// An input at QoS 1 in the given MQTT version.
+    #[must_use]
+    pub fn input(mut self, name: &str, port: u16, topics: &[&str], version: &str) -> Self {
+        writeln!(
+            self.text,
+            "[input.{name}]\nmqtt = {{ url = \"mqtt://127.0.0.1:{port}\", topics = {topics:?}, qos = 1, version = {version:?} }}\n"
+        )
+        .expect("writing to a String cannot fail");
+        self
+    }
+
+    /// A pipeline: `body` is what follows its input and output, line by line.
+    #[must_use]
+    pub fn pipeline(mut self, name: &str, input: &str, output: &str, body: &str) -> Self {
+        writeln!(self.text, "[pipeline.{name}]\ninput = {input:?}\noutput = {output:?}\n{body}\n")
+            .expect("writing to a String cannot fail");
+        self
+    }
+
+    /// An output over HTTP: `more` is what follows the address in the inline table.
+    #[must_use]
+    pub fn output(mut self, name: &str, url: &str, more: &str) -> Self {
+        writeln!(self.text, "[output.{name}]\nhttp = {{ url = {url:?}{more} }}\n")
+            .expect("writing to a String cannot fail");
+        self
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn toml(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Lines of a pipeline that keeps statistics of `temperature` per device in windows.
+#[must_use]
+pub fn windowed(key: &str, size: &str, lateness: &str, revise: &str) -> String {
+    format!(
+        "key = {key:?}\ntime = {{ field = \"ts\", unit = \"ms\" }}\n\
+         window = {{ tumbling = {size:?}, lateness = {lateness:?}, idle = \"12h\", revise = {revise:?} }}\n\
+         aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = [\"temperature\"] }} }}\n\
+         commit_every = \"100ms\"\n"
+    )
+}
+
+/// Lines of a pipeline that forwards every event.
+#[must_use]
+pub fn forwarded(key: &str) -> String {
+    format!("key = {key:?}\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n")
+}
+
+/// Readings of a plant of `devices`, in the order they are published: ten milliseconds of event
+/// time apart, from a day long past, so that no clock of the host plays a part.
+#[derive(Clone, Debug)]
+pub struct Load {
+    devices: u64,
+    readings: Vec<Reading>,
+}
+
+/// Event time of the first reading, in milliseconds.
+const BEGIN: u64 = 1_767_225_600_000;
+
+/// Event time between readings, in milliseconds.
+const STEP: u64 = 10;
+
+impl Load {
+    /// A plant that has published nothing.
+    #[must_use]
+    pub fn new(devices: u64) -> Self {
+        Self { devices, readings: Vec::new() }
+    }
+
+    /// The next reading: topic and payload.
+    pub fn reading(&mut self) -> (String, Vec<u8>) {
+        let id = self.readings.len() as u64;
+        self.at(BEGIN + id * STEP)
+    }
+
+    /// A reading so much later that every window before it closes: topic and payload. It stays in
+    /// an open window itself.
+    pub fn closing(&mut self) -> (String, Vec<u8>) {
+        let id = self.readings.len() as u64;
+        self.at(BEGIN + id * STEP + 7 * 24 * 3_600_000)
+    }
+
+    /// All published so far, in order.
+    #[must_use]
+    pub fn readings(&self) -> &[Reading] {
+        &self.readings
+    }
+
+    /// How many were published so far.
+    #[must_use]
+    pub fn published(&self) -> u64 {
+        self.readings.len() as u64
+    }
+
+    fn at(&mut self, time: u64) -> (String, Vec<u8>) {
+        let id = self.readings.len() as u64;
+        let device = id % self.devices;
+        let value = 20.0 + (id as f64 * 0.37).sin() * 5.0 + device as f64;
+        self.readings.push(Reading { key: format!("line-{}/dev-{device}", device % 3), time, value });
+        let topic = format!("plant/line-{}/dev-{device}/telemetry", device % 3);
+        (topic, payload(id, time, value))
+    }
+}
+
+/// Topics of the whole plant.
+pub const TOPICS: &str = "plant/+/+/telemetry";
+
+/// The key of a device of the plant.
+pub const KEY: &str = "{topic[1]}/{topic[2]}";
+
+/// What a device sends.
+#[must_use]
+pub fn payload(id: u64, time: u64, value: f64) -> Vec<u8> {
+    json!({ "id": id, "ts": time, "temperature": value }).to_string().into_bytes()
+}
+
+/// Windows of one pipeline out of result lines, each with its highest revision.
+///
+/// # Panics
+/// When a line is not as the contract says, or one revision came with two values.
+#[must_use]
+pub fn windows(lines: &[Value], pipeline: &str) -> BTreeMap<Place, Stats> {
+    let mut newest: BTreeMap<Place, (u64, Stats)> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line["pipeline"] == pipeline) {
+        let (place, revision, stats) = window(line).unwrap_or_else(|| panic!("no window result: {line}"));
+        match newest.get(&place) {
+            Some((known, same)) if *known == revision => assert_eq!(*same, stats, "{line}"),
+            Some((known, _)) if *known > revision => {}
+            _ => {
+                newest.insert(place, (revision, stats));
+            }
+        }
+    }
+    newest.into_iter().map(|(place, (_, stats))| (place, stats)).collect()
+}
+
+fn window(line: &Value) -> Option<(Place, u64, Stats)> {
+    let time = |name: &str| -> Option<u64> {
+        let time: jiff::Timestamp = line["window"][name].as_str()?.parse().ok()?;
+        time.as_millisecond().try_into().ok()
+    };
+    let place = (line["key"].as_str()?.to_owned(), time("start")?, time("end")?);
+    let value = &line["value"]["temperature"];
+    let number = |name: &str| value[name].as_f64();
+    let stats = Stats {
+        count: value["count"].as_u64()?,
+        mean: number("mean")?,
+        min: number("min")?,
+        max: number("max")?,
+        stddev: number("stddev")?,
+    };
+    (line["count"].as_u64()? == stats.count).then_some(())?;
+    Some((place, line["revision"].as_u64()?, stats))
+}
+
+/// Ids of the readings that one pipeline forwarded, sorted; one that came twice is there twice.
+///
+/// # Panics
+/// When a line carries no id.
+#[must_use]
+pub fn ids(lines: &[Value], pipeline: &str) -> Vec<u64> {
+    let of = |line: &Value| line["value"]["id"].as_u64().unwrap_or_else(|| panic!("no id: {line}"));
+    let mut ids: Vec<_> = lines.iter().filter(|line| line["pipeline"] == pipeline).map(of).collect();
+    ids.sort_unstable();
+    ids
+}

@@ -1,0 +1,92 @@
+//! What the power suite writes: everything follows from a number, so that what is found after the
+//! cut can be checked without having been kept.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use headwater::flow::{DeadLetter, Delivery, Message, Timestamp};
+use headwater::store::Commit;
+
+/// The pipeline that commits.
+pub const PIPELINE: &str = "p";
+
+/// The output its results go to.
+pub const OUTPUT: &str = "o";
+
+/// Results that the writer forwards at once, at most.
+pub const BATCH_RESULTS_MAX: u64 = 500;
+
+/// Windows that the commits change in turn.
+pub const WINDOWS: u64 = 8;
+
+/// The message of that number: up to 3,000 bytes that nothing else has.
+#[must_use]
+pub fn message(number: u64) -> Message {
+    let mut noise = fastrand::Rng::with_seed(number);
+    let length = if number.is_multiple_of(50) { noise.usize(1_000..3_000) } else { noise.usize(20..300) };
+    let payload: Vec<u8> = std::iter::repeat_with(|| noise.u8(..)).take(length).collect();
+    Message {
+        input: Arc::from("i"),
+        topic: format!("plant/{}", number % 10),
+        payload: payload.into(),
+        received: Timestamp(number),
+        delivery: Delivery { qos: 1, packet: (number % 1_000) as u16 + 1, ..Delivery::default() },
+    }
+}
+
+/// The `number`th commit, for the messages of that range.
+#[must_use]
+pub fn commit(number: u64, messages: Range<u64>) -> Commit<'static> {
+    let key = (number % WINDOWS).to_be_bytes().to_vec();
+    Commit {
+        pipeline: PIPELINE,
+        position: messages.end,
+        progress: progress(number + 1, messages.end),
+        windows: vec![(key, window(number))],
+        output: OUTPUT,
+        results: messages.clone().filter(|it| it % 5 == 0).map(result).collect(),
+        dead_letters: messages.filter(|it| it % 97 == 0).map(dead_letter).collect(),
+    }
+}
+
+/// Commits done and position reached, as bytes.
+#[must_use]
+pub fn progress(commits: u64, position: u64) -> Vec<u8> {
+    [commits.to_be_bytes(), position.to_be_bytes()].concat()
+}
+
+/// What the `number`th commit makes of its window: every third removes it, some are large.
+#[must_use]
+pub fn window(number: u64) -> Option<Vec<u8>> {
+    let length = if number.is_multiple_of(7) { 20_000 } else { 200 };
+    let mut noise = fastrand::Rng::with_seed(number);
+    (!number.is_multiple_of(3)).then(|| std::iter::repeat_with(|| noise.u8(..)).take(length).collect())
+}
+
+/// All windows after so many commits.
+#[must_use]
+pub fn windows(commits: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let newest = |slot: u64| (0..commits).rev().take(WINDOWS as usize).find(|it| it % WINDOWS == slot);
+    (0..WINDOWS).filter_map(|slot| Some((slot.to_be_bytes().to_vec(), window(newest(slot)?)?))).collect()
+}
+
+/// The result that the message of that number gives.
+#[must_use]
+pub fn result(number: u64) -> Vec<u8> {
+    format!("{{\"of\":{number},\"pad\":\"{}\"}}", "x".repeat((number % 300) as usize)).into_bytes()
+}
+
+/// The dead letter that the message of that number gives.
+#[must_use]
+pub fn dead_letter(number: u64) -> DeadLetter {
+    DeadLetter {
+        pipeline: PIPELINE.to_owned(),
+        stage: "decode".to_owned(),
+        reason: format!("message {number}"),
+        module: None,
+        topic: "plant".to_owned(),
+        key: "k".to_owned(),
+        time: number,
+        payload: result(number),
+    }
+}

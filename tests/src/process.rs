@@ -1,0 +1,195 @@
+//! Child processes that end with their handle, free ports, and waiting with a bound.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::process::Signal;
+
+/// A child process with its standard error (and output) in a file. Killed when dropped; when the
+/// test is failing, the end of that file is shown.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts the command, appending what it says to `log`.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+        let file = File::options().create(true).append(true).open(log)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("failed to start {}", command.get_program().display()))?;
+        Ok(Self { child, log: log.to_owned() })
+    }
+
+    /// Process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the process cannot be waited for.
+    pub fn kill9(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to end, as a supervisor does.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        signal(self.id(), Signal::TERM)
+    }
+
+    /// Its exit status, once it has ended.
+    ///
+    /// # Errors
+    /// When it runs longer than `within`.
+    pub async fn ended(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("process {} still runs after {within:?}", self.id());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Everything it has said.
+    #[must_use]
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill9().ok();
+        if std::thread::panicking() {
+            let said = self.said();
+            let lines: Vec<_> = said.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(60)..];
+            eprintln!("--- end of {}\n{}\n---", self.log.display(), tail.join("\n"));
+        }
+    }
+}
+
+/// Stops a process where it stands, and waits until every thread of it does: one that is inside an
+/// `fdatasync` ends it first, and then does not come to say so.
+///
+/// # Errors
+/// When there is no such process.
+pub async fn freeze(id: u32) -> anyhow::Result<()> {
+    signal(id, Signal::STOP)?;
+    eventually("every thread to stand still", Duration::from_secs(10), async || {
+        let tasks = std::fs::read_dir(format!("/proc/{id}/task")).ok()?;
+        let stopped = tasks.flatten().all(|task| {
+            let line = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            line.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        });
+        stopped.then_some(())
+    })
+    .await;
+    Ok(())
+}
+
+/// Lets a process that was stopped go on.
+///
+/// # Errors
+/// When there is no such process.
+pub fn thaw(id: u32) -> anyhow::Result<()> {
+    signal(id, Signal::CONT)
+}
+
+/// Sends a signal to one process.
+///
+/// # Errors
+/// When there is no such process.
+pub fn signal(id: u32, signal: Signal) -> anyhow::Result<()> {
+    let id = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(id.context("no such process")?, signal)?;
+    Ok(())
+}
+
+/// A program of this crate, which cargo has built beside the running one.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn built(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a running program has a path");
+    own.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("no {name} beside {}: build headwater-tests whole", own.display()))
+}
+
+/// A program of the machine.
+///
+/// # Panics
+/// When it is not installed, naming Debian's package: within the feature `machine` nothing is
+/// skipped.
+#[must_use]
+pub fn installed(name: &str, package: &str) -> PathBuf {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("no {name} on this machine: apt-get install {package}"))
+}
+
+/// A port of loopback that nobody listened on a moment ago, for servers that must keep theirs
+/// over a restart.
+///
+/// # Panics
+/// When loopback has no free port.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// Asks every few milliseconds until the answer is `Some`.
+///
+/// # Panics
+/// When it stays `None` for longer than `within`, saying `what` was waited for.
+pub async fn eventually<T, F>(what: &str, within: Duration, mut ask: F) -> T
+where
+    F: AsyncFnMut() -> Option<T>,
+{
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {within:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,82 @@
+//! Devices' side of MQTT: publishes QoS 1 and knows what the broker has confirmed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
+use tokio::task::JoinHandle;
+
+/// One connection to a broker. A reading counts as published when the broker has confirmed it.
+#[derive(Debug)]
+pub struct Publisher {
+    client: AsyncClient,
+    sent: AtomicU64,
+    confirmed: Arc<AtomicU64>,
+    polling: JoinHandle<()>,
+}
+
+impl Publisher {
+    /// Connects as `id`.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the harness has no wiring of its own")]
+    pub fn connect(id: &str, port: u16) -> Self {
+        let mut options = MqttOptions::new(id, "127.0.0.1", port);
+        options.set_inflight(1_000).set_max_packet_size(1 << 20, 1 << 20);
+        let (client, mut events) = AsyncClient::new(options, 1_000);
+        events.network_options.set_tcp_nodelay(true);
+        let confirmed = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&confirmed);
+        let polling = tokio::spawn(async move {
+            loop {
+                match events.poll().await {
+                    Ok(Event::Incoming(Packet::PubAck(_))) => {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(_) => {}
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        });
+        Self { client, sent: AtomicU64::new(0), confirmed, polling }
+    }
+
+    /// Hands one reading to the connection; waits while too many are unconfirmed.
+    ///
+    /// # Panics
+    /// When the connection's task has ended.
+    pub async fn publish(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+        self.client
+            .publish(topic, QoS::AtLeastOnce, false, payload)
+            .await
+            .expect("the connection is polled as long as the publisher lives");
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until the broker has confirmed all, and says how many.
+    ///
+    /// # Panics
+    /// When it does not within a minute.
+    pub async fn confirmed(&self) -> u64 {
+        let sent = self.sent.load(Ordering::Relaxed);
+        let waiting = async {
+            while self.confirmed_now() < sent {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("the broker confirms");
+        sent
+    }
+
+    /// Confirmations so far.
+    #[must_use]
+    pub fn confirmed_now(&self) -> u64 {
+        self.confirmed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.polling.abort();
+    }
+}
