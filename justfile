@@ -1,0 +1,44 @@
+# Everyday commands; `just` alone lists them. The whole check is `.ci/run`.
+
+modules := "--manifest-path transforms/Cargo.toml"
+
+_list:
+    @just --list --unsorted
+
+# Watch it work: broker, sensors, agent, collector and a live page in one process
+demo *arguments:
+    cargo run -- demo {{ arguments }}
+
+# The tests; with a filter, those whose names contain it
+test *filter:
+    cargo test --workspace {{ filter }}
+
+# Formatting, of the modules too, and lints
+lint:
+    cargo fmt --all --check
+    cargo fmt --all --check {{ modules }}
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Format everything
+fmt:
+    cargo fmt --all
+    cargo fmt --all {{ modules }}
+
+# Licences, bans and sources of all dependencies
+deny:
+    cargo deny --workspace check bans licenses sources
+    cargo deny {{ modules }} --workspace --config deny.toml check bans licenses sources
+
+# Known vulnerabilities; fetches the advisory database
+advisories:
+    cargo deny --workspace check advisories
+    cargo deny {{ modules }} --workspace --config deny.toml check advisories
+
+# The binaries for a device and for the central side
+release:
+    cargo build --release -p headwater --no-default-features
+    cargo build --release -p headwater-collector
+
+# Check a configuration and its modules
+check config="deploy/example.toml":
+    cargo run -- check --config {{ config }}
