@@ -18,7 +18,8 @@ pub use read::Faults;
 use read::{Report, Section, duration, text};
 use toml::de::DeTable;
 
-use crate::{forward, pipeline as stage, source};
+use crate::secret::Secret;
+use crate::{forward, pipeline as stage, source, tls};
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]
@@ -130,17 +131,12 @@ fn agent_section(mut section: Section<'_>, folder: &Path) -> Option<Agent> {
 }
 
 /// Where a secret is: `{ file = "path" }` or `{ env = "NAME" }`.
-fn place<T>(
-    mut section: Section<'_>,
-    folder: &Path,
-    in_file: fn(PathBuf) -> T,
-    in_env: fn(String) -> T,
-) -> Option<T> {
+fn secret(mut section: Section<'_>, folder: &Path) -> Option<Secret> {
     let file = section.optional("file", text);
     let env = section.optional("env", text);
     let place = match (file, env) {
-        (Some(file), None) => Some(in_file(folder.join(file))),
-        (None, Some(name)) => Some(in_env(name)),
+        (Some(file), None) => Some(Secret::File(folder.join(file))),
+        (None, Some(name)) => Some(Secret::Env(name)),
         _ => {
             section.fault("names not exactly one place", "write { file = \"path\" } or { env = \"NAME\" }");
             None
@@ -148,6 +144,20 @@ fn place<T>(
     };
     section.finish();
     place
+}
+
+/// `{ ca = "path", certificate = "path", key = "path" }`, each optional; the files are tried at once.
+#[expect(dead_code, reason = "the sections take it up next")]
+fn tls(mut section: Section<'_>, folder: &Path) -> Option<tls::Config> {
+    let mut path = |key| section.optional(key, text).map(|path| folder.join(path));
+    let config = tls::Config { ca: path("ca"), certificate: path("certificate"), key: path("key") };
+    if let Err(error) = config.client() {
+        let error = error.to_string();
+        let message = error.strip_prefix("failed to ").unwrap_or(&error);
+        section.fault(format_args!("cannot be used: failed to {message}"), "correct the path or the file");
+    }
+    section.finish();
+    Some(config)
 }
 
 /// What was read, by name; `None` where there was a fault, so that references to it are no second fault.

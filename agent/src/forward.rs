@@ -36,16 +36,16 @@ mod portion;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Compression, Config, Expect, Token, TokenError};
+pub use config::{Compression, Config, Expect};
 pub use outbox::Outbox;
 
 use crate::flow::{Seq, Timestamp};
 use crate::metrics;
+use crate::secret::{self, Revealed};
 use crate::store::{self, Store};
 use alarm::Alarm;
 use breaker::Breaker;
 use client::Client;
-use config::Secret;
 use judge::{Fault, Pace, Terms, Verdict};
 use parcel::{Parcel, Parcels};
 use portion::Portion;
@@ -75,7 +75,7 @@ pub enum Error {
         /// Name of the output.
         output: String,
         /// Which token, and why.
-        source: TokenError,
+        source: secret::Error,
     },
     /// There is no HTTP client.
     #[error(
@@ -151,7 +151,7 @@ impl<O: Outbox> Forward<O> {
             return Err(Error::Config { output: output(), faults });
         }
         if let Some(token) = &config.token {
-            token.read().map_err(|source| Error::Token { output: output(), source })?;
+            token.read_token().map_err(|source| Error::Token { output: output(), source })?;
         }
         let client = Client::build(&config).map_err(|source| Error::Client { output: output(), source })?;
         let parcels =
@@ -256,7 +256,7 @@ impl<O: Outbox> Forward<O> {
     /// last attempt), no longer than until there are others.
     async fn pause(
         &mut self,
-        last_token: Option<Option<Secret>>,
+        last_token: Option<Option<Revealed>>,
         changed: &mut watch::Receiver<Seq>,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<ControlFlow<()>, Error> {
@@ -291,7 +291,7 @@ impl<O: Outbox> Forward<O> {
         &self,
         parcel: &Parcel,
         shutdown: &mut watch::Receiver<bool>,
-    ) -> ControlFlow<(), (Verdict, Option<Secret>)> {
+    ) -> ControlFlow<(), (Verdict, Option<Revealed>)> {
         let once = async {
             let token = match self.token().await {
                 Ok(token) => token,
@@ -317,9 +317,9 @@ impl<O: Outbox> Forward<O> {
         }
     }
 
-    async fn token(&self) -> Result<Option<Secret>, TokenError> {
+    async fn token(&self) -> Result<Option<Revealed>, secret::Error> {
         match &self.config.token {
-            Some(token) => token.read_aside().await.map(Some),
+            Some(token) => token.read_token_aside().await.map(Some),
             None => Ok(None),
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! MQTT ─► source ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► forward ─► HTTP
-//! beside the way: config, cli, agent (wiring), admin, metrics
+//! beside the way: config, cli, agent (wiring), admin, metrics, secret, tls
 //! ```
 //!
 //! The disk is the queue: stages hand over through the store, never through channels of data.
@@ -30,6 +30,8 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod metrics;
+pub mod secret;
+pub mod tls;
 mod topic;
 
 #[cfg(feature = "demo")]

@@ -31,14 +31,13 @@ mod run;
 mod wire;
 mod writer;
 
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::flow::Message;
 use crate::metrics::Input;
+use crate::secret::Secret;
 use crate::store::{self, Store};
 use intake::Intake;
 use run::Running;
@@ -117,37 +116,6 @@ impl Config {
             connect_timeout: Duration::from_secs(10),
             reconnect_min: Duration::from_millis(200),
             reconnect_max: Duration::from_secs(30),
-        }
-    }
-}
-
-/// Where a secret is; never the secret itself, so it may be printed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Secret {
-    /// A file; one line feed at its end is not part of the secret.
-    File(PathBuf),
-    /// An environment variable.
-    Env(String),
-}
-
-impl Secret {
-    async fn read(&self) -> std::io::Result<String> {
-        match self {
-            Self::File(path) => {
-                let text = tokio::fs::read_to_string(path).await?;
-                let line = text.strip_suffix('\n').unwrap_or(&text);
-                Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
-            }
-            Self::Env(name) => std::env::var(name).map_err(std::io::Error::other),
-        }
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Env(name) => write!(f, "environment variable {name}"),
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::place;
 use super::read::{Section, duration, integer, size, text, texts, word};
-use crate::source::{Config, Secret, Version};
+use super::secret;
+use crate::source::{Config, Version};
 
 pub(super) fn section(mut section: Section<'_>, name: &str, agent: &str, folder: &Path) -> Option<Config> {
     let mqtt = section.section("mqtt");
@@ -39,9 +39,7 @@ fn mqtt_section(mut section: Section<'_>, name: &str, agent: &str, folder: &Path
         section.or("version", config.version, word(&[("3.1.1", Version::V311), ("5", Version::V5)]));
     config.client_id = section.or("client_id", config.client_id, text);
     config.username = section.optional("username", text);
-    config.password = section
-        .optional_section("password")
-        .and_then(|section| place(section, folder, Secret::File, Secret::Env));
+    config.password = section.optional_section("password").and_then(|section| secret(section, folder));
     config.keep_alive = section.or(
         "keep_alive",
         config.keep_alive,

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::place;
 use super::read::{Section, boolean, duration, integer, size, text, word};
-use crate::forward::{Compression, Config, Expect, Token};
+use super::secret;
+use crate::forward::{Compression, Config, Expect};
 
 pub(super) fn section(mut section: Section<'_>, folder: &Path) -> Option<Config> {
     let http = section.section("http");
@@ -23,8 +23,7 @@ fn http_section(mut section: Section<'_>, folder: &Path) -> Option<Config> {
     let mut config = Config::new(
         url.clone().unwrap_or_else(|| url::Url::parse("https://unknown.invalid/").expect("it is a URL")),
     );
-    config.token =
-        section.optional_section("token").and_then(|section| place(section, folder, Token::File, Token::Env));
+    config.token = section.optional_section("token").and_then(|section| secret(section, folder));
     config.expect = section.or(
         "expect",
         config.expect,

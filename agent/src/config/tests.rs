@@ -51,7 +51,7 @@ fn every_setting_reaches_its_stage() {
     assert_eq!(window.idle, Some(Duration::from_secs(30)));
     assert_eq!(aggregate.limits.deadline, Duration::from_millis(250));
     assert_eq!(aggregate.limits.memory_bytes_max, 16 << 20);
-    assert_eq!(config.outputs["central"].token, Some(forward::Token::File(folder.path().join("token"))));
+    assert_eq!(config.outputs["central"].token, Some(Secret::File(folder.path().join("token"))));
 }
 
 #[track_caller]

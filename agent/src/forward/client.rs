@@ -4,8 +4,9 @@
 //! no name but `localhost` taken for this machine, a limit to everything that waits. Trust is the
 //! system's, read once at start: a changed set of CA certificates needs a restart.
 
-use super::config::{Compression, Config, Secret, is_loopback};
+use super::config::{Compression, Config, is_loopback};
 use super::judge::{Answer, Fault, Outcome};
+use crate::secret::Revealed;
 use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{redirect, retry};
@@ -67,7 +68,7 @@ impl Client {
     }
 
     /// One attempt, bounded by the time-outs it was built with. Dropping it abandons the request.
-    pub(super) async fn post(&self, key: &str, body: Bytes, token: Option<&Secret>) -> Outcome {
+    pub(super) async fn post(&self, key: &str, body: Bytes, token: Option<&Revealed>) -> Outcome {
         let mut request = self
             .inner
             .post(self.url.clone())

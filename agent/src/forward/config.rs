@@ -1,14 +1,11 @@
 //! What an `[output.NAME]` may say, and what is wrong with what it says.
 
-use std::fmt;
-use std::io::Read;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 use url::{Host, Url};
 
-/// A token's file may be this long; a token is some hundred bytes.
-const TOKEN_BYTES_MAX: u64 = 64 * 1024;
+use crate::secret::Secret;
+
 /// No wait may be longer.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -20,7 +17,7 @@ pub struct Config {
     pub url: Url,
     /// Sent as `Authorization: Bearer`. Read anew before every attempt, so a rotated one is used
     /// without a restart. Default: none.
-    pub token: Option<Token>,
+    pub token: Option<Secret>,
     /// What confirms a batch. Default: [`Expect::Receipt`].
     pub expect: Expect,
     /// How bodies are compressed. Default: [`Compression::Zstd`].
@@ -61,15 +58,6 @@ pub struct Config {
     pub drain: Duration,
 }
 
-/// Where a token is kept: never in the configuration itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Token {
-    /// A file; white space around its content does not count.
-    File(PathBuf),
-    /// An environment variable.
-    Env(String),
-}
-
 /// What confirms a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expect {
@@ -91,37 +79,6 @@ pub enum Compression {
     Gzip,
     /// As it is.
     None,
-}
-
-/// A secret that prints as `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(String);
-
-/// Why a token cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// The file is missing, is no file, or is not ours to read.
-    #[error("failed to read the token from {}: make the file readable for the agent", path.display())]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The variable is not set, or not in UTF-8.
-    #[error("failed to read the token from the environment variable {name}: set it in the agent's unit")]
-    Env {
-        /// Which variable.
-        name: String,
-        /// What the system said.
-        source: std::env::VarError,
-    },
-    /// No header can carry it.
-    #[error("failed to use the token from {from}: it must be one non-empty line of visible ASCII")]
-    Content {
-        /// Where it was read from.
-        from: String,
-    },
 }
 
 impl Config {
@@ -188,10 +145,10 @@ impl Config {
             faults.push("backoff_max is less than backoff_min: raise it".to_owned());
         }
         match &self.token {
-            Some(Token::File(path)) if path.as_os_str().is_empty() => {
+            Some(Secret::File(path)) if path.as_os_str().is_empty() => {
                 faults.push("token.file is empty: name a file or leave token out".to_owned());
             }
-            Some(Token::Env(name)) if name.is_empty() || name.contains(['=', '\0']) => {
+            Some(Secret::Env(name)) if name.is_empty() || name.contains(['=', '\0']) => {
                 faults.push("token.env is no name of a variable: correct it or leave token out".to_owned());
             }
             _ => {}
@@ -225,66 +182,6 @@ impl Config {
         if !self.url.username().is_empty() || self.url.password().is_some() {
             faults.push("url holds a user name or password: use token = { file = .. }".to_owned());
         }
-    }
-}
-
-impl Token {
-    /// Reads it beside the async runtime.
-    pub(crate) async fn read_aside(&self) -> Result<Secret, TokenError> {
-        match self {
-            Self::Env(_) => self.read(),
-            Self::File(path) => {
-                let token = self.clone();
-                let read = tokio::task::spawn_blocking(move || token.read()).await;
-                read.unwrap_or_else(|error| {
-                    Err(TokenError::File { path: path.clone(), source: error.into() })
-                })
-            }
-        }
-    }
-
-    /// Reads it; blocks on the file.
-    pub(crate) fn read(&self) -> Result<Secret, TokenError> {
-        let text = match self {
-            Self::File(path) => {
-                let read = || {
-                    let mut text = String::new();
-                    std::fs::File::open(path)?.take(TOKEN_BYTES_MAX).read_to_string(&mut text)?;
-                    Ok(text)
-                };
-                read().map_err(|source| TokenError::File { path: path.clone(), source })?
-            }
-            Self::Env(name) => {
-                std::env::var(name).map_err(|source| TokenError::Env { name: name.clone(), source })?
-            }
-        };
-        let text = text.trim();
-        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(TokenError::Content { from: self.to_string() });
-        }
-        Ok(Secret(text.to_owned()))
-    }
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => path.display().fmt(f),
-            Self::Env(name) => write!(f, "the environment variable {name}"),
-        }
-    }
-}
-
-impl Secret {
-    /// The secret itself: for the header that carries it alone.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
     }
 }
 
@@ -338,26 +235,9 @@ mod tests {
         config.results_max = 0;
         config.timeout = Duration::ZERO;
         config.backoff_max = Duration::ZERO;
-        config.token = Some(Token::Env(String::new()));
+        config.token = Some(Secret::Env(String::new()));
         let faults = config.faults();
         assert_eq!(faults.len(), 5, "{faults:?}");
         assert!(!faults.concat().contains("hidden"));
-    }
-
-    #[test]
-    fn reads_a_token_without_the_white_space_around_it_and_never_prints_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token");
-        let token = Token::File(path.clone());
-        assert!(matches!(token.read(), Err(TokenError::File { .. })));
-        for bad in ["", " \n", "two words", "two\nlines", "caf\u{e9}"] {
-            std::fs::write(&path, bad).unwrap();
-            assert!(matches!(token.read(), Err(TokenError::Content { .. })), "{bad:?}");
-        }
-        std::fs::write(&path, "s3cret\n").unwrap();
-        let secret = token.read().unwrap();
-        assert_eq!(secret.reveal(), "s3cret");
-        assert_eq!(format!("{secret:?}"), "***");
-        assert!(matches!(Token::Env("HEADWATER_NO_SUCH".to_owned()).read(), Err(TokenError::Env { .. })));
     }
 }

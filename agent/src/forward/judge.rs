@@ -1,7 +1,8 @@
 //! What an answer means: pure, with the clock as an argument.
 
-use super::config::{Expect, TokenError};
+use super::config::Expect;
 use crate::flow::Timestamp;
+use crate::secret;
 use std::time::Duration;
 
 /// Characters of an answer, or of anything else a stranger sent, that a log line or a dead
@@ -85,7 +86,7 @@ pub(super) enum Fault {
     #[error("destination refused the credentials with {status}: renew the token: {words}")]
     Credentials { status: u16, words: String },
     #[error(transparent)]
-    Token(#[from] TokenError),
+    Token(#[from] secret::Error),
     #[error("destination answered {status}: correct url or compression, or the destination: {words}")]
     Misplaced { status: u16, words: String },
     #[error("destination found it too large with 413: {words}")]

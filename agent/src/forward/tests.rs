@@ -6,6 +6,7 @@ mod store;
 
 use super::*;
 use crate::metrics::Metrics;
+use crate::secret::Secret;
 use backend::{Backend, Reply, give_receipt, receipt};
 use outbox::{EPOCH, Memory};
 use std::sync::{Arc, Mutex};
@@ -198,7 +199,7 @@ async fn a_rotated_token_is_used_at_once_and_nothing_is_dead_lettered_meanwhile(
     })
     .await;
     let mut config = quick(backend.url());
-    config.token = Some(Token::File(file.clone()));
+    config.token = Some(Secret::File(file.clone()));
     config.backoff_max = Duration::from_secs(4);
     let outbox = Memory::new(lines(0..2));
     let running = Running::start(config, &outbox);
@@ -415,7 +416,7 @@ async fn shutdown_ends_a_long_pause_at_once() {
 
 #[test]
 fn refuses_what_it_cannot_work_with() {
-    let build = |url: &str, agent: &str, token: Option<Token>| {
+    let build = |url: &str, agent: &str, token: Option<Secret>| {
         let mut config = Config::new(Url::parse(url).unwrap());
         config.token = token;
         let metrics = Metrics::new().output("central");
@@ -423,7 +424,7 @@ fn refuses_what_it_cannot_work_with() {
     };
     let error = build("http://collect.example.com/", "two\nlines", None);
     assert!(matches!(&error, Error::Config { faults, .. } if faults.len() == 2), "{error}");
-    let missing = Some(Token::File("/nowhere/token".into()));
+    let missing = Some(Secret::File("/nowhere/token".into()));
     assert!(matches!(build("http://127.0.0.1:1/", "gw-1", missing), Error::Token { .. }));
 }
 

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use super::wire::{self, ConnAck, Connect, Decoder, Incoming, Verdict};
 use super::{Config, Version};
+use crate::secret;
 
 /// Unwritten bytes at which reading pauses: a quarter of a million acknowledgements.
 const OUT_BYTES_MAX: usize = 1024 * 1024;
@@ -36,8 +37,8 @@ pub(super) enum Error {
     Connect { address: String, source: io::Error },
     #[error("failed to connect: no answer from the broker within {0:?}")]
     ConnectTimeout(Duration),
-    #[error("failed to read the password from {from}: {source}")]
-    Password { from: String, source: io::Error },
+    #[error("failed to connect: no password: {0}: {source}", source = std::error::Error::source(.0).map_or_else(String::new, ToString::to_string))]
+    Password(#[source] secret::Error),
     #[error("failed to connect: the broker refused ({0}); check client id, username, password and rights")]
     Refused(String),
     #[error("failed to connect: the broker is unavailable ({0})")]
@@ -61,7 +62,7 @@ pub(super) enum Error {
 impl Error {
     /// Whether only a change of configuration or rights helps.
     pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Password { .. })
+        matches!(self, Self::Refused(_) | Self::Password(_))
     }
 }
 
@@ -93,9 +94,7 @@ impl Connection {
     async fn handshake(config: &Config) -> Result<(Self, bool), Error> {
         let password = match &config.password {
             None => String::new(),
-            Some(secret) => {
-                secret.read().await.map_err(|source| Error::Password { from: secret.to_string(), source })?
-            }
+            Some(secret) => secret.read_aside().await.map_err(Error::Password)?.reveal().to_owned(),
         };
         let unreachable =
             |source| Error::Connect { address: format!("{}:{}", config.host, config.port), source };
