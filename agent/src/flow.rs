@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+
+use serde::Serialize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Position of a message in the journal: contiguous from 0 within an [`Epoch`].
@@ -47,6 +49,12 @@ impl fmt::Display for Timestamp {
             Ok(time) => time.fmt(f),
             Err(_) => jiff::Timestamp::MAX.fmt(f),
         }
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -147,5 +155,79 @@ impl DeadLetter {
             "payload": text,
             "payload_hex": text.is_none().then(hex),
         })
+    }
+}
+
+/// Says upstream which records will never come, or not as they were: a line of the outbox, delivered
+/// once like any result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// What became of them.
+    pub kind: Kind,
+    /// Where they were.
+    pub stage: &'static str,
+    /// How many, where that is known.
+    pub count: Option<u64>,
+    /// The first one's number in the log of that stage, where it has one.
+    pub first: Option<Seq>,
+    /// The last one's.
+    pub last: Option<Seq>,
+    /// The earliest time they speak of, where that is known: event time, in the journal arrival.
+    pub from: Option<Timestamp>,
+    /// The latest.
+    pub to: Option<Timestamp>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// What became of the records of a [`Report`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Lost by damage to the state folder.
+    Lost,
+    /// Dropped by the policy of a full quota.
+    Dropped,
+    /// Merged into wider windows by the policy of a full quota.
+    Coarsened,
+    /// Dropped because they were too old.
+    Expired,
+}
+
+impl Report {
+    /// Its line of NDJSON, without the line feed. `pipeline` is `None` where it concerns all of them.
+    #[must_use]
+    pub fn line(&self, agent: &str, pipeline: Option<&str>, time: Timestamp) -> Vec<u8> {
+        let line = serde_json::json!({ "agent": agent, "pipeline": pipeline, "time": time, "report": self });
+        line.to_string().into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_one_line() {
+        let report = Report {
+            kind: Kind::Dropped,
+            stage: "outbox",
+            count: Some(2),
+            first: Some(7),
+            last: Some(8),
+            from: Some(Timestamp(0)),
+            to: None,
+            reason: "the outbox is full".to_owned(),
+        };
+        let line: serde_json::Value =
+            serde_json::from_slice(&report.line("gw", None, Timestamp(1_000_000))).unwrap();
+        let expected = serde_json::json!({
+            "agent": "gw", "pipeline": null, "time": "1970-01-01T00:00:01Z",
+            "report": {
+                "kind": "dropped", "stage": "outbox", "count": 2, "first": 7, "last": 8,
+                "from": "1970-01-01T00:00:00Z", "to": null, "reason": "the outbox is full",
+            },
+        });
+        assert_eq!(line, expected);
     }
 }

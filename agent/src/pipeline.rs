@@ -237,7 +237,7 @@ impl Pipeline {
             beat();
             let end = self.store.wait(self.position, self.patience());
             if end > self.position {
-                for slice in self.read_page()? {
+                for slice in self.read_page(end)? {
                     if self.slice(slice) {
                         quiet_since = Instant::now();
                     }
@@ -276,19 +276,18 @@ impl Pipeline {
         self.step.counts.read > before
     }
 
-    /// The next page, in slices that are about a call to a module each: between them the pipeline
-    /// shows that it lives, and can stop or commit.
-    fn read_page(&mut self) -> Result<Vec<Vec<(Seq, Message)>>, Error> {
+    /// The next page of the journal, which reaches to `end`, in slices that are about a call to a
+    /// module each: between them the pipeline shows that it lives, and can stop or commit.
+    fn read_page(&mut self, end: Seq) -> Result<Vec<Vec<(Seq, Message)>>, Error> {
         let mut page = self.store.read(self.position, PAGE_BYTES)?;
-        let Some((first, _)) = page.first() else { return Ok(Vec::new()) };
-        if *first > self.position {
-            let (pipeline, lost) = (&self.name, first - self.position);
-            error!(
-                pipeline,
-                from = self.position,
-                lost,
-                "the journal no longer holds messages that were not read"
-            );
+        let mut next = self.position;
+        for (seq, _) in &page {
+            self.step_over(next, *seq);
+            next = seq + 1;
+        }
+        if page.is_empty() {
+            self.step_over(next, end);
+            self.position = end;
         }
         let mut slices = Vec::with_capacity(page.len().div_ceil(SLICE_MESSAGES));
         while !page.is_empty() {
@@ -296,6 +295,14 @@ impl Pipeline {
             slices.push(std::mem::replace(&mut page, rest));
         }
         Ok(slices)
+    }
+
+    /// Goes on behind a gap in the journal.
+    fn step_over(&self, from: Seq, until: Seq) {
+        if until > from {
+            let (pipeline, lost) = (&self.name, until - from);
+            error!(pipeline, from, lost, "the journal no longer holds messages that were not read");
+        }
     }
 
     fn commit_is_due(&self) -> bool {

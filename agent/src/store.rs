@@ -217,7 +217,7 @@ impl Store {
     }
 
     /// Messages from `from` on, at least one if there is one, about `bytes_max` of them. Below
-    /// the journal's start it begins there: the first number tells.
+    /// the journal's start it begins there, and it steps over gaps: the numbers tell.
     pub fn read(&self, from: Seq, bytes_max: usize) -> Result<Vec<(Seq, Message)>, Error> {
         let page = Page { records_max: usize::MAX, bytes_max };
         let (mut messages, mut input) = (Vec::new(), Arc::from(""));
@@ -275,7 +275,8 @@ impl Store {
                 each(&message);
             }
             Ok(())
-        })
+        })?;
+        Ok(())
     }
 
     /// The input's session number, 0 before the first.

@@ -23,9 +23,7 @@ struct WindowedLine<'a> {
 
 #[derive(Serialize)]
 struct WindowLine {
-    #[serde(serialize_with = "rfc3339")]
     start: Timestamp,
-    #[serde(serialize_with = "rfc3339")]
     end: Timestamp,
 }
 
@@ -34,7 +32,6 @@ struct EventLine<'a> {
     agent: &'a str,
     pipeline: &'a str,
     key: &'a str,
-    #[serde(serialize_with = "rfc3339")]
     time: Timestamp,
     module: Option<&'a str>,
     value: &'a RawValue,
@@ -89,10 +86,6 @@ fn encode(line: &impl Serialize) -> Vec<u8> {
         }
     }
     line
-}
-
-fn rfc3339<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ fn an_open_window_outlives_a_restart_and_counts_once() {
     let again = Plant { metrics: Metrics::new(), ..plant };
     // The stop above closed the store's waiting rooms for good, as a process that ends does.
     let mut pipeline = again.build();
-    for slice in pipeline.read_page().unwrap() {
+    for slice in pipeline.read_page(again.store.journal_end()).unwrap() {
         pipeline.slice(slice);
     }
     assert!(pipeline.commit(|_| false).unwrap());

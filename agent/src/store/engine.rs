@@ -47,15 +47,18 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Makes a database in `folder`, which must not exist, lets `fill` write to it, closes it
-    /// and syncs all its files. The caller syncs the parent, after giving it its name.
-    pub(super) fn create(folder: &Path, fill: impl FnOnce(&Self) -> Result<(), Error>) -> Result<(), Error> {
+    /// Makes an empty database in `folder`, which must not exist.
+    pub(super) fn create(folder: &Path) -> Result<Self, Error> {
         fs::create_dir(folder).map_err(|source| Error::io("create", folder, source))?;
-        let engine = Self::start(folder, Churn::Once)?;
-        fill(&engine)?;
-        engine.sync()?;
-        drop(engine);
-        sync::sync_tree(folder)
+        Self::start(folder, Churn::Once)
+    }
+
+    /// Closes it and syncs all its files. The caller syncs the parent, after giving it its name.
+    pub(super) fn finish(self) -> Result<(), Error> {
+        self.sync()?;
+        let folder = self.path.clone();
+        drop(self);
+        sync::sync_tree(&folder)
     }
 
     /// Opens the database in `folder`.

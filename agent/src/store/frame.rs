@@ -2,16 +2,18 @@
 //!
 //! ```text
 //!  0   1  version, 1
-//!  1   1  kind: 0 packed, 1 part
+//!  1   1  kind: 0 packed, 1 part, 2 gap
 //!  2   8  sequence number of its first record
 //! 10   2  packed: number of records; part: its index within the record
 //! 12   2  packed: 0; part: number of parts
-//! 14   n  packed: per record its length (2) and its bytes; part: bytes of the record
+//! 14   n  packed: per record its length (2) and its bytes; part: bytes of the record;
+//!         gap: how many numbers it stands for (8)
 //!      4  CRC-32 of all before
 //! ```
 //!
 //! All numbers are little-endian. A record begins in a new frame when it does not fit into the
-//! last one; one over [`RECORD_INLINE_MAX`] is split over frames of its own.
+//! last one; one over [`RECORD_INLINE_MAX`] is split over frames of its own. A gap stands for numbers
+//! whose records are gone: lost by damage or dropped by policy.
 
 use super::codec::Garbled;
 use super::engine::VALUE_BYTES_MAX;
@@ -20,6 +22,7 @@ use crate::flow::Seq;
 const VERSION: u8 = 1;
 const PACKED: u8 = 0;
 const PART: u8 = 1;
+const GAP: u8 = 2;
 const HEAD: usize = 14;
 const TAIL: usize = 4;
 const BODY_MAX: usize = VALUE_BYTES_MAX - HEAD - TAIL;
@@ -28,7 +31,7 @@ const RECORD_INLINE_MAX: usize = BODY_MAX - 2;
 /// Largest record there is: one batch of the engine must hold it.
 pub(super) const RECORD_BYTES_MAX: usize = 16 << 20;
 
-/// Records on their way into a log, already in frames; their numbers come with [`Group::seal`].
+/// Records on their way into a log, already in frames; their numbers come with [`Draft::seal`].
 #[derive(Debug, Default)]
 pub(super) struct Group {
     frames: Vec<Draft>,
@@ -43,11 +46,22 @@ pub(super) struct Draft {
     bytes: Vec<u8>,
     /// Records of the group before its first.
     before: u64,
-    /// Records that end in it.
+    /// Records that end in it, or the numbers of a gap.
     pub(super) records: u64,
 }
 
 impl Group {
+    /// Numbers without records.
+    pub(super) fn gap(numbers: u64) -> Self {
+        let mut group = Self::default();
+        group.begin(GAP, 0, 0, HEAD + 8 + TAIL);
+        let frame = group.frames.last_mut().expect("begun above");
+        frame.bytes.extend_from_slice(&numbers.to_le_bytes());
+        frame.records = numbers;
+        group.records = numbers;
+        group
+    }
+
     pub(super) fn of<R: AsRef<[u8]>>(records: impl IntoIterator<Item = R>) -> Self {
         let mut group = Self::default();
         for record in records {
@@ -131,7 +145,7 @@ impl Group {
 impl Draft {
     /// Whether a record begins with it: only before such a frame may a log begin a new segment.
     pub(super) fn begins_record(&self) -> bool {
-        self.bytes[1] == PACKED || self.bytes[10..12] == [0, 0]
+        self.bytes[1] != PART || self.bytes[10..12] == [0, 0]
     }
 
     pub(super) fn len(&self) -> usize {
@@ -160,6 +174,7 @@ pub(super) struct Frame<'a> {
 pub(super) enum Body<'a> {
     Packed { count: u16, bytes: &'a [u8] },
     Part { index: u16, total: u16, bytes: &'a [u8] },
+    Gap { numbers: u64 },
 }
 
 impl<'a> Frame<'a> {
@@ -179,6 +194,10 @@ impl<'a> Frame<'a> {
             (VERSION, PACKED) => Body::Packed { count: short(10), bytes },
             (VERSION, PART) if short(10) < short(12) => {
                 Body::Part { index: short(10), total: short(12), bytes }
+            }
+            (VERSION, GAP) => {
+                let numbers = <[u8; 8]>::try_from(bytes).map_err(|_| Garbled("gap of a wrong length"))?;
+                Body::Gap { numbers: u64::from_le_bytes(numbers) }
             }
             (VERSION, _) => return Err(Garbled("unknown kind of frame")),
             _ => return Err(Garbled("unknown version of frame")),

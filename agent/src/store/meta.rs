@@ -42,7 +42,7 @@ impl Meta {
         if made.exists() {
             fs::remove_dir_all(made).map_err(|source| Error::io("remove", made, source))?;
         }
-        Engine::create(made, |_| Ok(()))?;
+        Engine::create(made)?.finish()?;
         fs::rename(made, folder).map_err(|source| Error::io("rename", made, source))?;
         folder.parent().map_or(Ok(()), sync::sync_path)
     }

@@ -1,8 +1,8 @@
 //! One output's results on their way out: a log, its committed end, and the begun batch.
 //!
 //! **Invariants.** Results are numbered from 0 within the outbox's epoch. Only those below the
-//! committed end exist. A batch begins at what is confirmed; once begun its bounds change only
-//! by narrowing, which is durable before its first attempt.
+//! committed end exist. A batch begins at what is confirmed, or behind the gap that follows, and spans
+//! no gap; once begun its bounds change only by narrowing, which is durable before its first attempt.
 
 use super::codec::{self, Row};
 use super::error::Error;
@@ -103,14 +103,14 @@ impl Outbox {
         if sending.begun > first {
             return self.batch(first..sending.begun).map(Some);
         }
-        let lines = self.lines(first..self.committed(), page)?;
-        if lines.is_empty() {
-            return Ok(None);
+        let (range, lines) = self.lines(first..self.committed(), page)?;
+        if range.end > first {
+            // Numbers of a gap before the batch are done with.
+            meta.apply(&[self.sending_change(range.start, range.end)])?;
+            *sending = Sending { confirmed: range.start, begun: range.end };
+            self.confirmed.store(range.start, Ordering::Release);
         }
-        let range = first..first + lines.len() as Seq;
-        meta.apply(&[self.sending_change(first, range.end)])?;
-        sending.begun = range.end;
-        Ok(Some(Batch { range, lines }))
+        Ok((!lines.is_empty()).then_some(Batch { range, lines }))
     }
 
     pub(super) fn narrow(&self, meta: &Meta, results: usize) -> Result<Batch, Error> {
@@ -150,22 +150,31 @@ impl Outbox {
 
     fn batch(&self, range: Range<Seq>) -> Result<Batch, Error> {
         let page = Page { records_max: usize::MAX, bytes_max: usize::MAX };
-        Ok(Batch { lines: self.lines(range.clone(), page)?, range })
+        let (found, lines) = self.lines(range.clone(), page)?;
+        if found == range {
+            Ok(Batch { range, lines })
+        } else {
+            Err(self.no_batch(format!("of the results {range:?} only {found:?} are there")))
+        }
     }
 
-    fn lines(&self, range: Range<Seq>, page: Page) -> Result<Vec<Vec<u8>>, Error> {
-        let mut lines = Vec::new();
-        let (first, mut contiguous) = (range.start, true);
-        self.log.read(range, page, |seq, line| {
+    /// The first results of the range that follow each other, and their numbers. Without results the
+    /// numbers are empty, and all before them are gone.
+    fn lines(&self, range: Range<Seq>, page: Page) -> Result<(Range<Seq>, Vec<Vec<u8>>), Error> {
+        let mut lines: Vec<Vec<u8>> = Vec::new();
+        let (mut first, mut contiguous) = (range.start, true);
+        let reached = self.log.read(range, page, |seq, line| {
+            if lines.is_empty() {
+                first = seq;
+            }
             contiguous &= seq == first + lines.len() as Seq;
-            lines.push(line.to_vec());
+            if contiguous {
+                lines.push(line.to_vec());
+            }
             Ok(())
         })?;
-        if contiguous {
-            Ok(lines)
-        } else {
-            Err(self.no_batch(format!("results from {first} on were removed")))
-        }
+        let end = if lines.is_empty() { reached } else { first + lines.len() as Seq };
+        Ok((if lines.is_empty() { end } else { first }..end, lines))
     }
 
     fn no_batch(&self, detail: String) -> Error {

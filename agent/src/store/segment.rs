@@ -6,14 +6,14 @@
 //! five bytes written per byte of payload instead of 1.05 (measured with 4 KiB values).
 //!
 //! **Invariants.** Slot numbers are contiguous from 0; the used ones come first and hold frames
-//! with contiguous sequence numbers from the segment's first; all later ones are empty. What
-//! breaks this is reported as damage when it is read.
+//! with contiguous sequence numbers from the segment's first, a gap's among them; all later ones are
+//! empty. What breaks this is reported as damage when it is read.
 
 use super::engine::{Churn, Engine, VALUE_BYTES_MAX, Value};
 use super::error::Error;
-use super::frame::{Body, Draft, Frame, unpack};
+use super::frame::{Body, Draft, Frame, Group, unpack};
 use crate::flow::Seq;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 /// Slots made with the segment: about what 4 MiB take.
@@ -44,7 +44,26 @@ pub(super) struct Tail {
 impl Segment {
     /// Makes an empty segment in `folder`, durable but for its name.
     pub(super) fn create(folder: &Path) -> Result<(), Error> {
-        Engine::create(folder, |engine| make_slots(engine, 0, SLOTS_AT_FIRST))
+        let engine = Engine::create(folder)?;
+        make_slots(&engine, 0, SLOTS_AT_FIRST)?;
+        engine.finish()
+    }
+
+    /// Makes a segment in `folder` that holds these records, in order of their numbers, and gaps for
+    /// all other numbers of `range`; durable but for its name.
+    #[cfg_attr(not(test), expect(dead_code, reason = "repair and quotas use it"))]
+    pub(super) fn compose(folder: &Path, range: Range<Seq>, records: &[(Seq, Vec<u8>)]) -> Result<(), Error> {
+        let segment = Self { engine: Engine::create(folder)?, first: range.start };
+        make_slots(&segment.engine, 0, SLOTS_AT_FIRST)?;
+        let mut tail = Tail { next: range.start, slot: 0, slots: SLOTS_AT_FIRST, bytes: 0 };
+        for run in records.chunk_by(|(before, _), (after, _)| before + 1 == *after) {
+            segment.skip_to(&mut tail, run[0].0)?;
+            let group = Group::of(run.iter().map(|(_, record)| record));
+            let base = tail.next;
+            segment.append(&mut tail, base, group.into_frames())?;
+        }
+        segment.skip_to(&mut tail, range.end)?;
+        segment.engine.finish()
     }
 
     pub(super) fn open(folder: &Path, first: Seq) -> Result<Self, Error> {
@@ -64,6 +83,7 @@ impl Segment {
                 Body::Packed { count, .. } => (u64::from(count), 0, 0),
                 Body::Part { index, total, .. } if index + 1 == total => (1, index, 0),
                 Body::Part { index, .. } => (0, index, index + 1),
+                Body::Gap { numbers } => (numbers, 0, 0),
             };
             if index != part {
                 return Err(self.no_record(frame.first));
@@ -125,7 +145,7 @@ impl Segment {
     }
 
     /// Hands the records in `from..until` to `each` until it breaks; says the number after the
-    /// last one read. Less than `until` without a break: the segment ends there.
+    /// last one read or missing from a gap. Less than `until` without a break: the segment ends there.
     pub(super) fn read(
         &self,
         from: Seq,
@@ -164,6 +184,10 @@ impl Segment {
                     }
                     (u32::from(total), 1, flow)
                 }
+                Body::Gap { numbers } => {
+                    done = done.max(until.min(frame.first + numbers));
+                    (1, numbers, ControlFlow::Continue(()))
+                }
             };
             if flow.is_break() {
                 return Ok((done, flow));
@@ -172,6 +196,15 @@ impl Segment {
             slot += frames;
         }
         Ok((done, ControlFlow::Continue(())))
+    }
+
+    /// Writes a gap up to number `next`.
+    fn skip_to(&self, tail: &mut Tail, next: Seq) -> Result<(), Error> {
+        if next <= tail.next {
+            return Ok(());
+        }
+        let (base, gap) = (tail.next, Group::gap(next - tail.next));
+        self.append(tail, base, gap.into_frames())
     }
 
     pub(super) fn sync(&self) -> Result<(), Error> {
@@ -195,7 +228,7 @@ impl Segment {
                 Some(frame) if frame.first <= seq => {
                     low = middle + 1;
                     found = Some(match frame.body {
-                        Body::Packed { .. } => middle,
+                        Body::Packed { .. } | Body::Gap { .. } => middle,
                         Body::Part { index, .. } => middle.saturating_sub(u32::from(index)),
                     });
                 }

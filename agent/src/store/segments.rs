@@ -2,7 +2,7 @@
 //!
 //! A segment is a folder `j-<number of its first record, 20 digits>`, so names alone tell where
 //! a record is. `new-…` is a segment being made, `dead-…` one being removed: leftovers of a
-//! crash, gone at the next open.
+//! crash, gone at the next open. A segment is replaced by exchanging the two folders' names.
 //!
 //! **Invariant.** All handles are cloned under the lock of the map, so one that is alone in it
 //! stays alone: a database still in use elsewhere could not be opened again.
@@ -120,6 +120,28 @@ impl Segments {
         };
         self.remove(gone.start)?;
         Ok(Some(gone))
+    }
+
+    /// Puts the segment made at `made` in the place of the one that begins at `first`, in one step.
+    /// `false`, and nothing done, while that one is read.
+    pub(super) fn replace(&self, first: Seq, made: &Path) -> Result<bool, Error> {
+        let mut handles = lock(&self.handles);
+        let held = handles.get_mut(&first);
+        if held.as_ref().and_then(|held| held.as_ref()).is_some_and(|held| Arc::strong_count(held) > 1) {
+            return Ok(false);
+        }
+        if let Some(held) = held {
+            *held = None;
+        }
+        let (path, dead) = (self.path(first), self.folder.join(format!("dead-{first:020}")));
+        let io = |source: rustix::io::Errno| Error::io("replace", &path, source.into());
+        let here = rustix::fs::CWD;
+        let exchange = rustix::fs::RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(here, made, here, &path, exchange).map_err(io)?;
+        sync::sync_path(&self.folder)?;
+        fs::rename(made, &dead).map_err(|source| Error::io("rename", made, source))?;
+        fs::remove_dir_all(&dead).map_err(|source| Error::io("remove", &dead, source))?;
+        Ok(true)
     }
 
     /// Removes the segments that begin at or after `end`, but for one; only while none is read.

@@ -6,6 +6,7 @@ use crate::store::frame::Group;
 use crate::store::log::{End, Log, Page, Shared, Size};
 use crate::store::mark::Mark;
 use crate::store::prepare::Preparer;
+use crate::store::segment::Segment;
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -192,4 +193,42 @@ fn writes_no_more_after_a_failure() {
     let refused = log.append(Group::of([b"b"]));
     assert!(matches!(&refused, Err(Error::Failed { cause }) if cause.contains("on fire")));
     assert_eq!(read(&log, 0, u64::MAX, 9), [(0, b"a".to_vec())], "reading goes on");
+}
+
+#[test]
+fn a_gap_is_stepped_over_and_its_numbers_stay_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let (preparer, health) = (Preparer::start(), Health::default());
+    let size = Size { records: 10, bytes: 1 << 20 };
+    let shared = Shared { preparer: &preparer, health: &health, size };
+    let path = folder.path().join("log");
+    let log = Log::open(&path, End::Committed(0), shared, metrics::Log::default()).unwrap();
+    for number in 0..25_u8 {
+        log.append(Group::of([[number]])).unwrap();
+    }
+    let made = path.join("new-made");
+    let large = vec![7; 10_000];
+    let kept = [(12, vec![12]), (13, vec![13]), (15, large.clone()), (18, vec![18])];
+    Segment::compose(&made, 10..20, &kept).unwrap();
+    assert!(log.replace(10, &made).unwrap());
+    drop(log);
+
+    let log = Log::open(&path, End::Committed(25), shared, metrics::Log::default()).unwrap();
+    assert_eq!(log.end(), 25);
+    let page = Page { records_max: usize::MAX, bytes_max: usize::MAX };
+    for from in 0..25 {
+        let mut found = Vec::new();
+        let reached = log.read(from..25, page, |seq, record| {
+            assert_eq!(record, if seq == 15 { large.clone() } else { vec![u8::try_from(seq).unwrap()] });
+            found.push(seq);
+            Ok(())
+        });
+        let there = |seq: &u64| !(10..20).contains(seq) || [12, 13, 15, 18].contains(seq);
+        assert_eq!(found, (from..25).filter(there).collect::<Vec<_>>());
+        assert_eq!(reached.unwrap(), 25);
+    }
+    let one = Page { records_max: 1, bytes_max: usize::MAX };
+    assert_eq!(log.read(9..25, one, |_, _| Ok(())).unwrap(), 10);
+    assert_eq!(log.read(10..12, page, |_, _| panic!("a gap has no records")).unwrap(), 12);
+    assert_eq!(log.read(19..20, page, |_, _| panic!("a gap has no records")).unwrap(), 20);
 }
