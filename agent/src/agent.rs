@@ -105,6 +105,7 @@ impl Agent {
     pub async fn build(config: &Config) -> Result<Self, Error> {
         let state = &config.agent.state;
         claim(state, &config.agent.id)?;
+        crate::fail::point("agent.claimed");
         let metrics = Arc::new(Metrics::new());
         let store = Store::open(&store::Config::new(state.join("store")), &metrics)?;
         let host = Host::new(Some(state.join("modules"))).map_err(Error::Host)?;
@@ -123,6 +124,7 @@ impl Agent {
             (name.clone(), Source::new(name, input.clone(), store.clone(), metrics.input(name)))
         });
         let (listener, address) = listen(config).await?;
+        crate::fail::point("agent.built");
         info!(agent = config.agent.id, state = %state.display(), admin = %address, "agent built");
         Ok(Self {
             sources: sources.collect(),
@@ -163,6 +165,7 @@ impl Agent {
         let mut stages = Stages::start(self.sources, self.pipelines, self.forwards, &self.store);
         let mut admin = JoinSet::new();
         admin.spawn(self.admin.serve(self.listener));
+        crate::fail::point("agent.started");
         let mut trim = tokio::time::interval(TRIM_EVERY);
         tokio::pin!(stop);
         loop {
@@ -173,8 +176,10 @@ impl Agent {
             }
         }
         info!("stopping: intake first, open windows are kept");
+        crate::fail::point("agent.stopping");
         stages.stop(self.grace).await?;
         trim_store(&self.store, &names).await?;
+        crate::fail::point("agent.stopped");
         info!("stopped");
         Ok(())
     }
@@ -234,9 +239,12 @@ impl Stages {
     async fn stop(&mut self, grace: Duration) -> Result<(), Error> {
         let finish = async {
             let sources = self.sources.stop().await;
+            crate::fail::point("agent.sources-stopped");
             self.stop.pipelines();
             let pipelines = self.pipelines.stop().await;
+            crate::fail::point("agent.pipelines-stopped");
             let forwards = self.forwards.stop().await;
+            crate::fail::point("agent.forwards-stopped");
             sources.and(pipelines).and(forwards)
         };
         let stopped = tokio::time::timeout(grace * 3 / 4, finish).await;

@@ -327,6 +327,7 @@ impl<O: Outbox> Forward<O> {
     async fn confirmed(&mut self, parcel: Parcel) -> Result<(), Error> {
         let (results, bytes) = (parcel.len(), parcel.body.len());
         self.portion.confirmed(&parcel.batch.range);
+        crate::fail::point("forward.confirming");
         let pending = self.parcels.confirm(parcel.batch.range, None).await?;
         self.metrics.delivered_results.inc_by(results);
         self.metrics.delivered_batches.inc();
@@ -385,6 +386,7 @@ impl<O: Outbox> Forward<O> {
     async fn refused(&mut self, parcel: Parcel, fault: Fault) -> Result<(), Error> {
         let now = Instant::now();
         let letter = parcel.dead_letter(fault.to_string(), Timestamp::now());
+        crate::fail::point("forward.refused");
         let pending = self.parcels.confirm(parcel.batch.range, Some(letter)).await?;
         self.metrics.rejected_results.inc();
         self.count(pending);

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! MQTT ─► source ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► forward ─► HTTP
-//! beside the way: config, cli, agent (wiring), admin, metrics, secret, tls
+//! beside the way: config, cli, agent (wiring), admin, metrics, secret, tls, fail (for tests)
 //! ```
 //!
 //! The disk is the queue: stages hand over through the store, never through channels of data.
@@ -29,6 +29,7 @@ pub mod admin;
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod fail;
 pub mod metrics;
 pub mod secret;
 pub mod tls;

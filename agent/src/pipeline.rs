@@ -213,6 +213,7 @@ impl Pipeline {
             step: Step::default(),
         };
         pipeline.count(&Counts::default());
+        crate::fail::point("pipeline.built");
         if checkpoint.position.is_none() {
             let committed = pipeline.commit(|full| {
                 error!(pipeline = name, error = %full, "a new pipeline cannot start without disk space");
@@ -238,6 +239,7 @@ impl Pipeline {
             let end = self.store.wait(self.position, self.patience());
             if end > self.position {
                 for slice in self.read_page(end)? {
+                    crate::fail::point("pipeline.read");
                     if self.slice(slice) {
                         quiet_since = Instant::now();
                     }
@@ -273,6 +275,7 @@ impl Pipeline {
         let Some((last, _)) = messages.last() else { return false };
         self.position = last + 1;
         self.steps.run(messages, Timestamp::now(), &mut self.step);
+        crate::fail::point("pipeline.step");
         self.step.counts.read > before
     }
 
@@ -339,6 +342,7 @@ impl Pipeline {
             results: step.results,
             dead_letters: step.dead_letters,
         };
+        crate::fail::point("pipeline.committing");
         while let Err(error) = self.store.commit(&commit) {
             if !matches!(error, store::Error::Full { .. }) {
                 return Err(error.into());
@@ -351,6 +355,7 @@ impl Pipeline {
         self.committed = Committed { position: self.position, counts: self.counts, at: Instant::now() };
         self.count(&before);
         self.metrics.commits.inc();
+        crate::fail::point("pipeline.committed");
         Ok(true)
     }
 

@@ -210,6 +210,7 @@ impl Store {
         }
         self.0.folder.check_room(JOURNAL_FREE_BYTES_MIN + written_for(group.bytes()))?;
         let range = self.0.journal.append(group)?;
+        crate::fail::point("journal.appended");
         let mut tail = lock(&self.0.tail);
         tail.end = tail.end.max(range.end);
         self.0.grown.notify_all();
@@ -289,6 +290,7 @@ impl Store {
     pub fn new_session(&self, input: &str) -> Result<u64, Error> {
         let session = self.session(input)? + 1;
         self.0.meta.apply(&[(Row::session(input), Some(codec::put_number(session)))])?;
+        crate::fail::point("session.counted");
         Ok(session)
     }
 
@@ -333,12 +335,14 @@ impl Store {
         let outbox = self.outbox(commit.output)?;
         let _appending = lock(&outbox.appending);
         let range = outbox.log.append(Group::of(&commit.results))?;
+        crate::fail::point("commit.results-appended");
         changes.push(outbox.commit_change(range.end));
         // What was appended and not committed would be taken for committed by the next commit.
         self.0.health.judge(self.commit_letters(&commit.dead_letters, |letters| {
             changes.extend(letters);
             self.0.meta.apply(&changes)
         }))?;
+        crate::fail::point("commit.done");
         outbox.set_committed(range.end);
         self.changed(commit.output).send_replace(range.end);
         Ok(())
@@ -356,9 +360,11 @@ impl Store {
             below = below.min(self.position(pipeline)?.map_or(0, |(position, _)| position));
         }
         self.0.journal.trim(below)?;
+        crate::fail::point("journal.trimmed");
         let outboxes: Vec<_> = lock(&self.0.outboxes).values().cloned().collect();
         for outbox in outboxes {
             outbox.log.trim(outbox.confirmed())?;
+            crate::fail::point("outbox.trimmed");
         }
         self.0.meta.check_blobs()
     }

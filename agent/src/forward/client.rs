@@ -79,8 +79,12 @@ impl Client {
             // Marks the header as one that no log of the client may show.
             request = request.bearer_auth(token.reveal());
         }
+        crate::fail::point("forward.sending");
         match request.send().await {
-            Ok(response) => Outcome::Answered(read(response).await),
+            Ok(response) => {
+                crate::fail::point("forward.answered");
+                Outcome::Answered(read(response).await)
+            }
             Err(error) => Outcome::Failed(fault(error)),
         }
     }

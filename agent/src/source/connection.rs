@@ -168,6 +168,7 @@ impl Connection {
             }
             written = self.write.write_buf(&mut self.out), if !self.out.is_empty() => {
                 written?;
+                crate::fail::point("source.sent");
                 self.sent = Instant::now();
                 Ok(Progress::Sent)
             }

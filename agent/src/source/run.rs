@@ -115,6 +115,7 @@ impl Running {
     ) -> Result<End, Error> {
         self.metrics.connections.inc();
         tracing::info!(input = self.name, session_present, "connected to the broker");
+        crate::fail::point("source.connected");
         if !session_present {
             self.missing.clone_from(&self.config.topics);
             if self.intake.session() > 0 {
@@ -177,6 +178,7 @@ impl Running {
     fn take_all(&mut self, connection: &mut Connection) -> Result<(), connection::Error> {
         let received = Timestamp::now();
         while let Some(packet) = connection.next()? {
+            crate::fail::point("source.received");
             let taken = match packet {
                 Incoming::Publish(publish) => self.intake.take(publish, received),
                 Incoming::Oversized { topic, packet, bytes, .. } => {
@@ -210,6 +212,7 @@ impl Running {
         let Done::Durable(group) = done else { return Ok(()) };
         let acks = self.intake.durable(group);
         for &packet in &acks {
+            crate::fail::point("source.acknowledging");
             connection.acknowledge(packet)?;
             self.intake.acknowledged(packet);
         }

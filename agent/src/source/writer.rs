@@ -133,7 +133,9 @@ fn perform(input: &str, journal: &impl Journal, job: Job) -> Result<Done, BoxErr
         Job::NewSession => Ok(Done::Session(journal.new_session(input)?)),
         Job::Append(group) => {
             if !group.messages.is_empty() {
+                crate::fail::point("source.gathered");
                 journal.append(&group.messages)?;
+                crate::fail::point("source.durable");
             }
             Ok(Done::Durable(group))
         }

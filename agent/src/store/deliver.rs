@@ -93,6 +93,7 @@ impl Store {
         let mut end = lock(&self.0.dead_letters_end);
         let group = Group::of(letters.iter().map(codec::put_dead_letter));
         let range = self.0.dead_letters.append(group)?;
+        crate::fail::point("commit.letters-appended");
         commit(Some((Row::dead_letters(), Some(codec::put_number(range.end)))))?;
         *end = range.end;
         Ok(())

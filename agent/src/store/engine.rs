@@ -50,7 +50,9 @@ impl Engine {
     /// Makes an empty database in `folder`, which must not exist.
     pub(super) fn create(folder: &Path) -> Result<Self, Error> {
         fs::create_dir(folder).map_err(|source| Error::io("create", folder, source))?;
-        Self::start(folder, Churn::Once)
+        let engine = Self::start(folder, Churn::Once)?;
+        crate::fail::point("engine.created");
+        Ok(engine)
     }
 
     /// Closes it and syncs all its files. The caller syncs the parent, after giving it its name.
@@ -58,6 +60,7 @@ impl Engine {
         self.sync()?;
         let folder = self.path.clone();
         drop(self);
+        crate::fail::point("engine.filled");
         sync::sync_tree(&folder)
     }
 
@@ -135,7 +138,10 @@ impl Engine {
                 None => batch.remove(key),
             }
         }
-        guarded(&self.path, "writing", || self.db().apply_batch(batch))
+        guarded(&self.path, "writing", || {
+            crate::fail::io("disk.write")?;
+            self.db().apply_batch(batch)
+        })
     }
 
     /// Returns once all that was applied survives a power cut.

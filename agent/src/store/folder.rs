@@ -46,6 +46,7 @@ impl Folder {
             Err(TryLockError::Error(source)) => return Err(Error::io("lock", &lock_path, source)),
         }
         let folder = Self { path: path.to_owned(), _lock: lock };
+        crate::fail::point("folder.locked");
         folder.check_layout()?;
         Ok(folder)
     }
@@ -132,9 +133,11 @@ impl Folder {
             let mut file = File::create(&made)?;
             writeln!(file, "{LAYOUT_WORDS}{LAYOUT}")?;
             file.sync_all()?;
+            crate::fail::point("layout.made");
             fs::rename(&made, path)
         };
         write().map_err(|source| Error::io("write", &made, source))?;
+        crate::fail::point("layout.renamed");
         sync::sync_path(&self.path)
     }
 }

@@ -220,6 +220,7 @@ impl Log {
         while frames.peek().is_some() {
             if writer.is_filled(self.size, 1) {
                 self.sync(writer)?;
+                crate::fail::point("log.filled");
                 self.rotate(writer)?;
             }
             let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -229,8 +230,10 @@ impl Log {
                 batch.push(frame);
             }
             writer.segment.append(&mut writer.tail, first, batch)?;
+            crate::fail::point("log.written");
         }
         self.sync(writer)?;
+        crate::fail::point("log.marked");
         if writer.is_filled(self.size, 2) {
             writer.prepared.order();
         }
@@ -241,6 +244,7 @@ impl Log {
         writer.segment.check_blobs()?;
         let begun = self.segments.begin(writer.tail.next, &writer.prepared)?;
         (writer.first, writer.segment) = begun;
+        crate::fail::point("log.rotated");
         writer.tail = writer.segment.scan()?;
         self.segments.close_all_idle();
         self.metrics.segments.inc();
@@ -250,6 +254,7 @@ impl Log {
     fn sync(&self, writer: &Writer) -> Result<(), Error> {
         let began = Instant::now();
         writer.segment.sync()?;
+        crate::fail::point("log.synced");
         if let Some(mark) = &writer.mark {
             mark.set(writer.tail.next)?;
         }
@@ -266,6 +271,7 @@ impl Writer {
         let mut writer = Self::open(segments, prepared, end)?;
         if writer.tail.next > end && writer.first <= end {
             writer.segment.truncate(end)?;
+            crate::fail::point("log.truncated");
             writer.tail = writer.segment.scan()?;
         }
         if writer.tail.next == end {

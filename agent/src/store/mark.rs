@@ -53,6 +53,8 @@ impl Mark {
         bytes[..8].copy_from_slice(&number.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..8]);
         bytes[8..].copy_from_slice(&crc.to_le_bytes());
-        self.file.write_all_at(&bytes, 0).map_err(|source| Error::io("write", &self.path, source))
+        crate::fail::io("disk.mark")
+            .and_then(|()| self.file.write_all_at(&bytes, 0))
+            .map_err(|source| Error::io("write", &self.path, source))
     }
 }

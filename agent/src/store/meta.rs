@@ -43,7 +43,9 @@ impl Meta {
             fs::remove_dir_all(made).map_err(|source| Error::io("remove", made, source))?;
         }
         Engine::create(made)?.finish()?;
+        crate::fail::point("meta.made");
         fs::rename(made, folder).map_err(|source| Error::io("rename", made, source))?;
+        crate::fail::point("meta.renamed");
         folder.parent().map_or(Ok(()), sync::sync_path)
     }
 
@@ -127,6 +129,7 @@ impl Meta {
             batch.extend(self.batch(&[count])?);
             self.health.judge(self.engine.apply(batch))?;
             *applied += 1;
+            crate::fail::point("meta.applied");
             *applied
         };
         let mut synced = lock(&self.synced);
@@ -134,7 +137,10 @@ impl Meta {
         if *synced < applied {
             let upto = *lock(&self.applied);
             let began = Instant::now();
-            self.health.judge(self.engine.sync().and_then(|()| self.mark.set(upto)))?;
+            self.health.judge(self.engine.sync())?;
+            crate::fail::point("meta.synced");
+            self.health.judge(self.mark.set(upto))?;
+            crate::fail::point("meta.marked");
             *synced = upto;
             self.metrics.syncs.inc();
             let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);

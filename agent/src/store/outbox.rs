@@ -107,6 +107,7 @@ impl Outbox {
         if range.end > first {
             // Numbers of a gap before the batch are done with.
             meta.apply(&[self.sending_change(range.start, range.end)])?;
+            crate::fail::point("outbox.begun");
             *sending = Sending { confirmed: range.start, begun: range.end };
             self.confirmed.store(range.start, Ordering::Release);
         }
@@ -122,6 +123,7 @@ impl Outbox {
         }
         let batch = self.batch(first..end)?;
         meta.apply(&[self.sending_change(first, end)])?;
+        crate::fail::point("outbox.narrowed");
         sending.begun = end;
         Ok(batch)
     }
@@ -139,6 +141,7 @@ impl Outbox {
         }
         let end = begun.end;
         commit(self.sending_change(end, end))?;
+        crate::fail::point("outbox.confirmed");
         *sending = Sending { confirmed: end, begun: end };
         self.confirmed.store(end, Ordering::Release);
         Ok(())
@@ -189,6 +192,7 @@ fn create(output: &str, path: &Path, meta: &Meta) -> Result<Epoch, Error> {
     }
     let epoch = Epoch(random_bits()?);
     meta.apply(&[(Row::outbox(output), Some(codec::put_outbox(epoch, 0)))])?;
+    crate::fail::point("outbox.created");
     Ok(epoch)
 }
 

@@ -113,6 +113,7 @@ impl Place {
             std::fs::remove_dir_all(&self.folder)
                 .map_err(|source| Error::io("remove", &self.folder, source))?;
         }
+        crate::fail::point("segment.ordered");
         Segment::create(&self.folder)
     }
 }
@@ -120,6 +121,7 @@ impl Place {
 fn prepare(orders: &Receiver<Arc<Place>>) {
     for place in orders {
         let made = place.make();
+        crate::fail::point("segment.prepared");
         let mut state = lock(&place.state);
         *state = if made.is_ok() { State::Made } else { State::Nothing };
         place.made.notify_all();

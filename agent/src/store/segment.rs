@@ -121,6 +121,7 @@ impl Segment {
         if after.slot > after.slots {
             let more = (after.slot - after.slots).next_multiple_of(SLOTS_MORE);
             make_slots(&self.engine, after.slots, after.slots + more)?;
+            crate::fail::point("segment.grown");
             after.slots += more;
         }
         self.engine.apply(changes)?;

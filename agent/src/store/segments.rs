@@ -47,6 +47,7 @@ impl Segments {
                 handles.insert(first, None);
             } else if name.starts_with("new-") || name.starts_with("dead-") {
                 fs::remove_dir_all(&path).map_err(|source| Error::io("remove", &path, source))?;
+                crate::fail::point("segment.tidied");
             }
         }
         let (folder, handles) = (folder.to_owned(), Mutex::new(handles));
@@ -94,7 +95,9 @@ impl Segments {
     pub(super) fn begin(&self, first: Seq, prepared: &Prepared) -> Result<(Seq, Arc<Segment>), Error> {
         let (made, path) = (prepared.take()?, self.path(first));
         fs::rename(&made, &path).map_err(|source| Error::io("rename", &made, source))?;
+        crate::fail::point("segment.renamed");
         sync::sync_path(&self.folder)?;
+        crate::fail::point("segment.begun");
         self.open(&mut lock(&self.handles), first)
     }
 
@@ -153,6 +156,7 @@ impl Segments {
         {
             handles.remove(&first);
             self.remove(first)?;
+            crate::fail::point("segment.discarded");
         }
         Ok(())
     }
@@ -168,6 +172,7 @@ impl Segments {
         let path = self.path(first);
         let dead = self.folder.join(format!("dead-{first:020}"));
         fs::rename(&path, &dead).map_err(|source| Error::io("rename", &path, source))?;
+        crate::fail::point("segment.dying");
         fs::remove_dir_all(&dead).map_err(|source| Error::io("remove", &dead, source))
     }
 

@@ -25,7 +25,9 @@ impl Barrier {
     /// Returns once what was written to the file survives a power cut.
     #[cfg(not(feature = "no-fdatasync"))]
     pub(super) fn sync(&self) -> Result<(), Error> {
-        self.file.sync_data().map_err(|source| Error::io("sync", &self.path, source))
+        crate::fail::io("disk.sync")
+            .and_then(|()| self.file.sync_data())
+            .map_err(|source| Error::io("sync", &self.path, source))
     }
 
     /// Nothing: the power-cut test is built so once, to see that it notices the missing barrier.
@@ -37,7 +39,9 @@ impl Barrier {
 
 /// Syncs a file or a folder once, size and names included.
 pub(super) fn sync_path(path: &Path) -> Result<(), Error> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(|source| Error::io("sync", path, source))
+    crate::fail::io("disk.sync-path")
+        .and_then(|()| File::open(path)?.sync_all())
+        .map_err(|source| Error::io("sync", path, source))
 }
 
 /// Syncs a folder with all below it.

@@ -1,0 +1,184 @@
+//! What `HEADWATER_FAIL` asks for, and doing it.
+
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Signal, getpid, kill_process};
+
+/// The environment variable with the rules.
+pub const VARIABLE: &str = "HEADWATER_FAIL";
+
+/// Every point there is, in the order of the data; and whether an error can come out of it.
+pub const POINTS: &[(&str, bool)] = &[
+    ("folder.locked", false),
+    ("layout.made", false),
+    ("layout.renamed", false),
+    ("meta.made", false),
+    ("meta.renamed", false),
+    ("agent.claimed", false),
+    ("agent.built", false),
+    ("agent.started", false),
+    ("source.connected", false),
+    ("session.counted", false),
+    ("source.received", false),
+    ("source.gathered", false),
+    ("journal.appended", false),
+    ("source.durable", false),
+    ("source.acknowledging", false),
+    ("source.sent", false),
+    ("log.filled", false),
+    ("log.written", false),
+    ("log.synced", false),
+    ("log.marked", false),
+    ("log.rotated", false),
+    ("log.truncated", false),
+    ("segment.ordered", false),
+    ("engine.created", false),
+    ("engine.filled", false),
+    ("segment.prepared", false),
+    ("segment.renamed", false),
+    ("segment.begun", false),
+    ("segment.grown", false),
+    ("segment.dying", false),
+    ("segment.discarded", false),
+    ("segment.tidied", false),
+    ("meta.applied", false),
+    ("meta.synced", false),
+    ("meta.marked", false),
+    ("pipeline.built", false),
+    ("pipeline.read", false),
+    ("pipeline.step", false),
+    ("pipeline.committing", false),
+    ("commit.results-appended", false),
+    ("commit.letters-appended", false),
+    ("commit.done", false),
+    ("pipeline.committed", false),
+    ("outbox.created", false),
+    ("outbox.begun", false),
+    ("outbox.narrowed", false),
+    ("forward.sending", false),
+    ("forward.answered", false),
+    ("forward.refused", false),
+    ("forward.confirming", false),
+    ("outbox.confirmed", false),
+    ("journal.trimmed", false),
+    ("outbox.trimmed", false),
+    ("agent.stopping", false),
+    ("agent.sources-stopped", false),
+    ("agent.pipelines-stopped", false),
+    ("agent.forwards-stopped", false),
+    ("agent.stopped", false),
+    ("disk.write", true),
+    ("disk.sync", true),
+    ("disk.mark", true),
+    ("disk.sync-path", true),
+];
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Kill,
+    Panic,
+    Stall(Duration),
+    Error(io::ErrorKind),
+}
+
+/// One rule, and how often its point was hit.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) name: String,
+    pub(super) action: Action,
+    pub(super) first: u64,
+    pub(super) times: u64,
+    hits: AtomicU64,
+}
+
+impl Rule {
+    /// Counts a hit; whether the rule acts on it.
+    pub(super) fn is_due(&self) -> bool {
+        let hit = self.hits.fetch_add(1, Ordering::Relaxed) + 1;
+        hit >= self.first && hit - self.first < self.times
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (name, rest) = text.split_once('=')?;
+        // Neither sign is in an action's name, but for the x's of numbers.
+        let (rest, times) = match rest.rsplit_once('x') {
+            Some((rest, times)) if times.trim().bytes().all(|byte| byte.is_ascii_digit()) => {
+                (rest, times.trim().parse().ok()?)
+            }
+            _ => (rest, u64::MAX),
+        };
+        let (action, first) = match rest.split_once('@') {
+            Some((action, first)) => (action, first.trim().parse().ok()?),
+            None => (rest, 1),
+        };
+        let action = match action.trim() {
+            "kill" => Action::Kill,
+            "panic" => Action::Panic,
+            "error" => Action::Error(io::ErrorKind::Other),
+            "error:full" => Action::Error(io::ErrorKind::StorageFull),
+            other => Action::Stall(duration(other.strip_prefix("stall:")?)?),
+        };
+        let name = name.trim().to_owned();
+        Some(Self { name, action, first, times, hits: AtomicU64::new(0) })
+    }
+
+    fn act(&self) -> io::Result<()> {
+        match self.action {
+            Action::Kill => {
+                eprintln!("{VARIABLE}: killed at {}", self.name);
+                kill_process(getpid(), Signal::KILL)?;
+                // Nothing more is done here, though the signal may take a moment.
+                loop {
+                    std::thread::park();
+                }
+            }
+            Action::Panic => panic!("{VARIABLE}: panic at {}", self.name),
+            Action::Stall(time) => std::thread::sleep(time),
+            Action::Error(io::ErrorKind::StorageFull) => return Err(rustix::io::Errno::NOSPC.into()),
+            Action::Error(_) => return Err(rustix::io::Errno::IO.into()),
+        }
+        Ok(())
+    }
+}
+
+/// Reads the rules.
+pub(super) fn parse(text: &str) -> Result<Vec<Rule>, String> {
+    let mut rules = Vec::new();
+    for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
+        let rule = Rule::parse(part).ok_or_else(|| format!("not a rule: {part:?}"))?;
+        match POINTS.iter().find(|(name, _)| *name == rule.name) {
+            None => return Err(format!("no such point: {:?}", rule.name)),
+            Some((_, false)) if matches!(rule.action, Action::Error(_)) => {
+                return Err(format!("no error can come out of {:?}", rule.name));
+            }
+            Some(_) => rules.push(rule),
+        }
+    }
+    Ok(rules)
+}
+
+/// The place with this name is passed.
+pub(super) fn hit(name: &'static str, can_fail: bool) -> io::Result<()> {
+    debug_assert!(POINTS.contains(&(name, can_fail)), "{name} is not in the list of points");
+    static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
+    let rules = RULES.get_or_init(|| {
+        let text = std::env::var(VARIABLE).unwrap_or_default();
+        parse(&text).unwrap_or_else(|fault| {
+            eprintln!("{VARIABLE}: {fault}");
+            std::process::exit(2)
+        })
+    });
+    rules.iter().filter(|rule| rule.name == name && rule.is_due()).try_for_each(Rule::act)
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    match text.strip_suffix("ms") {
+        Some(millis) => Some(Duration::from_millis(millis.parse().ok()?)),
+        None => Some(Duration::from_secs(text.strip_suffix('s')?.parse().ok()?)),
+    }
+}
