@@ -23,6 +23,7 @@ pub struct Agent {
     /// What plays the agent; the one that is built with the tests unless told otherwise.
     program: Option<PathBuf>,
     role: Option<(&'static str, &'static str)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Agent {
@@ -39,7 +40,7 @@ impl Agent {
         for (name, bytes) in crate::plant::modules() {
             std::fs::write(modules.join(format!("{name}.wasm")), bytes).expect("a writable folder");
         }
-        let agent = Self { home, program: None, role: None, process: None };
+        let agent = Self { home, program: None, role: None, environment: Vec::new(), process: None };
         let head =
             format!("[agent]\nid = \"edge-1\"\nstate = {:?}\nadmin = \"127.0.0.1:0\"\n\n", agent.state());
         std::fs::write(agent.config(), head + config).expect("a writable folder");
@@ -50,6 +51,11 @@ impl Agent {
     #[must_use]
     pub fn played_by(self, program: PathBuf, role: (&'static str, &'static str)) -> Self {
         Self { program: Some(program), role: Some(role), ..self }
+    }
+
+    /// Sets variables of its environment, from its next start on, in the place of those set before.
+    pub fn environment(&mut self, variables: impl IntoIterator<Item = (&'static str, String)>) {
+        self.environment = variables.into_iter().collect();
     }
 
     /// A home, and the agent running in it, connected to its brokers.
@@ -216,7 +222,13 @@ impl Agent {
 
     fn command(&self, command: &[&str]) -> Command {
         let mut program = Command::new(self.program.clone().unwrap_or_else(|| built(PROGRAM)));
-        program.envs(self.role).args(command).arg("--config").arg(self.config()).current_dir(self.home());
+        program
+            .envs(self.role)
+            .envs(self.environment.clone())
+            .args(command)
+            .arg("--config")
+            .arg(self.config())
+            .current_dir(self.home());
         program
     }
 }

@@ -1,0 +1,312 @@
+//! What a backlog costs: `cargo run --release -p headwater-tests --bin backlog -- --help`.
+//!
+//! A week without an uplink, or a pipeline that fell behind, leaves gigabytes in the state folder.
+//! This measures what a start then takes until new messages are acknowledged, how fast the backlog
+//! drains beside live traffic, what that does to the acknowledgements of live messages, and the
+//! memory it takes. Each is set beside the same agent without a backlog, in the same run. The homes are
+//! made below `TMPDIR`, which must be on the disk to measure.
+
+use std::fmt;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::http::HeaderMap;
+use axum::routing::post;
+use clap::Parser;
+use headwater::flow::{Delivery, Message, Timestamp};
+use headwater::store::{Commit, Config, Store};
+use headwater_tests::agent::Agent;
+use headwater_tests::feeder::{Feed, Feeder, Subscriber};
+use headwater_tests::plant::{Plan, TOPICS};
+
+/// Tells the children that they play the agent.
+const ROLE: (&str, &str) = ("HEADWATER_BACKLOG_ROLE", "agent");
+/// As deploy/headwater.service sets them.
+const UNIT: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
+const PIPELINE: &str = "bench";
+const OUTPUT: &str = "sink";
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// Bytes of the backlog, as readings or results.
+    #[arg(long, default_value_t = 1_000_000_000)]
+    bytes: u64,
+    /// Bytes of a reading.
+    #[arg(long, default_value_t = 200)]
+    size: usize,
+    /// Live readings a second beside the drain.
+    #[arg(long, default_value_t = 1_000)]
+    live: u32,
+    /// Readings of the burst whose acknowledgements are timed.
+    #[arg(long, default_value_t = 100_000)]
+    burst: u64,
+}
+
+fn main() -> ExitCode {
+    if std::env::var(ROLE.0).is_ok() {
+        return headwater::cli::main();
+    }
+    let options = Options::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench(&options))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("backlog: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn bench(options: &Options) -> anyhow::Result<()> {
+    acknowledgements(options).await?;
+    let none = run(options, Backlog::None).await?;
+    let journal = run(options, Backlog::Journal).await?;
+    let outbox = run(options, Backlog::Outbox).await?;
+    for (name, with) in [("journal", &journal), ("outbox", &outbox)] {
+        println!(
+            "{name}: first acknowledgement {:.1} times as late, live p99 {:.1} times, drain {:.0} times the live rate",
+            with.first.as_secs_f64() / none.first.as_secs_f64(),
+            with.live.p99.as_secs_f64() / none.live.p99.as_secs_f64(),
+            with.drained_per_second / f64::from(options.live),
+        );
+    }
+    Ok(())
+}
+
+/// Under the heaviest load that the agent takes, beside a bare sync of the same disk.
+async fn acknowledgements(options: &Options) -> anyhow::Result<()> {
+    let mut plant = Plant::new(Backlog::None).await?;
+    let mut subscriber = plant.start().await?;
+    let feed = Feed { messages: options.burst, rate: None, in_flight_max: 1_000 };
+    let begun = Instant::now();
+    let times = Times::of(subscriber.feed(feed, |id| reading(id, options.size)).await?);
+    let rate = options.burst as f64 / begun.elapsed().as_secs_f64();
+    let bare = bare_syncs(plant.agent.home(), options.size)?;
+    println!(
+        "burst of {} with 1,000 in flight: {rate:.0} messages/s, acknowledged in {times}",
+        options.burst
+    );
+    println!("bare fdatasync of 1,000 readings on the same disk: {bare}");
+    println!(
+        "p99 of an acknowledgement: {:.1} bare syncs' p99\n",
+        times.p99.as_secs_f64() / bare.p99.as_secs_f64()
+    );
+    plant.agent.stop().await;
+    Ok(())
+}
+
+fn bare_syncs(folder: &std::path::Path, size: usize) -> anyhow::Result<Times> {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(folder.join("bare"))?;
+    let group = vec![b'x'; size * 1_000];
+    let mut times = Vec::new();
+    for _ in 0..200 {
+        let begun = Instant::now();
+        file.write_all(&group)?;
+        file.sync_data()?;
+        times.push(begun.elapsed());
+    }
+    Ok(Times::of(times))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Backlog {
+    None,
+    Journal,
+    Outbox,
+}
+
+struct Measured {
+    first: Duration,
+    live: Times,
+    drained_per_second: f64,
+}
+
+/// A start on the backlog, and live traffic until it has drained.
+async fn run(options: &Options, backlog: Backlog) -> anyhow::Result<Measured> {
+    let mut plant = Plant::new(backlog).await?;
+    let owed = plant.fill(options, backlog).await?;
+    let begun = Instant::now();
+    plant.agent.spawn();
+    let mut subscriber = plant.feeder.subscriber().await?;
+    let one = Feed { messages: 1, rate: None, in_flight_max: 1 };
+    subscriber.feed(one, |id| reading(id, options.size)).await?;
+    let first = begun.elapsed();
+    println!(
+        "{backlog:?} backlog of {owed} records: {:.0} ms from start to the first acknowledgement",
+        first.as_secs_f64() * 1e3
+    );
+
+    let id = plant.agent.id().context("it runs")?;
+    let (mut live, mut resident_max) = (Vec::new(), 0.0_f64);
+    let draining = Instant::now();
+    let drained = loop {
+        let second = Feed { messages: options.live.into(), rate: Some(options.live), in_flight_max: 1_000 };
+        live.extend(subscriber.feed(second, |id| reading(id, options.size)).await?);
+        resident_max = resident_max.max(resident(id)?);
+        let left = plant.left(backlog).await?;
+        if left <= u64::from(options.live) || draining.elapsed() > Duration::from_secs(600) {
+            break owed.saturating_sub(left);
+        }
+    };
+    let (elapsed, live) = (draining.elapsed(), Times::of(live));
+    let drained_per_second = drained as f64 / elapsed.as_secs_f64();
+    println!(
+        "  drained {drained} in {elapsed:.1?}, {drained_per_second:.0} records/s beside {} live readings/s",
+        options.live
+    );
+    println!("  live readings acknowledged in {live}; at most {resident_max:.1} MB resident\n");
+    plant.agent.stop().await;
+    Ok(Measured { first, live, drained_per_second })
+}
+
+/// An agent between a feeder and a destination.
+struct Plant {
+    agent: Agent,
+    feeder: Feeder,
+}
+
+impl Plant {
+    async fn new(backlog: Backlog) -> anyhow::Result<Self> {
+        let (feeder, sink) = (Feeder::start().await?, sink().await?);
+        let body = match backlog {
+            Backlog::Outbox => "key = \"{topic[2]}\"\n",
+            _ => {
+                "key = \"{topic[2]}\"\ntime = { field = \"ts\", unit = \"ms\" }\n\
+                 window = { tumbling = \"1m\", lateness = \"1s\", idle = \"1s\" }\n\
+                 aggregate = { module = \"modules/stats.wasm\", config = { fields = [\"temperature\"] } }\n"
+            }
+        };
+        let plan = Plan::default()
+            .input("plant", feeder.port()?, &[TOPICS], "3.1.1")
+            .pipeline(PIPELINE, "plant", OUTPUT, body)
+            .output(OUTPUT, &sink, "");
+        let mut agent = Agent::at_home(plan.toml()).played_by(std::env::current_exe()?, ROLE);
+        agent.environment(UNIT.map(|(name, value)| (name, value.to_owned())));
+        Ok(Self { agent, feeder })
+    }
+
+    async fn start(&mut self) -> anyhow::Result<Subscriber> {
+        self.agent.spawn();
+        self.feeder.subscriber().await
+    }
+
+    /// Leaves a backlog behind, as an agent that was stopped would have.
+    async fn fill(&mut self, options: &Options, backlog: Backlog) -> anyhow::Result<u64> {
+        let subscriber = self.start().await?;
+        self.agent.ready().await;
+        self.agent.stop().await;
+        drop(subscriber);
+        let store = Store::open(&Config::new(self.agent.state().join("store")), &Default::default())?;
+        let records = options.bytes / options.size as u64;
+        match backlog {
+            Backlog::None => return Ok(0),
+            Backlog::Journal => fill_journal(&store, records, options.size)?,
+            Backlog::Outbox => fill_outbox(&store, records, options.size)?,
+        }
+        Ok(records)
+    }
+
+    /// Records of the backlog that still wait.
+    async fn left(&self, backlog: Backlog) -> anyhow::Result<u64> {
+        let metrics = self.agent.metrics().await?;
+        Ok(match backlog {
+            Backlog::None => 0,
+            Backlog::Journal => metrics.of("pipeline_lag_messages", PIPELINE),
+            Backlog::Outbox => metrics.of("forward_pending_results", OUTPUT),
+        })
+    }
+}
+
+/// A destination that costs next to nothing: it takes every batch, and says so.
+#[expect(clippy::disallowed_methods, reason = "a bench has no wiring of its own")]
+async fn sink() -> anyhow::Result<String> {
+    let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    let take = async |headers: HeaderMap, _body: Bytes| {
+        let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or_default();
+        let key = key.trim_matches('"');
+        axum::Json(serde_json::json!({ "accepted": key, "watermark": null }))
+    };
+    let router = axum::Router::new().route("/", post(take)).layer(DefaultBodyLimit::disable());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(url)
+}
+
+fn fill_journal(store: &Store, records: u64, size: usize) -> anyhow::Result<()> {
+    let input: Arc<str> = Arc::from("plant");
+    let message = |id| {
+        let (topic, payload) = reading(id, size);
+        let delivery = Delivery { qos: 1, packet: (id % 65_535) as u16 + 1, session: 1, retain: false };
+        let (input, payload) = (Arc::clone(&input), payload.into());
+        Message { input, topic, payload, received: Timestamp::now(), delivery }
+    };
+    for first in (0..records).step_by(1_000) {
+        let group: Vec<_> = (first..records.min(first + 1_000)).map(message).collect();
+        store.append(&group)?;
+    }
+    Ok(())
+}
+
+fn fill_outbox(store: &Store, records: u64, size: usize) -> anyhow::Result<()> {
+    let checkpoint = store.checkpoint(PIPELINE)?;
+    let position = checkpoint.position.context("the pipeline was started once")?;
+    let line = |id| {
+        let head = format!(
+            r#"{{"agent":"edge-1","pipeline":"bench","key":"dev-{}","time":"2026-01-01T00:00:00Z","module":null,"value":{{"id":{id},"pad":""#,
+            id % 100
+        );
+        format!(r#"{head}{}"}}}}"#, "x".repeat(size.saturating_sub(head.len() + 3))).into_bytes()
+    };
+    for first in (0..records).step_by(1_000) {
+        store.commit(&Commit {
+            pipeline: PIPELINE,
+            position,
+            progress: checkpoint.progress.clone(),
+            output: OUTPUT,
+            results: (first..records.min(first + 1_000)).map(line).collect(),
+            ..Commit::default()
+        })?;
+    }
+    Ok(())
+}
+
+fn reading(id: u64, size: usize) -> (String, Vec<u8>) {
+    let head =
+        format!(r#"{{"id":{id},"ts":{},"temperature":{},"pad":""#, Timestamp::now().0 / 1_000, id % 40);
+    let payload = format!(r#"{head}{}"}}"#, "x".repeat(size.saturating_sub(head.len() + 2)));
+    (format!("plant/line/dev-{}/telemetry", id % 100), payload.into_bytes())
+}
+
+/// Megabytes that are resident.
+fn resident(id: u32) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("status has VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1e3)
+}
+
+/// What many waits were like.
+struct Times {
+    median: Duration,
+    p99: Duration,
+    worst: Duration,
+}
+
+impl Times {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let at = |part: f64| times.get((times.len() as f64 * part) as usize).copied().unwrap_or_default();
+        Self { median: at(0.5), p99: at(0.99), worst: times.last().copied().unwrap_or_default() }
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { median, p99, worst } = self;
+        write!(f, "{median:.1?} (median), {p99:.1?} (p99), {worst:.1?} (worst)")
+    }
+}
