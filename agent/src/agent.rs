@@ -24,6 +24,8 @@ use crate::pipeline::{self, Pipeline};
 use crate::source::Source;
 use crate::store::{self, Store};
 
+/// How often a start that waits for disk space looks for it.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// How often drained segments are given back to the disk.
 const TRIM_EVERY: Duration = Duration::from_secs(5);
 /// The file in the state folder that tells where the agent's own HTTP answers.
@@ -85,6 +87,16 @@ pub enum Error {
     },
 }
 
+impl Error {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Store(store::Error::Full { .. }) => true,
+            Self::State { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+}
+
 /// An agent that is built and does not run yet.
 #[derive(Debug)]
 pub struct Agent {
@@ -104,10 +116,8 @@ impl Agent {
     /// When one of them cannot be had; nothing was consumed.
     pub async fn build(config: &Config) -> Result<Self, Error> {
         let state = &config.agent.state;
-        claim(state, &config.agent.id)?;
-        crate::fail::point("agent.claimed");
         let metrics = Arc::new(Metrics::new());
-        let store = Store::open(&store::Config::new(state.join("store")), &metrics)?;
+        let store = open_store(config, &metrics).await?;
         let host = Host::new(Some(state.join("modules"))).map_err(Error::Host)?;
         let mut pipelines = Vec::new();
         for (name, pipeline) in &config.pipelines {
@@ -343,6 +353,28 @@ async fn trim_store(store: &Store, pipelines: &[String]) -> Result<(), Error> {
         Ok(trimmed) => Ok(trimmed?),
         Err(error) => Err(Error::Stage { stage: "trim".to_owned(), reason: panic_words(error) }),
     }
+}
+
+/// On a full disk it waits for room, having touched nothing.
+async fn open_store(config: &Config, metrics: &Metrics) -> Result<Store, Error> {
+    loop {
+        match try_open_store(config, metrics) {
+            Err(error) if error.is_full() => {
+                tracing::error!(%error, "agent waits for disk space before it starts");
+                tokio::time::sleep(ROOM_EVERY).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn try_open_store(config: &Config, metrics: &Metrics) -> Result<Store, Error> {
+    let agent = &config.agent;
+    claim(&agent.state, &agent.id)?;
+    crate::fail::point("agent.claimed");
+    let mut store = store::Config::new(agent.state.join("store"));
+    store.ballast_bytes = agent.ballast_bytes;
+    Ok(Store::open(&store, metrics)?)
 }
 
 /// Makes the state folder this agent's: results in it carry its id, as their batches must.

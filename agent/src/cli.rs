@@ -94,12 +94,17 @@ fn run_agent(file: &Path) -> anyhow::Result<()> {
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let agent = Agent::build(&config).await?;
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
+        };
+        tokio::pin!(stop);
+        // It may wait for disk space as long as that takes.
+        let agent = tokio::select! {
+            agent = Agent::build(&config) => agent?,
+            () = &mut stop => return Ok(()),
         };
         Ok::<_, anyhow::Error>(agent.run(stop).await?)
     });

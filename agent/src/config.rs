@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use read::Faults;
-use read::{Report, Section, duration, text};
+use read::{Report, Section, duration, size, text};
 use toml::de::DeTable;
 
 use crate::secret::Secret;
@@ -47,6 +47,8 @@ pub struct Agent {
     pub admin: SocketAddr,
     /// How long a stop may take. Default 10 s; what is not sent by then is sent after the next start.
     pub grace: Duration,
+    /// Disk held back in the state folder for the day it is full. Default 16 MiB, the least.
+    pub ballast_bytes: u64,
 }
 
 /// Why there is no configuration.
@@ -126,8 +128,9 @@ fn agent_section(mut section: Section<'_>, folder: &Path) -> Option<Agent> {
         Duration::from_secs(10),
         duration(Duration::from_secs(1), Duration::from_mins(10)),
     );
+    let ballast_bytes = section.or("ballast_bytes", 16 << 20, size(16 << 20, 1 << 30)) as u64;
     section.finish();
-    Some(Agent { id: id?, state: folder.join(state?), admin, grace })
+    Some(Agent { id: id?, state: folder.join(state?), admin, grace, ballast_bytes })
 }
 
 /// Where a secret is: `{ file = "path" }` or `{ env = "NAME" }`.

@@ -99,6 +99,20 @@ stage!(
 );
 
 stage!(
+    /// The disk of the state folder, labelled `state`.
+    Disk, Disks, "disk", {
+        /// 1 while there is too little room to append, or none for the ballast.
+        full: Gauge,
+        /// Writes held up because there is too little room.
+        refused_writes: Counter,
+        /// Bytes free when last looked at.
+        free_bytes: Gauge,
+        /// Bytes held back for a full disk; 0 while they are released.
+        ballast_bytes: Gauge,
+    }
+);
+
+stage!(
     /// One `[pipeline.NAME]`.
     Pipeline, Pipelines, "pipeline", {
         /// Messages read from the journal.
@@ -162,6 +176,7 @@ pub struct Metrics {
     registry: Registry,
     inputs: Inputs,
     logs: Logs,
+    disks: Disks,
     pipelines: Pipelines,
     outputs: Outputs,
 }
@@ -171,13 +186,14 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::default();
-        let (inputs, logs) = (Inputs::default(), Logs::default());
+        let (inputs, logs, disks) = (Inputs::default(), Logs::default(), Disks::default());
         let (pipelines, outputs) = (Pipelines::default(), Outputs::default());
         inputs.register(&mut registry);
         logs.register(&mut registry);
+        disks.register(&mut registry);
         pipelines.register(&mut registry);
         outputs.register(&mut registry);
-        Self { registry, inputs, logs, pipelines, outputs }
+        Self { registry, inputs, logs, disks, pipelines, outputs }
     }
 
     /// The handle of the input of that name.
@@ -190,6 +206,12 @@ impl Metrics {
     #[must_use]
     pub fn log(&self, name: &str) -> Log {
         self.logs.named(name)
+    }
+
+    /// The handle of the state folder's disk.
+    #[must_use]
+    pub fn disk(&self) -> Disk {
+        self.disks.named("state")
     }
 
     /// The handle of the pipeline of that name.

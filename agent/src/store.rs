@@ -13,7 +13,9 @@
 //!
 //! **Limits.** Nothing is appended to the journal below [`JOURNAL_FREE_BYTES_MIN`] of free disk,
 //! nothing committed below [`COMMIT_FREE_BYTES_MIN`]: these calls fail with [`Error::Full`]
-//! before they write, and work again once there is room. Confirming and trimming go on.
+//! before they write, and work again once there is room. Confirming and trimming go on; should
+//! others fill the disk to its end, `store/room.rs` has some held back. Below
+//! [`OPEN_FREE_BYTES_MIN`] the folder is not opened.
 //!
 //! **A crash here** at any instant leaves each call done or not done; the next open tidies up.
 
@@ -28,6 +30,7 @@ mod mark;
 mod meta;
 mod outbox;
 mod prepare;
+mod room;
 mod segment;
 mod segments;
 mod sync;
@@ -47,6 +50,7 @@ use mark::Mark;
 use meta::Meta;
 use outbox::Outbox;
 use prepare::Preparer;
+use room::Room;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -61,6 +65,9 @@ const REDELIVERY_SEGMENTS_MAX: usize = 16;
 /// Free disk below which nothing is committed; less, so that the journal drains first.
 pub const COMMIT_FREE_BYTES_MIN: u64 = 8 << 20;
 
+/// Free disk below which nothing is opened: what sled needs to write while it does.
+pub const OPEN_FREE_BYTES_MIN: u64 = 4 << 20;
+
 /// Most disk that the engine takes to write so many bytes: measured 2.3 times, and some reserve.
 fn written_for(bytes: u64) -> u64 {
     bytes.saturating_mul(3)
@@ -73,6 +80,8 @@ pub struct Config {
     pub path: PathBuf,
     /// Messages behind the end of the journal kept to recognise redeliveries.
     pub redelivery_window: u64,
+    /// Disk held back for the day it is full.
+    pub ballast_bytes: u64,
 }
 
 impl Config {
@@ -80,7 +89,7 @@ impl Config {
     /// that comes back may send again nearly all that it ever had under way.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, redelivery_window: 65_535 }
+        Self { path, redelivery_window: 65_535, ballast_bytes: 16 << 20 }
     }
 }
 
@@ -146,6 +155,7 @@ struct Inner {
     health: Health,
     outbox_metrics: crate::metrics::Log,
     redelivery_window: u64,
+    room: Room,
     folder: Folder,
 }
 
@@ -163,6 +173,7 @@ impl Store {
     /// When the folder is locked, not writable, newer, damaged or full: each names what and where.
     pub fn open(config: &Config, metrics: &Metrics) -> Result<Self, Error> {
         let folder = Folder::open(&config.path)?;
+        let room = Room::open(&config.path, config.ballast_bytes, metrics.disk())?;
         let health = Health::default();
         let preparer = Preparer::start();
         if !folder.meta().exists() {
@@ -179,6 +190,7 @@ impl Store {
         let letters_metrics = metrics.log("dead-letters");
         let dead_letters = Log::open(&folder.dead_letters(), end, shared, letters_metrics)?;
         sync::create_folder(&folder.outboxes())?;
+        room.tend()?;
         Ok(Self(Arc::new(Inner {
             tail: Mutex::new(Tail { end: journal.end(), closing: false }),
             grown: Condvar::new(),
@@ -192,6 +204,7 @@ impl Store {
             health,
             outbox_metrics: metrics.log("outbox"),
             redelivery_window: config.redelivery_window,
+            room,
             folder,
         })))
     }
@@ -208,7 +221,7 @@ impl Store {
             codec::put_message(&mut record, message);
             group.push(&record);
         }
-        self.0.folder.check_room(JOURNAL_FREE_BYTES_MIN + written_for(group.bytes()))?;
+        self.0.room.check_append(written_for(group.bytes()))?;
         let range = self.0.journal.append(group)?;
         crate::fail::point("journal.appended");
         let mut tail = lock(&self.0.tail);
@@ -318,7 +331,7 @@ impl Store {
         let windows = commit.windows.iter().filter_map(|(_, state)| state.as_ref()).map(Vec::len);
         let letters = commit.dead_letters.iter().map(|letter| letter.payload.len());
         let bytes: usize = windows.chain(letters).chain(commit.results.iter().map(Vec::len)).sum();
-        self.0.folder.check_room(COMMIT_FREE_BYTES_MIN + written_for(bytes as u64))?;
+        self.0.room.check_commit(written_for(bytes as u64))?;
         let mut changes = Vec::with_capacity(commit.windows.len() + 3);
         let position = codec::put_pipeline(commit.position, &commit.progress);
         changes.push((Row::pipeline(commit.pipeline), Some(position)));
@@ -366,6 +379,7 @@ impl Store {
             outbox.log.trim(outbox.confirmed())?;
             crate::fail::point("outbox.trimmed");
         }
+        self.0.room.tend()?;
         self.0.meta.check_blobs()
     }
 

@@ -58,7 +58,7 @@ fn child() {
 }
 
 fn open(path: &Path) -> Store {
-    let config = Config { path: path.to_owned(), redelivery_window: 100 };
+    let config = Config { path: path.to_owned(), redelivery_window: 100, ballast_bytes: 1 << 20 };
     Store::open(&config, &Metrics::new()).unwrap()
 }
 

@@ -28,6 +28,7 @@ pub const POINTS: &[(&str, bool)] = &[
     ("source.durable", false),
     ("source.acknowledging", false),
     ("source.sent", false),
+    ("ballast.made", false),
     ("log.filled", false),
     ("log.written", false),
     ("log.synced", false),

@@ -47,6 +47,7 @@ impl Store {
         refused: Option<DeadLetter>,
     ) -> Result<(), Error> {
         let outbox = self.outbox(output)?;
+        self.0.room.make()?;
         outbox.confirm(batch, |confirmed| {
             self.commit_letters(refused.as_slice(), |letters| {
                 self.0.meta.apply(&letters.into_iter().chain([confirmed]).collect::<Vec<_>>())

@@ -1,7 +1,8 @@
-//! The state folder: its lock, its layout's version, its free room.
+//! The state folder: its lock and its layout's version.
 //!
 //! ```text
 //! lock           held by the one agent that has it open
+//! ballast        room held back: `store/room.rs`
 //! layout         "headwater state 1": written first, so that a folder without it was never used
 //! meta/          the rows
 //! meta-mark      how many batches it must hold
@@ -91,18 +92,6 @@ impl Folder {
             }
         }
         self.outboxes().join(name)
-    }
-
-    /// Fails unless `wanted_bytes` are free: the engine cannot be reopened once it filled the
-    /// disk itself, so writing stops before.
-    pub(super) fn check_room(&self, wanted_bytes: u64) -> Result<(), Error> {
-        let stat = rustix::fs::statvfs(&self.path)
-            .map_err(|source| Error::io("measure", &self.path, source.into()))?;
-        let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if free_bytes < wanted_bytes {
-            return Err(Error::Full { path: self.path.clone(), free_bytes, wanted_bytes });
-        }
-        Ok(())
     }
 
     fn check_layout(&self) -> Result<(), Error> {

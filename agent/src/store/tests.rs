@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 fn open(path: &Path) -> Result<Store, Error> {
-    Store::open(&Config { path: path.to_owned(), redelivery_window: 10 }, &Metrics::new())
+    Store::open(
+        &Config { path: path.to_owned(), redelivery_window: 10, ballast_bytes: 1 << 20 },
+        &Metrics::new(),
+    )
 }
 
 fn message(number: u64, payload: &[u8]) -> Message {

@@ -1,10 +1,11 @@
 //! Damage and misuse of the state folder: always named, never silent.
 
 use super::{commit, disk_bytes, letter, lines, message, messages, open};
-use crate::store::folder::Folder;
+use crate::metrics::Metrics;
+use crate::store::room::Room;
 use crate::store::{Commit, Error};
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 #[track_caller]
@@ -73,10 +74,43 @@ fn a_folder_that_may_not_be_written_is_named() {
 #[test]
 fn too_little_room_is_named_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
-    let folder = Folder::open(folder.path()).unwrap();
-    folder.check_room(1).unwrap();
-    let full = folder.check_room(u64::MAX);
-    assert!(matches!(full, Err(Error::Full { free_bytes: 1.., wanted_bytes: u64::MAX, .. })));
+    let disk = Metrics::new().disk();
+    let room = Room::open(folder.path(), 16 << 20, disk.clone()).unwrap();
+    room.check_append(0).unwrap();
+    room.check_commit(0).unwrap();
+    assert_eq!(disk.full.get(), 0);
+    let wanted = u64::MAX >> 1;
+    for full in [room.check_append(wanted), room.check_commit(wanted)] {
+        assert!(matches!(
+            full,
+            Err(Error::Full { free_bytes: 1.., wanted_bytes: 0x7000_0000_0000_0000.., .. })
+        ));
+    }
+    assert_eq!((disk.full.get(), disk.refused_writes.get()), (1, 2));
+}
+
+#[test]
+fn the_ballast_is_given_up_for_commits_and_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (disk, ballast) = (Metrics::new().disk(), folder.path().join("ballast"));
+    let blocks = || fs::metadata(&ballast).unwrap().blocks() * 512;
+    let room = Room::open(folder.path(), 1 << 20, disk.clone()).unwrap();
+    room.tend().unwrap();
+    assert!(blocks() >= 1 << 20 && disk.ballast_bytes.get() == 1 << 20);
+    room.check_append(u64::MAX >> 1).unwrap_err();
+    assert!(ballast.exists(), "appends do not get it");
+    room.check_commit(u64::MAX >> 1).unwrap_err();
+    assert!(!ballast.exists() && disk.ballast_bytes.get() == 0);
+    room.tend().unwrap();
+    assert!(blocks() >= 1 << 20);
+
+    // One without its blocks, as a copy may leave it, is none; half of one neither.
+    fs::File::create(&ballast).unwrap().set_len(1 << 20).unwrap();
+    fs::write(folder.path().join("new-ballast"), "half").unwrap();
+    let room = Room::open(folder.path(), 1 << 20, disk).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    room.tend().unwrap();
+    assert!(blocks() >= 1 << 20);
 }
 
 #[test]
