@@ -93,7 +93,7 @@ pub struct Message {
 /// What recognises a redelivery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivery {
-    /// 0 or 1.
+    /// 0, 1 or 2.
     pub qos: u8,
     /// Whether the broker kept it from before the subscription.
     pub retain: bool,

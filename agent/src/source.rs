@@ -3,19 +3,19 @@
 //! ```text
 //! broker ─► connection(wire) ─► intake(redelivery) ─► writer ─► journal, synced
 //!    ▲                                                   │
-//!    └──────────────── PUBACK ◄── durable group ◄────────┘
+//!    └──────── PUBACK, PUBREC ◄── durable group ◄────────┘
 //! ```
 //!
 //! **Invariants**
-//! - A PUBACK is written only after the publish, and all that came before it, is durable; in order;
+//! - A PUBACK or PUBREC is written only after the publish, and all that came before it, is durable; in order;
 //!   on the connection that the publish came on. What came on a lost connection is stored, and its
 //!   redelivery is recognised ([`redelivery`]).
 //! - The socket is always read, and pings go on, however long the journal takes: backpressure is
 //!   the acknowledgements held back.
-//! - The session outlives connections and processes (clean session off). A SUBSCRIBE is sent at the
-//!   first connection of a process (the configured topics may have changed), when the broker lost the
-//!   session, and until one was granted; not at every connection, because MQTT 3.1.1 brokers replay
-//!   retained messages at each.
+//! - The session outlives connections and processes (clean session off). A SUBSCRIBE is sent for filters
+//!   that the session is not known to have ([`session`], [`subscription`]); not at every connection, because
+//!   MQTT 3.1.1 brokers replay retained messages at each. A replay that is in the journal is recognised
+//!   ([`replay`]).
 //!
 //! **Limits**: received and not durable, [`Config::in_flight_bytes_max`]: QoS 0 is shed; at QoS 1 the
 //! connection is given up until the backlog is durable, and the broker keeps the rest. A publish
@@ -27,7 +27,10 @@
 mod connection;
 mod intake;
 mod redelivery;
+mod replay;
 mod run;
+mod session;
+mod subscription;
 mod wire;
 mod writer;
 
@@ -38,9 +41,11 @@ use tokio::sync::watch;
 use crate::flow::Message;
 use crate::metrics::Input;
 use crate::secret::Secret;
-use crate::store::{self, Store};
+use crate::store::{self, Session, Store};
 use intake::Intake;
 use run::Running;
+use session::Keeper;
+use subscription::Subscriptions;
 use writer::{Done, Writer};
 
 /// Wait before a nearly full disk is tried again.
@@ -69,7 +74,7 @@ pub struct Config {
     pub client_id: String,
     /// Topic filters, at least one; `$share/<group>/<filter>` too.
     pub topics: Vec<String>,
-    /// 0 or 1 (default). At 0 the broker forgets what it has sent, and the promise does not hold.
+    /// 0, 1 (default) or 2. At 0 the broker forgets what it has sent, and the promise does not hold.
     pub qos: u8,
     /// None by default.
     pub username: Option<String>,
@@ -118,13 +123,18 @@ impl Config {
             reconnect_max: Duration::from_secs(30),
         }
     }
+
+    /// Whose session it is at which broker: another's packet identifiers and subscriptions mean nothing to us.
+    fn broker(&self) -> String {
+        format!("{}:{} {}", self.host, self.port, self.client_id)
+    }
 }
 
 /// The journal's own error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where messages become durable: the [`Store`], or memory in tests. All methods block.
-pub trait Journal: Send + 'static {
+pub trait Journal: Clone + Send + 'static {
     /// Returns once all of them survive a power cut.
     ///
     /// # Errors
@@ -135,16 +145,16 @@ pub trait Journal: Send + 'static {
     /// # Errors
     /// The journal must not be used again.
     fn recent(&self, input: &str, each: &mut dyn FnMut(&Message)) -> Result<(), BoxError>;
-    /// The input's session number, 0 before the first.
+    /// The input's session, the default before the first.
     ///
     /// # Errors
     /// The journal must not be used again.
-    fn session(&self, input: &str) -> Result<u64, BoxError>;
-    /// Counts a new session, durably.
+    fn session(&self, input: &str) -> Result<Session, BoxError>;
+    /// Keeps it durably; while messages are appended too.
     ///
     /// # Errors
     /// The journal must not be used again.
-    fn new_session(&self, input: &str) -> Result<u64, BoxError>;
+    fn keep_session(&self, input: &str, session: &Session) -> Result<(), BoxError>;
 }
 
 impl Journal for Store {
@@ -163,11 +173,11 @@ impl Journal for Store {
     fn recent(&self, input: &str, each: &mut dyn FnMut(&Message)) -> Result<(), BoxError> {
         Ok(Self::recent(self, input, each)?)
     }
-    fn session(&self, input: &str) -> Result<u64, BoxError> {
+    fn session(&self, input: &str) -> Result<Session, BoxError> {
         Ok(Self::session(self, input)?)
     }
-    fn new_session(&self, input: &str) -> Result<u64, BoxError> {
-        Ok(Self::new_session(self, input)?)
+    fn keep_session(&self, input: &str, session: &Session) -> Result<(), BoxError> {
+        Ok(Self::keep_session(self, input, session)?)
     }
 }
 
@@ -207,14 +217,16 @@ impl<J: Journal> Source<J> {
     /// Where only a restart helps.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let Self { name, config, journal, metrics } = self;
-        let mut writer = Writer::start(&name, journal)?;
+        let mut writer = Writer::start(&name, journal.clone())?;
         let opened = tokio::select! {
             opened = writer.done() => opened?,
             () = stopped(&mut shutdown) => return Ok(()),
         };
-        let Done::Opened { session, redelivery } = opened else { return Err(Error::Writer) };
-        let intake = Intake::new(&name, &config, metrics.clone(), session, *redelivery);
-        let mut running = Running::new(name, config, metrics, writer, intake);
+        let Done::Opened(memory) = opened else { return Err(Error::Writer) };
+        let keeper = Keeper::new(&name, config.broker(), journal, memory.session.clone());
+        let subscriptions = Subscriptions::new(&name, &config, memory.session.granted.clone());
+        let intake = Intake::new(&name, &config, metrics.clone(), *memory);
+        let mut running = Running::new(name, config, metrics, writer, intake, keeper, subscriptions);
         let ended = running.reconnect(&mut shutdown).await;
         running.stop();
         ended

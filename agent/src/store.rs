@@ -33,11 +33,13 @@ mod prepare;
 mod room;
 mod segment;
 mod segments;
+mod session;
 mod sync;
 #[cfg(test)]
 mod tests;
 
 pub use error::Error;
+pub use session::{Filter, Session};
 
 use crate::flow::{DeadLetter, Message, Seq};
 use crate::metrics::Metrics;
@@ -291,20 +293,6 @@ impl Store {
             Ok(())
         })?;
         Ok(())
-    }
-
-    /// The input's session number, 0 before the first.
-    pub fn session(&self, input: &str) -> Result<u64, Error> {
-        check_name(input)?;
-        self.0.meta.number(&Row::session(input))
-    }
-
-    /// Counts and durably keeps a new session of the input.
-    pub fn new_session(&self, input: &str) -> Result<u64, Error> {
-        let session = self.session(input)? + 1;
-        self.0.meta.apply(&[(Row::session(input), Some(codec::put_number(session)))])?;
-        crate::fail::point("session.counted");
-        Ok(session)
     }
 
     /// Where the pipeline goes on.

@@ -33,8 +33,8 @@ fn mqtt_section(mut section: Section<'_>, name: &str, agent: &str, folder: &Path
     });
     let client_id = format!("headwater-{agent}-{name}");
     let mut config = Config::new("", &client_id, Vec::new());
-    let qos = section.or("qos", 1, integer(0..=1));
-    config.qos = u8::from(qos == 1);
+    let qos = section.or("qos", 1, integer(0..=2));
+    config.qos = u8::try_from(qos).unwrap_or(1);
     config.version =
         section.or("version", config.version, word(&[("3.1.1", Version::V311), ("5", Version::V5)]));
     config.client_id = section.or("client_id", config.client_id, text);

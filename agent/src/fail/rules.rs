@@ -21,7 +21,7 @@ pub const POINTS: &[(&str, bool)] = &[
     ("agent.built", false),
     ("agent.started", false),
     ("source.connected", false),
-    ("session.counted", false),
+    ("session.kept", false),
     ("source.received", false),
     ("source.gathered", false),
     ("journal.appended", false),

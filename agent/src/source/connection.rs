@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout};
 
-use super::wire::{self, ConnAck, Connect, Decoder, Incoming, Verdict};
+use super::wire::{self, Ack, ConnAck, Connect, Decoder, Incoming, Verdict};
 use super::{Config, Version};
 use crate::secret;
 
@@ -63,6 +63,13 @@ impl Error {
     /// Whether only a change of configuration or rights helps.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Password(_))
+    }
+}
+
+impl Error {
+    /// Whether the broker cannot have made a session for this attempt to connect.
+    pub(super) fn is_before_session(&self) -> bool {
+        self.is_refusal() || matches!(self, Self::Connect { .. } | Self::Unavailable(_))
     }
 }
 
@@ -192,10 +199,20 @@ impl Connection {
         Ok(self.version.subscribe(packet, topics, qos, &mut self.out)?)
     }
 
-    /// Puts a PUBACK behind what is to be written.
-    pub(super) fn acknowledge(&mut self, packet: u16) -> Result<(), Error> {
+    /// Puts an UNSUBSCRIBE behind what is to be written.
+    pub(super) fn unsubscribe(&mut self, packet: u16, topics: &[String]) -> Result<(), Error> {
+        Ok(self.version.unsubscribe(packet, topics, &mut self.out)?)
+    }
+
+    /// Puts a PUBACK or PUBREC behind what is to be written.
+    pub(super) fn acknowledge(&mut self, ack: Ack) -> Result<(), Error> {
         self.proof_wanted = true;
-        Ok(self.version.puback(packet, &mut self.out)?)
+        Ok(self.version.acknowledge(ack, &mut self.out)?)
+    }
+
+    /// Puts a PUBCOMP behind what is to be written.
+    pub(super) fn complete(&mut self, packet: u16) -> Result<(), Error> {
+        Ok(self.version.pubcomp(packet, &mut self.out)?)
     }
 
     /// Puts a PINGREQ behind the acknowledgements just put, if none is under way and the last is

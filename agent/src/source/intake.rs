@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use super::Config;
 use super::redelivery::{Redelivery, Verdict};
-use super::wire::Publish;
-use super::writer::Group;
+use super::replay::Replay;
+use super::wire::{Ack, Publish};
+use super::writer::{Group, Memory};
 use crate::flow::{Delivery, Message, Timestamp};
 use crate::metrics::Input;
 use crate::topic;
@@ -37,6 +38,7 @@ pub(super) struct Intake {
     bytes_max: usize,
     metrics: Input,
     redelivery: Redelivery,
+    replay: Replay,
     session: u64,
     gathering: Group,
     /// Messages and their cost, gathering or at the writer.
@@ -47,20 +49,15 @@ pub(super) struct Intake {
 
 impl Intake {
     /// Goes on from what the journal has.
-    pub(super) fn new(
-        input: &str,
-        config: &Config,
-        metrics: Input,
-        session: u64,
-        redelivery: Redelivery,
-    ) -> Self {
+    pub(super) fn new(input: &str, config: &Config, metrics: Input, memory: Memory) -> Self {
         Self {
             input: input.into(),
             filters: config.topics.clone(),
             bytes_max: config.in_flight_bytes_max,
             metrics,
-            redelivery,
-            session,
+            redelivery: memory.redelivery,
+            replay: memory.replay,
+            session: memory.session.number,
             gathering: Group::default(),
             in_flight: (0, 0),
             refusals: RateLimit::default(),
@@ -73,13 +70,15 @@ impl Intake {
         let bytes = publish.payload.len();
         if !self.filters.iter().any(|filter| topic::matches(&publish.topic, filter)) {
             // An earlier configuration's subscription lives on in the broker's session.
-            return self.refuse(&publish.topic, publish.packet, bytes, "no configured topic matches");
+            return self.refuse(&publish.topic, publish.ack(), bytes, "no configured topic matches");
         }
         let cost = publish.topic.len() + bytes + MESSAGE_OVERHEAD_BYTES;
         let fits = self.in_flight.0 == 0 || self.in_flight.1 + cost <= self.bytes_max;
-        if publish.qos > 0 {
-            self.keep(publish, received, cost, fits)?;
-        } else if fits {
+        if let Some(ack) = publish.ack() {
+            self.keep(publish, ack, received, cost, fits)?;
+        } else if self.is_replay(&publish) {
+            self.metrics.duplicate_messages.inc();
+        } else if cost + self.in_flight.1 <= self.bytes_max / 2 {
             self.gather(publish, received, cost);
         } else {
             self.metrics.shed_messages.inc();
@@ -95,12 +94,12 @@ impl Intake {
     pub(super) fn refuse(
         &mut self,
         topic: &str,
-        packet: u16,
+        ack: Option<Ack>,
         bytes: usize,
         reason: &str,
     ) -> Result<(), Full> {
-        if packet != 0 {
-            self.owe(packet)?;
+        if let Some(ack) = ack {
+            self.owe(ack)?;
         }
         self.count(bytes);
         self.metrics.refused_messages.inc();
@@ -120,16 +119,21 @@ impl Intake {
     }
 
     /// A group is durable. Returns what to acknowledge: nothing if its connection is gone.
-    pub(super) fn durable(&mut self, group: Group) -> Vec<u16> {
+    pub(super) fn durable(&mut self, group: Group) -> Vec<Ack> {
         self.in_flight = (self.in_flight.0 - group.messages.len(), self.in_flight.1 - group.bytes);
         self.gauge();
         if group.connection == self.gathering.connection { group.acks } else { Vec::new() }
     }
 
-    /// A PUBACK was written.
+    /// A PUBACK or PUBREC was written.
     pub(super) fn acknowledged(&mut self, packet: u16) {
         self.redelivery.acknowledged(packet);
         self.metrics.acknowledged_messages.inc();
+    }
+
+    /// The broker has our PUBREC.
+    pub(super) fn released(&mut self, packet: u16) {
+        self.redelivery.released(packet);
     }
 
     /// A PINGREQ was written behind all acknowledgements.
@@ -155,39 +159,46 @@ impl Intake {
         self.redelivery.new_session();
     }
 
-    /// The session's number, 0 before the first.
-    pub(super) fn session(&self) -> u64 {
-        self.session
-    }
-
     /// Bytes received and not yet durable.
     pub(super) fn in_flight_bytes(&self) -> usize {
         self.in_flight.1
     }
 
-    fn keep(&mut self, publish: Publish, received: Timestamp, cost: usize, fits: bool) -> Result<(), Full> {
+    fn keep(
+        &mut self,
+        publish: Publish,
+        ack: Ack,
+        received: Timestamp,
+        cost: usize,
+        fits: bool,
+    ) -> Result<(), Full> {
         if !fits || self.gathering.acks.len() >= ACKS_MAX {
             return Err(Full);
         }
-        self.owe(publish.packet)?;
-        match self.redelivery.judge(&publish) {
-            Verdict::Redelivered => {
-                self.metrics.duplicate_messages.inc();
-            }
-            Verdict::New => self.gather(publish, received, cost),
+        self.owe(ack)?;
+        if self.redelivery.judge(&publish) == Verdict::Redelivered || self.is_replay(&publish) {
+            self.metrics.duplicate_messages.inc();
+        } else {
+            self.gather(publish, received, cost);
         }
         Ok(())
     }
 
-    fn owe(&mut self, packet: u16) -> Result<(), Full> {
+    /// Whether it is a retained message that was stored already.
+    fn is_replay(&self, publish: &Publish) -> bool {
+        publish.retain && self.replay.is_known(&publish.topic, &publish.payload)
+    }
+
+    fn owe(&mut self, ack: Ack) -> Result<(), Full> {
         if self.gathering.acks.len() >= ACKS_MAX {
             return Err(Full);
         }
-        self.gathering.acks.push(packet);
+        self.gathering.acks.push(ack);
         Ok(())
     }
 
     fn gather(&mut self, publish: Publish, received: Timestamp, cost: usize) {
+        self.replay.stored(&publish.topic, &publish.payload);
         let delivery = Delivery {
             qos: publish.qos,
             retain: publish.retain,

@@ -1,6 +1,6 @@
 //! Tells a redelivery from a new message; pure.
 //!
-//! A broker that did not get our acknowledgement sends the message again after the next connect:
+//! A broker that did not get our acknowledgement (PUBACK, PUBREC) sends the message again after the next connect:
 //! same session, same packet identifier, same bytes, DUP=1. It is in the journal already, so it is
 //! acknowledged and not stored again. But the three marks also fit another message: once the broker
 //! got the acknowledgement it may use the identifier again, and if the connection drops before that
@@ -9,11 +9,26 @@
 //! got our acknowledgement or certainly has nothing left to redeliver:
 //!
 //! - a PUBLISH with DUP=0 and the entry's identifier: the broker had freed it;
-//! - a PINGRESP to a PINGREQ that was written behind the PUBACK, on the same connection: TCP keeps
-//!   order, so the broker has read the PUBACK;
+//! - a PINGRESP to a PINGREQ that was written behind the acknowledgement, on the same connection: TCP keeps
+//!   order, so the broker has read it;
 //! - for entries of earlier connections that were not redelivered: a PINGRESP to a PINGREQ written
-//!   after a DUP=0 QoS 1 publish (not a retained one) of this connection. A broker resends what is unacknowledged before
+//!   after a DUP=0 publish of QoS 1 or 2 (not a retained one) of this connection. A broker resends what is unacknowledged before
 //!   anything newer [MQTT-4.4.0-1, MQTT-4.6.0-1], so its redelivering was over.
+//!
+//! QoS 2 is the same with PUBREC for PUBACK, and a proof of its own: the PUBREL, which the broker sends
+//! when it has our PUBREC. It is answered at once with PUBCOMP, whether or not the identifier is known, and
+//! nothing of it is written down: the journal already tells all that a restart must know. What a crash costs,
+//! of the agent or of the connection, after each step:
+//!
+//! ```text
+//! last step that was done          the broker then sends      which is, after a restart too
+//! PUBLISH came                     the PUBLISH, DUP           new: it is not in the journal
+//! it is durable                    the PUBLISH, DUP           recognised, answered with PUBREC
+//! PUBREC was written, and lost     the PUBLISH, DUP           recognised, answered with PUBREC
+//! the broker has the PUBREC        the PUBREL                 answered with PUBCOMP
+//! PUBREL came, PUBCOMP was lost    the PUBREL                 answered with PUBCOMP
+//! the broker has the PUBCOMP       the identifier's next      new with DUP=0; with DUP, as for QoS 1
+//! ```
 //!
 //! What remains is a message equal to the last one of its identifier, sent within a round trip
 //! of the loss of a connection or a process: nothing in MQTT tells these two apart.
@@ -51,7 +66,7 @@ const COUNTING_RUN: u32 = 1_024;
 /// Longest step forward: a broker that drops queued messages leaves gaps.
 const STEP_MAX: u16 = 1_024;
 
-/// What to do with a QoS 1 publish.
+/// What to do with a publish of QoS 1 or 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Store it, then acknowledge it.
@@ -99,12 +114,12 @@ struct Ping {
 impl Redelivery {
     /// After a restart, before the first connection: one of the input's last messages, in their order.
     pub(super) fn recall(&mut self, session: u64, message: &Message) {
-        if message.delivery.qos == 1 && message.delivery.session == session {
+        if message.delivery.qos > 0 && message.delivery.session == session {
             self.insert(message.delivery.packet, self.digest(&message.topic, &message.payload));
         }
     }
 
-    /// Judges a QoS 1 publish and remembers it.
+    /// Judges a publish of QoS 1 or 2 and remembers it.
     pub(super) fn judge(&mut self, publish: &Publish) -> Verdict {
         let digest = self.digest(&publish.topic, &publish.payload);
         let counting = self.counting();
@@ -131,12 +146,22 @@ impl Redelivery {
         self.entries.values().filter(|entry| entry.digest == digest).count() == 1
     }
 
-    /// A PUBACK was written on this connection.
+    /// A PUBACK or PUBREC was written on this connection.
     pub(super) fn acknowledged(&mut self, packet: u16) {
         self.written += 1;
         if let Some(entry) = self.entries.get_mut(&packet) {
             entry.acknowledged = self.written;
             self.unproved.push_back((self.written, packet));
+        }
+    }
+
+    /// A PUBREL came: the broker has our PUBREC.
+    pub(super) fn released(&mut self, packet: u16) {
+        if let Some(entry) = self.entries.get_mut(&packet) {
+            entry.proved = true;
+            if !self.counting() {
+                self.entries.remove(&packet);
+            }
         }
     }
 

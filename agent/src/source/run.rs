@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::connection::{self, Connection, Progress};
 use super::intake::{Full, Intake};
-use super::wire::{self, Incoming};
+use super::session::{Found, Keeper};
+use super::subscription::Subscriptions;
+use super::wire::{Ack, Incoming};
 use super::writer::{Done, Writer};
-use super::{Config, Error, stopped};
+use super::{Config, Error, Journal, stopped};
 use crate::flow::Timestamp;
 use crate::metrics::Input;
 
@@ -28,44 +30,28 @@ enum End {
     Stopped,
 }
 
-/// Where the subscriptions of this session and process stand.
-#[derive(Clone, Copy, Debug)]
-enum Subscription {
-    Granted,
-    /// A SUBSCRIBE is under way until then.
-    Asked(Instant),
-    /// Asked again then.
-    Refused(Instant),
-}
-
 /// A source at work.
-pub(super) struct Running {
+pub(super) struct Running<J> {
     name: String,
     config: Arc<Config>,
     metrics: Input,
     writer: Writer,
     intake: Intake,
-    /// The session is another than the journal knows.
-    session_due: bool,
-    /// Topics without a granted subscription in this session and process.
-    missing: Vec<String>,
-    subscription: Subscription,
-    subscribe_packet: u16,
+    keeper: Keeper<J>,
+    subscriptions: Subscriptions,
 }
 
-impl Running {
-    pub(super) fn new(name: String, config: Config, metrics: Input, writer: Writer, intake: Intake) -> Self {
-        Self {
-            name,
-            missing: config.topics.clone(),
-            config: Arc::new(config),
-            metrics,
-            writer,
-            intake,
-            session_due: false,
-            subscription: Subscription::Granted,
-            subscribe_packet: 0,
-        }
+impl<J: Journal> Running<J> {
+    pub(super) fn new(
+        name: String,
+        config: Config,
+        metrics: Input,
+        writer: Writer,
+        intake: Intake,
+        keeper: Keeper<J>,
+        subscriptions: Subscriptions,
+    ) -> Self {
+        Self { name, config: Arc::new(config), metrics, writer, intake, keeper, subscriptions }
     }
 
     /// Connects again and again until shutdown.
@@ -73,6 +59,10 @@ impl Running {
         let config = self.config.clone();
         let mut failures = 0;
         loop {
+            tokio::select! {
+                doubted = self.keeper.doubt() => doubted?,
+                () = stopped(shutdown) => return self.close(None).await,
+            }
             let opened = tokio::select! {
                 opened = Connection::open(&config) => opened,
                 failed = self.settle_for_ever() => return Err(failed),
@@ -80,7 +70,12 @@ impl Running {
             };
             let begun = Instant::now();
             let error = match opened {
-                Err(error) => error,
+                Err(error) => {
+                    if !error.is_before_session() {
+                        self.keeper.unanswered();
+                    }
+                    error
+                }
                 Ok((mut connection, session_present)) => {
                     match self.session(&mut connection, session_present, shutdown).await? {
                         End::Lost(error) => error,
@@ -116,39 +111,36 @@ impl Running {
         self.metrics.connections.inc();
         tracing::info!(input = self.name, session_present, "connected to the broker");
         crate::fail::point("source.connected");
-        if !session_present {
-            self.missing.clone_from(&self.config.topics);
-            if self.intake.session() > 0 {
-                self.metrics.sessions_lost.inc();
-                tracing::warn!(input = self.name, "broker lost our session and what it held for us");
-            }
+        let found = tokio::select! {
+            found = self.keeper.answered(session_present) => found?,
+            () = stopped(shutdown) => return Ok(End::Stopped),
+        };
+        if found == Found::Lost {
+            self.metrics.sessions_lost.inc();
+            tracing::warn!(input = self.name, "broker lost our session and what it held for us");
         }
-        self.session_due |= !session_present || self.intake.session() == 0;
-        if self.session_due {
-            tokio::select! {
-                renewed = self.renew_session() => renewed?,
-                () = stopped(shutdown) => return Ok(End::Stopped),
-            }
+        if matches!(found, Found::First | Found::Lost) {
+            self.intake.new_session(self.keeper.number());
         }
-        match self.subscribe(connection) {
+        match found {
+            Found::Same => {}
+            Found::Doubtful => self.subscriptions.doubted(),
+            Found::First | Found::Lost => self.subscriptions.lost(),
+        }
+        match self.greet(connection) {
             Err(error) => Ok(End::Lost(error)),
             Ok(()) => self.serve(connection, shutdown).await,
         }
     }
 
-    /// Has the journal count the new session before anything of it can come.
-    async fn renew_session(&mut self) -> Result<(), Error> {
-        self.writer.new_session()?;
-        loop {
-            match self.writer.done().await? {
-                Done::Session(session) => {
-                    self.intake.new_session(session);
-                    self.session_due = false;
-                    return Ok(());
-                }
-                done => self.settle(done)?,
-            }
+    /// Has the session subscribe to what is configured, and to nothing else.
+    fn greet(&mut self, connection: &mut Connection) -> Result<(), connection::Error> {
+        if let Some(request) = self.subscriptions.leave() {
+            connection.unsubscribe(request.packet, &request.topics)?;
         }
+        self.subscribe(connection)?;
+        self.granted();
+        Ok(())
     }
 
     async fn serve(
@@ -165,7 +157,11 @@ impl Running {
             let stepped = tokio::select! {
                 progress = connection.progress() => progress.map(|progress| self.progressed(progress)),
                 done = self.writer.done() => self.acknowledge(done?, connection),
-                () = self.subscription.due() => self.resubscribe(connection),
+                kept = self.keeper.kept() => {
+                    kept?;
+                    Ok(())
+                }
+                () = self.subscriptions.due() => self.resubscribe(connection),
                 () = stopped(shutdown) => return Ok(End::Stopped),
             };
             if let Err(error) = stepped {
@@ -181,11 +177,23 @@ impl Running {
             crate::fail::point("source.received");
             let taken = match packet {
                 Incoming::Publish(publish) => self.intake.take(publish, received),
-                Incoming::Oversized { topic, packet, bytes, .. } => {
-                    self.intake.refuse(&topic, packet, bytes, "larger than packet_bytes_max")
+                Incoming::Oversized { topic, qos, packet, bytes } => {
+                    let ack = Ack::of(qos, packet);
+                    self.intake.refuse(&topic, ack, bytes, "larger than packet_bytes_max")
+                }
+                Incoming::PubRel(packet) => {
+                    self.intake.released(packet);
+                    connection.complete(packet)?;
+                    Ok(())
                 }
                 Incoming::SubAck(codes) => {
-                    self.subscribed(&codes)?;
+                    self.subscriptions.answered(&codes)?;
+                    self.granted();
+                    Ok(())
+                }
+                Incoming::UnsubAck => {
+                    self.subscriptions.left();
+                    self.granted();
                     Ok(())
                 }
                 Incoming::PingResp => {
@@ -211,10 +219,10 @@ impl Running {
     fn acknowledge(&mut self, done: Done, connection: &mut Connection) -> Result<(), connection::Error> {
         let Done::Durable(group) = done else { return Ok(()) };
         let acks = self.intake.durable(group);
-        for &packet in &acks {
+        for &ack in &acks {
             crate::fail::point("source.acknowledging");
-            connection.acknowledge(packet)?;
-            self.intake.acknowledged(packet);
+            connection.acknowledge(ack)?;
+            self.intake.acknowledged(ack.packet());
         }
         if !acks.is_empty() {
             let progress = connection.prove()?;
@@ -225,60 +233,25 @@ impl Running {
 
     /// Asks for what is missing, if anything is.
     fn subscribe(&mut self, connection: &mut Connection) -> Result<(), connection::Error> {
-        if self.missing.is_empty() {
-            self.subscription = Subscription::Granted;
-            self.metrics.connected.set(1);
-            return Ok(());
+        match self.subscriptions.ask() {
+            Some(request) => connection.subscribe(request.packet, &request.topics, self.config.qos),
+            None => Ok(()),
         }
-        self.subscribe_packet = self.subscribe_packet.checked_add(1).unwrap_or(1);
-        self.subscription = Subscription::Asked(Instant::now() + self.config.connect_timeout);
-        connection.subscribe(self.subscribe_packet, &self.missing, self.config.qos)
     }
 
     fn resubscribe(&mut self, connection: &mut Connection) -> Result<(), connection::Error> {
-        match self.subscription {
-            Subscription::Asked(_) => Err(connection::Error::SubscribeTimeout(self.config.connect_timeout)),
-            _ => self.subscribe(connection),
+        match self.subscriptions.overdue() {
+            Some(answer_max) => Err(connection::Error::SubscribeTimeout(answer_max)),
+            None => self.subscribe(connection),
         }
     }
 
-    /// The broker's answer, topic by topic; those refused are asked for again, the others flow.
-    fn subscribed(&mut self, codes: &[Result<u8, String>]) -> Result<(), connection::Error> {
-        let asked = matches!(self.subscription, Subscription::Asked(_));
-        if !asked || codes.len() != self.missing.len() {
-            return Err(wire::Error::Unexpected("a SUBACK that answers nothing").into());
+    /// What the broker granted is to be kept.
+    fn granted(&mut self) {
+        if self.subscriptions.is_answered() {
+            self.keeper.granted(self.subscriptions.granted());
         }
-        let mut refused = Vec::new();
-        for (topic, code) in self.missing.drain(..).zip(codes) {
-            match code {
-                Ok(qos) if *qos >= self.config.qos => {}
-                Ok(qos) => tracing::warn!(
-                    input = self.name,
-                    topic,
-                    granted = qos,
-                    asked = self.config.qos,
-                    "broker grants a lower qos: these messages are outside the promise"
-                ),
-                Err(reason) => {
-                    tracing::error!(
-                        input = self.name,
-                        topic,
-                        reason,
-                        retry = ?self.config.reconnect_max,
-                        "failed to subscribe: the broker refused; check the topic and the client's rights"
-                    );
-                    refused.push(topic);
-                }
-            }
-        }
-        self.missing = refused;
-        self.subscription = if self.missing.is_empty() {
-            self.metrics.connected.set(1);
-            Subscription::Granted
-        } else {
-            Subscription::Refused(Instant::now() + self.config.reconnect_max)
-        };
-        Ok(())
+        self.metrics.connected.set(i64::from(self.subscriptions.is_complete()));
     }
 
     /// Gives the writer what has gathered, unless it is busy.
@@ -373,16 +346,6 @@ impl Running {
             tracing::error!(input = self.name, %error, ?retry, "not connected");
         } else {
             tracing::warn!(input = self.name, %error, ?retry, "not connected");
-        }
-    }
-}
-
-impl Subscription {
-    /// Comes when something is to be done about it.
-    async fn due(self) {
-        match self {
-            Self::Granted => std::future::pending().await,
-            Self::Asked(at) | Self::Refused(at) => sleep_until(at).await,
         }
     }
 }

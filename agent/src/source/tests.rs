@@ -78,11 +78,12 @@ async fn recognises_a_redelivery_after_a_restart() {
     let mut peer = broker.subscribed(false).await;
     peer.publish(7, b"seven").await;
     assert_eq!(peer.next_but_pings().await, Seen::PubAck(7));
+    journal.sure().await;
     agent.run.abort();
 
     // The acknowledgement was lost on the way.
     let agent = Agent::start(&broker, &journal, |_| {});
-    let mut peer = broker.subscribed(true).await;
+    let mut peer = broker.accept(true).await;
     peer.redeliver(7, b"seven").await;
     assert_eq!(peer.next_but_pings().await, Seen::PubAck(7));
     peer.redeliver(8, b"eight").await;
@@ -90,6 +91,50 @@ async fn recognises_a_redelivery_after_a_restart() {
     assert_eq!(journal.payloads(), ["seven", "eight"]);
     assert_eq!(agent.metrics.duplicate_messages.get(), 1);
     agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn qos_2_is_received_once_and_released() {
+    both(async |version| {
+        let (broker, journal) = (Broker::bind(version).await, Memory::default());
+        let change = |config: &mut Config| (config.version, config.qos) = (version, 2);
+        let agent = Agent::start(&broker, &journal, change);
+        let mut peer = broker.granted(false, 2).await;
+        journal.hold(true);
+        peer.publish_as("t/1", 2, false, 1, b"on").await;
+        journal.blocked().await;
+        assert!(peer.is_owed().await, "nothing is durable");
+        journal.hold(false);
+        assert_eq!(peer.next_but_pings().await, Seen::PubRec(1));
+        peer.pubrel(1).await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubComp(1));
+        // The broker is done with 1 and uses it again; its first copy was lost with a connection.
+        peer.publish_as("t/1", 2, true, 1, b"on").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubRec(1));
+        peer.publish_as("t/1", 2, false, 2, b"two").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubRec(2));
+        journal.sure().await;
+        agent.run.abort();
+
+        // Killed before the broker saw the last PUBREC, and after it saw the one before.
+        let agent = Agent::start(&broker, &journal, change);
+        let mut peer = broker.accept(true).await;
+        peer.pubrel(1).await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubComp(1));
+        peer.publish_as("t/1", 2, true, 2, b"two").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubRec(2));
+        peer.pubrel(2).await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubComp(2));
+        // A PUBCOMP that was lost, of which nobody knows.
+        peer.pubrel(9).await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubComp(9));
+        peer.publish_as("t/1", 2, true, 2, b"other").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubRec(2));
+        assert_eq!(journal.payloads(), ["on", "on", "two", "other"]);
+        assert_eq!(agent.metrics.duplicate_messages.get(), 1);
+        agent.stop().await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -287,6 +332,83 @@ async fn a_subscription_that_was_not_granted_is_asked_for_on_the_next_connection
 }
 
 #[tokio::test]
+async fn a_subscription_is_made_once_a_session_and_follows_the_configuration() {
+    both(async |version| {
+        let (broker, journal) = (Broker::bind(version).await, Memory::default());
+        let agent = Agent::start(&broker, &journal, |config| config.version = version);
+        let mut peer = broker.subscribed(false).await;
+        journal.sure().await;
+        agent.run.abort();
+        assert_eq!(peer.next_but_pings().await, Seen::Closed);
+
+        let agent = Agent::start(&broker, &journal, |config| config.version = version);
+        let mut peer = broker.accept(true).await;
+        peer.publish(1, b"one").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(1), "and no SUBSCRIBE");
+        assert_eq!(agent.metrics.connected.get(), 1);
+        journal.sure().await;
+        agent.run.abort();
+
+        let agent = Agent::start(&broker, &journal, |config| {
+            (config.version, config.topics) = (version, vec!["u".into(), "t/1".into()]);
+        });
+        let mut peer = broker.accept(true).await;
+        let Seen::Unsubscribe(packet) = peer.next().await else { panic!("t/+ is not wanted any more") };
+        peer.unsuback(packet).await;
+        let Seen::Subscribe(packet, 2) = peer.next_but_pings().await else { panic!("two new topics") };
+        peer.suback(packet, &[1, 1]).await;
+        peer.publish(2, b"two").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(2));
+        agent.stop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_whose_begin_nobody_saw_is_subscribed_again() {
+    let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |_| {});
+    drop(broker.subscribed(false).await);
+    journal.sure().await;
+    // The broker lost the session; its answer, that it made another, was lost on the way.
+    drop(broker.accept_silently().await);
+    drop(broker.subscribed(true).await);
+    drop(broker.accept_silently().await);
+    agent.run.abort();
+    let agent = Agent::start(&broker, &journal, |_| {});
+    broker.subscribed(true).await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_retained_message_counts_once_though_it_is_replayed() {
+    both(async |version| {
+        let (broker, journal) = (Broker::bind(version).await, Memory::default());
+        let agent = Agent::start(&broker, &journal, |config| config.version = version);
+        let mut peer = broker.subscribed(false).await;
+        peer.replay(1, 1, b"").await;
+        peer.publish(2, b"live").await;
+        peer.replay(0, 0, b"live").await;
+        peer.publish(3, b"live").await;
+        for packet in 1..=3 {
+            assert_eq!(peer.next_but_pings().await, Seen::PubAck(packet));
+        }
+        agent.run.abort();
+
+        let agent = Agent::start(&broker, &journal, |config| config.version = version);
+        let mut peer = broker.subscribed(false).await;
+        peer.replay(1, 1, b"live").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
+        peer.replay(1, 2, b"meanwhile").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(2));
+        assert_eq!(journal.payloads(), ["", "live", "live", "meanwhile"]);
+        assert_eq!(agent.metrics.duplicate_messages.get(), 1);
+        agent.stop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn over_the_bound_qos_0_is_shed() {
     let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
     let agent = Agent::start(&broker, &journal, |config| config.in_flight_bytes_max = 1_000);
@@ -298,13 +420,17 @@ async fn over_the_bound_qos_0_is_shed() {
         peer.publish(0, &[b'0'; 100]).await;
     }
     peer.publish(2, b"two").await;
-    while agent.metrics.received_messages.get() < 12 {
+    peer.publish_as("t/1", 2, false, 3, b"three").await;
+    while agent.metrics.received_messages.get() < 13 {
         tokio::task::yield_now().await;
     }
+    assert!(peer.is_owed().await, "what is not shed is not durable");
     journal.hold(false);
     assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
     assert_eq!(peer.next_but_pings().await, Seen::PubAck(2));
-    assert_eq!((agent.metrics.shed_messages.get(), journal.payloads().len()), (7, 5));
+    assert_eq!(peer.next_but_pings().await, Seen::PubRec(3));
+    assert_eq!((agent.metrics.shed_messages.get(), journal.payloads().len()), (9, 4));
+    assert_eq!(agent.metrics.overloads.get(), 0);
     agent.stop().await.unwrap();
 }
 

@@ -30,7 +30,10 @@ pub(super) enum Incoming {
         packet: u16,
         bytes: usize,
     },
+    /// The broker has our PUBREC and will not send that PUBLISH again.
+    PubRel(u16),
     SubAck(Vec<Result<u8, String>>),
+    UnsubAck,
     PingResp,
     /// MQTT 5: why the broker is about to close the connection.
     Disconnect(String),
@@ -46,6 +49,37 @@ pub(super) struct Publish {
     pub(super) dup: bool,
     /// 0 at QoS 0.
     pub(super) packet: u16,
+}
+
+impl Publish {
+    /// What the broker is owed for it.
+    pub(super) fn ack(&self) -> Option<Ack> {
+        Ack::of(self.qos, self.packet)
+    }
+}
+
+/// What a publish is acknowledged with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ack {
+    /// QoS 1.
+    PubAck(u16),
+    /// QoS 2, first half.
+    PubRec(u16),
+}
+
+impl Ack {
+    pub(super) fn of(qos: u8, packet: u16) -> Option<Self> {
+        match qos {
+            0 => None,
+            1 => Some(Self::PubAck(packet)),
+            _ => Some(Self::PubRec(packet)),
+        }
+    }
+
+    pub(super) fn packet(self) -> u16 {
+        let (Self::PubAck(packet) | Self::PubRec(packet)) = self;
+        packet
+    }
 }
 
 /// The broker's answer to a CONNECT.
@@ -157,9 +191,32 @@ impl Version {
         Ok(())
     }
 
-    /// PUBACK: the same bytes in both versions, as success needs no reason code.
-    pub(super) fn puback(self, packet: u16, out: &mut BytesMut) -> Result<(), Error> {
-        v4::PubAck::new(packet).write(out)?;
+    /// UNSUBSCRIBE.
+    pub(super) fn unsubscribe(self, packet: u16, topics: &[String], out: &mut BytesMut) -> Result<(), Error> {
+        match self {
+            Self::V311 => {
+                v4::Unsubscribe { pkid: packet, topics: topics.to_vec() }.write(out)?;
+            }
+            Self::V5 => {
+                let filters = topics.to_vec();
+                v5::Unsubscribe { pkid: packet, filters, properties: None }.write(out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// PUBACK or PUBREC: the same bytes in both versions, as success needs no reason code.
+    pub(super) fn acknowledge(self, ack: Ack, out: &mut BytesMut) -> Result<(), Error> {
+        match ack {
+            Ack::PubAck(packet) => v4::PubAck::new(packet).write(out)?,
+            Ack::PubRec(packet) => v4::PubRec::new(packet).write(out)?,
+        };
+        Ok(())
+    }
+
+    /// PUBCOMP: the same bytes in both versions.
+    pub(super) fn pubcomp(self, packet: u16, out: &mut BytesMut) -> Result<(), Error> {
+        v4::PubComp::new(packet).write(out)?;
         Ok(())
     }
 
@@ -262,8 +319,8 @@ impl Decoder {
         let Some(length) = self.buffer.get(header..header + 2) else { return Ok(None) };
         let topic_end = header + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
         let needed = topic_end + if qos == 0 { 0 } else { 2 };
-        if needed > total || qos > 1 {
-            return Err(Error::Unexpected("PUBLISH whose topic exceeds it, or of QoS 2"));
+        if needed > total || qos > 2 {
+            return Err(Error::Unexpected("PUBLISH whose topic exceeds it, or of QoS 3"));
         }
         let Some(start) = self.buffer.get(..needed) else { return Ok(None) };
         let topic = str::from_utf8(&start[header + 2..topic_end]).map_err(|_| Error::Topic)?.to_owned();
@@ -295,8 +352,10 @@ fn incoming_v4(packet: v4::Packet) -> Result<Incoming, Error> {
                 })
                 .collect(),
         )),
+        v4::Packet::PubRel(release) => Ok(Incoming::PubRel(release.pkid)),
+        v4::Packet::UnsubAck(_) => Ok(Incoming::UnsubAck),
         v4::Packet::PingResp => Ok(Incoming::PingResp),
-        _ => Err(Error::Unexpected("to a subscriber of QoS 0 and 1")),
+        _ => Err(Error::Unexpected("to a subscriber")),
     }
 }
 
@@ -319,12 +378,14 @@ fn incoming_v5(packet: v5::Packet) -> Result<Incoming, Error> {
                 })
                 .collect(),
         )),
+        v5::Packet::PubRel(release) => Ok(Incoming::PubRel(release.pkid)),
+        v5::Packet::UnsubAck(_) => Ok(Incoming::UnsubAck),
         v5::Packet::PingResp(_) => Ok(Incoming::PingResp),
         v5::Packet::Disconnect(disconnect) => {
             let words = disconnect.properties.and_then(|properties| properties.reason_string);
             Ok(Incoming::Disconnect(reason(format!("{:?}", disconnect.reason_code), words)))
         }
-        _ => Err(Error::Unexpected("to a subscriber of QoS 0 and 1")),
+        _ => Err(Error::Unexpected("to a subscriber")),
     }
 }
 
@@ -338,8 +399,8 @@ fn publish_of(publish: Publish) -> Result<Incoming, Error> {
     if publish.topic.is_empty() {
         return Err(Error::Topic);
     }
-    if publish.qos > 1 {
-        return Err(Error::Unexpected("PUBLISH of QoS 2"));
+    if publish.qos > 0 && publish.packet == 0 {
+        return Err(Error::Unexpected("PUBLISH without an identifier"));
     }
     Ok(Incoming::Publish(publish))
 }

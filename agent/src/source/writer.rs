@@ -1,9 +1,9 @@
 //! The thread that waits for the disk: one group at a time, in order.
 //!
 //! While one group is being synced the next one gathers at the caller's: group commit without a
-//! timer. The journal's other blocking calls go the same way and so keep their place in the order.
+//! timer.
 //!
-//! **Bounds**: one group and one other call under way, both queues as long as that.
+//! **Bounds**: one group under way.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -11,11 +11,14 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 
 use super::redelivery::Redelivery;
+use super::replay::Replay;
+use super::wire::Ack;
 use super::{BoxError, Error, Journal};
 use crate::flow::Message;
+use crate::store::Session;
 
-/// One group and one call for a session.
-const UNDER_WAY_MAX: usize = 2;
+/// One group.
+const UNDER_WAY_MAX: usize = 1;
 
 /// Publishes that become durable together, and what is owed to the broker for it.
 #[derive(Debug, Default)]
@@ -24,8 +27,8 @@ pub(super) struct Group {
     pub(super) connection: u64,
     /// What is stored; redeliveries and refused publishes are only acknowledged.
     pub(super) messages: Vec<Message>,
-    /// Packet identifiers to acknowledge, in the order of arrival.
-    pub(super) acks: Vec<u16>,
+    /// What to answer, in the order of arrival.
+    pub(super) acks: Vec<Ack>,
     /// What `messages` count towards the bound.
     pub(super) bytes: usize,
 }
@@ -39,17 +42,22 @@ impl Group {
 /// What the thread reports.
 #[derive(Debug)]
 pub(super) enum Done {
-    /// The session's number, and what of it may be redelivered.
-    Opened { session: u64, redelivery: Box<Redelivery> },
-    /// The number of the new session.
-    Session(u64),
+    /// What the journal remembers.
+    Opened(Box<Memory>),
     /// The group survives a power cut.
     Durable(Group),
 }
 
+/// What an input goes on from.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub(super) session: Session,
+    pub(super) redelivery: Redelivery,
+    pub(super) replay: Replay,
+}
+
 enum Job {
     Open,
-    NewSession,
     Append(Group),
 }
 
@@ -93,11 +101,6 @@ impl Writer {
         self.submit(Job::Append(group))
     }
 
-    /// Asks for a new session's number; one at a time.
-    pub(super) fn new_session(&self) -> Result<(), Error> {
-        self.submit(Job::NewSession)
-    }
-
     /// The next report. May be dropped while it waits.
     pub(super) async fn done(&mut self) -> Result<Done, Error> {
         let done = self.done.recv().await.ok_or(Error::Writer)?.map_err(Error::Journal)?;
@@ -117,7 +120,7 @@ impl Writer {
     }
 
     fn submit(&self, job: Job) -> Result<(), Error> {
-        // Never full: the callers keep to one group and one call for a session.
+        // Never full: the callers keep to one group.
         self.jobs.try_send(job).map_err(|_| Error::Writer)
     }
 }
@@ -125,12 +128,15 @@ impl Writer {
 fn perform(input: &str, journal: &impl Journal, job: Job) -> Result<Done, BoxError> {
     match job {
         Job::Open => {
-            let (session, mut redelivery) = (journal.session(input)?, Box::<Redelivery>::default());
-            journal.recent(input, &mut |message| redelivery.recall(session, message))?;
-            redelivery.connected();
-            Ok(Done::Opened { session, redelivery })
+            let mut memory = Box::new(Memory { session: journal.session(input)?, ..Memory::default() });
+            let session = memory.session.number;
+            journal.recent(input, &mut |message| {
+                memory.redelivery.recall(session, message);
+                memory.replay.stored(&message.topic, &message.payload);
+            })?;
+            memory.redelivery.connected();
+            Ok(Done::Opened(memory))
         }
-        Job::NewSession => Ok(Done::Session(journal.new_session(input)?)),
         Job::Append(group) => {
             if !group.messages.is_empty() {
                 crate::fail::point("source.gathered");

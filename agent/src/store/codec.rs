@@ -21,7 +21,7 @@
 //! w     pipeline  length of the window's key (varint), the key, its state…
 //! o     output    epoch (16), committed end of its outbox (varint)
 //! b     output    confirmed (varint), end of the begun batch (varint; = confirmed: none)
-//! s     input     session (varint)
+//! s     input     session (varint)  sure (1)  broker (text), for each filter: qos (1)  topic (text)
 //! d     ""        committed end of the dead letters (varint)
 //! n     ""        batches ever applied (varint)
 //! ```
@@ -30,6 +30,7 @@
 //! the row (2), bytes of the value, CRC-32 of the key and all before (4).
 
 use super::engine::VALUE_BYTES_MAX;
+use super::session::{Filter, Session};
 use crate::flow::{DeadLetter, Delivery, Epoch, Message, Seq, Timestamp};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -264,6 +265,27 @@ pub(super) fn batch(value: &[u8]) -> Result<(Seq, Seq), Garbled> {
         return Err(Garbled("batch ends before it begins"));
     }
     Ok((confirmed, begun))
+}
+
+pub(super) fn put_session(session: &Session) -> Vec<u8> {
+    let mut out = put_number(session.number);
+    out.push(u8::from(session.sure));
+    put_text(&mut out, &session.broker);
+    for filter in &session.granted {
+        out.push(filter.qos);
+        put_text(&mut out, &filter.topic);
+    }
+    out
+}
+
+pub(super) fn session(value: &[u8]) -> Result<Session, Garbled> {
+    let mut rest = Rest(value);
+    let (number, sure, broker) = (rest.varint()?, rest.byte()? != 0, rest.text()?.to_owned());
+    let mut granted = Vec::new();
+    while !rest.0.is_empty() {
+        granted.push(Filter { qos: rest.byte()?, topic: rest.text()?.to_owned() });
+    }
+    Ok(Session { number, broker, sure, granted })
 }
 
 pub(super) fn put_number(number: u64) -> Vec<u8> {

@@ -3,6 +3,7 @@
 use super::{Commit, Config, Error, Store};
 use crate::flow::{DeadLetter, Delivery, Message, Timestamp};
 use crate::metrics::Metrics;
+use crate::store::{Filter, Session};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -221,15 +222,17 @@ fn keeps_a_message_of_a_mebibyte_among_small_ones() {
 }
 
 #[test]
-fn counts_sessions_for_each_input() {
+fn keeps_a_session_for_each_input() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).unwrap();
-    assert_eq!(store.session("plant").unwrap(), 0);
-    assert_eq!(store.new_session("plant").unwrap(), 1);
-    assert_eq!(store.new_session("plant").unwrap(), 2);
-    assert_eq!(store.new_session("plan").unwrap(), 1);
+    assert_eq!(store.session("plant").unwrap(), Session::default());
+    let granted = ["a/#", "$share/g/b"].map(|topic| Filter { topic: topic.to_owned(), qos: 2 });
+    let session =
+        Session { number: 300, broker: "h:1883 c".to_owned(), sure: true, granted: granted.to_vec() };
+    store.keep_session("plant", &session).unwrap();
+    store.keep_session("plan", &Session { number: 1, ..Session::default() }).unwrap();
     drop(store);
-    assert_eq!(open(folder.path()).unwrap().session("plant").unwrap(), 2);
+    assert_eq!(open(folder.path()).unwrap().session("plant").unwrap(), session);
 }
 
 #[test]

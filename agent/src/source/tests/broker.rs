@@ -23,7 +23,11 @@ pub(super) enum Seen {
     Connect(Vec<u8>),
     /// Its identifier and number of topics.
     Subscribe(u16, usize),
+    /// Its identifier.
+    Unsubscribe(u16),
     PubAck(u16),
+    PubRec(u16),
+    PubComp(u16),
     Ping,
     Disconnect,
     Closed,
@@ -59,9 +63,13 @@ impl Broker {
 
     /// Accepts and grants the subscription.
     pub(super) async fn subscribed(&self, session_present: bool) -> Peer {
+        self.granted(session_present, 1).await
+    }
+
+    pub(super) async fn granted(&self, session_present: bool, qos: u8) -> Peer {
         let mut peer = self.accept(session_present).await;
         let Seen::Subscribe(packet, topics) = peer.next().await else { panic!("SUBSCRIBE comes next") };
-        peer.suback(packet, &vec![1; topics]).await;
+        peer.suback(packet, &vec![qos; topics]).await;
         peer
     }
 
@@ -85,6 +93,23 @@ impl Peer {
         self.send(0x90, &body, false).await;
     }
 
+    pub(super) async fn unsuback(&mut self, packet: u16) {
+        let mut body = packet.to_be_bytes().to_vec();
+        if self.version == Version::V5 {
+            body.extend([0, 0]);
+        }
+        self.send(0xb0, &body, false).await;
+    }
+
+    pub(super) async fn pubrel(&mut self, packet: u16) {
+        self.send(0x62, &packet.to_be_bytes(), false).await;
+    }
+
+    /// A retained message that a SUBSCRIBE brought.
+    pub(super) async fn replay(&mut self, qos: u8, packet: u16, payload: &[u8]) {
+        self.send_publish(0x31 | qos << 1, "t/1", packet, payload).await;
+    }
+
     pub(super) async fn publish(&mut self, packet: u16, payload: &[u8]) {
         self.publish_as("t/1", u8::from(packet > 0), false, packet, payload).await;
     }
@@ -94,16 +119,20 @@ impl Peer {
     }
 
     pub(super) async fn publish_as(&mut self, topic: &str, qos: u8, dup: bool, packet: u16, payload: &[u8]) {
+        self.send_publish(0x30 | u8::from(dup) << 3 | qos << 1, topic, packet, payload).await;
+    }
+
+    async fn send_publish(&mut self, first: u8, topic: &str, packet: u16, payload: &[u8]) {
         let mut body = u16::try_from(topic.len()).unwrap().to_be_bytes().to_vec();
         body.extend(topic.as_bytes());
-        if qos > 0 {
+        if first & 0b110 > 0 {
             body.extend(packet.to_be_bytes());
         }
         if self.version == Version::V5 {
             body.push(0);
         }
         body.extend(payload);
-        self.send(0x30 | u8::from(dup) << 3 | qos << 1, &body, false).await;
+        self.send(first, &body, false).await;
     }
 
     pub(super) async fn pong(&mut self) {
@@ -146,6 +175,9 @@ impl Peer {
         Ok(match first >> 4 {
             1 => Seen::Connect(body),
             4 => Seen::PubAck(packet()),
+            5 => Seen::PubRec(packet()),
+            7 => Seen::PubComp(packet()),
+            10 => Seen::Unsubscribe(packet()),
             8 => Seen::Subscribe(packet(), self.topics(&body[2..])),
             12 => Seen::Ping,
             14 => Seen::Disconnect,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use super::broker::PATIENCE;
 use crate::flow::Message;
 use crate::source::{BoxError, Journal};
+use crate::store::Session;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory(Arc<(Mutex<State>, Condvar)>);
@@ -12,7 +13,7 @@ pub(super) struct Memory(Arc<(Mutex<State>, Condvar)>);
 #[derive(Debug, Default)]
 struct State {
     messages: Vec<Message>,
-    session: u64,
+    session: Session,
     held: bool,
     failing: bool,
     waiting: bool,
@@ -32,6 +33,11 @@ impl Memory {
     /// Returns once an append is blocked.
     pub(super) async fn blocked(&self) {
         self.wait(|state| state.waiting).await;
+    }
+
+    /// Returns once the session is kept as one that the broker holds.
+    pub(super) async fn sure(&self) {
+        self.wait(|state| state.session.sure).await;
     }
 
     pub(super) fn payloads(&self) -> Vec<String> {
@@ -81,13 +87,12 @@ impl Journal for Memory {
         Ok(())
     }
 
-    fn session(&self, _input: &str) -> Result<u64, BoxError> {
-        Ok(self.0.0.lock().unwrap().session)
+    fn session(&self, _input: &str) -> Result<Session, BoxError> {
+        Ok(self.0.0.lock().unwrap().session.clone())
     }
 
-    fn new_session(&self, _input: &str) -> Result<u64, BoxError> {
-        let mut state = self.0.0.lock().unwrap();
-        state.session += 1;
-        Ok(state.session)
+    fn keep_session(&self, _input: &str, session: &Session) -> Result<(), BoxError> {
+        self.change(|state| state.session = session.clone());
+        Ok(())
     }
 }
