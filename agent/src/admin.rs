@@ -177,11 +177,10 @@ struct From {
 /// A page of dead letters as NDJSON, oldest first, from a number on; empty behind the last.
 async fn dead_letters(State(admin): State<Admin>, Query(From { from }): Query<From>) -> Response {
     let store = admin.0.store.clone();
-    let page = tokio::task::spawn_blocking(move || store.dead_letters(from, DEAD_LETTERS_PAGE)).await;
+    let page = tokio::task::spawn_blocking(move || store.kept_letters(from, DEAD_LETTERS_PAGE)).await;
     match page {
         Ok(Ok(page)) => {
-            let lines: String =
-                page.iter().map(|(number, letter)| letter.to_json(*number).to_string() + "\n").collect();
+            let lines: String = page.iter().map(|kept| kept.to_line() + "\n").collect();
             ([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response()
         }
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

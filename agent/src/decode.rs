@@ -111,7 +111,7 @@ impl Decode {
     /// Prepares the single pass over each payload.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let mut fields = Fields::default();
+        let mut fields = Fields::strict();
         let time_slot = config.time.as_ref().map(|time| fields.want(&time.path));
         for path in config.key.paths() {
             fields.want(path);
@@ -131,13 +131,22 @@ impl Decode {
     /// # Errors
     /// When it cannot be used; the caller dead-letters it with the error's words.
     pub fn decode(&self, message: &Message) -> Result<Event, Error> {
+        self.decode_at(message, message.received)
+    }
+
+    /// As [`Self::decode`], its stamp judged by this `clock`: a message that comes again may have
+    /// been ahead of the host when it arrived, and not be so any more.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn decode_at(&self, message: &Message, clock: Timestamp) -> Result<Event, Error> {
         let payload = self.payload(message)?;
         let found = self.fields.pick(&payload).map_err(|error| Error::Json(error.to_string()))?;
         let time = self.time(message, &found)?;
         let field = |path: &[String]| self.fields.slot(path).and_then(|slot| found[slot].as_ref());
         let key = self.config.key.render(&message.topic, field).map_err(Error::Key)?;
         let event = Event { topic: message.topic.clone(), key, time, payload };
-        self.check(&event, message.received)?;
+        self.check(&event, clock)?;
         Ok(event)
     }
 
@@ -233,7 +242,7 @@ impl TimeUnit {
     }
 }
 
-/// A number's JSON text; integers keep all their digits.
+/// A number's JSON text; integers keep all their digits, and are judged by them.
 fn number(payload: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(payload).ok()?.trim();
     if let Ok(integer) = text.parse::<i64>() {
@@ -331,9 +340,39 @@ mod tests {
     fn poison_is_refused_with_a_reason() {
         let decode = Decode::new(config("{topic[1]}", None));
         let deep = "[".repeat(10_000) + &"]".repeat(10_000);
-        for payload in [&b""[..], b"{", b"{}x", b"1e999", b"{\"a\":\"\xff\"}", b"nul", deep.as_bytes()] {
+        let twice = (0..40).map(|n| format!("\"f{n}\":0,")).collect::<String>();
+        let twice = format!("{{{twice}\"f39\":1}}");
+        for payload in [
+            &b""[..],
+            b"{",
+            b"{}x",
+            b"1e999",
+            b"{\"a\":\"\xff\"}",
+            b"nul",
+            br#"{"a":1,"a":1}"#,
+            br#"[{"a":1,"\u0061":1}]"#,
+            br#"{"a":9007199254740993}"#,
+            br#"{"a":-9007199254740993}"#,
+            br#"{"a":123456789012345678901}"#,
+            br#"{"a":[-123456789012345678901]}"#,
+            twice.as_bytes(),
+            deep.as_bytes(),
+        ] {
             let refused = decode.decode(&message(payload));
             assert!(matches!(refused, Err(Error::Json(_))), "{:?}", String::from_utf8_lossy(payload));
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_poison_passes() {
+        let decode = Decode::new(config("{field.id}", Some(("ts", TimeUnit::Nanos))));
+        for payload in [
+            r#"{"id":9007199254740992,"ts":1700000000123456789,"a":{"id":1},"b":{"id":1}}"#,
+            r#"{"id":18446744073709551615,"ts":1700000000123456789,"a":9007199254740992}"#,
+            r#"{"id":"a","ts":1,"a":1e20,"b":123456789012345678901.5,"c":"\"123456789012345678901"}"#,
+            r#"{"id":"a","ts":1,"a":12345678901234567890e2,"b":{"a":-9007199254740992}}"#,
+        ] {
+            decode.decode(&message(payload.as_bytes())).expect(payload);
         }
     }
 
@@ -369,7 +408,8 @@ mod tests {
     fn plain_numbers_become_json() {
         check_number("21.5", Some(r#"{"value":21.5}"#));
         check_number(" +5\n", Some(r#"{"value":5}"#));
-        check_number("9007199254740993", Some(r#"{"value":9007199254740993}"#));
+        check_number("9007199254740992", Some(r#"{"value":9007199254740992}"#));
+        check_number("9007199254740993", None);
         check_number("nan", None);
         check_number("inf", None);
         check_number("1e999", None);

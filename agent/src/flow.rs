@@ -1,10 +1,13 @@
 //! The nouns that travel: what one stage hands to the next.
 
+pub(crate) mod letter;
+
 use std::fmt;
 use std::sync::Arc;
-
-use serde::Serialize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use letter::{DeadLetter, Kept, LineError, WindowOf};
+use serde::Serialize;
 
 /// Position of a message in the journal: contiguous from 0 within an [`Epoch`].
 pub type Seq = u64;
@@ -114,48 +117,6 @@ pub struct Event {
     pub time: Timestamp,
     /// Its content: JSON.
     pub payload: Vec<u8>,
-}
-
-/// Something that cannot be used, with its original bytes and the reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// The pipeline that refused it.
-    pub pipeline: String,
-    /// Where: `decode`, `transform[0]`, `aggregate`, `check`, `finish`, `encode`, `forward`.
-    pub stage: String,
-    /// Why, naming the place and the remedy.
-    pub reason: String,
-    /// Digest of the module that refused it, if one did.
-    pub module: Option<String>,
-    /// The MQTT topic it came from; empty where several made it.
-    pub topic: String,
-    /// What it belongs to; empty where that was not known yet.
-    pub key: String,
-    /// When it was refused, in microseconds since the Unix epoch.
-    pub time: u64,
-    /// Its bytes as they were at that stage.
-    pub payload: Vec<u8>,
-}
-
-impl DeadLetter {
-    /// As people and tools read it; bytes that are no text are in hexadecimal.
-    #[must_use]
-    pub fn to_json(&self, number: Seq) -> serde_json::Value {
-        let text = std::str::from_utf8(&self.payload).ok();
-        let hex = || self.payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        serde_json::json!({
-            "number": number,
-            "time": Timestamp(self.time).to_string(),
-            "pipeline": self.pipeline,
-            "stage": self.stage,
-            "reason": self.reason,
-            "module": self.module,
-            "topic": self.topic,
-            "key": self.key,
-            "payload": text,
-            "payload_hex": text.is_none().then(hex),
-        })
-    }
 }
 
 /// Says upstream which records will never come, or not as they were: a line of the outbox, delivered

@@ -131,6 +131,14 @@ stage!(
         results: Counter,
         /// Dead letters written.
         dead_letters: Counter,
+        /// Dead letters of decode and the transforms that were given in again.
+        replayed_messages: Counter,
+        /// Dead letters of what comes behind the transforms that were given in again.
+        replayed_events: Counter,
+        /// Results and windows' states among the dead letters that were given in again.
+        replayed_results: Counter,
+        /// Replays that were used or dropped by a transform: neither late nor refused again.
+        succeeded_replays: Counter,
         /// Commits.
         commits: Counter,
         /// Windows open.

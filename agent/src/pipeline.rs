@@ -12,6 +12,7 @@
 
 mod line;
 mod progress;
+mod replay;
 mod step;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crate::window::Windows;
 use crate::{decode, window};
 pub use progress::Counts;
 use progress::Progress;
+pub use replay::is_replayable;
 use step::{Stage, Step, Steps};
 
 /// Journal bytes read at once.
@@ -41,6 +43,8 @@ pub const COMMIT_MESSAGES_MAX: u64 = 20_000;
 pub const COMMIT_BYTES_MAX: usize = 1 << 20;
 /// Results wait this long for others, so that a trickle does not cost a synced flush each.
 const RESULTS_LINGER: Duration = Duration::from_millis(100);
+/// Dead letters replayed at once, in one commit.
+const REPLAYS_MAX: usize = 256;
 /// Longest sleep: silent devices are noticed, and `/live` sees a beat, at least this often.
 const PATIENCE_MAX: Duration = Duration::from_millis(500);
 
@@ -154,6 +158,8 @@ pub struct Pipeline {
     committed: Committed,
     counts: Counts,
     step: Step,
+    /// Dead letters that the step gave in again.
+    replayed: usize,
 }
 
 /// What the last commit held.
@@ -211,6 +217,7 @@ impl Pipeline {
             committed: Committed { position, counts: progress.counts, at: Instant::now() },
             counts: progress.counts,
             step: Step::default(),
+            replayed: 0,
         };
         pipeline.count(&Counts::default());
         crate::fail::point("pipeline.built");
@@ -257,6 +264,13 @@ impl Pipeline {
                 // The devices may be anything but silent: the broker keeps what they send.
                 quiet_since = Instant::now();
             }
+            if self.replay()? {
+                // A letter may be of a time that the silence since would carry beyond that of all others.
+                quiet_since = Instant::now();
+                if !self.commit(|full| wait_for_room(full, stop, &beat))? {
+                    return Ok(());
+                }
+            }
             self.gauge(end);
             if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, &beat))? {
                 return Ok(());
@@ -277,6 +291,23 @@ impl Pipeline {
         self.steps.run(messages, Timestamp::now(), &mut self.step);
         crate::fail::point("pipeline.step");
         self.step.counts.read > before
+    }
+
+    /// Gives in again what waits for it among the dead letters; whether there was anything. To be
+    /// committed before the next time: until then it waits as before.
+    fn replay(&mut self) -> Result<bool, Error> {
+        let letters = self.store.letters_to_replay(&self.name, REPLAYS_MAX)?;
+        self.replayed = letters.len();
+        let now = Timestamp::now();
+        for (number, letter) in letters {
+            match letter {
+                Some(letter) => self.steps.replay(number, letter, now, &mut self.step),
+                None => {
+                    warn!(pipeline = self.name, number, "a dead letter was trimmed before it was replayed")
+                }
+            }
+        }
+        Ok(self.replayed > 0)
     }
 
     /// The next page of the journal, which reaches to `end`, in slices that are about a call to a
@@ -341,6 +372,7 @@ impl Pipeline {
             output: &self.output,
             results: step.results,
             dead_letters: step.dead_letters,
+            replayed: std::mem::take(&mut self.replayed),
         };
         crate::fail::point("pipeline.committing");
         while let Err(error) = self.store.commit(&commit) {
@@ -370,6 +402,10 @@ impl Pipeline {
         metrics.rejected_events.inc_by(now.rejected_events - before.rejected_events);
         metrics.results.inc_by(now.results - before.results);
         metrics.dead_letters.inc_by(now.dead_letters - before.dead_letters);
+        metrics.replayed_messages.inc_by(now.replayed_messages - before.replayed_messages);
+        metrics.replayed_events.inc_by(now.replayed_events - before.replayed_events);
+        metrics.replayed_results.inc_by(now.replayed_results - before.replayed_results);
+        metrics.succeeded_replays.inc_by(now.succeeded_replays - before.succeeded_replays);
     }
 
     fn gauge(&self, journal_end: Seq) {

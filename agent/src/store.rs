@@ -25,6 +25,7 @@ mod engine;
 mod error;
 mod folder;
 mod frame;
+mod letters;
 mod log;
 mod mark;
 mod meta;
@@ -39,6 +40,7 @@ mod sync;
 mod tests;
 
 pub use error::Error;
+pub use letters::{QUEUE_MAX, Refusal, Wish};
 pub use session::{Filter, Session};
 
 use crate::flow::{DeadLetter, Message, Seq};
@@ -47,6 +49,7 @@ use codec::Row;
 use error::Health;
 use folder::{Folder, check_name};
 use frame::Group;
+use letters::Letters;
 use log::{End, Log, Page, SEGMENT, Shared};
 use mark::Mark;
 use meta::Meta;
@@ -116,6 +119,8 @@ pub struct Commit<'a> {
     pub results: Vec<Vec<u8>>,
     /// What was refused in this step.
     pub dead_letters: Vec<DeadLetter>,
+    /// How many of the letters that were to be replayed were.
+    pub replayed: usize,
 }
 
 /// A key of a pipeline's own, and its new value; `None` removes.
@@ -147,8 +152,8 @@ struct Inner {
     journal: Log,
     outboxes: Mutex<HashMap<String, Arc<Outbox>>>,
     dead_letters: Log,
-    /// Committed end of the dead letters; held from their append to the commit's end.
-    dead_letters_end: Mutex<Seq>,
+    /// Held from the append of dead letters to the commit's end.
+    letters: Mutex<Letters>,
     meta: Meta,
     preparer: Preparer,
     tail: Mutex<Tail>,
@@ -199,7 +204,7 @@ impl Store {
             journal,
             outboxes: Mutex::default(),
             dead_letters,
-            dead_letters_end: Mutex::new(dead_letters_end),
+            letters: Mutex::new(Letters::new(dead_letters_end)),
             meta,
             preparer,
             changed: Mutex::default(),
@@ -320,6 +325,7 @@ impl Store {
         let letters = commit.dead_letters.iter().map(|letter| letter.payload.len());
         let bytes: usize = windows.chain(letters).chain(commit.results.iter().map(Vec::len)).sum();
         self.0.room.check_commit(written_for(bytes as u64))?;
+        let letters = (commit.pipeline, commit.replayed);
         let mut changes = Vec::with_capacity(commit.windows.len() + 3);
         let position = codec::put_pipeline(commit.position, &commit.progress);
         changes.push((Row::pipeline(commit.pipeline), Some(position)));
@@ -328,7 +334,7 @@ impl Store {
             changes.push((Row::window(commit.pipeline, key), value));
         }
         if commit.results.is_empty() {
-            return self.commit_letters(&commit.dead_letters, |letters| {
+            return self.commit_letters(&commit.dead_letters, letters, |letters| {
                 changes.extend(letters);
                 self.0.meta.apply(&changes)
             });
@@ -339,7 +345,7 @@ impl Store {
         crate::fail::point("commit.results-appended");
         changes.push(outbox.commit_change(range.end));
         // What was appended and not committed would be taken for committed by the next commit.
-        self.0.health.judge(self.commit_letters(&commit.dead_letters, |letters| {
+        self.0.health.judge(self.commit_letters(&commit.dead_letters, letters, |letters| {
             changes.extend(letters);
             self.0.meta.apply(&changes)
         }))?;

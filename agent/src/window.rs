@@ -79,6 +79,8 @@ pub struct Outcome {
 pub struct Refused {
     /// What it belongs to.
     pub key: String,
+    /// Its event time.
+    pub time: Timestamp,
     /// Its content.
     pub payload: Vec<u8>,
     /// The aggregate's words.
@@ -295,6 +297,7 @@ impl Windows {
         settled.used += used;
         settled.refused.extend(updated.rejected.into_iter().map(|rejection| Refused {
             key: group.key.clone(),
+            time: group.samples[rejection.index].0,
             payload: std::mem::take(&mut group.samples[rejection.index].1),
             reason: rejection.reason,
         }));

@@ -110,6 +110,7 @@ fn process(store: &Store) {
                 output: "central",
                 results,
                 dead_letters,
+                replayed: 0,
             })
             .unwrap();
         tell(format_args!("C {position}"));
@@ -248,10 +249,10 @@ fn letter(seq: Seq) -> DeadLetter {
         pipeline: "p".to_owned(),
         stage: "decode".to_owned(),
         reason: format!("{seq} is refused"),
-        module: None,
         topic: "plant".to_owned(),
         key: String::new(),
         time: seq,
         payload: seq.to_be_bytes().to_vec(),
+        ..DeadLetter::default()
     }
 }

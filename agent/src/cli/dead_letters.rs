@@ -34,11 +34,11 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
 fn list_stopped(store: &Store) -> anyhow::Result<()> {
     let mut next = 0;
     loop {
-        let page = store.dead_letters(next, DEAD_LETTERS_PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
-        next = last + 1;
-        for (number, letter) in page {
-            println!("{}", letter.to_json(number));
+        let page = store.kept_letters(next, DEAD_LETTERS_PAGE)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        next = last.number + 1;
+        for kept in page {
+            println!("{}", kept.to_line());
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One pass over a JSON payload: checks all of it, keeps the few scalars that are wanted.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -29,7 +31,15 @@ impl fmt::Display for Scalar {
 pub(super) struct Fields {
     paths: Vec<Vec<String>>,
     root: Node,
+    /// Refuse what readers take for different things: a name twice in an object, and an integer that
+    /// is no exact double. A wanted one is read to its last digit, and so is fine.
+    strict: bool,
 }
+
+/// Greatest integer that every reader takes for itself.
+const INTEGER_MAX: u64 = 1 << 53;
+/// Names of one object up to which a list is faster than a set.
+const LISTED_MAX: usize = 16;
 
 #[derive(Debug, Default)]
 struct Node {
@@ -41,6 +51,11 @@ struct Node {
 static NOWHERE: Node = Node { slot: None, children: Vec::new() };
 
 impl Fields {
+    /// For what devices send.
+    pub(super) fn strict() -> Self {
+        Self { strict: true, ..Self::default() }
+    }
+
     /// Asks for a path; returns its place in what [`Fields::pick`] returns.
     pub(super) fn want(&mut self, path: &[String]) -> usize {
         if let Some(slot) = self.slot(path) {
@@ -67,9 +82,14 @@ impl Fields {
     /// Reads the payload; one entry a wanted path, `None` where it is missing or no scalar.
     pub(super) fn pick(&self, payload: &[u8]) -> Result<Vec<Option<Scalar>>, serde_json::Error> {
         let mut found = vec![None; self.paths.len()];
+        let mut huge = false;
         let mut reader = serde_json::Deserializer::from_slice(payload);
-        Pick { node: &self.root, found: &mut found }.deserialize(&mut reader)?;
+        let pick = Pick { node: &self.root, found: &mut found, strict: self.strict, huge: &mut huge };
+        pick.deserialize(&mut reader)?;
         reader.end()?;
+        if huge && self.strict && has_long_integer(payload) {
+            return Err(too_great());
+        }
         Ok(found)
     }
 }
@@ -82,10 +102,37 @@ pub fn check_json(text: &[u8]) -> Result<(), serde_json::Error> {
     Fields::default().pick(text).map(drop)
 }
 
+fn too_great<E: serde::de::Error>() -> E {
+    E::custom("an integer beyond 2^53, which readers would round: send it as text, or smaller")
+}
+
+/// Whether the text, known to be JSON, holds an integer of twenty digits or more outside of strings. The
+/// reader makes a float of it, as it does of 1e20.
+fn has_long_integer(text: &[u8]) -> bool {
+    let (mut digits, mut plain, mut quoted, mut escaped) = (0, true, false, false);
+    for byte in text.iter().chain(b" ") {
+        if quoted {
+            quoted = escaped || *byte != b'"';
+            escaped = !escaped && *byte == b'\\';
+            continue;
+        }
+        match byte {
+            b'0'..=b'9' => digits += 1,
+            b'.' | b'e' | b'E' | b'+' => plain = false,
+            _ if digits >= 20 && plain => return true,
+            _ => (digits, plain, quoted) = (0, true, *byte == b'"'),
+        }
+    }
+    false
+}
+
 /// Visits every value (not `IgnoredAny`, which skips UTF-8, number and depth checks).
 struct Pick<'a> {
     node: &'a Node,
     found: &'a mut [Option<Scalar>],
+    strict: bool,
+    /// A float was seen that may have been written as an integer.
+    huge: &'a mut bool,
 }
 
 impl Pick<'_> {
@@ -96,6 +143,15 @@ impl Pick<'_> {
         }
         self.found[slot] = Some(scalar());
         Ok(())
+    }
+
+    fn check_integer<E: serde::de::Error>(&self, size: u64) -> Result<(), E> {
+        let rounded = self.strict && self.node.slot.is_none() && size > INTEGER_MAX;
+        if rounded { Err(too_great()) } else { Ok(()) }
+    }
+
+    fn at<'b>(&'b mut self, node: &'b Node) -> Pick<'b> {
+        Pick { node, found: &mut *self.found, strict: self.strict, huge: &mut *self.huge }
     }
 }
 
@@ -123,6 +179,7 @@ impl<'de> Visitor<'de> for Pick<'_> {
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
+        self.check_integer(value)?;
         self.keep(|| Scalar::Integer(value))
     }
 
@@ -131,10 +188,12 @@ impl<'de> Visitor<'de> for Pick<'_> {
         reason = "a negative number is no time; as a key it is text up to 2^53"
     )]
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
+        self.check_integer(value.unsigned_abs())?;
         self.keep(|| Scalar::Float(value as f64))
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
+        *self.huge |= value.abs() >= 9e18;
         self.keep(|| Scalar::Float(value))
     }
 
@@ -142,38 +201,71 @@ impl<'de> Visitor<'de> for Pick<'_> {
         self.keep(|| Scalar::Text(value.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Pick { node: &NOWHERE, found: &mut *self.found })?.is_some() {}
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(self.at(&NOWHERE))?.is_some() {}
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        while let Some(child) = entries.next_key_seed(Child(self.node))? {
-            entries.next_value_seed(Pick { node: child, found: &mut *self.found })?;
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
+        let (node, mut names) = (self.node, Names::default());
+        while let Some((child, name)) = entries.next_key_seed(Child(node))? {
+            if self.strict && !names.insert(name) {
+                return Err(serde::de::Error::custom("a name stands twice in one object"));
+            }
+            entries.next_value_seed(self.at(child))?;
         }
         Ok(())
     }
 }
 
-/// Finds the child of a name without copying the name.
+/// The names of one object.
+#[derive(Default)]
+struct Names<'de> {
+    listed: Vec<Cow<'de, str>>,
+    set: HashSet<Cow<'de, str>>,
+}
+
+impl<'de> Names<'de> {
+    /// Whether it is new.
+    fn insert(&mut self, name: Cow<'de, str>) -> bool {
+        if self.listed.len() < LISTED_MAX {
+            let new = !self.listed.contains(&name);
+            self.listed.push(name);
+            return new;
+        }
+        !self.listed.contains(&name) && self.set.insert(name)
+    }
+}
+
+/// Finds the child of a name; copies the name only where it is escaped.
 struct Child<'a>(&'a Node);
 
-impl<'de, 'a> DeserializeSeed<'de> for Child<'a> {
-    type Value = &'a Node;
+impl<'a> Child<'a> {
+    fn named(&self, name: &str) -> &'a Node {
+        self.0.children.iter().find(|(child, _)| child == name).map_or(&NOWHERE, |(_, node)| node)
+    }
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<&'a Node, D::Error> {
+impl<'de, 'a> DeserializeSeed<'de> for Child<'a> {
+    type Value = (&'a Node, Cow<'de, str>);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl<'a> Visitor<'_> for Child<'a> {
-    type Value = &'a Node;
+impl<'de, 'a> Visitor<'de> for Child<'a> {
+    type Value = (&'a Node, Cow<'de, str>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field name")
     }
 
-    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<&'a Node, E> {
-        Ok(self.0.children.iter().find(|(child, _)| child == name).map_or(&NOWHERE, |(_, node)| node))
+    fn visit_borrowed_str<E: serde::de::Error>(self, name: &'de str) -> Result<Self::Value, E> {
+        Ok((self.named(name), Cow::Borrowed(name)))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok((self.named(name), Cow::Owned(name.to_owned())))
     }
 }

@@ -59,10 +59,10 @@ impl Parcel {
             stage: "forward".to_owned(),
             reason,
             module: line.module,
-            topic: String::new(),
             key: line.key,
             time: now.0,
             payload,
+            ..DeadLetter::default()
         }
     }
 }

@@ -1,17 +1,17 @@
 //! What a pipeline commits beside its windows: the ledger's counts, and the watermark.
 //!
 //! ```text
-//! version u8 = 1 | eight counts u64, little endian | the windows' own progress
+//! version u8 = 2 | twelve counts u64, little endian | the windows' own progress
 //! ```
 
-const VERSION: u8 = 1;
-const COUNTS: usize = 8;
+const VERSION: u8 = 2;
+const COUNTS: usize = 12;
 
 /// The ledger of one pipeline since the state folder was made.
 ///
-/// `events = used + late + rejected_events + pending`, where pending are events given to windows and not yet
-/// to the aggregate: none at a commit. Where every transform gives one event for one,
-/// `read = rejected_messages + events`.
+/// `events + replayed_events = used + late + rejected_events + pending`, where pending are events given to
+/// windows and not yet to the aggregate: none at a commit. Where every transform gives one event for one,
+/// `read + replayed_messages = rejected_messages + events`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Messages read.
@@ -30,18 +30,65 @@ pub struct Counts {
     pub results: u64,
     /// Dead letters.
     pub dead_letters: u64,
+    /// Dead letters of decode and the transforms that were given in again.
+    pub replayed_messages: u64,
+    /// Dead letters of what comes behind the transforms that were given in again.
+    pub replayed_events: u64,
+    /// Results and windows' states among the dead letters that were given in again.
+    pub replayed_results: u64,
+    /// Of all these, those that were used or dropped by a transform: neither late nor refused again.
+    pub succeeded_replays: u64,
 }
 
 impl Counts {
     fn all(&self) -> [u64; COUNTS] {
-        let Self { read, rejected_messages, events, used, late, rejected_events, results, dead_letters } =
-            *self;
-        [read, rejected_messages, events, used, late, rejected_events, results, dead_letters]
+        let Self {
+            read, rejected_messages, events, used, late, rejected_events, results, dead_letters, ..
+        } = *self;
+        let Self { replayed_messages, replayed_events, replayed_results, succeeded_replays, .. } = *self;
+        [
+            read,
+            rejected_messages,
+            events,
+            used,
+            late,
+            rejected_events,
+            results,
+            dead_letters,
+            replayed_messages,
+            replayed_events,
+            replayed_results,
+            succeeded_replays,
+        ]
     }
 
     fn from_all(all: [u64; COUNTS]) -> Self {
-        let [read, rejected_messages, events, used, late, rejected_events, results, dead_letters] = all;
-        Self { read, rejected_messages, events, used, late, rejected_events, results, dead_letters }
+        let [
+            read,
+            rejected_messages,
+            events,
+            used,
+            late,
+            rejected_events,
+            results,
+            dead_letters,
+            replays @ ..,
+        ] = all;
+        let [replayed_messages, replayed_events, replayed_results, succeeded_replays] = replays;
+        Self {
+            read,
+            rejected_messages,
+            events,
+            used,
+            late,
+            rejected_events,
+            results,
+            dead_letters,
+            replayed_messages,
+            replayed_events,
+            replayed_results,
+            succeeded_replays,
+        }
     }
 }
 
@@ -89,11 +136,11 @@ mod tests {
 
     #[test]
     fn progress_reads_back_and_garbage_does_not() {
-        let counts = Counts::from_all([1, 2, 3, 4, 5, 6, 7, u64::MAX]);
+        let counts = Counts::from_all([1, 2, 3, 4, 5, 6, 7, u64::MAX, 9, 10, 11, 12]);
         let progress = Progress { counts, windows: vec![9, 9] };
         assert_eq!(Progress::decode(&progress.encode()), Some(progress));
         assert_eq!(Progress::decode(&[]), Some(Progress::default()));
         assert_eq!(Progress::decode(&[1, 2, 3]), None);
-        assert_eq!(Progress::decode(&[2; 80]), None);
+        assert_eq!(Progress::decode(&[9; 120]), None);
     }
 }

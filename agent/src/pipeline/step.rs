@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::line;
 use super::progress::Counts;
 use crate::decode::{self, Decode};
-use crate::flow::{DeadLetter, Event, Message, Seq, Timestamp};
+use crate::flow::{DeadLetter, Event, Message, Seq, Timestamp, WindowOf};
 use crate::module;
 use crate::store::Change;
-use crate::window::{Aggregate, Fate, Settled, Windows};
+use crate::window::{Aggregate, Fate, Outcome, Settled, Windows};
 
 /// What steps have made since the last commit.
 #[derive(Debug, Default)]
@@ -30,13 +30,13 @@ impl Step {
         !self.results.is_empty() || !self.dead_letters.is_empty()
     }
 
-    fn result(&mut self, line: Vec<u8>) {
+    pub(super) fn result(&mut self, line: Vec<u8>) {
         self.bytes += line.len();
         self.counts.results += 1;
         self.results.push(line);
     }
 
-    fn dead_letter(&mut self, mut letter: DeadLetter) {
+    pub(super) fn dead_letter(&mut self, mut letter: DeadLetter) {
         letter.key.truncate(letter.key.floor_char_boundary(decode::KEY_BYTES_MAX));
         self.bytes += letter.payload.len() + letter.reason.len();
         self.counts.dead_letters += 1;
@@ -64,21 +64,37 @@ pub(super) enum Stage {
     Windowed { windows: Windows, aggregate: Box<module::Aggregate> },
 }
 
+/// A message on its way through the first transform.
+#[derive(Debug)]
+pub(super) struct Origin {
+    received: Timestamp,
+    /// As it was published: what a number became is not what the device said.
+    payload: bytes::Bytes,
+}
+
+/// The times that a step goes by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// The latest arrival: what stamps are held against.
+    pub(super) clock: Timestamp,
+    pub(super) now: Timestamp,
+}
+
 impl Steps {
     /// One page of the journal.
     pub(super) fn run(&mut self, page: Vec<(Seq, Message)>, now: Timestamp, step: &mut Step) {
         let clock = page.iter().map(|(_, message)| message.received).max().unwrap_or(now);
-        let events = self.decode(page, now, step);
-        let events = self.transform(events, now, step);
-        step.counts.events += events.len() as u64;
-        let events = self.check(events, clock, now, step);
-        match &mut self.stage {
-            Stage::Each => self.forward_each(events, now, step),
-            Stage::Windowed { windows, aggregate } => {
-                let settled = observe(windows, aggregate.as_mut(), events, &mut step.counts.late);
-                self.take_settled(settled, now, step);
+        let at = Times { clock, now };
+        let (mut events, mut origins) = (Vec::with_capacity(page.len()), Vec::with_capacity(page.len()));
+        for (_, message) in page {
+            if message.input != self.input || !self.decode.takes(&message.topic) {
+                continue;
             }
+            step.counts.read += 1;
+            let clock = message.received;
+            self.decode(message, Times { clock, now }, step, &mut events, &mut origins);
         }
+        self.transform(0, events, &origins, at, step);
     }
 
     /// Nothing came for this long though nothing was waiting.
@@ -87,7 +103,8 @@ impl Steps {
         windows.idle(quiet);
         if windows.due() {
             let settled = windows.settle(aggregate.as_mut());
-            self.take_settled(settled, Timestamp::now(), step);
+            let now = Timestamp::now();
+            self.take_settled(settled, Times { clock: now, now }, step);
         }
     }
 
@@ -106,64 +123,90 @@ impl Steps {
         }
     }
 
-    fn decode(&self, page: Vec<(Seq, Message)>, now: Timestamp, step: &mut Step) -> Vec<Event> {
-        let mut events = Vec::with_capacity(page.len());
-        for (_, message) in page {
-            if message.input != self.input || !self.decode.takes(&message.topic) {
-                continue;
+    /// One message, its stamp held against `at.clock`.
+    pub(super) fn decode(
+        &self,
+        message: Message,
+        at: Times,
+        step: &mut Step,
+        events: &mut Vec<Event>,
+        origins: &mut Vec<Origin>,
+    ) {
+        match self.decode.decode_at(&message, at.clock) {
+            Ok(event) => {
+                events.push(event);
+                origins.push(Origin { received: message.received, payload: message.payload });
             }
-            step.counts.read += 1;
-            match self.decode.decode(&message) {
-                Ok(event) => events.push(event),
-                Err(error) => {
-                    step.counts.rejected_messages += 1;
-                    let letter = self.letter("decode", error.to_string(), now);
-                    step.dead_letter(DeadLetter {
-                        topic: message.topic,
-                        payload: message.payload.into(),
-                        ..letter
-                    });
-                }
+            Err(error) => {
+                step.counts.rejected_messages += 1;
+                let received = Times { clock: message.received, ..at };
+                let letter = self.letter("decode", error.to_string(), received);
+                step.dead_letter(DeadLetter {
+                    input: message.input.to_string(),
+                    topic: message.topic,
+                    payload: message.payload.into(),
+                    ..letter
+                });
             }
         }
-        events
     }
 
-    fn transform(&mut self, mut events: Vec<Event>, now: Timestamp, step: &mut Step) -> Vec<Event> {
-        for index in 0..self.transforms.len() {
+    /// Through the transforms from number `first` on, and all that is behind them. What is refused
+    /// by the first one is kept as it was published, if its origin is known.
+    pub(super) fn transform(
+        &mut self,
+        first: usize,
+        mut events: Vec<Event>,
+        origins: &[Origin],
+        at: Times,
+        step: &mut Step,
+    ) {
+        for index in first..self.transforms.len() {
             let (passed, rejections) = self.transforms[index].process(&events);
             for rejection in rejections {
                 step.counts.rejected_messages += 1;
-                let letter = self.letter(&format!("transform[{index}]"), rejection.reason, now);
-                let Event { topic, key, payload, .. } = std::mem::take(&mut events[rejection.index]);
-                let module = Some(self.transforms[index].digest().to_owned());
-                step.dead_letter(DeadLetter { module, topic, key, payload, ..letter });
+                let event = std::mem::take(&mut events[rejection.index]);
+                let letter = self.letter(&format!("transform[{index}]"), rejection.reason, at);
+                let mut letter = DeadLetter { module: self.digest(index), ..of_event(letter, event) };
+                if let Some(origin) = origins.get(rejection.index).filter(|_| index == 0) {
+                    (letter.received, letter.payload) = (origin.received, origin.payload.to_vec());
+                }
+                step.dead_letter(letter);
             }
             events = passed;
         }
-        events
+        step.counts.events += events.len() as u64;
+        self.conclude(events, at, step);
+    }
+
+    /// Events become results, or part of their windows.
+    pub(super) fn conclude(&mut self, events: Vec<Event>, at: Times, step: &mut Step) {
+        let events = self.check(events, at, step);
+        match &mut self.stage {
+            Stage::Each => self.forward_each(events, at, step),
+            Stage::Windowed { windows, aggregate } => {
+                let settled = observe(windows, aggregate.as_mut(), events, &mut step.counts.late);
+                self.take_settled(settled, at, step);
+            }
+        }
     }
 
     /// A transform may change key and time: they must keep to the same bounds as what was decoded.
-    fn check(&self, events: Vec<Event>, clock: Timestamp, now: Timestamp, step: &mut Step) -> Vec<Event> {
-        let Some(last) = self.transforms.last() else { return events };
+    fn check(&self, events: Vec<Event>, at: Times, step: &mut Step) -> Vec<Event> {
+        if self.transforms.is_empty() {
+            return events;
+        }
         let mut good = Vec::with_capacity(events.len());
         for event in events {
-            match self.decode.check(&event, clock) {
+            match self.decode.check(&event, at.clock) {
                 Ok(()) => good.push(event),
-                Err(error) => {
-                    step.counts.rejected_events += 1;
-                    let letter = self.letter("check", error.to_string(), now);
-                    let module = Some(last.digest().to_owned());
-                    let Event { topic, key, payload, .. } = event;
-                    step.dead_letter(DeadLetter { module, topic, key, payload, ..letter });
-                }
+                Err(error) => self.refuse("check", error.to_string(), event, at, step),
             }
         }
         good
     }
 
-    fn forward_each(&self, events: Vec<Event>, now: Timestamp, step: &mut Step) {
+    fn forward_each(&self, events: Vec<Event>, at: Times, step: &mut Step) {
         let module = self.transforms.last().map(module::Transform::digest);
         for event in events {
             match line::event(&self.agent, &self.pipeline, module, &event) {
@@ -172,55 +215,81 @@ impl Steps {
                     step.result(line);
                 }
                 Err(error) => {
-                    step.counts.rejected_events += 1;
                     let reason = format!("failed to read the transforms' output as JSON: {error}");
-                    let letter = self.letter("encode", reason, now);
-                    let module = module.map(str::to_owned);
-                    let Event { topic, key, payload, .. } = event;
-                    step.dead_letter(DeadLetter { module, topic, key, payload, ..letter });
+                    self.refuse("encode", reason, event, at, step);
                 }
             }
         }
     }
 
-    fn take_settled(&self, settled: Settled, now: Timestamp, step: &mut Step) {
+    /// An event that the transforms made and nothing behind them can use.
+    fn refuse(&self, stage: &str, reason: String, event: Event, at: Times, step: &mut Step) {
+        step.counts.rejected_events += 1;
+        let module = self.transforms.last().map(|last| last.digest().to_owned());
+        step.dead_letter(DeadLetter { module, ..of_event(self.letter(stage, reason, at), event) });
+    }
+
+    fn take_settled(&self, settled: Settled, at: Times, step: &mut Step) {
         let Stage::Windowed { aggregate, .. } = &self.stage else { return };
         let digest = || Some(aggregate.digest().to_owned());
         step.counts.used += settled.used;
         for refused in settled.refused {
             step.counts.rejected_events += 1;
-            let letter = self.letter("aggregate", refused.reason, now);
-            let (key, payload) = (refused.key, refused.payload);
-            step.dead_letter(DeadLetter { module: digest(), key, payload, ..letter });
+            let letter = self.letter("aggregate", refused.reason, at);
+            let (key, payload, event_time) = (refused.key, refused.payload, Some(refused.time));
+            step.dead_letter(DeadLetter { module: digest(), key, payload, event_time, ..letter });
         }
         for outcome in settled.outcomes {
-            match line::result(&self.agent, &self.pipeline, aggregate.digest(), &outcome) {
-                Ok(line) => step.result(line),
-                Err((reason, state)) => {
-                    let reason = format!(
-                        "failed to finish window {} to {} with {} readings; this is its state: {reason}",
-                        outcome.start, outcome.end, outcome.count
-                    );
-                    let letter = self.letter("finish", reason, now);
-                    let (key, payload) = (outcome.key.clone(), state.to_vec());
-                    step.dead_letter(DeadLetter { module: digest(), key, payload, ..letter });
-                }
+            self.take_outcome(outcome, aggregate.digest(), at, step);
+        }
+    }
+
+    /// A finished window's result, or its state as a dead letter.
+    pub(super) fn take_outcome(&self, outcome: Outcome, module: &str, at: Times, step: &mut Step) {
+        match line::result(&self.agent, &self.pipeline, module, &outcome) {
+            Ok(line) => step.result(line),
+            Err((reason, payload)) => {
+                let (stage, what) = match outcome.value {
+                    Ok(_) => ("encode", "result"),
+                    Err(_) => ("finish", "state"),
+                };
+                let reason = format!(
+                    "failed to finish window {} to {} with {} readings; this is its {what}: {reason}",
+                    outcome.start, outcome.end, outcome.count
+                );
+                let Outcome { key, start, end, revision, count, late, rejected, .. } = outcome;
+                step.dead_letter(DeadLetter {
+                    module: Some(module.to_owned()),
+                    key,
+                    payload,
+                    window: Some(WindowOf { start, end, revision, count, late, rejected }),
+                    ..self.letter(stage, reason, at)
+                });
             }
         }
     }
 
-    fn letter(&self, stage: &str, reason: String, now: Timestamp) -> DeadLetter {
+    pub(super) fn letter(&self, stage: &str, reason: String, at: Times) -> DeadLetter {
         DeadLetter {
             pipeline: self.pipeline.clone(),
             stage: stage.to_owned(),
             reason,
-            module: None,
-            topic: String::new(),
-            key: String::new(),
-            time: now.0,
-            payload: Vec::new(),
+            input: self.input.to_string(),
+            time: at.now.0,
+            received: at.clock,
+            ..DeadLetter::default()
         }
     }
+
+    fn digest(&self, transform: usize) -> Option<String> {
+        self.transforms.get(transform).map(|module| module.digest().to_owned())
+    }
+}
+
+/// The letter with what the event says of itself.
+fn of_event(letter: DeadLetter, event: Event) -> DeadLetter {
+    let Event { topic, key, time, payload } = event;
+    DeadLetter { topic, key, event_time: Some(time), payload, ..letter }
 }
 
 /// Observes in order; windows close exactly where the watermark passes them.

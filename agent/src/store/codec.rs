@@ -2,13 +2,16 @@
 //!
 //! A varint is LEB128, at most ten bytes; a text is a varint length and UTF-8.
 //!
-//! **Records of the logs** (how they are framed: `frame.rs`), each beginning with a version, 1:
+//! **Records of the logs** (how they are framed: `frame.rs`), each beginning with a version, 1
+//! where none is said. What has a `?` follows a byte that says whether it is there:
 //!
 //! ```text
 //! message      version  qos + 128 if retained  received  session  packet  input  topic  payload…
 //!                 1              1              varint    varint   varint  text   text   the rest
-//! dead letter  version  time    pipeline stage reason  has module  module  topic  payload…
-//!                 1     varint    text   text   text       1        text   text   the rest
+//! dead letter  version, 2  time, received  pipeline, stage, reason, input, topic, key
+//!                 1           varints         texts
+//!              module?  event time?  replay of?  window?                                payload…
+//!                text     varint       varint    start end count late rejected revision  the rest
 //! result       as given: a line of NDJSON without its line feed
 //! ```
 //!
@@ -23,6 +26,9 @@
 //! b     output    confirmed (varint), end of the begun batch (varint; = confirmed: none)
 //! s     input     session (varint)  sure (1)  broker (text), for each filter: qos (1)  topic (text)
 //! d     ""        committed end of the dead letters (varint)
+//! q     pipeline  numbers of the dead letters it is to replay (varints), in order
+//! r     block     a bit for each of 4,096 dead letters: given to a replay; the name is the first one's
+//!                 number / 4,096 in 16 hexadecimal digits
 //! n     ""        batches ever applied (varint)
 //! ```
 //!
@@ -31,11 +37,12 @@
 
 use super::engine::VALUE_BYTES_MAX;
 use super::session::{Filter, Session};
-use crate::flow::{DeadLetter, Delivery, Epoch, Message, Seq, Timestamp};
+use crate::flow::{DeadLetter, Delivery, Epoch, Message, Seq, Timestamp, WindowOf};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 const VERSION: u8 = 1;
+const LETTER_VERSION: u8 = 2;
 const RETAIN: u8 = 0x80;
 const CHUNK_HEAD: usize = 3;
 const CHUNK_TAIL: usize = 4;
@@ -82,15 +89,20 @@ pub(super) fn message(record: &[u8], input: &mut Arc<str>) -> Result<Message, Ga
 
 /// The dead letter's record.
 pub(super) fn put_dead_letter(letter: &DeadLetter) -> Vec<u8> {
-    let mut out = vec![VERSION];
+    let mut out = vec![LETTER_VERSION];
     put_varint(&mut out, letter.time);
-    for text in [&letter.pipeline, &letter.stage, &letter.reason] {
+    put_varint(&mut out, letter.received.0);
+    for text in [&letter.pipeline, &letter.stage, &letter.reason, &letter.input, &letter.topic, &letter.key] {
         put_text(&mut out, text);
     }
-    out.push(u8::from(letter.module.is_some()));
-    put_text(&mut out, letter.module.as_deref().unwrap_or_default());
-    put_text(&mut out, &letter.topic);
-    put_text(&mut out, &letter.key);
+    put_optional(&mut out, letter.module.as_ref(), |out, module| put_text(out, module));
+    put_optional(&mut out, letter.event_time.as_ref(), |out, time| put_varint(out, time.0));
+    put_optional(&mut out, letter.replay_of.as_ref(), |out, number| put_varint(out, *number));
+    put_optional(&mut out, letter.window.as_ref(), |out, window| {
+        let numbers = [window.start.0, window.end.0, window.count, window.late, window.rejected];
+        numbers.into_iter().for_each(|number| put_varint(out, number));
+        put_varint(out, window.revision.into());
+    });
     out.extend_from_slice(&letter.payload);
     out
 }
@@ -98,17 +110,33 @@ pub(super) fn put_dead_letter(letter: &DeadLetter) -> Vec<u8> {
 /// Reads a dead letter's record.
 pub(super) fn dead_letter(record: &[u8]) -> Result<DeadLetter, Garbled> {
     let mut rest = Rest(record);
-    rest.version()?;
-    let time = rest.varint()?;
-    let pipeline = rest.text()?.to_owned();
-    let stage = rest.text()?.to_owned();
-    let reason = rest.text()?.to_owned();
-    let has_module = rest.byte()? != 0;
-    let module = rest.text()?;
-    let module = has_module.then(|| module.to_owned());
-    let topic = rest.text()?.to_owned();
-    let key = rest.text()?.to_owned();
-    Ok(DeadLetter { pipeline, stage, reason, module, topic, key, time, payload: rest.0.to_vec() })
+    rest.is_version(LETTER_VERSION)?;
+    let (time, received) = (rest.varint()?, Timestamp(rest.varint()?));
+    let mut text = || rest.text().map(str::to_owned);
+    let (pipeline, stage, reason) = (text()?, text()?, text()?);
+    let (input, topic, key) = (text()?, text()?, text()?);
+    Ok(DeadLetter {
+        pipeline,
+        stage,
+        reason,
+        input,
+        topic,
+        key,
+        time,
+        received,
+        module: rest.optional(|rest| rest.text().map(str::to_owned))?,
+        event_time: rest.optional(|rest| rest.varint().map(Timestamp))?,
+        replay_of: rest.optional(Rest::varint)?,
+        window: rest.optional(window_of)?,
+        payload: rest.0.to_vec(),
+    })
+}
+
+fn window_of(rest: &mut Rest<'_>) -> Result<WindowOf, Garbled> {
+    let (start, end) = (Timestamp(rest.varint()?), Timestamp(rest.varint()?));
+    let (count, late, rejected) = (rest.varint()?, rest.varint()?, rest.varint()?);
+    let revision = u32::try_from(rest.varint()?).map_err(|_| Garbled("revision over 32 bits"))?;
+    Ok(WindowOf { start, end, revision, count, late, rejected })
 }
 
 /// A row of `meta`, named by its key without the number of a chunk.
@@ -145,6 +173,14 @@ impl Row {
 
     pub(super) fn dead_letters() -> Self {
         Self::named(b'd', "")
+    }
+
+    pub(super) fn letter_queue(pipeline: &str) -> Self {
+        Self::named(b'q', pipeline)
+    }
+
+    pub(super) fn letter_marks(block: u64) -> Self {
+        Self::named(b'r', &format!("{block:016x}"))
     }
 
     pub(super) fn batches() -> Self {
@@ -303,6 +339,20 @@ pub(super) fn number(value: &[u8]) -> Result<u64, Garbled> {
     Ok(number)
 }
 
+pub(super) fn put_numbers(numbers: impl Iterator<Item = u64>) -> Vec<u8> {
+    let mut out = Vec::new();
+    numbers.for_each(|number| put_varint(&mut out, number));
+    out
+}
+
+pub(super) fn numbers(value: &[u8]) -> Result<Vec<u64>, Garbled> {
+    let (mut rest, mut numbers) = (Rest(value), Vec::new());
+    while !rest.0.is_empty() {
+        numbers.push(rest.varint()?);
+    }
+    Ok(numbers)
+}
+
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -316,14 +366,33 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
+fn put_optional<T>(out: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
+    out.push(value.is_some().into());
+    if let Some(value) = value {
+        put(out, value);
+    }
+}
+
 /// What is not read yet.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
     fn version(&mut self) -> Result<(), Garbled> {
+        self.is_version(VERSION)
+    }
+
+    fn is_version(&mut self, version: u8) -> Result<(), Garbled> {
+        if self.byte()? == version { Ok(()) } else { Err(Garbled("unknown version of record")) }
+    }
+
+    fn optional<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, Garbled>,
+    ) -> Result<Option<T>, Garbled> {
         match self.byte()? {
-            VERSION => Ok(()),
-            _ => Err(Garbled("unknown version of record")),
+            0 => Ok(None),
+            1 => read(self).map(Some),
+            _ => Err(Garbled("neither there nor not")),
         }
     }
 

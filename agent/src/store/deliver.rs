@@ -1,20 +1,14 @@
-//! The way out of the store: outboxes for the forwarder, dead letters for whoever looks.
+//! The way out of the store: outboxes for the forwarder.
 
-use super::codec::{self, Row};
 use super::error::Error;
 use super::folder::check_name;
-use super::frame::Group;
 use super::log::{Page, SEGMENT, Shared};
-use super::meta::Change;
 use super::outbox::Outbox;
 use super::{Batch, Store, lock};
 use crate::flow::{DeadLetter, Epoch, Seq};
 use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::watch;
-
-/// Bytes of dead letters read at once.
-const DEAD_LETTERS_BYTES: usize = 1 << 20;
 
 impl Store {
     /// The output's epoch, part of its idempotency keys; made durable on first use.
@@ -49,7 +43,7 @@ impl Store {
         let outbox = self.outbox(output)?;
         self.0.room.make()?;
         outbox.confirm(batch, |confirmed| {
-            self.commit_letters(refused.as_slice(), |letters| {
+            self.commit_letters(refused.as_slice(), ("", 0), |letters| {
                 self.0.meta.apply(&letters.into_iter().chain([confirmed]).collect::<Vec<_>>())
             })
         })
@@ -66,38 +60,6 @@ impl Store {
     #[must_use]
     pub fn outbox_changed(&self, output: &str) -> watch::Receiver<Seq> {
         self.changed(output).subscribe()
-    }
-
-    /// A page of dead letters from a number on: at least one if there is one, about 1 MiB of them.
-    pub fn dead_letters(&self, from: Seq, max: usize) -> Result<Vec<(Seq, DeadLetter)>, Error> {
-        let end = *lock(&self.0.dead_letters_end);
-        let page = Page { records_max: max, bytes_max: DEAD_LETTERS_BYTES };
-        let mut letters = Vec::new();
-        self.0.dead_letters.read(from..end, page, |seq, record| {
-            let letter = codec::dead_letter(record)
-                .map_err(|garbled| Error::garbled(&self.0.folder.dead_letters(), "a dead letter", garbled))?;
-            letters.push((seq, letter));
-            Ok(())
-        })?;
-        Ok(letters)
-    }
-
-    /// Appends dead letters, and lets `commit` commit them with the change of `meta` it is given.
-    pub(super) fn commit_letters(
-        &self,
-        letters: &[DeadLetter],
-        commit: impl FnOnce(Option<Change>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        if letters.is_empty() {
-            return commit(None);
-        }
-        let mut end = lock(&self.0.dead_letters_end);
-        let group = Group::of(letters.iter().map(codec::put_dead_letter));
-        let range = self.0.dead_letters.append(group)?;
-        crate::fail::point("commit.letters-appended");
-        commit(Some((Row::dead_letters(), Some(codec::put_number(range.end)))))?;
-        *end = range.end;
-        Ok(())
     }
 
     pub(super) fn outbox(&self, output: &str) -> Result<Arc<Outbox>, Error> {

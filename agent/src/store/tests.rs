@@ -34,11 +34,11 @@ fn letter(payload: &[u8]) -> DeadLetter {
         pipeline: "p".to_owned(),
         stage: "decode".to_owned(),
         reason: "not JSON".to_owned(),
-        module: None,
         topic: "plant/line/1".to_owned(),
         key: "line-1".to_owned(),
         time: 5,
         payload: payload.to_vec(),
+        ..DeadLetter::default()
     }
 }
 
@@ -71,6 +71,7 @@ fn reads_back_what_was_appended_also_after_a_reopen() {
 }
 
 mod damage;
+mod letters;
 mod log;
 mod records;
 

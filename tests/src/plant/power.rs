@@ -46,6 +46,7 @@ pub fn commit(number: u64, messages: Range<u64>) -> Commit<'static> {
         output: OUTPUT,
         results: messages.clone().filter(|it| it % 5 == 0).map(result).collect(),
         dead_letters: messages.filter(|it| it % 97 == 0).map(dead_letter).collect(),
+        replayed: 0,
     }
 }
 
@@ -83,10 +84,10 @@ pub fn dead_letter(number: u64) -> DeadLetter {
         pipeline: PIPELINE.to_owned(),
         stage: "decode".to_owned(),
         reason: format!("message {number}"),
-        module: None,
         topic: "plant".to_owned(),
         key: "k".to_owned(),
         time: number,
         payload: result(number),
+        ..DeadLetter::default()
     }
 }

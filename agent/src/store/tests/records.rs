@@ -1,6 +1,7 @@
 //! Bytes: what is written is read back, and garbage is an error, never a panic.
 
-use crate::flow::{DeadLetter, Delivery, Epoch, Message, Timestamp};
+use crate::flow::letter::tests::any_letter;
+use crate::flow::{Delivery, Epoch, Message, Timestamp};
 use crate::store::codec::{self, Row};
 use crate::store::engine::VALUE_BYTES_MAX;
 use crate::store::frame::{Body, Frame, Group, unpack};
@@ -21,18 +22,6 @@ prop_compose! {
         let delivery = Delivery { qos, retain, session, packet };
         let (input, received) = (Arc::from(input), Timestamp(received));
         Message { input, topic, payload: payload.into(), received, delivery }
-    }
-}
-
-prop_compose! {
-    fn any_letter()(
-        texts in [".{0,9}", ".{0,9}", ".{0,90}", ".{0,40}", ".{0,40}"],
-        module in proptest::option::of(".{0,70}"),
-        time in any::<u64>(),
-        payload in proptest::collection::vec(any::<u8>(), 0..300),
-    ) -> DeadLetter {
-        let [pipeline, stage, reason, topic, key] = texts;
-        DeadLetter { pipeline, stage, reason, module, topic, key, time, payload }
     }
 }
 

@@ -1,0 +1,153 @@
+//! A dead letter on its way again: it enters where it was refused, and is judged like any other.
+//!
+//! What was published enters at decode, what transforms had made where they had it, a window's state
+//! is finished, a result goes to the outbox. Its stamp is held against the clock of now, and it is late
+//! when its window is over. Letters come one at a time, so that what became of each is known.
+
+use super::step::{Stage, Step, Steps, Times};
+use crate::decode::check_json;
+use crate::flow::{DeadLetter, Delivery, Event, Message, Seq, Timestamp};
+use crate::module;
+use crate::window::Outcome;
+
+/// Where a letter enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Decode,
+    Transform(usize),
+    Conclude,
+    Result,
+    Finish,
+    Outbox,
+}
+
+impl Entry {
+    fn of(letter: &DeadLetter) -> Option<Self> {
+        match letter.stage.as_str() {
+            "decode" | "transform[0]" => Some(Self::Decode),
+            "check" | "aggregate" => Some(Self::Conclude),
+            "encode" if letter.window.is_some() => Some(Self::Result),
+            "encode" => Some(Self::Conclude),
+            "finish" if letter.window.is_some() => Some(Self::Finish),
+            "forward" => Some(Self::Outbox),
+            stage => {
+                let index = stage.strip_prefix("transform[")?.strip_suffix(']')?;
+                index.parse().ok().map(Self::Transform)
+            }
+        }
+    }
+}
+
+/// Whether a pipeline can take such a letter again.
+#[must_use]
+pub fn is_replayable(letter: &DeadLetter) -> bool {
+    Entry::of(letter).is_some()
+}
+
+impl Steps {
+    /// The letter of that number, once more.
+    pub(super) fn replay(&mut self, number: Seq, letter: DeadLetter, now: Timestamp, step: &mut Step) {
+        let Some(entry) = Entry::of(&letter) else {
+            tracing::error!(
+                pipeline = self.pipeline,
+                number,
+                stage = letter.stage,
+                "unknown stage: not replayed"
+            );
+            return;
+        };
+        let (letters, late) = (step.dead_letters.len(), step.counts.late);
+        let at = Times { clock: now, now };
+        match entry {
+            Entry::Decode | Entry::Transform(_) => step.counts.replayed_messages += 1,
+            Entry::Conclude => step.counts.replayed_events += 1,
+            Entry::Result | Entry::Finish | Entry::Outbox => step.counts.replayed_results += 1,
+        }
+        match entry {
+            Entry::Decode => {
+                let (mut events, mut origins) = (Vec::new(), Vec::new());
+                self.decode(message(letter), at, step, &mut events, &mut origins);
+                self.transform(0, events, &origins, at, step);
+            }
+            Entry::Transform(index) => self.transform(index, vec![event(letter)], &[], at, step),
+            Entry::Conclude => self.conclude(vec![event(letter)], at, step),
+            Entry::Result | Entry::Finish => self.finish(letter, entry, at, step),
+            Entry::Outbox => self.send(letter, at, step),
+        }
+        let own = |new: &&mut DeadLetter| entry == Entry::Finish || new.stage != "finish";
+        let mut refused = false;
+        for new in step.dead_letters[letters..].iter_mut().filter(own) {
+            (new.replay_of, refused) = (Some(number), true);
+        }
+        if !refused && step.counts.late == late {
+            step.counts.succeeded_replays += 1;
+        }
+    }
+
+    /// A window's state or result.
+    fn finish(&mut self, letter: DeadLetter, entry: Entry, at: Times, step: &mut Step) {
+        let (Stage::Windowed { aggregate, .. }, Some(window)) = (&mut self.stage, letter.window) else {
+            let reason = "failed to finish a window: the pipeline has no windows any more";
+            return step.dead_letter(DeadLetter { reason: reason.to_owned(), time: at.now.0, ..letter });
+        };
+        let digest = aggregate.digest().to_owned();
+        let closed = module::Closed {
+            key: letter.key,
+            start: window.start,
+            end: window.end,
+            state: letter.payload,
+            count: window.count,
+            late: window.late,
+            revision: window.revision,
+        };
+        let value = match entry {
+            Entry::Result => Ok(closed.state.clone()),
+            _ => aggregate.finish(std::slice::from_ref(&closed)).pop().unwrap_or_else(|| Err(String::new())),
+        };
+        let outcome = Outcome {
+            key: closed.key,
+            start: closed.start,
+            end: closed.end,
+            revision: closed.revision,
+            count: closed.count,
+            late: closed.late,
+            rejected: window.rejected,
+            value: value.map_err(|reason| (reason, closed.state)),
+        };
+        self.take_outcome(outcome, &digest, at, step);
+    }
+
+    /// A result that the destination refused, to the pipeline's output of today.
+    fn send(&self, letter: DeadLetter, at: Times, step: &mut Step) {
+        match check_json(&letter.payload) {
+            Ok(()) if !letter.payload.contains(&b'\n') => step.result(letter.payload),
+            other => {
+                let words = other
+                    .err()
+                    .map_or_else(|| "it is more than one line".to_owned(), |error| error.to_string());
+                let reason = format!("failed to read the result as a line of JSON: {words}");
+                step.dead_letter(DeadLetter {
+                    reason,
+                    time: at.now.0,
+                    stage: "forward".to_owned(),
+                    ..letter
+                });
+            }
+        }
+    }
+}
+
+fn message(letter: DeadLetter) -> Message {
+    Message {
+        input: letter.input.into(),
+        topic: letter.topic,
+        payload: letter.payload.into(),
+        received: letter.received,
+        delivery: Delivery::default(),
+    }
+}
+
+fn event(letter: DeadLetter) -> Event {
+    let time = letter.event_time.unwrap_or(letter.received);
+    Event { topic: letter.topic, key: letter.key, time, payload: letter.payload }
+}
