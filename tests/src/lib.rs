@@ -14,6 +14,7 @@ pub mod backend;
 pub mod broker;
 pub mod client;
 pub mod collector;
+pub mod commits;
 pub mod feeder;
 pub mod image;
 pub mod ledger;

@@ -1,0 +1,197 @@
+//! The store's commits against a plain model, killed at every boundary of effect that it names.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use headwater_tests::commits::worker::Order;
+use headwater_tests::commits::{Model, Operation, Seen, Step};
+use headwater_tests::process::built;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Where the worker may be killed, and the most hits before that: what it comes by while it opens,
+/// appends, commits, delivers and trims.
+const POINTS: [&str; 24] = [
+    "folder.locked",
+    "layout.renamed",
+    "meta.renamed",
+    "journal.appended",
+    "log.filled",
+    "log.written",
+    "log.synced",
+    "log.marked",
+    "log.rotated",
+    "log.truncated",
+    "engine.created",
+    "segment.prepared",
+    "segment.renamed",
+    "segment.begun",
+    "segment.grown",
+    "segment.dying",
+    "meta.applied",
+    "meta.synced",
+    "meta.marked",
+    "commit.results-appended",
+    "commit.letters-appended",
+    "outbox.created",
+    "outbox.begun",
+    "outbox.narrowed",
+];
+const HITS_MAX: u64 = 12;
+
+/// One life of the worker: where it dies, and what it is asked until then.
+#[derive(Clone, Debug)]
+struct Life {
+    point: &'static str,
+    hit: u64,
+    operations: Vec<Operation>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..<_>::default() })]
+
+    #[test]
+    fn hold_what_a_plain_model_holds_whatever_they_die_of(lives in vec(life(), 1..6)) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut states = vec![Model::default()];
+        for life in &lives {
+            states = live(folder.path(), life, states);
+        }
+        let last = Life { point: "folder.locked", hit: u64::MAX, operations: vec![Operation::Look] };
+        live(folder.path(), &last, states);
+    }
+}
+
+/// As many as `PROPTEST_CASES` asks for.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24)
+}
+
+/// Lets the worker work, and the model beside it; what the store may hold in the end.
+fn live(folder: &Path, life: &Life, mut states: Vec<Model>) -> Vec<Model> {
+    let Some(mut worker) = Worker::start(folder, life) else { return states };
+    // Which of the states it is shows at the first look, so that comes first.
+    for operation in std::iter::once(&Operation::Look).chain(&life.operations) {
+        let Some(operation) = states[0].cut(operation) else { continue };
+        match worker.ask(&operation, states[0].mark()) {
+            None => return states.iter().flat_map(|state| state.after_crash(&operation)).collect(),
+            Some(seen) => {
+                for state in &mut states {
+                    state.done(&operation);
+                }
+                if let Some(seen) = seen {
+                    let held = states.clone();
+                    states.retain(|state| state.allows(&seen));
+                    assert!(!states.is_empty(), "{life:?}\nthe store holds {seen:?}\nit may hold {held:?}");
+                }
+            }
+        }
+    }
+    states
+}
+
+/// A process on the store; killed with its handle.
+struct Worker {
+    process: Child,
+    orders: ChildStdin,
+    answers: BufReader<std::process::ChildStdout>,
+}
+
+impl Worker {
+    /// `None` when it dies while it opens the store.
+    fn start(folder: &Path, life: &Life) -> Option<Self> {
+        let mut process = Command::new(built("store_worker"))
+            .arg(folder.join("store"))
+            .env("HEADWATER_FAIL", format!("{}=kill@{}", life.point, life.hit))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the worker starts");
+        let orders = process.stdin.take().expect("a pipe");
+        let answers = BufReader::new(process.stdout.take().expect("a pipe"));
+        let mut worker = Self { process, orders, answers };
+        worker.line().map(|_| worker)
+    }
+
+    /// `None` when it dies; what it saw, when it was asked to look.
+    fn ask(&mut self, operation: &Operation, mark: u64) -> Option<Option<Seen>> {
+        let order = serde_json::to_string(&Order { operation: operation.clone(), mark }).expect("JSON");
+        if writeln!(self.orders, "{order}").is_err() {
+            return self.died();
+        }
+        let line = self.line()?;
+        Some(serde_json::from_str(&line).expect("what the worker saw"))
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        match self.answers.read_line(&mut line) {
+            Ok(read) if read > 0 => Some(line),
+            _ => self.died(),
+        }
+    }
+
+    /// It must have died of the kill, not of a failure.
+    fn died<T>(&mut self) -> Option<T> {
+        use std::os::unix::process::ExitStatusExt as _;
+        let status = self.process.wait().expect("the worker is our child");
+        let mut said = String::new();
+        if let Some(stderr) = &mut self.process.stderr {
+            std::io::Read::read_to_string(stderr, &mut said).ok();
+        }
+        assert_eq!(status.signal(), Some(9), "the worker failed: {said}");
+        None
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+fn life() -> impl Strategy<Value = Life> {
+    let operations = vec(operation(), 0..25);
+    (prop::sample::select(&POINTS), 1..=HITS_MAX, operations).prop_map(|(point, hit, operations)| Life {
+        point,
+        hit,
+        operations,
+    })
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let output = 0..2_usize;
+    prop_oneof![
+        6 => vec(size(), 1..12).prop_map(|sizes| Operation::Append { sizes }),
+        8 => step().prop_map(Operation::Commit),
+        4 => (output.clone(), 1..9_usize)
+            .prop_map(|(output, results_max)| Operation::Begin { output, results_max }),
+        2 => (output.clone(), any::<prop::sample::Index>())
+            .prop_map(|(output, at)| Operation::Narrow { output, results: at.index(8) }),
+        4 => (output, any::<bool>()).prop_map(|(output, refused)| Operation::Confirm { output, refused }),
+        2 => Just(Operation::Trim),
+        1 => (0..2_usize).prop_map(|input| Operation::Session { input }),
+        1 => Just(Operation::Look),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let windows = vec((0..5_u8, prop::option::of(size())), 0..4);
+    (0..3_usize, 0..40_u64, windows, vec(size(), 0..5), vec(size(), 0..2)).prop_map(
+        |(pipeline, advance, windows, results, letters)| Step {
+            pipeline,
+            advance,
+            windows,
+            results,
+            letters,
+        },
+    )
+}
+
+/// Records that share a frame, that need several, and that fill segments.
+fn size() -> impl Strategy<Value = usize> {
+    prop_oneof![8 => 8..400_usize, 2 => 4_000..9_000_usize, 1 => 300_000..900_000_usize]
+}
