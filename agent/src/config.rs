@@ -150,7 +150,6 @@ fn secret(mut section: Section<'_>, folder: &Path) -> Option<Secret> {
 }
 
 /// `{ ca = "path", certificate = "path", key = "path" }`, each optional; the files are tried at once.
-#[expect(dead_code, reason = "the sections take it up next")]
 fn tls(mut section: Section<'_>, folder: &Path) -> Option<tls::Config> {
     let mut path = |key| section.optional(key, text).map(|path| folder.join(path));
     let config = tls::Config { ca: path("ca"), certificate: path("certificate"), key: path("key") };

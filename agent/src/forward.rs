@@ -1,14 +1,28 @@
-//! Sends what is due to one destination, in order.
+//! Sends what is due to one destination, in order; what is live first.
 //!
 //! Owns the HTTP client of one `[output.NAME]`, the judgement of answers, and the pace of
-//! attempts. The outbox stays the store's: a batch begun there keeps its bounds until it is
+//! attempts. The outboxes stay the store's: a batch begun there keeps its bounds until it is
 //! confirmed, whatever happens here.
 //!
 //! Invariants:
-//! - One batch is under way at a time, so results arrive in the order of their numbers.
+//! - One attempt is under way at a time. Results of ordered pipelines arrive in the order of their
+//!   numbers.
 //! - Every attempt for a batch carries the same bytes and the same `Idempotency-Key`.
 //! - A result leaves the outbox only confirmed, or dead-lettered because the destination refused
 //!   it alone with 400, 413 or 422. Nothing else, however long it lasts, drops anything.
+//!
+//! Pipelines with `priority = "live"` have an outbox of their own. Once the destination takes
+//! batches and that outbox holds more than [`LIVE_BATCHES`] of them, it is cut one batch before
+//! its end: what follows goes first, and the old rest drains beside it, at least every second
+//! attempt. A batch there that fails `breaker_failures` times is cut off as well, up to
+//! [`GONE_AROUND_MAX`], and goes on being sent at the pace of slow retries while what is behind
+//! it overtakes it.
+//!
+//! Where order is kept, nothing overtakes: a destination that answers one particular batch with
+//! 5xx for ever holds up those behind it, in that outbox only. It is not narrowed for that. A 5xx
+//! does not say that nothing was stored (a proxy's 504 comes after the commit as well as before),
+//! so other bounds, which are other keys, could count twice; and sent around, later results would
+//! come before earlier ones of their key.
 //!
 //! Narrowing makes batches with bounds of their own, and so keys of their own. That is right
 //! because the larger batch was refused as a whole: nothing of it is stored under the old key.
@@ -18,8 +32,10 @@
 //! `expect = "status"` it is the backend's matter, as after any answer that got lost.
 //!
 //! Limits: one batch in memory, as lines and as a body; an answer is read up to 64 KiB; every
-//! wait has an end in [`Config`]. A destination that answers one particular batch with 5xx for
-//! ever holds up those behind it, in its own output only.
+//! wait has an end in [`Config`]. A backlog drains at one batch (`results_max`, `bytes_max`) for
+//! each answer's latency and the two syncs that begin and confirm it. The outbox of live
+//! pipelines is cut into [`STRETCHES_MAX`](crate::store::STRETCHES_MAX) stretches at most; then
+//! its newest results wait in order until one of them has arrived.
 //!
 //! A crash here costs the attempt under way: the batch goes out again under the same key.
 
@@ -30,6 +46,7 @@ mod client;
 mod config;
 mod encode;
 mod judge;
+mod lanes;
 mod outbox;
 mod parcel;
 mod portion;
@@ -47,6 +64,7 @@ use alarm::Alarm;
 use breaker::Breaker;
 use client::Client;
 use judge::{Fault, Pace, Terms, Verdict};
+use lanes::{Lanes, Turn};
 use parcel::{Parcel, Parcels};
 use portion::Portion;
 use std::mem::{Discriminant, discriminant};
@@ -57,6 +75,15 @@ use tracing::{debug, info, warn};
 
 /// A token that was refused is looked at so many times within `backoff_max` for a change.
 const TOKEN_LOOKS: u32 = 8;
+/// Batches that live pipelines may have waiting before the newest goes first.
+const LIVE_BATCHES: usize = 2;
+/// Stretches of live results up to which a batch that fails again and again is cut off: in an
+/// outage all fail alike, and room must be left to cut off the backlog after it.
+const GONE_AROUND_MAX: usize = store::STRETCHES_MAX / 2;
+/// A lane whose results could not be read after all is looked at again after this.
+const NOTHING_READ: Duration = Duration::from_millis(100);
+/// Longer than any agent runs.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What only a change of the configuration or a restart mends.
 #[derive(Debug, thiserror::Error)]
@@ -78,9 +105,7 @@ pub enum Error {
         source: secret::Error,
     },
     /// There is no HTTP client.
-    #[error(
-        "failed to set up the HTTP client of output {output}: are the system's CA certificates installed?"
-    )]
+    #[error("failed to set up the HTTP client of output {output}")]
     Client {
         /// Name of the output.
         output: String,
@@ -111,14 +136,18 @@ pub enum Error {
     },
 }
 
-/// Sends one output's batches in order.
+/// Sends one output's batches.
 #[derive(Debug)]
 pub struct Forward<O = Store> {
     config: Config,
     client: Client,
     parcels: Parcels<O>,
     metrics: metrics::Output,
-    portion: Portion,
+    lanes: Lanes,
+    /// The batch of the last attempt, while it is to be sent again.
+    held: Option<Parcel>,
+    /// What the destination refused the last time, where credentials were at fault.
+    refused_token: Option<Option<Revealed>>,
     breaker: Breaker,
     alarm: Alarm<Discriminant<Fault>>,
     /// Failed attempts in a row.
@@ -133,7 +162,7 @@ impl<O: Outbox> Forward<O> {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`], [`Error::Token`] or [`Error::Client`].
+    /// [`Error::Config`], [`Error::Token`], [`Error::Client`] or [`Error::Store`].
     pub fn build(
         name: &str,
         agent: &str,
@@ -154,13 +183,21 @@ impl<O: Outbox> Forward<O> {
             token.read_token().map_err(|source| Error::Token { output: output(), source })?;
         }
         let client = Client::build(&config).map_err(|source| Error::Client { output: output(), source })?;
-        let parcels =
-            Parcels { output: name.into(), agent: agent.into(), compression: config.compression, outbox };
+        let outboxes = outbox.outboxes(name).map_err(|source| Error::Store { output: output(), source })?;
+        let parcels = Parcels {
+            output: name.into(),
+            agent: agent.into(),
+            compression: config.compression,
+            outbox,
+            outboxes: outboxes.into(),
+        };
         Ok(Self {
             client,
             parcels,
             metrics,
-            portion: Portion::new(config.results_max, config.bytes_max),
+            lanes: Lanes::new(Portion::new(config.results_max, config.bytes_max)),
+            held: None,
+            refused_token: None,
             breaker: Breaker::new(config.breaker_failures),
             alarm: Alarm::new(),
             failures: 0,
@@ -176,36 +213,72 @@ impl<O: Outbox> Forward<O> {
     ///
     /// Only where a restart helps: the store has failed.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
-        let mut changed = self.parcels.outbox.outbox_changed(&self.parcels.output);
-        let mut next = Continue(());
-        while next.is_continue() {
-            changed.borrow_and_update();
-            next = match self.parcels.begin(self.portion.next()).await? {
-                None => self.idle(&mut changed, &mut shutdown).await?,
-                Some(parcel) => {
-                    let is_last = parcel.is_last();
-                    match self.deliver(parcel, &mut changed, &mut shutdown).await? {
-                        Continue(()) if is_last => self.linger(&mut shutdown).await,
-                        next => next,
-                    }
-                }
-            };
-        }
+        let mut changed = Changed(self.parcels.changed());
+        while self.step(&mut changed, &mut shutdown).await?.is_continue() {}
         Ok(())
     }
 
-    /// Until there are new results, and some more to go with them.
+    /// One attempt for the lane whose turn it is, or the wait until there is one.
+    async fn step(
+        &mut self,
+        changed: &mut Changed,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Result<ControlFlow<()>, Error> {
+        self.look(changed).await?;
+        if self.pause(changed, shutdown).await?.is_break() {
+            return Ok(Break(()));
+        }
+        let lane = match self.lanes.next(Instant::now()) {
+            Turn::Of(lane) => lane,
+            Turn::Not(due) => return self.idle(due, changed, shutdown).await,
+            Turn::Nothing => {
+                let idle = self.idle(Instant::now() + FOREVER, changed, shutdown).await?;
+                return Ok(if idle.is_break() { Break(()) } else { self.linger(shutdown).await });
+            }
+        };
+        let Some(parcel) = self.parcel(lane).await? else { return Ok(Continue(())) };
+        let Continue((verdict, token)) = self.attempt(&parcel, shutdown).await else {
+            return Ok(Break(()));
+        };
+        match verdict {
+            Verdict::Confirmed => self.confirmed(lane, parcel).await?,
+            Verdict::Retry { fault, pace, after } => {
+                self.refused_token = fault.is_about_credentials().then_some(token);
+                self.put_off(lane, &fault, pace, after);
+                self.go_around(lane, &parcel, &fault).await?;
+                self.held = Some(parcel);
+            }
+            Verdict::Refused { fault } => match self.narrower(lane, &parcel, &fault) {
+                Some(results) => self.held = Some(self.parcels.narrow(&parcel, results).await?),
+                None => self.refused(lane, parcel, fault).await?,
+            },
+        }
+        Ok(Continue(()))
+    }
+
+    /// Brings the lanes and the metric in line with the outboxes.
+    async fn look(&mut self, changed: &mut Changed) -> Result<(), Error> {
+        changed.seen();
+        let stretches = self.parcels.stretches().await?;
+        self.lanes.follow(&stretches, Instant::now());
+        self.count();
+        Ok(())
+    }
+
+    /// Until then, or until there are new results.
     async fn idle(
         &self,
-        changed: &mut watch::Receiver<Seq>,
+        until: Instant,
+        changed: &mut Changed,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<ControlFlow<()>, Error> {
         tokio::select! {
             biased;
             () = stopped(shutdown) => return Ok(Break(())),
+            () = tokio::time::sleep_until(until.into()) => {}
             changed = changed.changed() => changed.map_err(|_| self.parcels.store_gone())?,
         }
-        Ok(self.linger(shutdown).await)
+        Ok(Continue(()))
     }
 
     async fn linger(&self, shutdown: &mut watch::Receiver<bool>) -> ControlFlow<()> {
@@ -216,48 +289,29 @@ impl<O: Outbox> Forward<O> {
         }
     }
 
-    /// One batch, or the first of the smaller ones it is narrowed to, until it is done with.
-    async fn deliver(
-        &mut self,
-        mut parcel: Parcel,
-        changed: &mut watch::Receiver<Seq>,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> Result<ControlFlow<()>, Error> {
-        self.count(parcel.pending);
-        let mut last_token = None;
-        loop {
-            if self.pause(last_token.take(), changed, shutdown).await?.is_break() {
-                return Ok(Break(()));
-            }
-            let Continue((verdict, token)) = self.attempt(&parcel, shutdown).await else {
-                return Ok(Break(()));
-            };
-            match verdict {
-                Verdict::Confirmed => {
-                    self.confirmed(parcel).await?;
-                    return Ok(Continue(()));
-                }
-                Verdict::Retry { fault, pace, after } => {
-                    self.put_off(&fault, pace, after, parcel.pending);
-                    last_token = fault.is_about_credentials().then_some(token);
-                }
-                Verdict::Refused { fault } => match self.narrower(&parcel, &fault) {
-                    Some(results) => parcel = self.parcels.narrow(results).await?,
-                    None => {
-                        self.refused(parcel, fault).await?;
-                        return Ok(Continue(()));
-                    }
-                },
-            }
+    /// The batch of the lane: that of the last attempt if it is the same, else from the outbox.
+    async fn parcel(&mut self, lane: usize) -> Result<Option<Parcel>, Error> {
+        let lane = self.lanes.lane(lane);
+        let held = self.held.take();
+        if let Some(held) = held
+            && (held.outbox, held.batch.range.start) == (lane.outbox, lane.pending.start)
+        {
+            return Ok(Some(held));
         }
+        let begun = self.parcels.begin(lane.outbox, lane.pending.start, lane.portion.next()).await?;
+        match &begun {
+            Some(parcel) => lane.pending.start = parcel.batch.range.start,
+            // Nothing to read after all: not to be asked for again and again.
+            None => lane.due = Instant::now() + self.config.linger.max(NOTHING_READ),
+        }
+        Ok(begun)
     }
 
-    /// Until the next attempt is due; when credentials are at fault (`last_token`: those of the
-    /// last attempt), no longer than until there are others.
+    /// Until the next attempt is due; when credentials are at fault, no longer than until there
+    /// are others.
     async fn pause(
         &mut self,
-        last_token: Option<Option<Revealed>>,
-        changed: &mut watch::Receiver<Seq>,
+        changed: &mut Changed,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<ControlFlow<()>, Error> {
         loop {
@@ -266,21 +320,22 @@ impl<O: Outbox> Forward<O> {
             if left.is_zero() {
                 return Ok(if *shutdown.borrow() { Break(()) } else { Continue(()) });
             }
-            let look = match &last_token {
+            let look = match &self.refused_token {
                 Some(_) => left.min(self.config.backoff_max / TOKEN_LOOKS).max(Duration::from_millis(1)),
                 None => left,
             };
             tokio::select! {
                 biased;
                 () = stopped(shutdown) => return Ok(Break(())),
-                () = tokio::time::sleep(look) => if let Some(last) = &last_token
+                () = tokio::time::sleep(look) => if let Some(last) = &self.refused_token
                     && self.token().await.is_ok_and(|token| token != *last)
                 {
                     self.due = Instant::now();
+                    self.lanes.all_due(self.due);
                 },
-                changed = changed.changed() => {
-                    changed.map_err(|_| self.parcels.store_gone())?;
-                    self.count(self.parcels.pending().await?);
+                changed_now = changed.changed() => {
+                    changed_now.map_err(|_| self.parcels.store_gone())?;
+                    self.look(changed).await?;
                 }
             }
         }
@@ -288,10 +343,11 @@ impl<O: Outbox> Forward<O> {
 
     /// Sends it once. Shutdown cuts it short after `drain`.
     async fn attempt(
-        &self,
+        &mut self,
         parcel: &Parcel,
         shutdown: &mut watch::Receiver<bool>,
     ) -> ControlFlow<(), (Verdict, Option<Revealed>)> {
+        let drain = self.config.drain;
         let once = async {
             let token = match self.token().await {
                 Ok(token) => token,
@@ -313,7 +369,7 @@ impl<O: Outbox> Forward<O> {
         tokio::select! {
             biased;
             done = once => Continue(done),
-            () = overdue(shutdown, self.config.drain) => Break(()),
+            () = overdue(shutdown, drain) => Break(()),
         }
     }
 
@@ -324,24 +380,35 @@ impl<O: Outbox> Forward<O> {
         }
     }
 
-    async fn confirmed(&mut self, parcel: Parcel) -> Result<(), Error> {
-        let (results, bytes) = (parcel.len(), parcel.body.len());
-        self.portion.confirmed(&parcel.batch.range);
+    async fn confirmed(&mut self, lane: usize, parcel: Parcel) -> Result<(), Error> {
+        let (results, bytes, range) = (parcel.len(), parcel.body.len(), parcel.batch.range.clone());
         crate::fail::point("forward.confirming");
-        let pending = self.parcels.confirm(parcel.batch.range, None).await?;
+        self.parcels.confirm(parcel, None).await?;
+        let linger = self.config.linger;
+        let lane = self.lanes.lane(lane);
+        lane.portion.confirmed(&range);
+        lane.arrived(range.end, Instant::now() + linger);
+        let backlog = (lane.outbox, lane.overtaken(self.config.results_max, LIVE_BATCHES));
         self.metrics.delivered_results.inc_by(results);
         self.metrics.delivered_batches.inc();
         self.metrics.delivered_bytes.inc_by(bytes as u64);
-        self.count(pending);
+        self.count();
         self.alive();
         if self.alarm.succeeded(Instant::now()) {
+            let pending = self.lanes.pending();
             info!(output = %self.parcels.output, pending, "delivery works again");
+        }
+        if let (outbox, Some(at)) = backlog
+            && self.parcels.cut(outbox, at).await?
+        {
+            self.lanes.begin_anew();
+            info!(output = %self.parcels.output, at, "live results overtake the backlog before them");
         }
         Ok(())
     }
 
     /// The same bytes again, later.
-    fn put_off(&mut self, fault: &Fault, pace: Pace, after: Duration, pending: u64) {
+    fn put_off(&mut self, lane: usize, fault: &Fault, pace: Pace, after: Duration) {
         let now = Instant::now();
         let slow = backoff::slow(self.config.backoff_max, fastrand::f64());
         self.failures = self.failures.saturating_add(1);
@@ -358,6 +425,12 @@ impl<O: Outbox> Forward<O> {
         };
         // On top of what the destination asked for: it asks the same of everybody.
         self.due = now + after + wait;
+        let lane = self.lanes.lane(lane);
+        lane.failures = lane.failures.saturating_add(1);
+        // Others succeeded meanwhile: it is this batch, not the destination.
+        let is_stuck = lane.failures >= self.config.breaker_failures && lane.failures > self.failures;
+        lane.due = if is_stuck { now + slow } else { self.due };
+        let pending = self.lanes.pending();
         self.metrics.failed_attempts.inc();
         self.metrics.breaker_open.set(self.breaker.is_open().into());
         if self.alarm.failed(now, discriminant(fault)) {
@@ -367,13 +440,31 @@ impl<O: Outbox> Forward<O> {
         }
     }
 
+    /// Lets what is behind a live batch that fails and fails overtake it: it may be the batch.
+    async fn go_around(&mut self, lane: usize, parcel: &Parcel, fault: &Fault) -> Result<(), Error> {
+        let is_room = self.lanes.beside(lane) < GONE_AROUND_MAX;
+        let lane = self.lanes.lane(lane);
+        let is_stuck = lane.failures >= self.config.breaker_failures && fault.is_an_answer();
+        if lane.is_live()
+            && is_stuck
+            && is_room
+            && self.parcels.cut(parcel.outbox, parcel.batch.range.end).await?
+        {
+            let (output, key) = (&self.parcels.output, &parcel.key);
+            warn!(%output, key, %fault, "batch failed again and again, live results overtake it");
+        }
+        Ok(())
+    }
+
     /// How many of its results to try instead; none when it has but one.
-    fn narrower(&mut self, parcel: &Parcel, fault: &Fault) -> Option<usize> {
+    fn narrower(&mut self, lane: usize, parcel: &Parcel, fault: &Fault) -> Option<usize> {
         self.alive();
         let range = &parcel.batch.range;
+        let lane = self.lanes.lane(lane);
+        lane.failures = 0;
         let results = match fault {
-            Fault::TooLarge { .. } => self.portion.too_large(range, parcel.bytes()),
-            _ => self.portion.refused(range),
+            Fault::TooLarge { .. } => lane.portion.too_large(range, parcel.bytes()),
+            _ => lane.portion.refused(range),
         };
         if let Some(results) = results {
             self.metrics.failed_attempts.inc();
@@ -383,20 +474,23 @@ impl<O: Outbox> Forward<O> {
     }
 
     /// A single result that the destination will never take.
-    async fn refused(&mut self, parcel: Parcel, fault: Fault) -> Result<(), Error> {
+    async fn refused(&mut self, lane: usize, parcel: Parcel, fault: Fault) -> Result<(), Error> {
         let now = Instant::now();
         let letter = parcel.dead_letter(fault.to_string(), Timestamp::now());
+        let (key, end) = (parcel.key.clone(), parcel.batch.range.end);
         crate::fail::point("forward.refused");
-        let pending = self.parcels.confirm(parcel.batch.range, Some(letter)).await?;
+        self.parcels.confirm(parcel, Some(letter)).await?;
         self.metrics.rejected_results.inc();
-        self.count(pending);
-        let in_row = self.portion.refused_in_row();
+        let lane = self.lanes.lane(lane);
+        lane.arrived(end, now);
+        let in_row = lane.portion.refused_in_row();
+        self.count();
         if in_row >= self.config.refused_in_row_max {
             self.due = now + backoff::slow(self.config.backoff_max, fastrand::f64());
         }
         if self.alarm.failed(now, discriminant(&fault)) {
             let (output, destination) = (&self.parcels.output, self.config.destination());
-            warn!(%output, %destination, key = parcel.key, in_row, %fault, "result refused and dead-lettered");
+            warn!(%output, %destination, key, in_row, %fault, "result refused and dead-lettered");
         }
         Ok(())
     }
@@ -408,8 +502,29 @@ impl<O: Outbox> Forward<O> {
         self.metrics.breaker_open.set(0);
     }
 
-    fn count(&self, pending: u64) {
+    fn count(&self) {
+        let pending = self.lanes.pending();
         self.metrics.pending_results.set(pending.try_into().unwrap_or(i64::MAX));
+    }
+}
+
+/// New results in any outbox.
+struct Changed(Vec<watch::Receiver<Seq>>);
+
+impl Changed {
+    fn seen(&mut self) {
+        self.0.iter_mut().for_each(watch::Receiver::mark_unchanged);
+    }
+
+    async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        match self.0.as_mut_slice() {
+            [one] => one.changed().await,
+            [one, other] => tokio::select! {
+                changed = one.changed() => changed,
+                changed = other.changed() => changed,
+            },
+            _ => std::future::pending().await,
+        }
     }
 }
 

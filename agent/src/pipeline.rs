@@ -63,6 +63,19 @@ pub struct Config {
     pub commit_every: Duration,
     /// The output its results go to.
     pub output: String,
+    /// Which of its results go first there. Default: [`Priority::Order`].
+    pub priority: Priority,
+}
+
+/// Which results go first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// All in the order they were made.
+    #[default]
+    Order,
+    /// The newest, before an old backlog, which drains beside them: for receivers that know a result
+    /// by its identity, as the collector does. The two kinds keep no order between them.
+    Live,
 }
 
 /// A module and its settings.
@@ -148,7 +161,8 @@ fn load_aggregate(
 #[derive(Debug)]
 pub struct Pipeline {
     name: String,
-    output: String,
+    /// The outbox its results go to.
+    outbox: String,
     store: Store,
     metrics: metrics::Pipeline,
     source: metrics::Input,
@@ -198,9 +212,15 @@ impl Pipeline {
             }
             _ => Stage::Each,
         };
+        let outbox = match config.priority {
+            Priority::Order => config.output.clone(),
+            Priority::Live => store::live(&config.output),
+        };
+        // There before the forwarder asks which outboxes there are.
+        store.outbox_epoch(&outbox)?;
         let mut pipeline = Self {
             name: name.to_owned(),
-            output: config.output.clone(),
+            outbox,
             store: store.clone(),
             metrics,
             source,
@@ -369,7 +389,7 @@ impl Pipeline {
             position: self.position,
             progress: Progress { counts: self.counts, windows }.encode(),
             windows: changes,
-            output: &self.output,
+            output: &self.outbox,
             results: step.results,
             dead_letters: step.dead_letters,
             replayed: std::mem::take(&mut self.replayed),

@@ -34,13 +34,18 @@ mod prepare;
 mod room;
 mod segment;
 mod segments;
+mod sending;
 mod session;
 mod sync;
 #[cfg(test)]
 mod tests;
 
+pub use deliver::live;
 pub use error::Error;
 pub use letters::{QUEUE_MAX, Refusal, Wish};
+pub use sending::STRETCHES_MAX;
+#[cfg(test)]
+pub(crate) use sending::Sending;
 pub use session::{Filter, Session};
 
 use crate::flow::{DeadLetter, Message, Seq};
@@ -113,7 +118,7 @@ pub struct Commit<'a> {
     pub progress: Vec<u8>,
     /// Changed window state, in the pipeline's own encoding; `None` removes. Values of any size.
     pub windows: Vec<Change>,
-    /// The output the results go to.
+    /// The outbox the results go to: an output's name, or [`live`] of it.
     pub output: &'a str,
     /// Results, each one NDJSON line without its line feed.
     pub results: Vec<Vec<u8>>,

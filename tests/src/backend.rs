@@ -182,7 +182,11 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: Byt
         // It holds for every batch from now on.
         lock(&shared.script).push_front(answer.clone());
         let refused = lines.iter().any(|line| line.to_string().contains(text));
-        answer = if refused { Answer::Refuse(*status, "refused".to_owned()) } else { Answer::Accept };
+        answer = if refused {
+            Answer::Refuse(*status, json!({ "error": "refused" }).to_string())
+        } else {
+            Answer::Accept
+        };
     }
     let confirmed = answer == Answer::Accept;
     lock(&shared.attempts).push(Attempt { key: key.clone(), raw, lines, answer: answer.clone(), confirmed });

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::read::{Section, boolean, duration, integer, size, text, word};
-use super::secret;
+use super::{secret, tls};
 use crate::forward::{Compression, Config, Expect};
 
 pub(super) fn section(mut section: Section<'_>, folder: &Path) -> Option<Config> {
@@ -24,6 +24,7 @@ fn http_section(mut section: Section<'_>, folder: &Path) -> Option<Config> {
         url.clone().unwrap_or_else(|| url::Url::parse("https://unknown.invalid/").expect("it is a URL")),
     );
     config.token = section.optional_section("token").and_then(|section| secret(section, folder));
+    config.tls = section.optional_section("tls").and_then(|section| tls(section, folder));
     config.expect = section.or(
         "expect",
         config.expect,
@@ -54,6 +55,11 @@ fn http_section(mut section: Section<'_>, folder: &Path) -> Option<Config> {
     );
     config.retry_after_max =
         section.or("retry_after_max", config.retry_after_max, duration(second, Duration::from_hours(24)));
+    let failures = section.or("breaker_failures", config.breaker_failures.into(), integer(1..=1_000));
+    config.breaker_failures = u32::try_from(failures).unwrap_or(u32::MAX);
+    let in_row = section.or("refused_in_row_max", config.refused_in_row_max.into(), integer(1..=1_000_000));
+    config.refused_in_row_max = u32::try_from(in_row).unwrap_or(u32::MAX);
+    config.drain = section.or("drain", config.drain, duration(Duration::ZERO, Duration::from_mins(10)));
     config.linger = section.or("linger", config.linger, duration(Duration::ZERO, Duration::from_mins(10)));
     config.allow_plaintext = section.or("allow_plaintext", config.allow_plaintext, boolean);
     if url.is_some() {

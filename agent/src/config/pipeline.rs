@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::read::{Read, Section, duration, integer, size, text, texts, word};
 use crate::decode::{self, Format, Template, TimeField, TimeUnit};
 use crate::module::Limits;
-use crate::pipeline::{Config, ModuleConfig};
+use crate::pipeline::{Config, ModuleConfig, Priority};
 use crate::window;
 
 /// What a pipeline may refer to.
@@ -42,13 +42,19 @@ pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path
         Duration::from_secs(1),
         duration(Duration::from_millis(10), Duration::from_mins(10)),
     );
+    let priority = section.or(
+        "priority",
+        Priority::default(),
+        word(&[("order", Priority::Order), ("live", Priority::Live)]),
+    );
     section.finish();
     let windowed = match (window, aggregate) {
         (Some(window), Some(aggregate)) => Some((window?, aggregate?)),
         _ => None,
     };
     let transforms = transforms.into_iter().collect::<Option<_>>()?;
-    Some(Config { input: input?, decode: decode?, transforms, windowed, commit_every, output: output? })
+    let (input, output, decode) = (input?, output?, decode?);
+    Some(Config { input, decode, transforms, windowed, commit_every, output, priority })
 }
 
 fn reference(section: &mut Section<'_>, kind: &'static str, names: &BTreeSet<&String>) -> Option<String> {

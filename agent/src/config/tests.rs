@@ -95,6 +95,13 @@ fn each_fault_names_place_and_remedy() {
     check("{topic[1]}/", "{topic[1]", &["`pipeline.temperature.key`"]);
     check("plant-7-gateway-1", "plant 7", &["`agent.id` is no id"]);
     check("[output.central]", "[output.\"a b\"]", &["is no name"]);
+    let http = |more: &str| format!("token = {{ file = \"token\" }}, {more}");
+    let at = "token = { file = \"token\" }";
+    check(at, &http("breaker_failures = 0"), &["out of range", "whole number from 1"]);
+    check(at, &http("drain = \"1 day\""), &["`output.central.http.drain` is no duration"]);
+    check(at, &http("tls = { ca = \"none.pem\" }"), &["none.pem: make the file readable"]);
+    check(at, &http("tls = { cert = \"a\" }"), &["`output.central.http.tls.cert` is unknown"]);
+    check("output = \"central\"", "output = \"central\"\npriority = \"first\"", &["\"order\" or \"live\""]);
     check("1.8", "inf", &["which JSON cannot say"]);
 }
 

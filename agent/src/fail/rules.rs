@@ -59,6 +59,7 @@ pub const POINTS: &[(&str, bool)] = &[
     ("outbox.created", false),
     ("outbox.begun", false),
     ("outbox.narrowed", false),
+    ("outbox.cut", false),
     ("forward.sending", false),
     ("forward.answered", false),
     ("forward.refused", false),

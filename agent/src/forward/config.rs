@@ -5,6 +5,7 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use crate::secret::Secret;
+use crate::tls;
 
 /// No wait may be longer.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -18,6 +19,10 @@ pub struct Config {
     /// Sent as `Authorization: Bearer`. Read anew before every attempt, so a rotated one is used
     /// without a restart. Default: none.
     pub token: Option<Secret>,
+    /// Who vouches for the destination, and who we are. The files are read anew when they change
+    /// and after a failed connection, so rotated certificates are taken without a restart. Default:
+    /// whom the system trusts, and no certificate of ours.
+    pub tls: Option<tls::Config>,
     /// What confirms a batch. Default: [`Expect::Receipt`].
     pub expect: Expect,
     /// How bodies are compressed. Default: [`Compression::Zstd`].
@@ -88,6 +93,7 @@ impl Config {
         Self {
             url,
             token: None,
+            tls: None,
             expect: Expect::default(),
             compression: Compression::default(),
             results_max: 1000,
@@ -168,6 +174,9 @@ impl Config {
     fn url_faults(&self, faults: &mut Vec<String>) {
         match self.url.scheme() {
             "https" => {}
+            "http" if self.tls.is_some() => {
+                faults.push("url is http, and tls is given: use https, or leave tls out".to_owned());
+            }
             "http" if self.allow_plaintext || is_loopback(&self.url) => {}
             "http" => faults.push(format!(
                 "url {} would send results in plain text over the network: use https, or set \
@@ -226,6 +235,9 @@ mod tests {
         check("http://0.0.0.0/", false, Some("plain text"));
         check("http://10.0.0.1/", false, Some("plain text"));
         check("ftp://127.0.0.1/", true, Some("scheme"));
+        let mut config = Config::new(Url::parse("http://127.0.0.1/").unwrap());
+        config.tls = Some(tls::Config::default());
+        assert!(config.faults()[0].contains("tls is given"), "never plain text instead");
         check("https://user:secret@collect.example.com/", false, Some("password"));
     }
 

@@ -67,6 +67,8 @@ pub(super) enum Pace {
 pub(super) enum Fault {
     #[error("failed to reach the destination: {0}")]
     Unreachable(String),
+    #[error("failed to set up TLS: {0}")]
+    Trust(String),
     #[error("failed to get an answer in time: {0}")]
     TimedOut(String),
     #[error("failed to read the answer: {0}")]
@@ -93,9 +95,20 @@ pub(super) enum Fault {
     TooLarge { words: String },
     #[error("destination refused the content with {status}: {words}")]
     Content { status: u16, words: String },
+    #[error("a proxy before the destination answered {status} about TLS: renew the certificate: {words}")]
+    Certificate { status: u16, words: String },
+    #[error(
+        "somebody before the destination answered {status}, not the collector in its JSON (a backend of another kind needs expect = \"status\"): {words}"
+    )]
+    NotItsWords { status: u16, words: String },
 }
 
 impl Fault {
+    /// Whether the destination was there, so that the batch itself may be what it cannot bear.
+    pub(super) fn is_an_answer(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::TimedOut(_) | Self::Broken(_))
+    }
+
     /// Whether another token may mend it.
     pub(super) fn is_about_credentials(&self) -> bool {
         matches!(self, Self::Credentials { .. } | Self::Token(_))
@@ -107,10 +120,20 @@ struct Receipt {
     accepted: String,
 }
 
+#[derive(serde::Deserialize)]
+struct Refusal {
+    #[serde(rename = "error")]
+    _error: String,
+}
+
 /// Judges what came of an attempt.
 pub(super) fn judge(outcome: Outcome, terms: &Terms<'_>) -> Verdict {
     let answer = match outcome {
         Outcome::Answered(answer) => answer,
+        // A rotation may be under way, and be done at the next look.
+        Outcome::Failed(fault @ Fault::Trust(_)) => {
+            return Verdict::Retry { fault, pace: Pace::Busy, after: Duration::ZERO };
+        }
         Outcome::Failed(fault) => return Verdict::Retry { fault, pace: Pace::Gone, after: Duration::ZERO },
     };
     let (status, words) = (answer.status, words(&answer.body));
@@ -122,7 +145,7 @@ pub(super) fn judge(outcome: Outcome, terms: &Terms<'_>) -> Verdict {
             Verdict::Retry { fault: Fault::Redirect { status, location }, pace: Pace::Gone, after }
         }
         413 => Verdict::Refused { fault: Fault::TooLarge { words } },
-        400 | 422 => Verdict::Refused { fault: Fault::Content { status, words } },
+        400 | 422 => refusal(&answer, words, after, terms.expect),
         401 | 403 => Verdict::Retry { fault: Fault::Credentials { status, words }, pace: Pace::Slow, after },
         408 | 425 | 429 => {
             Verdict::Retry { fault: Fault::Unavailable { status, words }, pace: Pace::Busy, after }
@@ -130,6 +153,20 @@ pub(super) fn judge(outcome: Outcome, terms: &Terms<'_>) -> Verdict {
         400..=499 => Verdict::Retry { fault: Fault::Misplaced { status, words }, pace: Pace::Slow, after },
         _ => Verdict::Retry { fault: Fault::Unavailable { status, words }, pace: Pace::Gone, after },
     }
+}
+
+/// What dead-letters data must come from the destination itself. The collector says it in JSON; a
+/// proxy that wants another certificate of us says 400 as well (nginx: "No required SSL certificate
+/// was sent"), and of other backends only those words are known.
+fn refusal(answer: &Answer, words: String, after: Duration, expect: Expect) -> Verdict {
+    let (status, pace) = (answer.status, Pace::Slow);
+    if words.contains("SSL certificate") {
+        return Verdict::Retry { fault: Fault::Certificate { status, words }, pace, after };
+    }
+    if expect == Expect::Receipt && serde_json::from_slice::<Refusal>(&answer.body).is_err() {
+        return Verdict::Retry { fault: Fault::NotItsWords { status, words }, pace, after };
+    }
+    Verdict::Refused { fault: Fault::Content { status, words } }
 }
 
 /// A receipt counts even if the connection broke after it: nobody else could have known the key.
@@ -250,7 +287,22 @@ mod tests {
         ];
         for (expected, statuses) in table {
             for status in statuses {
-                check(answer(*status, "why"), Expect::Receipt, expected, &status.to_string());
+                let answer = answer(*status, r#"{"error":"why","line":1}"#);
+                check(answer, Expect::Receipt, expected, &status.to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_destinations_own_words_refuse_content() {
+        let nginx = "<title>400 No required SSL certificate was sent</title>";
+        for status in [400, 422] {
+            check(answer(status, r#"{"error":"line 1"}"#), Expect::Receipt, "refused", "line 1");
+            check(answer(status, "<html>Bad Request</html>"), Expect::Receipt, "slow", "not the collector");
+            check(answer(status, ""), Expect::Receipt, "slow", "not the collector");
+            check(answer(status, "bad line"), Expect::Status, "refused", "bad line");
+            for expect in [Expect::Receipt, Expect::Status] {
+                check(answer(status, nginx), expect, "slow", "renew the certificate");
             }
         }
     }

@@ -8,24 +8,27 @@ use crate::store::{self, Batch};
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// A batch ready to be sent, as often as it takes.
 #[derive(Debug)]
 pub(super) struct Parcel {
+    /// Which of the output's outboxes it is from.
+    pub(super) outbox: usize,
     pub(super) batch: Batch,
     pub(super) key: String,
     pub(super) body: Bytes,
-    /// Results in the outbox, these included.
-    pub(super) pending: u64,
 }
 
-/// One output's side of its outbox.
+/// One output's side of its outboxes.
 #[derive(Clone, Debug)]
 pub(super) struct Parcels<O> {
     pub(super) output: Arc<str>,
     pub(super) agent: Arc<str>,
     pub(super) compression: Compression,
     pub(super) outbox: O,
+    /// Names of its outboxes: its own, and that of its live pipelines if it has one.
+    pub(super) outboxes: Arc<[String]>,
 }
 
 impl Parcel {
@@ -37,11 +40,6 @@ impl Parcel {
     /// Bytes of its lines.
     pub(super) fn bytes(&self) -> usize {
         encode::size(&self.batch.lines)
-    }
-
-    /// Whether it took all there was.
-    pub(super) fn is_last(&self) -> bool {
-        self.pending <= self.len()
     }
 
     /// What is kept of it when the destination refused it alone.
@@ -68,41 +66,60 @@ impl Parcel {
 }
 
 impl<O: Outbox> Parcels<O> {
-    /// The batch to send now, if anything is due.
+    /// What is pending in each outbox, stretch by stretch.
+    pub(super) async fn stretches(&self) -> Result<Vec<Vec<Range<Seq>>>, Error> {
+        self.call(|this| {
+            let stretches = this.outboxes.iter().map(|outbox| this.outbox.stretches(outbox));
+            stretches.collect::<Result<_, _>>().map_err(|source| this.store_failed(source))
+        })
+        .await
+    }
+
+    /// The batch to send now of the stretch that goes on at `from`, if anything is due.
     pub(super) async fn begin(
         &self,
+        outbox: usize,
+        from: Seq,
         (results_max, bytes_max): (usize, usize),
     ) -> Result<Option<Parcel>, Error> {
         self.call(move |this| {
-            let batch = this.outbox.begin_batch(&this.output, results_max, bytes_max);
-            batch.map_err(|source| this.store_failed(source))?.map(|batch| this.parcel(batch)).transpose()
+            let batch = this.outbox.begin_batch_at(&this.outboxes[outbox], from, results_max, bytes_max);
+            let batch = batch.map_err(|source| this.store_failed(source))?;
+            batch.map(|batch| this.parcel(outbox, batch)).transpose()
         })
         .await
     }
 
-    /// The first `results` of the batch that was begun, as a batch of their own.
-    pub(super) async fn narrow(&self, results: usize) -> Result<Parcel, Error> {
+    /// The first `results` of a batch that was begun, as a batch of their own.
+    pub(super) async fn narrow(&self, parcel: &Parcel, results: usize) -> Result<Parcel, Error> {
+        let (outbox, from) = (parcel.outbox, parcel.batch.range.start);
         self.call(move |this| {
-            let batch = this.outbox.narrow_batch(&this.output, results);
-            this.parcel(batch.map_err(|source| this.store_failed(source))?)
+            let batch = this.outbox.narrow_batch_at(&this.outboxes[outbox], from, results);
+            this.parcel(outbox, batch.map_err(|source| this.store_failed(source))?)
         })
         .await
     }
 
-    /// Forgets a batch that arrived, or keeps it as a dead letter. Returns what is pending then.
-    pub(super) async fn confirm(&self, range: Range<Seq>, refused: Option<DeadLetter>) -> Result<u64, Error> {
+    /// Forgets a batch that arrived, or keeps it as a dead letter.
+    pub(super) async fn confirm(&self, parcel: Parcel, refused: Option<DeadLetter>) -> Result<(), Error> {
         self.call(move |this| {
-            let confirmed = this.outbox.confirm_batch(&this.output, &range, refused);
-            confirmed
-                .and_then(|()| this.outbox.pending(&this.output))
-                .map_err(|source| this.store_failed(source))
+            let (outbox, range) = (&this.outboxes[parcel.outbox], &parcel.batch.range);
+            this.outbox.confirm_batch(outbox, range, refused).map_err(|source| this.store_failed(source))
         })
         .await
     }
 
-    /// Results in the outbox.
-    pub(super) async fn pending(&self) -> Result<u64, Error> {
-        self.call(|this| this.outbox.pending(&this.output).map_err(|source| this.store_failed(source))).await
+    /// Lets what is from `at` on overtake what is before; whether it now may.
+    pub(super) async fn cut(&self, outbox: usize, at: Seq) -> Result<bool, Error> {
+        self.call(move |this| {
+            this.outbox.cut(&this.outboxes[outbox], at).map_err(|source| this.store_failed(source))
+        })
+        .await
+    }
+
+    /// Fires when there are new results in any outbox.
+    pub(super) fn changed(&self) -> Vec<watch::Receiver<Seq>> {
+        self.outboxes.iter().map(|outbox| self.outbox.outbox_changed(outbox)).collect()
     }
 
     /// That the store will not answer any more.
@@ -114,14 +131,13 @@ impl<O: Outbox> Parcels<O> {
         Error::Store { output: self.output.to_string(), source }
     }
 
-    fn parcel(&self, batch: Batch) -> Result<Parcel, Error> {
+    fn parcel(&self, outbox: usize, batch: Batch) -> Result<Parcel, Error> {
         let failed = |source| self.store_failed(source);
-        let epoch = self.outbox.outbox_epoch(&self.output).map_err(failed)?;
-        let pending = self.outbox.pending(&self.output).map_err(failed)?;
+        let epoch = self.outbox.outbox_epoch(&self.outboxes[outbox]).map_err(failed)?;
         let body = encode::body(&batch.lines, self.compression)
             .map_err(|source| Error::Encode { output: self.output.to_string(), source })?;
         let key = encode::key(&self.agent, epoch, &batch.range);
-        Ok(Parcel { batch, key, body: body.into(), pending })
+        Ok(Parcel { outbox, batch, key, body: body.into() })
     }
 
     async fn call<T: Send + 'static>(

@@ -37,6 +37,11 @@ impl Portion {
         }
     }
 
+    /// For another stretch of the same way: what was learned of sizes holds there too.
+    pub(super) fn of_another(&self) -> Self {
+        Self { bytes: self.bytes, calm: self.calm, ..Self::new(self.results_max, self.bytes_max) }
+    }
+
     /// Results and line bytes of the next batch, at most.
     pub(super) fn next(&self) -> (usize, usize) {
         let results = match &self.suspect {

@@ -1,6 +1,8 @@
 //! The way to a destination, against one that misbehaves.
 
 mod backend;
+mod drain;
+mod live;
 mod outbox;
 mod store;
 
@@ -8,7 +10,7 @@ use super::*;
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 use backend::{Backend, Reply, give_receipt, receipt};
-use outbox::{EPOCH, Memory};
+use outbox::{EPOCH, LIVE_EPOCH, Memory};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -221,7 +223,11 @@ async fn refused_content_is_narrowed_down_and_all_else_arrives() {
     for status in [400, 422] {
         let backend = Backend::start(move |_, seen| {
             let bad = |line: &String| line.contains("\"k37\"") || line.contains("\"k38\"");
-            if seen.lines().iter().any(bad) { Reply::Status(status, "what is this?") } else { Reply::Receipt }
+            if seen.lines().iter().any(bad) {
+                Reply::Status(status, r#"{"error":"what is this?"}"#)
+            } else {
+                Reply::Receipt
+            }
         })
         .await;
         let outbox = Memory::new(lines(0..100));
@@ -272,7 +278,7 @@ fn check_culprits(backend: &Backend, outbox: &Memory, culprits: &[Seq], words: &
 
 #[tokio::test]
 async fn a_destination_that_refuses_everything_is_not_fed_everything() {
-    let backend = Backend::start(|_, _| Reply::Status(400, "no")).await;
+    let backend = Backend::start(|_, _| Reply::Status(400, r#"{"error":"no"}"#)).await;
     let mut config = quick(backend.url());
     config.refused_in_row_max = 3;
     config.backoff_max = Duration::from_secs(60);
@@ -333,7 +339,7 @@ async fn an_answer_without_end_is_read_to_its_limit_only() {
         while stream.write_all(&[b' '; 4096]).await.is_ok() {}
     })
     .await;
-    let client = Client::build(&Config::new(backend.url())).unwrap();
+    let mut client = Client::build(&Config::new(backend.url())).unwrap();
     let answer = timeout(PATIENCE / 2, client.post("a/b/0-0", "{}\n".into(), None)).await.expect("an end");
     let judge::Outcome::Answered(answer) = answer else { panic!("{answer:?}") };
     assert!(answer.body.len() == 64 * 1024 && answer.broken.is_none());

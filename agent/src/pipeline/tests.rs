@@ -42,6 +42,7 @@ impl Plant {
             windowed: Some((window, aggregate)),
             commit_every: Duration::from_millis(10),
             output: "central".to_owned(),
+            priority: Priority::Order,
         };
         let store = Store::open(&store::Config::new(folder.path().join("store")), &metrics).unwrap();
         Self { store, metrics, config, host: Host::new(None).unwrap(), _folder: folder }

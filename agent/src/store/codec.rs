@@ -23,7 +23,8 @@
 //! p     pipeline  position (varint), progress…
 //! w     pipeline  length of the window's key (varint), the key, its state…
 //! o     output    epoch (16), committed end of its outbox (varint)
-//! b     output    confirmed (varint), end of the begun batch (varint; = confirmed: none)
+//! b     output    confirmed (varint), end of the begun batch (varint; = confirmed: none); where
+//!                 its outbox was cut, the stretch's end and the same of the next, up to 8 stretches
 //! s     input     session (varint)  sure (1)  broker (text), for each filter: qos (1)  topic (text)
 //! d     ""        committed end of the dead letters (varint)
 //! q     pipeline  numbers of the dead letters it is to replay (varints), in order
@@ -36,6 +37,7 @@
 //! the row (2), bytes of the value, CRC-32 of the key and all before (4).
 
 use super::engine::VALUE_BYTES_MAX;
+use super::sending::Sending;
 use super::session::{Filter, Session};
 use crate::flow::{DeadLetter, Delivery, Epoch, Message, Seq, Timestamp, WindowOf};
 use sha2::{Digest, Sha256};
@@ -287,20 +289,18 @@ pub(super) fn outbox(value: &[u8]) -> Result<(Epoch, Seq), Garbled> {
     Ok((Epoch(u128::from_le_bytes(*epoch)), number(rest)?))
 }
 
-pub(super) fn put_batch(confirmed: Seq, begun: Seq) -> Vec<u8> {
-    let mut out = put_number(confirmed);
-    put_varint(&mut out, begun);
+pub(super) fn put_batch(sending: &Sending) -> Vec<u8> {
+    let mut out = Vec::with_capacity(10);
+    sending.numbers().into_iter().for_each(|number| put_varint(&mut out, number));
     out
 }
 
-pub(super) fn batch(value: &[u8]) -> Result<(Seq, Seq), Garbled> {
-    let mut rest = Rest(value);
-    let confirmed = rest.varint()?;
-    let begun = number(rest.0)?;
-    if begun < confirmed {
-        return Err(Garbled("batch ends before it begins"));
+pub(super) fn batch(value: &[u8]) -> Result<Sending, Garbled> {
+    let (mut rest, mut numbers) = (Rest(value), Vec::new());
+    while !rest.0.is_empty() {
+        numbers.push(rest.varint()?);
     }
-    Ok((confirmed, begun))
+    Sending::of(&numbers).ok_or(Garbled("batches that do not follow each other"))
 }
 
 pub(super) fn put_session(session: &Session) -> Vec<u8> {

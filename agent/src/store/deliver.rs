@@ -1,5 +1,6 @@
 //! The way out of the store: outboxes for the forwarder.
 
+use super::codec::Row;
 use super::error::Error;
 use super::folder::check_name;
 use super::log::{Page, SEGMENT, Shared};
@@ -10,7 +11,23 @@ use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::watch;
 
+/// The outbox of an output's live pipelines, beside that of the others, which bears the output's
+/// own name. No output can be configured with such a name.
+#[must_use]
+pub fn live(output: &str) -> String {
+    format!("{output}.live")
+}
+
 impl Store {
+    /// The outboxes that the output has: its own, and that of its live pipelines if it ever had one.
+    pub fn outboxes(&self, output: &str) -> Result<Vec<String>, Error> {
+        let live = live(output);
+        check_name(&live)?;
+        let opened = lock(&self.0.outboxes).contains_key(&live);
+        let has_live = opened || self.0.meta.get(&Row::outbox(&live))?.is_some();
+        Ok([output.to_owned()].into_iter().chain(has_live.then_some(live)).collect())
+    }
+
     /// The output's epoch, part of its idempotency keys; made durable on first use.
     pub fn outbox_epoch(&self, output: &str) -> Result<Epoch, Error> {
         Ok(self.outbox(output)?.epoch())
@@ -25,12 +42,41 @@ impl Store {
         results_max: usize,
         bytes_max: usize,
     ) -> Result<Option<Batch>, Error> {
-        self.outbox(output)?.begin(&self.0.meta, Page { records_max: results_max, bytes_max })
+        self.outbox(output)?.begin(&self.0.meta, None, Page { records_max: results_max, bytes_max })
+    }
+
+    /// As [`Self::begin_batch`], in the one of the [`Self::stretches`] that goes on at `from`.
+    pub fn begin_batch_at(
+        &self,
+        output: &str,
+        from: Seq,
+        results_max: usize,
+        bytes_max: usize,
+    ) -> Result<Option<Batch>, Error> {
+        self.outbox(output)?.begin(&self.0.meta, Some(from), Page { records_max: results_max, bytes_max })
     }
 
     /// Replaces the begun batch by its first `results` results (413, 400, 422: narrowing).
     pub fn narrow_batch(&self, output: &str, results: usize) -> Result<Batch, Error> {
-        self.outbox(output)?.narrow(&self.0.meta, results)
+        self.outbox(output)?.narrow(&self.0.meta, None, results)
+    }
+
+    /// As [`Self::narrow_batch`], in the one of the [`Self::stretches`] that goes on at `from`.
+    pub fn narrow_batch_at(&self, output: &str, from: Seq, results: usize) -> Result<Batch, Error> {
+        self.outbox(output)?.narrow(&self.0.meta, Some(from), results)
+    }
+
+    /// What is pending, cut into stretches that are sent independently, oldest first. The last one
+    /// goes on as results are committed, and may be empty.
+    pub fn stretches(&self, output: &str) -> Result<Vec<Range<Seq>>, Error> {
+        Ok(self.outbox(output)?.stretches())
+    }
+
+    /// Cuts a stretch in two, durably, so that what is from `at` on can overtake what is before.
+    /// Returns false where that would cut a begun batch, overtake nothing, or be one stretch over
+    /// [`STRETCHES_MAX`](super::STRETCHES_MAX).
+    pub fn cut(&self, output: &str, at: Seq) -> Result<bool, Error> {
+        self.outbox(output)?.cut(&self.0.meta, at)
     }
 
     /// The begun batch arrived: forgets it. With `refused`, it goes to the dead letters instead, in the same commit.
@@ -49,11 +95,11 @@ impl Store {
         })
     }
 
-    /// Results committed and not confirmed.
+    /// Results committed and not confirmed, in all its outboxes.
     pub fn pending(&self, output: &str) -> Result<u64, Error> {
-        let outbox = self.outbox(output)?;
-        let confirmed = outbox.confirmed();
-        Ok(outbox.committed().saturating_sub(confirmed))
+        self.outboxes(output)?
+            .iter()
+            .try_fold(0, |pending, outbox| Ok(pending + self.outbox(outbox)?.pending()))
     }
 
     /// Fires after each commit that put results into the output's outbox; its value is the end.

@@ -1,14 +1,16 @@
-//! One output's results on their way out: a log, its committed end, and the begun batch.
+//! One output's results on their way out: a log, its committed end, and the begun batches.
 //!
 //! **Invariants.** Results are numbered from 0 within the outbox's epoch. Only those below the
-//! committed end exist. A batch begins at what is confirmed, or behind the gap that follows, and spans
-//! no gap; once begun its bounds change only by narrowing, which is durable before its first attempt.
+//! committed end exist. A batch begins at what is confirmed of its stretch (`sending.rs`), or behind
+//! the gap that follows, and spans no gap; once begun its bounds change only by narrowing, which is
+//! durable before its first attempt.
 
 use super::codec::{self, Row};
 use super::error::Error;
 use super::folder::Folder;
 use super::log::{End, Log, Page, Shared};
 use super::meta::{Change, Meta};
+use super::sending::Sending;
 use super::{Batch, lock};
 use crate::flow::{Epoch, Seq};
 use crate::metrics;
@@ -28,14 +30,7 @@ pub(super) struct Outbox {
     committed: AtomicU64,
     sending: Mutex<Sending>,
     confirmed: AtomicU64,
-}
-
-/// The row `b`.
-#[derive(Clone, Copy, Debug)]
-struct Sending {
-    confirmed: Seq,
-    /// End of the begun batch; `confirmed` when none is.
-    begun: Seq,
+    arrived: AtomicU64,
 }
 
 impl Outbox {
@@ -53,12 +48,12 @@ impl Outbox {
             Some(row) => codec::outbox(&row).map_err(garbled)?,
             None => (create(output, &path, meta)?, 0),
         };
-        let (confirmed, begun) = match meta.get(&Row::batch(output))? {
+        let sending = match meta.get(&Row::batch(output))? {
             Some(row) => codec::batch(&row).map_err(garbled)?,
-            None => (0, 0),
+            None => Sending::default(),
         };
-        if begun > end {
-            let detail = format!("output {output:?}: batch to {begun}, but only {end} committed");
+        if sending.begun() > end {
+            let detail = format!("output {output:?}: batch to {}, but only {end} committed", sending.begun());
             return Err(Error::damaged(&folder.meta(), detail));
         }
         let log = Log::open(&path, End::Committed(end), shared, metrics)?;
@@ -68,8 +63,9 @@ impl Outbox {
             log,
             appending: Mutex::default(),
             committed: AtomicU64::new(end),
-            sending: Mutex::new(Sending { confirmed, begun }),
-            confirmed: AtomicU64::new(confirmed),
+            confirmed: AtomicU64::new(sending.confirmed()),
+            arrived: AtomicU64::new(sending.arrived()),
+            sending: Mutex::new(sending),
         })
     }
 
@@ -82,9 +78,20 @@ impl Outbox {
         self.committed.load(Ordering::Acquire)
     }
 
-    /// What the destination confirmed.
+    /// All below was confirmed by the destination.
     pub(super) fn confirmed(&self) -> Seq {
         self.confirmed.load(Ordering::Acquire)
+    }
+
+    /// Results committed and not confirmed.
+    pub(super) fn pending(&self) -> u64 {
+        let arrived = self.arrived.load(Ordering::Acquire);
+        self.committed().saturating_sub(arrived)
+    }
+
+    /// These results, stretch by stretch, oldest first; the last one may be empty.
+    pub(super) fn stretches(&self) -> Vec<Range<Seq>> {
+        lock(&self.sending).pending(self.committed())
     }
 
     /// The change of `meta` that commits the results below `end`.
@@ -97,34 +104,36 @@ impl Outbox {
         self.committed.store(end, Ordering::Release);
     }
 
-    pub(super) fn begin(&self, meta: &Meta, page: Page) -> Result<Option<Batch>, Error> {
+    /// In the stretch whose next result is `from`, the oldest if none is named.
+    pub(super) fn begin(&self, meta: &Meta, from: Option<Seq>, page: Page) -> Result<Option<Batch>, Error> {
         let mut sending = lock(&self.sending);
-        let first = sending.confirmed;
-        if sending.begun > first {
-            return self.batch(first..sending.begun).map(Some);
+        let from = from.unwrap_or(sending.confirmed());
+        let Some(stretch) = sending.stretch(from) else {
+            return Err(self.no_batch(format!("no stretch goes on at {from}")));
+        };
+        if stretch.begun > from {
+            return self.batch(from..stretch.begun).map(Some);
         }
-        let (range, lines) = self.lines(first..self.committed(), page)?;
-        if range.end > first {
+        let (range, lines) = self.lines(from..stretch.end.min(self.committed()), page)?;
+        if range.end > from {
             // Numbers of a gap before the batch are done with.
-            meta.apply(&[self.sending_change(range.start, range.end)])?;
-            crate::fail::point("outbox.begun");
-            *sending = Sending { confirmed: range.start, begun: range.end };
-            self.confirmed.store(range.start, Ordering::Release);
+            let begun = sending.with_begun(from, &range);
+            self.replace(&mut sending, begun, "outbox.begun", |change| meta.apply(&[change]))?;
         }
         Ok((!lines.is_empty()).then_some(Batch { range, lines }))
     }
 
-    pub(super) fn narrow(&self, meta: &Meta, results: usize) -> Result<Batch, Error> {
+    pub(super) fn narrow(&self, meta: &Meta, from: Option<Seq>, results: usize) -> Result<Batch, Error> {
         let mut sending = lock(&self.sending);
-        let Sending { confirmed: first, begun } = *sending;
-        let end = first.saturating_add(results as Seq);
+        let from = from.unwrap_or(sending.confirmed());
+        let begun = sending.stretch(from).map_or(from, |stretch| stretch.begun);
+        let end = from.saturating_add(results as Seq);
         if results == 0 || end > begun {
-            return Err(self.no_batch(format!("{results} results of {first}..{begun}")));
+            return Err(self.no_batch(format!("{results} results of {from}..{begun}")));
         }
-        let batch = self.batch(first..end)?;
-        meta.apply(&[self.sending_change(first, end)])?;
-        crate::fail::point("outbox.narrowed");
-        sending.begun = end;
+        let batch = self.batch(from..end)?;
+        let narrowed = sending.with_begun(from, &batch.range);
+        self.replace(&mut sending, narrowed, "outbox.narrowed", |change| meta.apply(&[change]))?;
         Ok(batch)
     }
 
@@ -135,20 +144,39 @@ impl Outbox {
         commit: impl FnOnce(Change) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut sending = lock(&self.sending);
-        let begun = sending.confirmed..sending.begun;
-        if *batch != begun || begun.is_empty() {
-            return Err(self.no_batch(format!("{batch:?} confirmed, {begun:?} begun")));
-        }
-        let end = begun.end;
-        commit(self.sending_change(end, end))?;
-        crate::fail::point("outbox.confirmed");
-        *sending = Sending { confirmed: end, begun: end };
-        self.confirmed.store(end, Ordering::Release);
-        Ok(())
+        let Some(confirmed) = sending.with_confirmed(batch) else {
+            return Err(self.no_batch(format!("{batch:?} confirmed, begun is {:?}", sending.numbers())));
+        };
+        self.replace(&mut sending, Some(confirmed), "outbox.confirmed", commit)
     }
 
-    fn sending_change(&self, confirmed: Seq, begun: Seq) -> Change {
-        (Row::batch(&self.output), Some(codec::put_batch(confirmed, begun)))
+    /// Lets what follows `at` overtake what is before it; whether it now does.
+    pub(super) fn cut(&self, meta: &Meta, at: Seq) -> Result<bool, Error> {
+        let mut sending = lock(&self.sending);
+        let Some(cut) = sending.with_cut(at).filter(|_| at <= self.committed()) else {
+            return Ok(false);
+        };
+        self.replace(&mut sending, Some(cut), "outbox.cut", |change| meta.apply(&[change]))?;
+        Ok(true)
+    }
+
+    /// Makes the next state durable, and only then the state.
+    fn replace(
+        &self,
+        sending: &mut Sending,
+        next: Option<Sending>,
+        done: &'static str,
+        commit: impl FnOnce(Change) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(next) = next else {
+            return Err(self.no_batch(format!("no such step from {:?}", sending.numbers())));
+        };
+        commit((Row::batch(&self.output), Some(codec::put_batch(&next))))?;
+        crate::fail::point(done);
+        *sending = next;
+        self.confirmed.store(sending.confirmed(), Ordering::Release);
+        self.arrived.store(sending.arrived(), Ordering::Release);
+        Ok(())
     }
 
     fn batch(&self, range: Range<Seq>) -> Result<Batch, Error> {

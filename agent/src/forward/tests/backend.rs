@@ -9,6 +9,7 @@ use std::future::pending;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -51,6 +52,8 @@ pub(super) enum Reply {
     Receipt,
     Status(u16, &'static str),
     With(u16, &'static str, String),
+    /// The receipt, after a while.
+    After(Duration),
     /// Nothing, for ever.
     Hang,
 }
@@ -152,6 +155,10 @@ async fn answer(State(stage): State<Stage>, headers: HeaderMap, body: Bytes) -> 
         Reply::Receipt => response.body(receipt(seen.key()).into()),
         Reply::Status(status, body) => response.status(status).body(body.into()),
         Reply::With(status, name, value) => response.status(status).header(name, value).body(Body::empty()),
+        Reply::After(wait) => {
+            tokio::time::sleep(wait).await;
+            response.body(receipt(seen.key()).into())
+        }
         Reply::Hang => pending().await,
     }
     .unwrap()

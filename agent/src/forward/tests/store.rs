@@ -21,7 +21,9 @@ fn start(config: Config, store: &Store) -> (watch::Sender<bool>, JoinSet<Result<
 async fn a_batch_begun_before_a_crash_goes_out_unchanged_after_it() {
     let backend = Backend::start(|n, seen| match n {
         0 => Reply::Hang,
-        _ if seen.lines().iter().any(|line| line.contains("\"k5\"")) => Reply::Status(422, "no"),
+        _ if seen.lines().iter().any(|line| line.contains("\"k5\"")) => {
+            Reply::Status(422, r#"{"error":"no"}"#)
+        }
         _ => Reply::Receipt,
     })
     .await;

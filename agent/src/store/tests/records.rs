@@ -5,6 +5,7 @@ use crate::flow::{Delivery, Epoch, Message, Timestamp};
 use crate::store::codec::{self, Row};
 use crate::store::engine::VALUE_BYTES_MAX;
 use crate::store::frame::{Body, Frame, Group, unpack};
+use crate::store::sending::Sending;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -44,7 +45,8 @@ proptest! {
         prop_assert_eq!(codec::number(&codec::put_number(a)), Ok(a));
         prop_assert_eq!(codec::outbox(&codec::put_outbox(Epoch(epoch), a)), Ok((Epoch(epoch), a)));
         let (low, high) = (a.min(b), a.max(b));
-        prop_assert_eq!(codec::batch(&codec::put_batch(low, high)), Ok((low, high)));
+        let sending = Sending::of(&[low, high]).unwrap();
+        prop_assert_eq!(codec::batch(&codec::put_batch(&sending)), Ok(sending));
         prop_assert_eq!(codec::pipeline(&codec::put_pipeline(a, &bytes)), Ok((a, bytes.clone())));
         let window = codec::window(&codec::put_window(&bytes, &bytes));
         prop_assert_eq!(window, Ok((bytes.clone(), bytes)));
