@@ -39,6 +39,10 @@ release:
     cargo build --release -p headwater --no-default-features
     cargo build --release -p headwater-collector
 
+# Break it again and again, and count what came of it: just soak --kills 1000 --cuts 200 --corruptions 200
+soak *arguments:
+    cargo run --release --bin soak -- {{ arguments }}
+
 # Check a configuration and its modules
 check config="deploy/example.toml":
     cargo run -- check --config {{ config }}

@@ -13,8 +13,14 @@ mod broker;
 #[cfg(feature = "machine")]
 mod crash;
 #[cfg(feature = "machine")]
+mod disk;
+#[cfg(feature = "machine")]
 mod page;
 #[cfg(feature = "machine")]
+mod points;
+#[cfg(feature = "machine")]
 mod power;
+#[cfg(feature = "machine")]
+mod proxied;
 #[cfg(feature = "machine")]
 mod recorded;

@@ -12,7 +12,7 @@ use headwater_tests::ledger::{balances, drained};
 use headwater_tests::oracle::{self, Windows, compute};
 use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
 use headwater_tests::process::eventually;
-use headwater_tests::proxy::{Mode, Proxy};
+use headwater_tests::proxy::{Mode, Proxy, Way};
 use headwater_tests::publisher::Publisher;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -162,13 +162,13 @@ async fn answers_lost_after_the_commit_change_no_totals() {
     let agent = Agent::start(plan.toml()).await;
     let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
 
-    proxy.set(Mode::SwallowAnswers);
+    proxy.set(Mode::Swallow(Way::Down));
     publish(&publisher, &mut load, 500).await;
     eventually("answers to be lost", SOON, async || (proxy.swallowed() >= 3).then_some(())).await;
     collector.kill9();
     publish(&publisher, &mut load, 500).await;
     collector.restart().await;
-    proxy.set(Mode::Stall);
+    proxy.set(Mode::Stall(Way::Both));
     agent.reaches("forward_failed_attempts", "central", 5, SOON).await;
     proxy.set(Mode::Cut);
     let (topic, payload) = load.closing();

@@ -96,11 +96,18 @@ impl Agent {
         eventually("the agent to be ready", Duration::from_secs(30), async || {
             let process = self.process.as_mut().expect("the agent was started");
             assert!(process.runs(), "the agent ended instead of becoming ready");
-            let (status, _) = self.get("/ready").await.ok()?;
-            let connected = self.metrics().await.ok()?.all("source_connected");
-            (status == 200 && !connected.is_empty() && connected.iter().all(|it| *it == 1.0)).then_some(())
+            self.is_ready().await.then_some(())
         })
         .await;
+    }
+
+    /// Whether every input is connected.
+    async fn is_ready(&self) -> bool {
+        let (Ok((200, _)), Ok(metrics)) = (self.get("/ready").await, self.metrics().await) else {
+            return false;
+        };
+        let connected = metrics.all("source_connected");
+        !connected.is_empty() && connected.iter().all(|it| *it == 1.0)
     }
 
     /// `kill -9`.
@@ -119,6 +126,43 @@ impl Agent {
         let mut process = self.process.take().expect("the agent runs");
         process.terminate().expect("the agent can be signalled");
         process.ended(Duration::from_secs(20)).await.expect("the agent ends in its grace")
+    }
+
+    /// Its exit status when it ends by itself; `None` when it still runs after `within`.
+    pub async fn ends(&mut self, within: Duration) -> Option<ExitStatus> {
+        let mut process = self.process.take()?;
+        let ended = process.ended(within).await.ok();
+        if ended.is_none() {
+            self.process = Some(process);
+        }
+        ended
+    }
+
+    /// Its exit status when it ends instead of becoming ready.
+    ///
+    /// # Panics
+    /// When it does neither within half a minute.
+    pub async fn ends_or_ready(&mut self) -> Option<ExitStatus> {
+        eventually("the agent to be ready or to end", Duration::from_secs(30), async || {
+            if let Some(status) = self.ends(Duration::ZERO).await {
+                return Some(Some(status));
+            }
+            self.is_ready().await.then_some(None)
+        })
+        .await
+    }
+
+    /// Asks it to end, and waits for nothing.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn terminate(&self) {
+        self.process.as_ref().expect("the agent runs").terminate().expect("it can be signalled");
+    }
+
+    /// Keeps its home on disk when this is dropped, or does not.
+    pub fn keep(&mut self, keep: bool) {
+        self.home.disable_cleanup(keep);
     }
 
     /// Runs one of its commands to the end, with this home's configuration.

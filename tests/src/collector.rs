@@ -1,9 +1,11 @@
 //! The real collector as a child process on a port that it keeps, asked over its own HTTP.
 
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::client;
@@ -18,7 +20,12 @@ pub struct Collector {
     port: u16,
     process: Option<Process>,
     home: tempfile::TempDir,
+    /// What plays it; the program that is built with the tests without.
+    player: Option<Player>,
 }
+
+/// A program, and the variable that tells it what to be.
+pub type Player = (PathBuf, (&'static str, &'static str));
 
 impl Collector {
     /// Starts one with an empty store.
@@ -26,8 +33,16 @@ impl Collector {
     /// # Panics
     /// When it does not listen.
     pub async fn start() -> Self {
+        Self::start_as(None).await
+    }
+
+    /// The same, played by another program.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub async fn start_as(player: Option<Player>) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
-        let mut collector = Self { home, port: free_port(), process: None };
+        let mut collector = Self { home, port: free_port(), process: None, player };
         collector.restart().await;
         collector
     }
@@ -37,7 +52,9 @@ impl Collector {
     /// # Panics
     /// When it does not listen.
     pub async fn restart(&mut self) {
-        let mut command = Command::new(built(PROGRAM));
+        let program = self.player.as_ref().map_or_else(|| built(PROGRAM), |(program, _)| program.clone());
+        let mut command = Command::new(program);
+        command.envs(self.player.as_ref().map(|(_, role)| *role));
         command.arg(self.home.path().join("results.sqlite")).arg(self.port.to_string());
         let log = self.home.path().join("collector.log");
         self.process = Some(Process::spawn(&mut command, &log).expect("the collector starts"));
@@ -87,6 +104,31 @@ impl Collector {
         }
     }
 
+    /// Results stored or revised after a change, and the newest change seen.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn changes(&self, after: i64) -> (Vec<Value>, i64) {
+        let (mut results, mut after) = (Vec::new(), after.to_string());
+        loop {
+            let path = format!("/v1/results?order=change&limit=10000&after={after}");
+            let mut page = self.get(&path).await.expect("the collector answers");
+            match page["results"].take() {
+                Value::Array(rows) => results.extend(rows),
+                other => panic!("{path}: no list of results: {other}"),
+            }
+            match &page["next"] {
+                Value::String(next) => after.clone_from(next),
+                _ => return (results, page["change"].as_i64().expect("a number")),
+            }
+        }
+    }
+
+    /// Keeps its store on disk when this is dropped, or does not.
+    pub fn keep(&mut self, keep: bool) {
+        self.home.disable_cleanup(keep);
+    }
+
     /// Every stored result, once there are as many.
     ///
     /// # Panics
@@ -113,6 +155,21 @@ impl Collector {
     pub fn page(&self) -> String {
         format!("http://127.0.0.1:{}/", self.port)
     }
+}
+
+/// What the process does: the collector's library on a store file and a port of loopback, both
+/// arguments.
+///
+/// # Errors
+/// When there is no such port or file.
+pub async fn serve() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let store = arguments.next().context("the store's file is the first argument")?;
+    let port: u16 = arguments.next().context("the port is the second argument")?.parse()?;
+    let collector = headwater_collector::Collector::open(headwater_collector::Config::new(store))?;
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    collector.serve(listener, std::future::pending()).await?;
+    Ok(())
 }
 
 /// Where batches go on a collector, or a proxy before one, at that port.

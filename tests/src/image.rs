@@ -27,7 +27,7 @@ impl Image {
     pub fn make(home: &Path, name: &str, bytes: u64) -> anyhow::Result<Self> {
         let file = home.join(format!("{name}.img"));
         std::fs::File::create(&file)?.set_len(bytes)?;
-        run(Command::new(installed("mkfs.ext4", "e2fsprogs")).args(["-q", "-F"]).arg(&file))?;
+        run(Command::new(installed("mkfs.ext4", "e2fsprogs")).args(["-q", "-F", "-m", "0"]).arg(&file))?;
         Self::mount(file, home.join(name))
     }
 
@@ -42,10 +42,29 @@ impl Image {
         Self::mount(file, home.join(name))
     }
 
+    /// The disk as it would be after a power cut now, beside its file. The writer must stand still.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn copy(&self) -> anyhow::Result<PathBuf> {
+        let copy = self.file.with_extension("cut");
+        run(Command::new("cp").arg("--sparse=always").arg(&self.file).arg(&copy))?;
+        Ok(copy)
+    }
+
+    /// Mounts a copy in the place of this one, which nobody may use any more.
+    ///
+    /// # Errors
+    /// When it is in use, or the copy cannot be mounted.
+    pub fn replace(&mut self, copy: &Path) -> anyhow::Result<()> {
+        run(Command::new("umount").arg(&self.folder))?;
+        std::fs::rename(copy, &self.file)?;
+        mount(&self.file, &self.folder)
+    }
+
     fn mount(file: PathBuf, folder: PathBuf) -> anyhow::Result<Self> {
-        std::fs::create_dir(&folder)?;
-        run(Command::new(installed("mount", "mount")).args(["-o", "loop"]).arg(&file).arg(&folder))
-            .context("failed to mount a loop image: it needs root and loop devices")?;
+        std::fs::create_dir_all(&folder)?;
+        mount(&file, &folder)?;
         Ok(Self { file, folder })
     }
 
@@ -64,6 +83,11 @@ impl Drop for Image {
             eprintln!("{} stays mounted", self.folder.display());
         }
     }
+}
+
+fn mount(file: &Path, folder: &Path) -> anyhow::Result<()> {
+    run(Command::new(installed("mount", "mount")).args(["-o", "loop"]).arg(file).arg(folder))
+        .context("failed to mount a loop image: it needs root and loop devices")
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {

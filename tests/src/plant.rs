@@ -39,6 +39,17 @@ impl Plan {
         self
     }
 
+    /// An input at QoS 1: `more` is what follows in the inline table.
+    #[must_use]
+    pub fn input_with(mut self, name: &str, port: u16, topics: &[&str], more: &str) -> Self {
+        writeln!(
+            self.text,
+            "[input.{name}]\nmqtt = {{ url = \"mqtt://127.0.0.1:{port}\", topics = {topics:?}, qos = 1{more} }}\n"
+        )
+        .expect("writing to a String cannot fail");
+        self
+    }
+
     /// A pipeline: `body` is what follows its input and output, line by line.
     #[must_use]
     pub fn pipeline(mut self, name: &str, input: &str, output: &str, body: &str) -> Self {
@@ -84,6 +95,7 @@ pub fn forwarded(key: &str) -> String {
 #[derive(Clone, Debug)]
 pub struct Load {
     devices: u64,
+    padding: usize,
     readings: Vec<Reading>,
 }
 
@@ -97,7 +109,13 @@ impl Load {
     /// A plant that has published nothing.
     #[must_use]
     pub fn new(devices: u64) -> Self {
-        Self { devices, readings: Vec::new() }
+        Self { devices, padding: 0, readings: Vec::new() }
+    }
+
+    /// Each reading carries so many bytes more.
+    #[must_use]
+    pub fn padded(self, padding: usize) -> Self {
+        Self { padding, ..self }
     }
 
     /// The next reading: topic and payload.
@@ -131,7 +149,12 @@ impl Load {
         let value = 20.0 + (id as f64 * 0.37).sin() * 5.0 + device as f64;
         self.readings.push(Reading { key: format!("line-{}/dev-{device}", device % 3), time, value });
         let topic = format!("plant/line-{}/dev-{device}/telemetry", device % 3);
-        (topic, payload(id, time, value))
+        if self.padding == 0 {
+            return (topic, payload(id, time, value));
+        }
+        let pad = "p".repeat(self.padding);
+        let padded = json!({ "id": id, "ts": time, "temperature": value, "pad": pad });
+        (topic, padded.to_string().into_bytes())
     }
 }
 

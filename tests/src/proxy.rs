@@ -1,26 +1,62 @@
-//! A TCP proxy that breaks connections on demand, between any two parties.
+//! A TCP proxy that breaks connections on demand, between any two parties: MQTT or HTTP, either way.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use fastrand::Rng;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What it does with bytes.
+/// Which bytes a fault is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From who connected to the target.
+    Up,
+    /// From the target to who connected.
+    Down,
+    /// Either.
+    Both,
+}
+
+/// What it does with bytes. Where chance plays a part, it is the seed's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Hands them on.
     Pass,
-    /// Keeps connections open and hands nothing on, either way.
-    Stall,
+    /// Keeps connections open and hands nothing on.
+    Stall(Way),
+    /// Hands each piece on so much later.
+    Delay(Way, Duration),
+    /// Hands on so many bytes a second.
+    Rate(Way, usize),
     /// Ends every connection, new ones too.
     Cut,
-    /// Hands requests on, and ends the connection when the answer comes, which nobody gets.
-    SwallowAnswers,
+    /// Listens no more: connections are refused; those that are open end.
+    Refuse,
+    /// Resets connections (RST), one in four pieces.
+    Reset(Way),
+    /// Ends this way in good order (FIN), one in four pieces, and keeps the other one.
+    HalfClose(Way),
+    /// Hands on half of a piece and ends the connection.
+    Half(Way),
+    /// Ends the connection instead of handing the piece on: what was answered, nobody gets.
+    Swallow(Way),
+    /// Flips a bit late in one of four large pieces: in the body of a request, not in its head.
+    Corrupt(Way),
+    /// Noise in place of a connection's first piece.
+    Garbage(Way),
 }
+
+/// One of so many pieces meets a fault of chance.
+const CHANCE: u8 = 4;
+/// A piece of this size has a request's body in its second half.
+const LARGE_BYTES: usize = 2048;
+/// Pieces of a slow connection come so often.
+const SLOW_EVERY: Duration = Duration::from_millis(50);
 
 /// Listens on loopback and connects on to one target.
 #[derive(Debug)]
@@ -36,21 +72,21 @@ impl Proxy {
     ///
     /// # Panics
     /// When loopback has no free port.
-    #[expect(clippy::disallowed_methods, reason = "the harness has no wiring of its own")]
     pub async fn start(target: u16) -> Self {
+        Self::seeded(target, 0).await
+    }
+
+    /// The same, with the chances of another seed.
+    ///
+    /// # Panics
+    /// When loopback has no free port.
+    #[expect(clippy::disallowed_methods, reason = "the harness has no wiring of its own")]
+    pub async fn seeded(target: u16, seed: u64) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let (mode, modes) = watch::channel(Mode::Pass);
         let (count, swallowed) = watch::channel(0);
-        let count = Arc::new(count);
-        let task = tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                let (modes, count) = (modes.clone(), Arc::clone(&count));
-                tokio::spawn(async move {
-                    serve(near, target, modes, &count).await;
-                });
-            }
-        });
+        let task = tokio::spawn(listen(listener, target, modes, Arc::new(count), Rng::with_seed(seed)));
         Self { port, mode, swallowed, task }
     }
 
@@ -79,13 +115,50 @@ impl Drop for Proxy {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the harness has no wiring of its own")]
+async fn listen(
+    listener: TcpListener,
+    target: u16,
+    mut modes: watch::Receiver<Mode>,
+    swallowed: Arc<watch::Sender<u64>>,
+    mut chance: Rng,
+) {
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let mut listener = Some(listener);
+    loop {
+        let refuses = *modes.borrow_and_update() == Mode::Refuse;
+        if refuses {
+            listener = None;
+        } else if listener.is_none() {
+            listener = Some(TcpListener::bind(address).await.expect("its port is still free"));
+        }
+        let accepted = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Ok((near, _)) = accepted => {
+                let (modes, swallowed, chance) = (modes.clone(), Arc::clone(&swallowed), chance.fork());
+                tokio::spawn(async move { serve(near, target, modes, &swallowed, chance).await });
+            }
+            changed = modes.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
 async fn serve(
     near: TcpStream,
     target: u16,
     mut modes: watch::Receiver<Mode>,
     swallowed: &watch::Sender<u64>,
+    mut chance: Rng,
 ) {
-    if *modes.borrow() == Mode::Cut {
+    let ends = |mode: &Mode| matches!(mode, Mode::Cut | Mode::Refuse);
+    if ends(&modes.borrow()) {
         return;
     }
     let Ok(far) = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, target))).await else {
@@ -93,34 +166,85 @@ async fn serve(
     };
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    let up = pump(near_in, far_out, modes.clone(), None);
-    let down = pump(far_in, near_out, modes.clone(), Some(swallowed));
+    let way = |way, chance| Pump { modes: modes.clone(), way, swallowed, chance };
+    let (up, down) = (way(Way::Up, chance.fork()), way(Way::Down, chance));
     // The first side to end, or a cut, ends both: dropping the halves closes the sockets.
     tokio::select! {
-        () = up => {}
-        () = down => {}
-        _ = modes.wait_for(|mode| *mode == Mode::Cut) => {}
+        () = up.run(near_in, far_out) => {}
+        () = down.run(far_in, near_out) => {}
+        _ = modes.wait_for(ends) => {}
     }
 }
 
-async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut modes: watch::Receiver<Mode>,
-    answers: Option<&watch::Sender<u64>>,
-) {
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if modes.wait_for(|mode| *mode != Mode::Stall).await.is_err() {
-            return;
-        }
-        let mode = *modes.borrow();
-        if let (Mode::SwallowAnswers, Some(count)) = (mode, answers) {
-            count.send_modify(|count| *count += 1);
-            return;
-        }
-        if to.write_all(&buffer[..length]).await.is_err() {
-            return;
+/// One way of one connection.
+struct Pump<'a> {
+    modes: watch::Receiver<Mode>,
+    way: Way,
+    swallowed: &'a watch::Sender<u64>,
+    chance: Rng,
+}
+
+impl Pump<'_> {
+    /// Until the connection is to end, both ways.
+    async fn run(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+        let (mut buffer, mut is_first) = (vec![0; 64 << 10], true);
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let way = self.way;
+            let stalls = |mode: &Mode| matches!(mode, Mode::Stall(it) if it.is(way));
+            if self.modes.wait_for(|mode| !stalls(mode)).await.is_err() {
+                return;
+            }
+            let mode = *self.modes.borrow();
+            let piece = &mut buffer[..length];
+            match mode {
+                Mode::Delay(it, time) if it.is(way) => tokio::time::sleep(time).await,
+                Mode::Reset(it) if it.is(way) && self.chance.u8(..CHANCE) == 0 => {
+                    for socket in [from.as_ref(), to.as_ref()] {
+                        socket.set_zero_linger().ok();
+                    }
+                    return;
+                }
+                Mode::HalfClose(it) if it.is(way) && self.chance.u8(..CHANCE) == 0 => {
+                    to.shutdown().await.ok();
+                    return std::future::pending().await;
+                }
+                Mode::Half(it) if it.is(way) => {
+                    to.write_all(&piece[..length / 2]).await.ok();
+                    return;
+                }
+                Mode::Swallow(it) if it.is(way) => {
+                    self.swallowed.send_modify(|count| *count += 1);
+                    return;
+                }
+                Mode::Corrupt(it) if it.is(way) && length >= LARGE_BYTES && self.chance.u8(..CHANCE) == 0 => {
+                    piece[self.chance.usize(length / 2..length)] ^= 1 << self.chance.u8(..8);
+                }
+                Mode::Garbage(it) if it.is(way) && is_first => self.chance.fill(piece),
+                _ => {}
+            }
+            is_first = false;
+            let written = match mode {
+                Mode::Rate(it, rate) if it.is(way) => slowly(&mut to, piece, rate).await,
+                _ => to.write_all(piece).await,
+            };
+            if written.is_err() {
+                return;
+            }
         }
     }
+}
+
+impl Way {
+    /// Whether a fault for this way is one for the `other`.
+    fn is(self, other: Self) -> bool {
+        self == Self::Both || self == other
+    }
+}
+
+async fn slowly(to: &mut OwnedWriteHalf, piece: &[u8], rate: usize) -> std::io::Result<()> {
+    for part in piece.chunks((rate / 20).max(1)) {
+        to.write_all(part).await?;
+        tokio::time::sleep(SLOW_EVERY).await;
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Devices' side of MQTT: publishes QoS 1 and knows what the broker has confirmed.
+//! Devices' side of MQTT: publishes at QoS 1 or 2 and knows what the broker has confirmed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +30,7 @@ impl Publisher {
         let polling = tokio::spawn(async move {
             loop {
                 match events.poll().await {
-                    Ok(Event::Incoming(Packet::PubAck(_))) => {
+                    Ok(Event::Incoming(Packet::PubAck(_) | Packet::PubComp(_))) => {
                         count.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(_) => {}
@@ -46,8 +46,16 @@ impl Publisher {
     /// # Panics
     /// When the connection's task has ended.
     pub async fn publish(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+        self.publish_at(QoS::AtLeastOnce, topic, payload).await;
+    }
+
+    /// The same at QoS 1 or 2.
+    ///
+    /// # Panics
+    /// When the connection's task has ended.
+    pub async fn publish_at(&self, qos: QoS, topic: &str, payload: impl Into<Vec<u8>>) {
         self.client
-            .publish(topic, QoS::AtLeastOnce, false, payload)
+            .publish(topic, qos, false, payload)
             .await
             .expect("the connection is polled as long as the publisher lives");
         self.sent.fetch_add(1, Ordering::Relaxed);

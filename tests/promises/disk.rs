@@ -1,0 +1,321 @@
+//! A disk that is full, fails, stalls, or may not be written: what was acknowledged stays, nothing is
+//! acknowledged that is not durable, and it goes on by itself when it can.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use headwater_tests::agent::{Agent, PROGRAM};
+use headwater_tests::image::Image;
+use headwater_tests::plant::{self, KEY, Plan, TOPICS};
+use headwater_tests::process::{built, eventually};
+use headwater_tests::proxy::Mode;
+use headwater_tests::world::{Host, Options, World};
+
+const SOON: Duration = Duration::from_secs(30);
+const DISK_BYTES: u64 = 128 << 20;
+
+async fn world() -> World {
+    World::start(&Options { disk_bytes: Some(DISK_BYTES), ..Options::default() }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_withholds_acknowledgements_until_there_is_room() {
+    let mut world = world().await;
+    let again = world
+        .under_load(async |host| {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let filler = Filler::leave(host, 10 << 20);
+            eventually("the disk to be called full", SOON, async || {
+                (metric(host, "disk_full", "state").await? == 1).then_some(())
+            })
+            .await;
+            // Groups that were under way may still be acknowledged.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let acknowledged = metric(host, "source_acknowledged_messages", "plant").await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert_eq!(metric(host, "source_acknowledged_messages", "plant").await, acknowledged);
+            assert_eq!(host.agent.get("/live").await.expect("it lives").0, 200);
+            assert!(host.agent.logged().contains("input waits for disk space"));
+            drop(filler);
+            let began = Instant::now();
+            eventually("acknowledgements to go on", Duration::from_secs(10), async || {
+                (metric(host, "source_acknowledged_messages", "plant").await > acknowledged).then_some(())
+            })
+            .await;
+            began.elapsed()
+        })
+        .await;
+    eprintln!("acknowledges again {again:?} after there was room");
+    good(&mut world).await;
+}
+
+/// Somebody else takes every byte, the ballast's too: it may die of that, named, and then waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_others_fill_to_its_end_costs_nothing() {
+    let mut world = world().await;
+    world
+        .under_load(async |host| {
+            let until = Instant::now() + Duration::from_secs(10);
+            let (mut filler, mut ends) = (Filler::none(host), Vec::new());
+            while Instant::now() < until {
+                filler.fill();
+                if let Some(status) = host.agent.ends(Duration::from_millis(50)).await {
+                    ends.push(status.code());
+                    host.agent.spawn();
+                }
+            }
+            eprintln!("ended with {ends:?}");
+            assert!(ends.len() <= 2 && ends.iter().all(|code| matches!(code, Some(1 | 78))), "{ends:?}");
+            let said = host.agent.logged();
+            assert!(ends.is_empty() || said.contains("disk full"), "{said}");
+            drop(filler);
+            if host.agent.ends(Duration::from_millis(500)).await.is_some() {
+                host.agent.spawn();
+            }
+            host.ready().await;
+        })
+        .await;
+    good(&mut world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_it_starts_with_its_ballast_and_drains() {
+    let mut world = world().await;
+    world.host.http.set(Mode::Cut);
+    world.under_load(async |_| tokio::time::sleep(Duration::from_secs(3)).await).await;
+    let host = &mut world.host;
+    host.kill();
+    let mut filler = Filler::none(host);
+    filler.fill();
+    assert!(ballast(host).exists(), "it is held from the first start on");
+    host.agent.spawn();
+    host.http.set(Mode::Pass);
+    eventually("all that was stored to be delivered", SOON, async || {
+        let metrics = host.agent.metrics().await.ok()?;
+        let lag: f64 = metrics.all("pipeline_lag_messages").iter().sum();
+        let delivered = metrics.of("forward_delivered_results", "central");
+        (delivered > 0 && lag == 0.0 && metrics.of("forward_pending_results", "central") == 0).then_some(())
+    })
+    .await;
+    assert!(!ballast(host).exists(), "it was released");
+    assert!(host.agent.logged().contains("ballast released"));
+    drop(filler);
+    eventually("the ballast to be held again", SOON, async || ballast(host).exists().then_some(())).await;
+    good(&mut world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_full_disk_waits_and_touches_nothing() {
+    let mut world = world().await;
+    world.under_load(async |_| tokio::time::sleep(Duration::from_millis(500)).await).await;
+    let host = &mut world.host;
+    host.kill();
+    // As if it had been released, and the disk filled up even so.
+    std::fs::remove_file(ballast(host)).expect("it is held");
+    let mut filler = Filler::none(host);
+    filler.fill();
+    let before = contents(&host.agent.state());
+    host.agent.spawn();
+    assert_eq!(host.agent.ends(Duration::from_secs(4)).await, None, "it waits, alive");
+    assert!(host.agent.logged().contains("agent waits for disk space"), "{}", host.agent.logged());
+    assert_eq!(contents(&host.agent.state()), before);
+    drop(filler);
+    let began = Instant::now();
+    host.ready().await;
+    assert!(began.elapsed() < Duration::from_secs(10));
+    good(&mut world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_on_a_full_disk_waits_too() {
+    let mut agent = Agent::at_home(away().toml());
+    let disk = Image::make(agent.home(), "state", DISK_BYTES).expect("images can be mounted");
+    let mut filler = Filler::at(disk.folder());
+    filler.fill();
+    agent.spawn();
+    assert_eq!(agent.ends(Duration::from_secs(3)).await, None, "it waits, alive");
+    assert!(agent.logged().contains("agent waits for disk space"), "{}", agent.logged());
+    drop(filler);
+    eventually("it to start", SOON, async || agent.get("/live").await.ok()).await;
+    assert_eq!(agent.stop().await.code(), Some(0));
+}
+
+/// One failure, after which the disk says that all is well: who tries again would believe it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_or_write_that_failed_once_is_never_tried_again() {
+    let mut world = World::start(&Options { padding: 2_000, ..Options::default() }).await;
+    for rules in [
+        "disk.sync=error@40x1",
+        "disk.write=error@40x1",
+        "disk.mark=error@40x1",
+        "disk.sync=error:full@41x1",
+        "disk.write=error:full@41x1",
+    ] {
+        let code = world
+            .under_load(async |host| {
+                host.kill();
+                host.fail(rules);
+                let status = host.agent.ends(SOON).await.expect("it ends for its supervisor");
+                let said = host.agent.logged();
+                assert!(said.contains("store failed, nothing more is written"), "{said}");
+                host.start().await;
+                status.code()
+            })
+            .await;
+        assert_eq!(code, Some(1), "{rules}");
+        good(&mut world).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_two_seconds_a_sync_loses_no_connection() {
+    let keep_alive = ", keep_alive = \"5s\"".to_owned();
+    let mut world = World::start(&Options { input: keep_alive, ..Options::default() }).await;
+    let (connections, syncs, messages) = world
+        .under_load(async |host| {
+            host.kill();
+            // The last one is longer than the broker waits for a ping.
+            host.fail("disk.sync=stall:2s@30x12; disk.sync=stall:9s@42x1");
+            host.ready().await;
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            let before = host.agent.metrics().await.expect("it answers while the disk does not");
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            let after = host.agent.metrics().await.expect("it answers while the disk does not");
+            let grown = |metric: &str, name: &str| after.of(metric, name) - before.of(metric, name);
+            let (syncs, messages) =
+                (grown("store_syncs", "journal"), grown("store_appended_records", "journal"));
+            tokio::time::sleep(Duration::from_secs(16)).await;
+            let after = host.agent.metrics().await.expect("it answers while the disk does not");
+            (after.of("source_connections", "plant"), syncs, messages)
+        })
+        .await;
+    eprintln!("{messages} messages in {syncs} syncs");
+    assert_eq!(connections, 1, "pings went on");
+    assert!((1..=4).contains(&syncs) && messages > 500 * syncs, "groups grow");
+    good(&mut world).await;
+    assert!(world.host.rss_max < 160 << 20, "{} bytes of memory", world.host.rss_max);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_folder_that_may_not_be_written_is_refused_with_78_and_nothing_consumed() {
+    let mut world = world().await;
+    world.under_load(async |_| tokio::time::sleep(Duration::from_millis(300)).await).await;
+    world.host.kill();
+    let remount = |how: &str| {
+        let done = Command::new("mount").args(["-o", how]).arg(world.host.agent.state()).status();
+        assert!(done.expect("mount starts").success(), "{how}");
+    };
+    remount("remount,ro");
+    // What comes meanwhile stays the broker's.
+    refused(&world.host.agent, world.host.agent.run(&["run"]));
+    remount("remount,rw");
+
+    // Nobody's agent, in a folder of root's. The program is where nobody may run it.
+    let (home, program) = (world.host.agent.home(), world.host.agent.home().join("headwater"));
+    std::fs::copy(built(PROGRAM), &program).expect("room for the program");
+    for path in [home, &world.host.agent.state()] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("it is ours");
+    }
+    let mut command = Command::new(program);
+    command.uid(65_534).args(["run", "--config"]).arg(world.host.agent.config()).current_dir("/");
+    refused(&world.host.agent, command.output().expect("it starts"));
+
+    world.under_load(async |host| host.start().await).await;
+    good(&mut world).await;
+}
+
+#[track_caller]
+fn refused(agent: &Agent, output: std::process::Output) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains(agent.state().to_str().expect("a plain path")), "the path is named: {said}");
+    assert!(said.contains("ermission denied") || said.contains("Read-only"), "the reason is named: {said}");
+}
+
+/// An agent whose broker and destination are not there.
+fn away() -> Plan {
+    Plan::default()
+        .input("plant", 9, &[TOPICS], "3.1.1")
+        .pipeline("each", "plant", "central", &plant::forwarded(KEY))
+        .output("central", "http://127.0.0.1:9/v1/batches", "")
+}
+
+async fn good(world: &mut World) {
+    let verdict = world.settle().await;
+    assert!(verdict.is_good(), "{verdict:?}");
+    assert!(!world.host.agent.logged().contains("panicked"), "{}", world.host.agent.logged());
+}
+
+async fn metric(host: &Host, metric: &str, name: &str) -> Option<u64> {
+    Some(host.agent.metrics().await.ok()?.of(metric, name))
+}
+
+fn ballast(host: &Host) -> PathBuf {
+    host.agent.state().join("store/ballast")
+}
+
+/// Bytes of every file below the folder, but for those that are none of the store's.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder.join("store")).into_iter().flatten().flatten() {
+        collect(&entry.path(), &mut files);
+    }
+    files
+}
+
+fn collect(path: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            collect(&entry.path(), files);
+        }
+    } else {
+        files.insert(path.to_owned(), std::fs::read(path).expect("a file that was listed"));
+    }
+}
+
+/// Another process's file on the disk of the state folder. Gone when dropped.
+struct Filler {
+    path: PathBuf,
+    file: File,
+}
+
+impl Filler {
+    fn at(folder: &Path) -> Self {
+        let path = folder.join("filler");
+        Self { file: File::create(&path).expect("the first block"), path }
+    }
+
+    fn none(host: &Host) -> Self {
+        Self::at(&host.agent.state())
+    }
+
+    /// Takes all but so many bytes.
+    fn leave(host: &Host, bytes: u64) -> Self {
+        let filler = Self::none(host);
+        let free = rustix::fs::statvfs(&filler.path).expect("a mounted disk");
+        let take = free.f_bavail * free.f_frsize - bytes;
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&filler.file, flags, 0, take).expect("there is room");
+        filler
+    }
+
+    /// Takes all there is.
+    fn fill(&mut self) {
+        for piece in [vec![1; 1 << 20], vec![1; 4096]] {
+            while self.file.write_all(&piece).is_ok() {}
+        }
+        self.file.sync_all().ok();
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.path).ok();
+    }
+}

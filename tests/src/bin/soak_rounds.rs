@@ -1,0 +1,360 @@
+//! Breaks one agent again and again, and counts what came of it: `cargo run --release --bin soak --
+//! --kills 1000 --cuts 200 --corruptions 60 --seed 1` (the program `soak` only builds and calls this
+//! one, which has fail points in it and plays agent and collector itself).
+//!
+//! A round breaks the agent under load, lets it go on, and holds what the collector has against the
+//! oracle: every reading once, every result right, every message read once. Reported losses are
+//! none. The last line sums it up; the status is a failure after any loss that nobody reported, any
+//! double, any wrong result. A failed round keeps its folders and says where.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Parser;
+use fastrand::Rng;
+use headwater::fail::POINTS;
+use headwater_tests::proxy::Mode;
+use headwater_tests::world::{Options as WorldOptions, ROLE, Verdict, World};
+
+/// Rounds after which a world is left for a new one: first starts are broken too, and the oracle
+/// looks at all of a world's readings each time.
+const WORLD_ROUNDS: u32 = 25;
+/// What the agent wants free, its ballast, and as much again.
+const DISK_BYTES: u64 = 128 << 20;
+
+#[derive(Clone, Copy, Debug, Parser)]
+struct Options {
+    /// Rounds of `kill -9`, at random instants and at random fail points.
+    #[arg(long, default_value_t = 60)]
+    kills: u32,
+    /// Rounds of power cuts; they need root.
+    #[arg(long, default_value_t = 10)]
+    cuts: u32,
+    /// Rounds of bytes flipped, pages zeroed and files cut short in the stopped agent's store.
+    #[arg(long, default_value_t = 60)]
+    corruptions: u32,
+    /// The same number gives the same choices; without, a new one.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// What a round does to the agent.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Kill,
+    Cut,
+    Corruption,
+}
+
+/// The sums of all rounds.
+#[derive(Debug, Default)]
+struct Tally {
+    rounds: u32,
+    published: u64,
+    acknowledged: u64,
+    lost: usize,
+    reported: usize,
+    refused: u32,
+    doubled: usize,
+    wrong: usize,
+    failed: u32,
+    ready_max: Duration,
+    rss_max: u64,
+}
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let done = match std::env::var(ROLE).as_deref() {
+        Ok("agent") => return headwater::cli::main(),
+        Ok(_) => runtime.map_err(Into::into).and_then(|runtime| {
+            runtime.block_on(headwater_tests::collector::serve())?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        Err(_) => runtime.map_err(Into::into).and_then(|runtime| {
+            let rounds = soak(Options::parse());
+            tokio::task::LocalSet::new().block_on(&runtime, rounds)
+        }),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("soak: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn soak(options: Options) -> anyhow::Result<ExitCode> {
+    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("seed {seed}");
+    let mut tally = Tally::default();
+    let parts =
+        [(Kind::Kill, options.kills), (Kind::Cut, options.cuts), (Kind::Corruption, options.corruptions)];
+    for (kind, rounds) in parts {
+        let mut world = None;
+        for number in 0..rounds {
+            let mut rng =
+                Rng::with_seed(seed ^ (u64::from(number) << 2 | kind as u64).wrapping_mul(0x9e37_79b9));
+            if number % WORLD_ROUNDS == 0 {
+                leave(world.take(), &mut tally);
+            }
+            world = round(kind, number, world, &mut rng, &mut tally).await?;
+        }
+        leave(world, &mut tally);
+    }
+    println!("{tally}, seed {seed}");
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One round; the world to go on with, unless there is something wrong with it. What panics in it
+/// fails the round, not the soak.
+async fn round(
+    kind: Kind,
+    number: u32,
+    world: Option<World>,
+    rng: &mut Rng,
+    tally: &mut Tally,
+) -> anyhow::Result<Option<World>> {
+    let began = Instant::now();
+    let mut world = match world {
+        Some(world) => world,
+        None => World::start(&options(kind, rng)?).await,
+    };
+    world.keep(true);
+    let (home, mut chance) = (world.host.agent.home().to_owned(), rng.fork());
+    let done = tokio::task::spawn_local(async move {
+        let (what, verdict) = match kind {
+            Kind::Kill => (kill(&mut world, &mut chance).await, world.settle().await),
+            Kind::Cut => (cut(&mut world, &mut chance).await, world.settle().await),
+            Kind::Corruption => corrupt(&mut world, &mut chance).await,
+        };
+        (world, what, verdict)
+    });
+    let done = done.await;
+    tally.rounds += 1;
+    let took = began.elapsed().as_millis();
+    let Ok((mut world, what, verdict)) = done else {
+        tally.failed += 1;
+        println!("{kind:?} {number}: FAILED, it panicked, {took} ms; kept {}", home.display());
+        return Ok(None);
+    };
+    let (reported, refused) = (world.reported().await, what.contains("refused"));
+    let is_good = refused || tally.count(&verdict, reported);
+    tally.refused += u32::from(refused);
+    println!("{kind:?} {number}: {what}, {took} ms{}", said(&verdict, is_good, &home));
+    if is_good {
+        world.keep(false);
+    } else {
+        tally.failed += 1;
+    }
+    if refused || !verdict.is_good() {
+        leave(Some(world), tally);
+        return Ok(None);
+    }
+    Ok(Some(world))
+}
+
+fn options(kind: Kind, rng: &mut Rng) -> anyhow::Result<WorldOptions> {
+    let is_cut = matches!(kind, Kind::Cut);
+    let first_start = (rng.bool() && !is_cut).then(|| rule(rng, 3, true));
+    Ok(WorldOptions {
+        padding: if rng.u8(..4) == 0 { 2_000 } else { 0 },
+        disk_bytes: is_cut.then_some(DISK_BYTES),
+        player: Some(std::env::current_exe().context("this program has no path")?),
+        first_start,
+        seed: rng.u64(..),
+        ..WorldOptions::default()
+    })
+}
+
+/// To be killed at a random point, half the time at its first hit, else at one of the next.
+fn rule(rng: &mut Rng, exponent: u32, is_first_start: bool) -> String {
+    let only_first = |name: &str| {
+        ["layout.", "meta.made", "meta.renamed", "ballast.", "session.", "outbox.created"]
+            .iter()
+            .any(|first| name.starts_with(first))
+    };
+    let only_refused = |name: &str| name == "outbox.narrowed" || name == "forward.refused";
+    loop {
+        let (name, _) = POINTS[rng.usize(..POINTS.len())];
+        if (is_first_start || !only_first(name)) && !only_refused(name) {
+            let scale = if rng.bool() { 0 } else { rng.u32(..=exponent) };
+            return format!("{name}=kill@{}", 1 + rng.u64(..1 << scale));
+        }
+    }
+}
+
+fn millis(rng: &mut Rng, to: u64) -> Duration {
+    Duration::from_micros(rng.u64(..to * 1_000))
+}
+
+/// At a random instant; then mostly again: while it starts, at a fail point, or while it stops.
+async fn kill(world: &mut World, rng: &mut Rng) -> String {
+    world
+        .under_load(async |host| {
+            let moment = millis(rng, 600);
+            tokio::time::sleep(moment).await;
+            host.kill();
+            let mut what = format!("after {moment:?}");
+            match rng.u8(..10) {
+                0..2 => {
+                    let moment = millis(rng, 250);
+                    host.agent.spawn();
+                    tokio::time::sleep(moment).await;
+                    host.kill();
+                    what += &format!(", {moment:?} into the next start");
+                }
+                2..3 => {
+                    host.fail(&rule(rng, 2, false));
+                    if host.agent.ends(Duration::from_millis(400)).await.is_none() {
+                        host.agent.terminate();
+                        host.dies(millis(rng, 800)).await;
+                    }
+                    what += ", stopping";
+                }
+                3..9 => {
+                    let rule = rule(rng, 6, false);
+                    host.fail(&rule);
+                    let died = host.dies(Duration::from_millis(900)).await;
+                    what += &format!(", {rule}{}", if died { "" } else { " (not reached)" });
+                }
+                _ => {}
+            }
+            host.start().await;
+            what
+        })
+        .await
+}
+
+/// At a random instant; now and then while it starts.
+async fn cut(world: &mut World, rng: &mut Rng) -> String {
+    world
+        .under_load(async |host| {
+            let moment = millis(rng, 1_500);
+            tokio::time::sleep(moment).await;
+            let mut what = format!("after {moment:?}");
+            if rng.u8(..4) == 0 {
+                host.kill();
+                host.agent.spawn();
+                let moment = millis(rng, 250);
+                tokio::time::sleep(moment).await;
+                what = format!("{moment:?} into a start");
+            }
+            host.cut().await;
+            host.start().await;
+            what
+        })
+        .await
+}
+
+/// One to three places, with results on their way out or without.
+async fn corrupt(world: &mut World, rng: &mut Rng) -> (String, Verdict) {
+    let is_cut_off = rng.bool();
+    let places = world
+        .under_load(async |host| {
+            tokio::time::sleep(millis(rng, 500)).await;
+            if is_cut_off {
+                host.http.set(Mode::Cut);
+            }
+            tokio::time::sleep(millis(rng, 500)).await;
+            host.kill();
+            let store = host.agent.state().join("store");
+            let places: Vec<_> = (0..rng.u8(1..4)).map(|_| harm(&store, rng)).collect();
+            host.agent.spawn();
+            host.http.set(Mode::Pass);
+            places
+        })
+        .await;
+    let what = places.join(", ");
+    if let Some(status) = world.host.agent.ends_or_ready().await {
+        let named = status.code() == Some(78) && world.host.agent.logged().contains("damaged");
+        assert!(named, "the agent ended with {status} and named no damage: {what}");
+        return (format!("{what}: refused"), Verdict::default());
+    }
+    (what, world.settle().await)
+}
+
+/// A byte flipped, a page zeroed, or the rest cut off, somewhere in the files below the folder.
+fn harm(folder: &Path, rng: &mut Rng) -> String {
+    let mut files = Vec::new();
+    list(folder, &mut files);
+    files.sort();
+    let file = &files[rng.usize(..files.len())];
+    let mut bytes = std::fs::read(file).expect("a file that was listed");
+    let place = rng.usize(..bytes.len());
+    let how = match rng.u8(..3) {
+        0 => {
+            bytes[place] ^= 1 << rng.u8(..8);
+            "flipped"
+        }
+        1 => {
+            let page = place & !4095;
+            let end = bytes.len().min(page + 4096);
+            bytes[page..end].fill(0);
+            "zeroed"
+        }
+        _ => {
+            bytes.truncate(place);
+            "cut short"
+        }
+    };
+    std::fs::write(file, bytes).expect("a file that was listed");
+    format!("{} {how} at {place}", file.strip_prefix(folder).unwrap_or(file).display())
+}
+
+/// Files with something in them, but for those that hold nothing of the store.
+fn list(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("the store is a folder").flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        if path.is_dir() {
+            list(&path, files);
+        } else if name != "ballast" && entry.metadata().is_ok_and(|file| file.len() > 0) {
+            files.push(path);
+        }
+    }
+}
+
+fn leave(world: Option<World>, tally: &mut Tally) {
+    if let Some(world) = world {
+        let (published, acknowledged) = world.published();
+        tally.published += published + world.poisons();
+        tally.acknowledged += acknowledged;
+        tally.ready_max = tally.ready_max.max(world.host.ready_max);
+        tally.rss_max = tally.rss_max.max(world.host.rss_max);
+    }
+}
+
+fn said(verdict: &Verdict, is_good: bool, home: &Path) -> String {
+    if is_good && verdict.is_good() {
+        return String::new();
+    }
+    let Verdict { lost, doubled, wrong } = verdict;
+    let first = wrong.first().map_or("", String::as_str);
+    let kept = if is_good { String::new() } else { format!("; FAILED, kept {}", home.display()) };
+    let (lost, doubled, wrong) = (lost.len(), doubled.len(), wrong.len());
+    format!(": lost {lost}, doubled {doubled}, wrong {wrong} {first}{kept}")
+}
+
+impl Tally {
+    /// Whether the round is as it must be: `reported` losses are none, and what they leave wrong.
+    fn count(&mut self, verdict: &Verdict, reported: u64) -> bool {
+        let is_told = !verdict.lost.is_empty() && reported >= verdict.lost.len() as u64;
+        if is_told {
+            self.reported += verdict.lost.len();
+        } else {
+            self.lost += verdict.lost.len();
+            self.wrong += verdict.wrong.len();
+        }
+        self.doubled += verdict.doubled.len();
+        verdict.doubled.is_empty() && (is_told || verdict.is_good())
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { rounds, published, acknowledged, lost, reported, refused, doubled, wrong, .. } = self;
+        write!(f, "{rounds} runs, {published} published, {acknowledged} acknowledged, {lost} lost, ")?;
+        write!(f, "{reported} reported lost, {refused} refused as damaged, {doubled} doubled, ")?;
+        write!(f, "{wrong} results wrong, {} failed, ", self.failed)?;
+        write!(f, "worst {} ms to ready, {} MiB of memory", self.ready_max.as_millis(), self.rss_max >> 20)
+    }
+}

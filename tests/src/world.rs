@@ -1,0 +1,377 @@
+//! A whole world around one agent, which goes on over any number of its deaths: devices that
+//! publish without pause, a mosquitto, the agent, a proxy and the collector; and the verdict on
+//! what came of all that was published.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use headwater::fail;
+use rumqttc::QoS;
+use serde_json::Value;
+
+use crate::agent::Agent;
+use crate::broker::Mosquitto;
+use crate::collector::{self, Collector};
+use crate::image::Image;
+use crate::oracle::{self, Windows, compute};
+use crate::plant::{self, KEY, Load, Plan, TOPICS};
+use crate::process::freeze;
+use crate::proxy::Proxy;
+use crate::publisher::Publisher;
+
+/// Tells a program that plays several parts to be this one.
+pub const ROLE: &str = "HEADWATER_TEST_ROLE";
+/// How the pipeline `windows` cuts event time.
+const WINDOWS: Windows = Windows { size: 1_000, lateness: 10_000, revise: 0 };
+/// One message of so many is no reading.
+const POISON_EVERY: u64 = 50;
+/// Longest wait for all that was published to arrive.
+const ARRIVAL: Duration = Duration::from_secs(30);
+/// What has not arrived when an agent with nothing to do was quiet for so long never will.
+const QUIET: Duration = Duration::from_secs(4);
+
+/// What a world is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Bytes that each reading carries beside its value.
+    pub padding: usize,
+    /// The state folder is on a disk of its own, of that size, whose power can be cut. Needs root.
+    pub disk_bytes: Option<u64>,
+    /// What plays agent and collector, told by [`ROLE`]; the programs built with the tests without.
+    pub player: Option<PathBuf>,
+    /// What follows in the input's table: `, keep_alive = "2s"`.
+    pub input: String,
+    /// Of the proxies' chances.
+    pub seed: u64,
+    /// Rules of the agent's first start (`headwater::fail`): it dies there, or is killed soon, and
+    /// started again.
+    pub first_start: Option<String>,
+}
+
+/// Devices, broker, agent, collector.
+#[derive(Debug)]
+pub struct World {
+    /// Who publishes.
+    pub devices: Devices,
+    /// Who receives.
+    pub host: Host,
+    _broker: Mosquitto,
+}
+
+/// Publishers, and what they have published.
+#[derive(Debug)]
+pub struct Devices {
+    publisher: Publisher,
+    load: Load,
+    poisons: u64,
+}
+
+/// The agent, its disk, and what arrived behind it.
+#[derive(Debug)]
+pub struct Host {
+    // Before its disk: a process that runs keeps it busy.
+    /// The agent.
+    pub agent: Agent,
+    /// Where results go.
+    pub collector: Collector,
+    /// Between the broker and the agent.
+    pub mqtt: Proxy,
+    /// Between the agent and the collector.
+    pub http: Proxy,
+    /// Longest time from a start to being ready.
+    pub ready_max: Duration,
+    /// Most memory that any life of the agent took, in bytes.
+    pub rss_max: u64,
+    disk: Option<Image>,
+    seen: Seen,
+}
+
+/// What the collector has shown so far.
+#[derive(Debug, Default)]
+struct Seen {
+    change: i64,
+    /// Lines of each reading, forwarded one by one.
+    each: HashMap<u64, Vec<Value>>,
+    windows: Vec<Value>,
+}
+
+/// What came of all that was published.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// Readings that did not arrive.
+    pub lost: Vec<u64>,
+    /// Readings that arrived more than once, or were never published.
+    pub doubled: Vec<u64>,
+    /// Results that are missing or not what they must be, in words.
+    pub wrong: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether everything counted once.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.lost.is_empty() && self.doubled.is_empty() && self.wrong.is_empty()
+    }
+}
+
+impl World {
+    /// Starts all of it; the agent is ready.
+    ///
+    /// # Panics
+    /// When a part does not start.
+    pub async fn start(options: &Options) -> Self {
+        let broker = Mosquitto::start_unsaved().await;
+        let role = |part| options.player.clone().map(|program| (program, (ROLE, part)));
+        let collector = Collector::start_as(role("collector")).await;
+        let mqtt = Proxy::seeded(broker.port(), options.seed).await;
+        let http = Proxy::seeded(collector.port(), options.seed).await;
+        let plan = Plan::default()
+            .input_with("plant", mqtt.port(), &[TOPICS], &options.input)
+            .pipeline("windows", "plant", "central", &plant::windowed(KEY, "1s", "10s", "0s"))
+            .pipeline("each", "plant", "central", &plant::forwarded(KEY))
+            .output("central", &collector::url(http.port()), ", timeout = \"2s\", backoff_max = \"1s\"");
+        let mut agent = Agent::at_home(plan.toml());
+        if let Some((program, role)) = role("agent") {
+            agent = agent.played_by(program, role);
+        }
+        let image = |bytes| Image::make(agent.home(), "state", bytes).expect("images can be mounted");
+        let disk = options.disk_bytes.map(image);
+        let (ready_max, rss_max, seen) = (Duration::ZERO, 0, Seen::default());
+        let mut host = Host { agent, collector, mqtt, http, ready_max, rss_max, disk, seen };
+        if let Some(rules) = &options.first_start {
+            host.fail(rules);
+            host.dies(Duration::from_secs(2)).await;
+        }
+        host.start().await;
+        let publisher = Publisher::connect("plant", broker.port());
+        let load = Load::new(10).padded(options.padding);
+        Self { devices: Devices { publisher, load, poisons: 0 }, host, _broker: broker }
+    }
+
+    /// Lets the devices publish while something happens to the agent.
+    pub async fn under_load<T>(&mut self, happens: impl AsyncFnOnce(&mut Host) -> T) -> T {
+        let stop = AtomicBool::new(false);
+        let happening = async {
+            let happened = happens(&mut self.host).await;
+            stop.store(true, Ordering::Relaxed);
+            happened
+        };
+        tokio::join!(self.devices.publish(&stop), happening).1
+    }
+
+    /// Waits until all that was published has arrived, or a while, and judges.
+    pub async fn settle(&mut self) -> Verdict {
+        self.devices.publisher.confirmed().await;
+        let deadline = Instant::now() + ARRIVAL;
+        let (mut change, mut quiet_since) = (self.host.seen.change, Instant::now());
+        loop {
+            self.host.look().await;
+            let verdict = self.host.seen.judge(&self.devices.load);
+            if change != self.host.seen.change || !self.host.is_idle().await {
+                (change, quiet_since) = (self.host.seen.change, Instant::now());
+            }
+            let is_over = quiet_since.elapsed() > QUIET || Instant::now() > deadline;
+            if verdict.is_good() || is_over {
+                return self.books(verdict).await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Keeps the agent's home and the collector's on disk when this is dropped, or does not.
+    pub fn keep(&mut self, keep: bool) {
+        self.host.agent.keep(keep);
+        self.host.collector.keep(keep);
+    }
+
+    /// Messages that are no readings; each becomes a dead letter of each pipeline.
+    #[must_use]
+    pub fn poisons(&self) -> u64 {
+        self.devices.poisons
+    }
+
+    /// Readings that reports at the collector say are lost: all of them where one does not know how many.
+    pub async fn reported(&self) -> u64 {
+        let Ok(answer) = self.host.collector.get("/v1/reports").await else { return 0 };
+        let reports = answer["reports"].as_array().cloned().unwrap_or_default();
+        reports.iter().map(|line| line["report"]["count"].as_u64().unwrap_or(u32::MAX.into())).sum()
+    }
+
+    /// Readings published, and how many messages the broker has confirmed.
+    #[must_use]
+    pub fn published(&self) -> (u64, u64) {
+        (self.devices.load.published(), self.devices.publisher.confirmed_now())
+    }
+
+    /// Each pipeline has read each message once, over all lives: its counts are committed with its results.
+    async fn books(&self, mut verdict: Verdict) -> Verdict {
+        let messages = self.devices.load.published() + self.devices.poisons;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        for pipeline in ["windows", "each"] {
+            loop {
+                let read =
+                    self.host.agent.metrics().await.map(|it| it.of("pipeline_read_messages", pipeline));
+                match read {
+                    Ok(read) if read == messages => break,
+                    Ok(read) if read > messages || Instant::now() > deadline => {
+                        verdict.wrong.push(format!("{pipeline} read {read} messages of {messages}"));
+                        break;
+                    }
+                    Err(error) if Instant::now() > deadline => {
+                        verdict.wrong.push(format!("no metrics: {error}"));
+                        break;
+                    }
+                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        }
+        verdict
+    }
+}
+
+impl Devices {
+    /// Some thousand messages a second until told to stop, half of them at QoS 2.
+    async fn publish(&mut self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            for _ in 0..5 {
+                self.message().await;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn message(&mut self) {
+        let number = self.load.published() + self.poisons;
+        let qos = if number.is_multiple_of(2) { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+        let (topic, payload) = if number.is_multiple_of(POISON_EVERY) {
+            self.poisons += 1;
+            ("plant/line-0/dev-0/telemetry".to_owned(), b"{\"id\":".to_vec())
+        } else {
+            self.load.reading()
+        };
+        self.publisher.publish_at(qos, &topic, payload).await;
+    }
+}
+
+impl Host {
+    /// Starts the agent and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn start(&mut self) {
+        self.agent.spawn();
+        self.ready().await;
+    }
+
+    /// Waits until it is ready, and takes the time.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn ready(&mut self) {
+        let began = Instant::now();
+        self.agent.ready().await;
+        self.ready_max = self.ready_max.max(began.elapsed());
+    }
+
+    /// Starts the agent with rules to fail by (`headwater::fail`), and waits for nothing.
+    pub fn fail(&mut self, rules: &str) {
+        self.agent.environment([(fail::VARIABLE, rules.to_owned())]);
+        self.agent.spawn();
+        self.agent.environment([]);
+    }
+
+    /// Waits until the agent dies by itself, and kills it when that takes too long; whether it did.
+    pub async fn dies(&mut self, within: Duration) -> bool {
+        self.weigh();
+        let died = self.agent.ends(within).await.is_some();
+        if !died {
+            self.kill();
+        }
+        died
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&mut self) {
+        self.weigh();
+        self.agent.kill9();
+    }
+
+    /// Cuts the power of the state folder's disk: what it has not flushed is gone, and the agent
+    /// with it.
+    ///
+    /// # Panics
+    /// When it has no disk of its own, or images cannot be copied and mounted.
+    pub async fn cut(&mut self) {
+        self.weigh();
+        let disk = self.disk.as_mut().expect("a world with a disk");
+        freeze(self.agent.id().expect("the agent runs")).await.expect("it can be stopped");
+        let copy = disk.copy().expect("an image can be copied");
+        self.agent.kill9();
+        disk.replace(&copy).expect("images can be mounted");
+    }
+
+    /// Takes note of the most memory it had.
+    fn weigh(&mut self) {
+        let status =
+            self.agent.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok());
+        let peak = status.as_deref().unwrap_or_default().lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib: Option<u64> = peak.and_then(|peak| peak.trim().trim_end_matches("kB").trim().parse().ok());
+        self.rss_max = self.rss_max.max(kib.unwrap_or(0) << 10);
+    }
+
+    /// Whether it is connected and has nothing on its way.
+    async fn is_idle(&self) -> bool {
+        let Ok(metrics) = self.agent.metrics().await else { return false };
+        let sum = |metric: &str| metrics.all(metric).iter().sum::<f64>();
+        sum("source_connected") == 1.0
+            && sum("pipeline_lag_messages") == 0.0
+            && sum("forward_pending_results") == 0.0
+    }
+
+    /// Takes in what is new at the collector.
+    async fn look(&mut self) {
+        let (lines, change) = self.collector.changes(self.seen.change).await;
+        self.seen.change = change;
+        for line in lines {
+            match line["value"]["id"].as_u64() {
+                Some(id) if line["pipeline"] == "each" => self.seen.each.entry(id).or_default().push(line),
+                _ => self.seen.windows.push(line),
+            }
+        }
+    }
+}
+
+impl Seen {
+    fn judge(&self, load: &Load) -> Verdict {
+        let mut verdict = Verdict::default();
+        for (id, reading) in (0..).zip(load.readings()) {
+            match self.each.get(&id).map(Vec::as_slice) {
+                None => verdict.lost.push(id),
+                Some([line]) => {
+                    let same = line["key"] == *reading.key
+                        && line["value"]["ts"].as_u64() == Some(reading.time)
+                        && line["value"]["temperature"].as_f64() == Some(reading.value);
+                    if !same {
+                        verdict.wrong.push(format!("reading {id} is another: {line}"));
+                    }
+                }
+                Some(_) => verdict.doubled.push(id),
+            }
+        }
+        verdict.doubled.extend(self.each.keys().filter(|id| **id >= load.published()));
+        if verdict.lost.is_empty() || verdict.lost.len() < 1_000 {
+            let expected = compute(load.readings(), WINDOWS).windows;
+            match catch_unwind(AssertUnwindSafe(|| plant::windows(&self.windows, "windows"))) {
+                Ok(got) => verdict.wrong.extend(oracle::differences(&expected, &got)),
+                Err(_) => verdict.wrong.push("a window came with two values".to_owned()),
+            }
+        }
+        verdict
+    }
+}
