@@ -1,13 +1,18 @@
 //! The agent's own HTTP: `/live`, `/ready`, `/metrics`, `/status`, `/dead-letters`.
 //!
-//! It only reads, mostly counters, so nothing it is asked can change the way of the data. Bodies
-//! are not read and answers are bounded. It listens on loopback unless configured otherwise.
+//! It only reads, mostly counters, so nothing it is asked can change the way of the data, except for
+//! the replay of dead letters, which takes a key. Answers are bounded, and so is that body, the
+//! only one read. It listens on loopback unless configured otherwise.
+
+mod letters;
+
+pub use letters::{Answered, Ask, KEY_FILE, Key, PAGE as DEAD_LETTERS_PAGE, Waiting};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -16,16 +21,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::config::Config;
-use crate::flow::Seq;
 use crate::metrics::{self, Metrics};
 use crate::store::Store;
 
 /// A pipeline without a beat for this long is stuck: `/live` fails, and the supervisor restarts. A
 /// slice of 256 messages may each cost a module's longest deadline of 2 s.
 const STUCK_AFTER: Duration = Duration::from_mins(10);
-
-/// Dead letters in one answer.
-pub const DEAD_LETTERS_PAGE: usize = 64;
 
 /// The sign of life of one pipeline.
 #[derive(Debug)]
@@ -70,12 +71,19 @@ struct Shown {
     outputs: Vec<(String, metrics::Output)>,
     beats: Vec<Arc<Beat>>,
     store: Store,
+    key: Key,
 }
 
 impl Admin {
     /// Shows the stages of `config`.
     #[must_use]
-    pub fn new(config: &Config, metrics: Arc<Metrics>, beats: Vec<Arc<Beat>>, store: Store) -> Self {
+    pub fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        beats: Vec<Arc<Beat>>,
+        store: Store,
+        key: Key,
+    ) -> Self {
         let (inputs, pipelines, outputs) =
             (config.inputs.keys(), config.pipelines.keys(), config.outputs.keys());
         Self(Arc::new(Shown {
@@ -87,6 +95,7 @@ impl Admin {
             metrics,
             beats,
             store,
+            key,
         }))
     }
 
@@ -103,7 +112,7 @@ impl Admin {
             .route("/ready", get(ready))
             .route("/metrics", get(metrics_text))
             .route("/status", get(status))
-            .route("/dead-letters", get(dead_letters))
+            .merge(letters::routes())
             .with_state(self);
         // It ends only with an error of the listener, which the system repairs or nobody can.
         if let Err(error) = axum::serve(listener, router).await {
@@ -166,26 +175,6 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "pipelines": named(shown.pipelines.iter().map(|(name, pipeline)| (name, pipeline.values())).collect()),
         "outputs": named(shown.outputs.iter().map(|(name, output)| (name, output.values())).collect()),
     }))
-}
-
-#[derive(Debug, serde::Deserialize)]
-struct From {
-    #[serde(default)]
-    from: Seq,
-}
-
-/// A page of dead letters as NDJSON, oldest first, from a number on; empty behind the last.
-async fn dead_letters(State(admin): State<Admin>, Query(From { from }): Query<From>) -> Response {
-    let store = admin.0.store.clone();
-    let page = tokio::task::spawn_blocking(move || store.kept_letters(from, DEAD_LETTERS_PAGE)).await;
-    match page {
-        Ok(Ok(page)) => {
-            let lines: String = page.iter().map(|kept| kept.to_line() + "\n").collect();
-            ([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response()
-        }
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
 }
 
 fn answer(good: bool, body: Value) -> Response {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{info, warn};
 
-use crate::admin::{Admin, Beat};
+use crate::admin::{self, Admin, Beat};
 use crate::config::Config;
 use crate::forward::{self, Forward};
 use crate::metrics::Metrics;
@@ -133,6 +133,8 @@ impl Agent {
         let sources = config.inputs.iter().map(|(name, input)| {
             (name.clone(), Source::new(name, input.clone(), store.clone(), metrics.input(name)))
         });
+        let failed = |source| Error::State { path: state.clone(), source };
+        let key = admin::Key::make(state).map_err(failed)?;
         let (listener, address) = listen(config).await?;
         crate::fail::point("agent.built");
         info!(agent = config.agent.id, state = %state.display(), admin = %address, "agent built");
@@ -143,6 +145,7 @@ impl Agent {
                 metrics,
                 pipelines.iter().map(|(_, _, beat)| beat.clone()).collect(),
                 store.clone(),
+                key,
             ),
             store,
             pipelines,

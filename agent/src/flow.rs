@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use letter::{DeadLetter, Kept, LineError, WindowOf};
+pub use letter::{DeadLetter, Kept, WindowOf};
 use serde::Serialize;
 
 /// Position of a message in the journal: contiguous from 0 within an [`Epoch`].

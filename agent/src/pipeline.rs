@@ -174,6 +174,8 @@ pub struct Pipeline {
     step: Step,
     /// Dead letters that the step gave in again.
     replayed: usize,
+    /// There may be more of them.
+    replaying: bool,
 }
 
 /// What the last commit held.
@@ -238,6 +240,7 @@ impl Pipeline {
             counts: progress.counts,
             step: Step::default(),
             replayed: 0,
+            replaying: false,
         };
         pipeline.count(&Counts::default());
         crate::fail::point("pipeline.built");
@@ -318,6 +321,7 @@ impl Pipeline {
     fn replay(&mut self) -> Result<bool, Error> {
         let letters = self.store.letters_to_replay(&self.name, REPLAYS_MAX)?;
         self.replayed = letters.len();
+        self.replaying = self.replayed > 0;
         let now = Timestamp::now();
         for (number, letter) in letters {
             match letter {
@@ -327,7 +331,7 @@ impl Pipeline {
                 }
             }
         }
-        Ok(self.replayed > 0)
+        Ok(self.replaying)
     }
 
     /// The next page of the journal, which reaches to `end`, in slices that are about a call to a
@@ -371,6 +375,9 @@ impl Pipeline {
     }
 
     fn patience(&self) -> Duration {
+        if self.replaying {
+            return Duration::ZERO;
+        }
         let linger = if self.step.has_output() { RESULTS_LINGER } else { self.commit_every };
         let dirty = self.position != self.committed.position || !self.step.is_empty();
         let until_commit = linger.saturating_sub(self.committed.at.elapsed());

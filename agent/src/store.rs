@@ -176,6 +176,8 @@ struct Inner {
 struct Tail {
     end: Seq,
     closing: bool,
+    /// Times that letters were put into a queue.
+    nudges: u64,
 }
 
 impl Store {
@@ -204,7 +206,7 @@ impl Store {
         sync::create_folder(&folder.outboxes())?;
         room.tend()?;
         Ok(Self(Arc::new(Inner {
-            tail: Mutex::new(Tail { end: journal.end(), closing: false }),
+            tail: Mutex::new(Tail { end: journal.end(), closing: false, nudges: 0 }),
             grown: Condvar::new(),
             journal,
             outboxes: Mutex::default(),
@@ -266,13 +268,14 @@ impl Store {
         self.0.journal.end()
     }
 
-    /// Blocks until the journal's end is past `from`, `timeout` passed, or `wake_all` was called;
-    /// returns the end.
+    /// Blocks until the journal's end is past `from`, letters are to be replayed, `timeout` passed, or
+    /// `wake_all` was called; returns the end.
     #[must_use]
     pub fn wait(&self, from: Seq, timeout: Duration) -> Seq {
         let deadline = Instant::now() + timeout;
         let mut tail = lock(&self.0.tail);
-        while tail.end <= from && !tail.closing {
+        let nudges = tail.nudges;
+        while tail.end <= from && !tail.closing && tail.nudges == nudges {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

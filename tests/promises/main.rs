@@ -4,6 +4,7 @@
 mod commits;
 mod demo;
 mod examples;
+mod letters;
 mod modules;
 mod stop;
 mod upstream;

@@ -2,7 +2,7 @@
 //! stop, started again, and questioned over its own HTTP.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -174,6 +174,16 @@ impl Agent {
         self.command(command).output().expect("the agent's program starts")
     }
 
+    /// Begins one of its commands, which says nothing to anybody.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn begin(&self, command: &[&str]) -> Child {
+        let mut command = self.command(command);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the agent's program starts")
+    }
+
     /// A GET on its own HTTP.
     ///
     /// # Errors
@@ -216,7 +226,7 @@ impl Agent {
         .await;
     }
 
-    /// Stops it, if it runs, and gives its dead letters as its command lists them.
+    /// Stops it, if it runs, and gives its dead letters as its command exports them.
     ///
     /// # Panics
     /// When the stop or the command fails, or it says something else than JSON lines.
@@ -224,7 +234,7 @@ impl Agent {
         if self.process.is_some() {
             assert_eq!(self.stop().await.code(), Some(0), "a stop that was asked for is a success");
         }
-        let output = self.run(&["dead-letters", "list"]);
+        let output = self.run(&["dead-letters", "export"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()

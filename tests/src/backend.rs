@@ -104,6 +104,11 @@ impl Backend {
         lock(&self.shared.script).extend(script);
     }
 
+    /// Accepts everything from now on.
+    pub fn mend(&self) {
+        lock(&self.shared.script).clear();
+    }
+
     /// Where batches go.
     #[must_use]
     pub fn url(&self) -> String {

@@ -1,56 +1,153 @@
-//! `headwater dead-letters`: asks the running agent, or else reads its store.
+//! `headwater dead-letters`: asks the running agent, or else reads its store. A replay needs the
+//! running agent.
 
+mod filter;
+mod replay;
+mod show;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
 
 use super::own_http;
-use crate::admin::DEAD_LETTERS_PAGE;
-use crate::config;
+use crate::admin;
+use crate::config::{self, Config};
+use crate::flow::{Kept, Seq};
 use crate::metrics::Metrics;
 use crate::store::{self, Store};
+use filter::Filter;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// One line of JSON each, oldest first.
+    /// A line each, oldest first.
     List {
-        /// The configuration file of the agent.
-        #[arg(long, short, env = "HEADWATER_CONFIG")]
-        config: PathBuf,
+        #[command(flatten)]
+        of: Of,
+        #[command(flatten)]
+        filter: Filter,
+        /// As `export` writes them.
+        #[arg(long)]
+        json: bool,
     },
+    /// Everything that is known of one.
+    Show {
+        /// Its number, as `list` shows it.
+        number: Seq,
+        #[command(flatten)]
+        of: Of,
+        /// As `export` writes it.
+        #[arg(long)]
+        json: bool,
+    },
+    /// One line of JSON each, with all bytes: those that are no text in `payload_base64`.
+    Export {
+        #[command(flatten)]
+        of: Of,
+        #[command(flatten)]
+        filter: Filter,
+    },
+    /// Give letters in again where they were refused, each once; the agent must run.
+    ///
+    /// They are judged as any other reading: one whose window is over counts as late, and one that is
+    /// refused again becomes a new letter that names the old one.
+    Replay(replay::Options),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Of {
+    /// The configuration file of the agent.
+    #[arg(long, short, env = "HEADWATER_CONFIG")]
+    config: PathBuf,
 }
 
 pub(super) fn run(command: &Command) -> anyhow::Result<()> {
-    let Command::List { config } = command;
-    let state = config::load(config)?.agent.state;
-    match Store::open(&store::Config::new(state.join("store")), &Metrics::new()) {
-        Ok(store) => list_stopped(&store),
-        // Only its agent opens a store, so that agent is asked.
-        Err(store::Error::Locked { .. }) => list_running(&state),
-        Err(error) => Err(error.into()),
+    match command {
+        Command::List { of, filter, json } => {
+            let desk = Desk::open(&of.load()?)?;
+            if !*json {
+                print(show::HEAD)?;
+            }
+            desk.each(filter, |kept| print(&if *json { kept.to_line() } else { show::row(&kept) }))
+        }
+        Command::Show { number, of, json } => {
+            let kept = Desk::open(&of.load()?)?.one(*number)?;
+            let kept = kept.with_context(|| format!("there is no dead letter {number}: see `list`"))?;
+            if *json {
+                println!("{}", kept.to_line())
+            } else {
+                print!("{}", show::whole(&kept))
+            }
+            Ok(())
+        }
+        Command::Export { of, filter } => {
+            Desk::open(&of.load()?)?.each(filter, |kept| print(&kept.to_line()))
+        }
+        Command::Replay(options) => replay::run(options),
     }
 }
 
-fn list_stopped(store: &Store) -> anyhow::Result<()> {
-    let mut next = 0;
-    loop {
-        let page = store.kept_letters(next, DEAD_LETTERS_PAGE)?;
-        let Some(last) = page.last() else { return Ok(()) };
-        next = last.number + 1;
-        for kept in page {
-            println!("{}", kept.to_line());
+/// A line; an error where nobody reads any more.
+fn print(line: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout().lock(), "{line}")?)
+}
+
+impl Of {
+    fn load(&self) -> anyhow::Result<Config> {
+        Ok(config::load(&self.config)?)
+    }
+}
+
+/// Where the letters can be had.
+enum Desk {
+    Stopped(Box<Store>),
+    Running(SocketAddr),
+}
+
+impl Desk {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let state = &config.agent.state;
+        let folder = state.join("store");
+        anyhow::ensure!(folder.is_dir(), "there is no {}: has the agent ever run?", folder.display());
+        match Store::open(&store::Config::new(folder), &Metrics::new()) {
+            Ok(store) => Ok(Self::Stopped(Box::new(store))),
+            // Only its agent opens a store, so that agent is asked.
+            Err(store::Error::Locked { .. }) => Self::running(state),
+            Err(error) => Err(error.into()),
         }
     }
-}
 
-fn list_running(state: &Path) -> anyhow::Result<()> {
-    let address = own_http::address(state)?;
-    let mut next = 0;
-    loop {
-        let page = own_http::get(address, &format!("/dead-letters?from={next}"))?;
-        let Some(last) = page.lines().last() else { return Ok(()) };
-        let last: serde_json::Value = serde_json::from_str(last)?;
-        next = last["number"].as_u64().unwrap_or(u64::MAX).saturating_add(1);
-        print!("{page}");
+    fn running(state: &Path) -> anyhow::Result<Self> {
+        Ok(Self::Running(own_http::address(state)?))
+    }
+
+    fn page(&self, from: Seq) -> anyhow::Result<Vec<Kept>> {
+        match self {
+            Self::Stopped(store) => Ok(store.kept_letters(from, admin::DEAD_LETTERS_PAGE)?),
+            Self::Running(address) => {
+                let page = own_http::get(*address, &format!("/dead-letters?from={from}"))?;
+                page.lines().map(|line| Ok(Kept::from_line(line)?)).collect()
+            }
+        }
+    }
+
+    fn one(&self, number: Seq) -> anyhow::Result<Option<Kept>> {
+        Ok(self.page(number)?.into_iter().find(|kept| kept.number == number))
+    }
+
+    fn each(&self, filter: &Filter, mut each: impl FnMut(Kept) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let mut next = filter.first();
+        loop {
+            let page = self.page(next)?;
+            let Some(last) = page.last().map(|kept| kept.number) else { return Ok(()) };
+            page.into_iter().filter(|kept| filter.takes(kept)).try_for_each(&mut each)?;
+            match filter.ends_at(last) {
+                ControlFlow::Break(()) => return Ok(()),
+                ControlFlow::Continue(()) => next = last + 1,
+            }
+        }
     }
 }

@@ -24,17 +24,28 @@ pub(super) fn address(state: &Path) -> anyhow::Result<SocketAddr> {
 
 /// The body of a 200. A small request to the agent's own address needs no client library.
 pub(super) fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
-    let answer = exchange(address, path)
+    ask(address, &format!("GET {path} HTTP/1.0\r\nHost: headwater\r\n\r\n"))
+}
+
+/// The same of a POST, with the key that lets a caller change something.
+pub(super) fn post(address: SocketAddr, path: &str, key: &str, body: &str) -> anyhow::Result<String> {
+    let length = body.len();
+    let head = format!("Authorization: Bearer {key}\r\nContent-Length: {length}");
+    ask(address, &format!("POST {path} HTTP/1.0\r\nHost: headwater\r\n{head}\r\n\r\n{body}"))
+}
+
+fn ask(address: SocketAddr, request: &str) -> anyhow::Result<String> {
+    let answer = exchange(address, request)
         .with_context(|| format!("failed to ask the agent at {address}: does it run?"))?;
     let (head, body) = answer.split_once("\r\n\r\n").context("the agent's answer is no HTTP")?;
-    anyhow::ensure!(head.starts_with("HTTP/1.0 200 "), "the agent at {address} answered {head:?}");
+    anyhow::ensure!(head.starts_with("HTTP/1.0 200 "), "the agent at {address} answered {head:?}: {body}");
     Ok(body.to_owned())
 }
 
-fn exchange(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+fn exchange(address: SocketAddr, request: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: headwater\r\n\r\n").as_bytes())?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
     Ok(answer)

@@ -57,7 +57,8 @@ pub struct WindowOf {
 }
 
 /// A dead letter in its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Line", try_from = "Line")]
 pub struct Kept {
     /// Its number.
     pub number: Seq,
@@ -65,17 +66,6 @@ pub struct Kept {
     pub replayed: bool,
     /// What is kept.
     pub letter: DeadLetter,
-}
-
-/// A line that no agent wrote.
-#[derive(Debug, thiserror::Error)]
-pub enum LineError {
-    /// It is something else.
-    #[error("failed to read a dead letter: {0}")]
-    Json(#[from] serde_json::Error),
-    /// Its bytes are not in base64.
-    #[error("failed to read a dead letter's bytes: {0}")]
-    Base64(#[from] base64::DecodeError),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,13 +95,26 @@ impl Kept {
     /// One line of JSON, without its line feed. Bytes that are no UTF-8 are in `payload_base64`.
     #[must_use]
     pub fn to_line(&self) -> String {
-        let letter = self.letter.clone();
+        serde_json::to_string(self).expect("plain fields can be written")
+    }
+
+    /// The letter that a line was made of, to the byte.
+    ///
+    /// # Errors
+    /// When it is no such line.
+    pub fn from_line(line: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(line)
+    }
+}
+
+impl From<Kept> for Line {
+    fn from(Kept { number, replayed, letter }: Kept) -> Self {
         let (payload, payload_base64) = match String::from_utf8(letter.payload) {
             Ok(text) => (Some(text), None),
             Err(other) => (None, Some(BASE64.encode(other.as_bytes()))),
         };
-        let line = Line {
-            number: self.number,
+        Self {
+            number,
             time: Timestamp(letter.time),
             pipeline: letter.pipeline,
             stage: letter.stage,
@@ -124,19 +127,17 @@ impl Kept {
             event_time: letter.event_time,
             window: letter.window,
             replay_of: letter.replay_of,
-            replayed: self.replayed,
+            replayed,
             payload,
             payload_base64,
-        };
-        serde_json::to_string(&line).expect("plain fields can be written")
+        }
     }
+}
 
-    /// The letter that a line was made of, to the byte.
-    ///
-    /// # Errors
-    /// When it is no such line.
-    pub fn from_line(line: &str) -> Result<Self, LineError> {
-        let line: Line = serde_json::from_str(line)?;
+impl TryFrom<Line> for Kept {
+    type Error = base64::DecodeError;
+
+    fn try_from(line: Line) -> Result<Self, Self::Error> {
         let payload = match (line.payload, line.payload_base64) {
             (_, Some(base64)) => BASE64.decode(base64)?,
             (text, None) => text.unwrap_or_default().into_bytes(),

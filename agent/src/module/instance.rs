@@ -13,13 +13,17 @@ use std::time::Instant;
 use wasmtime::component::types::{self, ComponentItem};
 use wasmtime::component::{ComponentNamedList, Instance, InstancePre, Lift, Lower};
 use wasmtime::error::Context as _;
-use wasmtime::{Engine, Store, Trap};
+use wasmtime::{Engine, FrameInfo, Store, Trap, WasmBacktrace};
 
 /// Inputs of one call: enough that a call's own cost is small, few enough to go through one by one.
 pub(super) const CALL_INPUTS_MAX: usize = 256;
 
 /// Bytes of input of one call, unless a single input is larger.
 pub(super) const CALL_BYTES_MAX: usize = 1 << 20;
+
+/// Callers named in a reason, and characters of each one's name.
+const FRAMES_MAX: usize = 8;
+const FRAME_CHARS_MAX: usize = 80;
 
 /// One of the contract's worlds: the exports of an instance.
 pub(super) trait World: Sized {
@@ -216,11 +220,16 @@ impl<W: World> Running<W> {
             None if error.root_cause().to_string().contains("fuel allocated for hostcalls") => {
                 format!("output limit of {} bytes reached", limits.output_bytes_max)
             }
-            None => clip(format!("{error:#}")),
+            // What was added to it is the backtrace, as text.
+            None => clip(error.root_cause().to_string()),
         };
-        match self.log.error.take() {
+        let cause = match self.log.error.take() {
             Some(last_words) => format!("{cause}: {last_words}"),
             None => cause,
+        };
+        match error.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames) {
+            None | Some([]) => cause,
+            Some(frames) => format!("{cause} ({})", backtrace(frames)),
         }
     }
 }
@@ -245,6 +254,19 @@ fn init<W: World>(
     let (started,) = init.call(&mut *store, (config,))?;
     let world = W::find(&instance, store).context("an export that was there at load is gone")?;
     Ok(started.map(|()| world))
+}
+
+/// Where it was, innermost first; functions without a name by their number.
+fn backtrace(frames: &[FrameInfo]) -> String {
+    let mut text = String::new();
+    for (index, frame) in frames.iter().take(FRAMES_MAX).enumerate() {
+        text.push_str(if index == 0 { "in " } else { ", by " });
+        match frame.func_name() {
+            Some(name) => text.extend(name.chars().filter(|it| !it.is_control()).take(FRAME_CHARS_MAX)),
+            None => text.push_str(&format!("function {}", frame.func_index())),
+        }
+    }
+    text
 }
 
 /// Ranges of inputs of which each fits one call.

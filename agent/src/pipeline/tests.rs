@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::flow::Delivery;
+use crate::flow::{DeadLetter, Delivery};
 use crate::metrics::Metrics;
 
 /// A store, and a pipeline of windows of a second on input `plant`.
@@ -131,4 +131,77 @@ fn a_new_pipeline_starts_at_the_end_and_stays_there() {
     assert_eq!(plant.build().position, 1);
     plant.publish(2);
     assert_eq!(plant.build().position, 1, "what came since is for it");
+}
+
+#[test]
+fn a_letter_enters_again_where_it_was_refused() {
+    let plant = Plant::new();
+    let mut pipeline = plant.build();
+    let window = crate::flow::WindowOf {
+        start: Timestamp(0),
+        end: Timestamp(1_000_000),
+        revision: 2,
+        count: 3,
+        late: 1,
+        rejected: 0,
+    };
+    let letter = |stage: &str, payload: &str| DeadLetter {
+        pipeline: "p".to_owned(),
+        stage: stage.to_owned(),
+        input: "plant".to_owned(),
+        topic: "a".to_owned(),
+        key: "k".to_owned(),
+        received: Timestamp(5_000_000),
+        event_time: Some(Timestamp(5_000_000)),
+        payload: payload.into(),
+        ..DeadLetter::default()
+    };
+    let windowed = |stage: &str, payload: &str| DeadLetter { window: Some(window), ..letter(stage, payload) };
+    let dead_letters = vec![
+        letter("decode", r#"{"t":1}"#),
+        letter("decode", r#"{"t":"#),
+        letter("transform[0]", r#"{"t":2}"#),
+        letter("transform[3]", r#"{"t":3}"#),
+        letter("check", r#"{"t":4}"#),
+        letter("aggregate", r#"{"u":5}"#),
+        letter("encode", r#"{"t":6}"#),
+        windowed("encode", r#"{"n":7}"#),
+        windowed("finish", "no state"),
+        letter("forward", r#"{"agent":"gw"}"#),
+        letter("forward", "{\n}"),
+        letter("nowhere", ""),
+    ];
+    let wishes = |numbers: std::ops::Range<u64>| -> Vec<_> {
+        numbers.map(|number| store::Wish { number, ..store::Wish::default() }).collect()
+    };
+    let all = dead_letters.len() as u64;
+    plant.store.commit(&Commit { pipeline: "other", dead_letters, ..Commit::default() }).unwrap();
+    assert!(plant.store.replay_letters("p", &wishes(0..all)).unwrap().iter().all(Result::is_ok));
+    assert!(pipeline.replay().unwrap() && pipeline.commit(|_| false).unwrap());
+    assert!(!pipeline.replay().unwrap(), "each once");
+
+    let new = plant.store.dead_letters(all, 99).unwrap();
+    let new: Vec<_> = new.iter().map(|(_, letter)| (&*letter.stage, letter.replay_of)).collect();
+    assert_eq!(
+        new,
+        [("decode", Some(1)), ("aggregate", Some(5)), ("finish", Some(8)), ("forward", Some(10))]
+    );
+    let expected = Counts {
+        replayed_messages: 4,
+        replayed_events: 3,
+        replayed_results: 4,
+        succeeded_replays: 7,
+        rejected_messages: 1,
+        events: 3,
+        used: 5,
+        rejected_events: 1,
+        results: 2,
+        dead_letters: 4,
+        ..Counts::default()
+    };
+    assert_eq!(pipeline.counts, expected);
+    let batch = plant.store.begin_batch("central", 10, 1 << 20).unwrap().unwrap();
+    let result = String::from_utf8(batch.lines[0].clone()).unwrap();
+    assert!(result.contains(r#""revision":2,"#) && result.ends_with(r#""value":{"n":7}}"#), "{result}");
+    assert_eq!(batch.lines[1], br#"{"agent":"gw"}"#);
 }

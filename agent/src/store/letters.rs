@@ -141,6 +141,8 @@ impl Store {
             self.0.meta.apply(&changes)
         })?;
         letters.queues.insert(pipeline.to_owned(), longer);
+        lock(&self.0.tail).nudges += 1;
+        self.0.grown.notify_all();
         Ok(verdicts)
     }
 
@@ -170,6 +172,12 @@ impl Store {
     pub fn waiting_letters(&self, pipeline: &str) -> Result<usize, Error> {
         check_name(pipeline)?;
         Ok(self.queue(&mut lock(&self.0.letters), pipeline)?.len())
+    }
+
+    /// One past the last dead letter.
+    #[must_use]
+    pub fn letters_end(&self) -> Seq {
+        lock(&self.0.letters).end
     }
 
     /// Removes the segments of dead letters that hold only numbers below `below`, the last one

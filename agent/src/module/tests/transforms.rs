@@ -21,6 +21,8 @@ fn check(what: &str, reason: &str) {
 fn a_trap_costs_the_culprit_alone_and_says_what_it_was() {
     check("panic", "tests/hostile/src/lib.rs");
     check("panic", "hostile panic");
+    check("unreachable", "executed (in ");
+    check("panic", ", by ");
     check("unreachable", "wasm `unreachable` instruction executed");
     check("stack", "call stack exhausted");
     check("frames", "out of bounds memory access");
@@ -98,7 +100,7 @@ fn a_deadline_holds_when_the_host_is_gone() {
         host.transform(Path::new(HOSTILE_PATH), config, &limits(), &Pipeline::default()).unwrap();
     drop(host);
     let (_, rejected) = in_time(|| hostile.process(&[event(r#"{"bad":true}"#)]));
-    assert_eq!(rejected[0].reason, "deadline of 200ms passed");
+    assert!(rejected[0].reason.starts_with("deadline of 200ms passed"), "{}", rejected[0].reason);
 }
 
 #[test]

@@ -1,0 +1,228 @@
+//! `/dead-letters`: what could not be used, page by page; and its replay, the one thing that the agent
+//! can be asked to do.
+//!
+//! Who asks for a replay shows the [`Key`] that lies in the state folder, readable by its owner
+//! alone: a page in a browser on this machine, or a stranger where `agent.admin` is not loopback,
+//! may look and not touch.
+//!
+//! **Limits.** [`PAGE`] letters or about 1 MiB an answer; [`BODY_BYTES_MAX`] and [`PAGE`] wishes a request.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use super::Admin;
+use crate::flow::{DeadLetter, Kept, Seq, Timestamp};
+use crate::pipeline;
+use crate::store::{self, Refusal, Store, Wish};
+
+/// Dead letters in one answer, and wishes in one request.
+pub const PAGE: usize = 64;
+/// A letter of 8 MiB in base64, and what stands around it.
+const BODY_BYTES_MAX: usize = 32 << 20;
+/// The file in the state folder that holds the key.
+pub const KEY_FILE: &str = "admin.key";
+
+pub(super) fn routes() -> Router<Admin> {
+    Router::new()
+        .route("/dead-letters", get(page))
+        .route("/dead-letters/waiting", get(waiting))
+        .route("/dead-letters/replay", post(replay).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)))
+}
+
+/// What lets a caller change something: made anew at each start.
+#[derive(Clone)]
+pub struct Key(String);
+
+impl Key {
+    /// Makes one and writes it into the state folder.
+    ///
+    /// # Errors
+    /// When it cannot be written there.
+    pub fn make(state: &Path) -> std::io::Result<Self> {
+        let mut bits = [0; 16];
+        std::fs::File::open("/dev/urandom")?.read_exact(&mut bits)?;
+        let key = format!("{:032x}", u128::from_le_bytes(bits));
+        let (file, made) = (state.join(KEY_FILE), state.join(format!("new-{KEY_FILE}")));
+        if made.exists() {
+            std::fs::remove_file(&made)?;
+        }
+        let mut open = std::fs::OpenOptions::new();
+        open.write(true).create_new(true).mode(0o600).open(&made)?.write_all(key.as_bytes())?;
+        std::fs::rename(made, file)?;
+        Ok(Self(key))
+    }
+
+    fn is_shown(&self, headers: &HeaderMap) -> bool {
+        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        // As long for a good guess as for a bad one.
+        let differences = shown.bytes().zip(self.0.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
+        shown.len() == self.0.len() && differences == 0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(***)")
+    }
+}
+
+/// What is asked for: a request holds some, each in a line of its own.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ask {
+    /// The letter's number.
+    pub number: Seq,
+    /// Also if it was replayed before.
+    #[serde(default)]
+    pub again: bool,
+    /// What goes in its place: topic, key, event time and bytes count, and the module that made them.
+    #[serde(default)]
+    pub mended: Vec<Kept>,
+}
+
+/// What came of it, in the order of the asking.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answered {
+    /// The letter's number.
+    pub number: Seq,
+    /// Why it is not replayed; `None` when it is.
+    pub refused: Option<String>,
+    /// The queue has no room: the same again in a moment.
+    pub full: bool,
+    /// It was replayed before, or will be.
+    pub replayed: bool,
+}
+
+/// How far things are.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Waiting {
+    /// One past the last letter.
+    pub end: Seq,
+    /// Letters that wait to be replayed, by pipeline.
+    pub pipelines: BTreeMap<String, usize>,
+}
+
+#[derive(Debug, Deserialize)]
+struct From {
+    #[serde(default)]
+    from: Seq,
+}
+
+/// A page as NDJSON, oldest first, from a number on; empty behind the last.
+async fn page(State(admin): State<Admin>, Query(From { from }): Query<From>) -> Response {
+    aside(admin, move |store, _| {
+        let page = store.kept_letters(from, PAGE)?;
+        let lines: String = page.iter().map(|kept| kept.to_line() + "\n").collect();
+        Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
+    })
+    .await
+}
+
+async fn waiting(State(admin): State<Admin>) -> Response {
+    aside(admin, |store, known| {
+        let waiting = known.iter().map(|name| Ok((name.clone(), store.waiting_letters(name)?)));
+        let pipelines = waiting.collect::<Result<_, store::Error>>()?;
+        Ok(Json(Waiting { end: store.letters_end(), pipelines }).into_response())
+    })
+    .await
+}
+
+async fn replay(State(admin): State<Admin>, headers: HeaderMap, body: String) -> Response {
+    if !admin.0.key.is_shown(&headers) {
+        let words = format!("show the key: it lies in the state folder, in {KEY_FILE}");
+        return (StatusCode::UNAUTHORIZED, words).into_response();
+    }
+    let asks: Result<Vec<Ask>, _> = body.lines().take(PAGE).map(serde_json::from_str).collect();
+    match asks {
+        Ok(asks) => {
+            aside(admin, move |store, known| Ok(Json(answer(store, known, asks)?).into_response())).await
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    }
+}
+
+/// Letters go to the queues of their pipelines, those of one pipeline together.
+fn answer(store: &Store, known: &[String], asks: Vec<Ask>) -> Result<Vec<Answered>, store::Error> {
+    let mut answers: Vec<Answered> = Vec::with_capacity(asks.len());
+    let mut wishes: BTreeMap<String, Vec<(usize, Wish)>> = BTreeMap::new();
+    for (index, ask) in asks.into_iter().enumerate() {
+        let letter = store.dead_letters(ask.number, 1)?.pop().filter(|(number, _)| *number == ask.number);
+        let answered = |refused| Answered { number: ask.number, refused, full: false, replayed: false };
+        let letter = match letter.map(|(_, letter)| letter) {
+            None => Err(Refusal::Missing.to_string()),
+            Some(letter) if !known.contains(&letter.pipeline) => Err(format!(
+                "its pipeline {:?} is not in the configuration: only the one that refused it can take it",
+                letter.pipeline
+            )),
+            Some(letter) if !pipeline::is_replayable(&letter) => {
+                Err(format!("nothing can be given in again at its stage, {:?}", letter.stage))
+            }
+            Some(letter) => Ok(letter),
+        };
+        match letter {
+            Err(reason) => answers.push(answered(Some(reason))),
+            Ok(letter) => {
+                answers.push(answered(None));
+                let mended = ask.mended.into_iter().map(|by| mend(ask.number, &letter, by.letter)).collect();
+                let wish = Wish { number: ask.number, again: ask.again, mended };
+                wishes.entry(letter.pipeline).or_default().push((index, wish));
+            }
+        }
+    }
+    for (pipeline, wishes) in wishes {
+        let (indexes, wishes): (Vec<_>, Vec<_>) = wishes.into_iter().unzip();
+        for (index, verdict) in indexes.into_iter().zip(store.replay_letters(&pipeline, &wishes)?) {
+            let Err(refusal) = verdict else { continue };
+            answers[index].refused = Some(refusal.to_string());
+            answers[index].full = refusal == Refusal::Full;
+            answers[index].replayed = matches!(refusal, Refusal::Replayed | Refusal::Waiting);
+        }
+    }
+    Ok(answers)
+}
+
+/// The letter as a module mended it: a letter of its own, which leads back to the old one.
+fn mend(number: Seq, letter: &DeadLetter, by: DeadLetter) -> DeadLetter {
+    let module = by.module.unwrap_or_default();
+    DeadLetter {
+        reason: format!("mended by {module} to be replayed; before: {}", letter.reason),
+        module: Some(module),
+        topic: by.topic,
+        key: by.key,
+        event_time: by.event_time.or(letter.event_time),
+        time: Timestamp::now().0,
+        replay_of: Some(number),
+        payload: by.payload,
+        ..letter.clone()
+    }
+}
+
+/// Answers with what the store says, beside the runtime.
+async fn aside(
+    admin: Admin,
+    ask: impl FnOnce(&Store, &[String]) -> Result<Response, store::Error> + Send + 'static,
+) -> Response {
+    let asked = tokio::task::spawn_blocking(move || {
+        let known: Vec<String> = admin.0.pipelines.iter().map(|(name, _)| name.clone()).collect();
+        ask(&admin.0.store, &known)
+    });
+    let words = match asked.await {
+        Ok(Ok(response)) => return response,
+        Ok(Err(error @ store::Error::Full { .. })) => {
+            return (StatusCode::INSUFFICIENT_STORAGE, error.to_string()).into_response();
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    (StatusCode::INTERNAL_SERVER_ERROR, words).into_response()
+}
