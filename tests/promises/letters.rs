@@ -97,6 +97,10 @@ async fn a_module_mends_what_it_can_and_a_letter_is_replayed_once() {
 
     let again = told_of(&agent, &["replay", "4", "--json"], 1);
     assert!(again["refused"][0]["reason"].as_str().unwrap().contains("--again"), "{again}");
+    for wrong in [&["replay", "--all", "--again"][..], &["replay", "4", "--stage", "decode"], &["replay"]] {
+        let output = agent.run(&[&["dead-letters"], wrong].concat());
+        assert!(!output.status.success(), "{wrong:?}");
+    }
     let again = told_of(&agent, &["replay", "4", "77", "--again", "--json"], 1);
     assert_eq!(again["refused"][0]["number"], 77, "{again}");
     assert_eq!(

@@ -33,8 +33,9 @@ pub(in crate::cli) struct Options {
     /// All that were not replayed before.
     #[arg(long, conflicts_with = "numbers")]
     all: bool,
-    /// Those that were replayed before, too: what succeeded then may count twice.
-    #[arg(long)]
+    /// Also those of the numbers that were replayed before: what passed then counts twice. What was
+    /// refused again has a new number.
+    #[arg(long, requires = "numbers")]
     again: bool,
     /// A transform module that mends them first.
     #[arg(long, value_name = "FILE")]
@@ -68,6 +69,8 @@ struct Outcome {
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     let chosen = options.all || options.filter.is_given() || !options.numbers.is_empty();
     anyhow::ensure!(chosen, "say which letters: numbers, a filter such as `--stage decode`, or `--all`");
+    let both = options.filter.is_given() && !options.numbers.is_empty();
+    anyhow::ensure!(!both, "name the letters by number or by a filter, not by both");
     let config = options.of.load()?;
     let agent = Agent::find(&config)?;
     let end = agent.waiting()?.end;
@@ -82,7 +85,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     }
     if options.numbers.is_empty() {
         agent.desk.each(&options.filter, |kept| {
-            if kept.replayed && !options.again {
+            if kept.replayed {
                 round.outcome.skipped += 1;
                 return Ok(());
             }
@@ -292,7 +295,7 @@ impl Outcome {
         }
         println!("{} given in again: {passed} passed, {} refused", self.asked.len(), self.failed.len());
         if self.skipped > 0 {
-            println!("{} were replayed before: `--again` takes them too", self.skipped);
+            println!("{} were replayed before", self.skipped);
         }
         if self.waiting > 0 {
             println!("{} still wait: the agent replays them as soon as it can", self.waiting);
