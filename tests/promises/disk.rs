@@ -181,7 +181,7 @@ async fn a_disk_that_takes_two_seconds_a_sync_loses_no_connection() {
         .under_load(async |host| {
             host.kill();
             // The last one is longer than the broker waits for a ping.
-            host.fail("disk.sync=stall:2s@30x12; disk.sync=stall:9s@42x1");
+            host.fail("disk.sync=stall:2s@30x30; disk.sync=stall:9s@60x1");
             host.ready().await;
             tokio::time::sleep(Duration::from_secs(8)).await;
             let before = host.agent.metrics().await.expect("it answers while the disk does not");

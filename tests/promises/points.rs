@@ -2,7 +2,7 @@
 //! acknowledged is lost, nothing counts twice, and nothing lives on that is stuck.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater::fail::POINTS;
 use headwater_tests::agent::Agent;
@@ -10,8 +10,9 @@ use headwater_tests::backend::{Answer, Backend};
 use headwater_tests::broker::Mosquitto;
 use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
 use headwater_tests::process::eventually;
+use headwater_tests::proxy::Mode;
 use headwater_tests::publisher::Publisher;
-use headwater_tests::world::{Options, World};
+use headwater_tests::world::{Host, Options, World};
 
 /// How the agent comes to a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +25,8 @@ enum Way {
     Stop,
     /// Only a start after it was killed at another point.
     After(&'static str),
-    /// Only when the destination refuses results.
-    Refusal,
+    /// Only where a test of its own leads: the destination refuses results, or there is a backlog.
+    Own,
 }
 
 fn way(point: &str) -> Way {
@@ -35,7 +36,7 @@ fn way(point: &str) -> Way {
         "log.truncated" => Way::After("commit.results-appended"),
         "segment.tidied" => Way::After("segment.dying"),
         "segment.discarded" => Way::After("log.rotated"),
-        "outbox.narrowed" | "forward.refused" => Way::Refusal,
+        "outbox.narrowed" | "forward.refused" | "outbox.cut" => Way::Own,
         stop if stop.starts_with("agent.") && stop.contains("stopp") => Way::Stop,
         _ => Way::Load,
     }
@@ -59,7 +60,8 @@ async fn walk(action: &str) {
     for (point, _) in POINTS {
         let rule = format!("{point}={action}@{}", hit(point));
         let died = match way(point) {
-            Way::FirstStart | Way::Refusal => continue,
+            Way::FirstStart | Way::Own => continue,
+            Way::Load if action == "panic" && HELPED.contains(point) => goes_on(&mut world, &rule).await,
             Way::Load => dies(&mut world, &[&rule], false).await,
             Way::Stop => dies(&mut world, &[&rule], true).await,
             Way::After(before) => {
@@ -85,6 +87,41 @@ async fn walk(action: &str) {
     assert!(missed.is_empty(), "never came to {missed:?}");
     let letters = world.host.agent.dead_letters().await.len() as u64;
     assert_eq!(letters, 2 * world.poisons());
+}
+
+/// The thread that makes segments ahead survives its panics: appends help themselves meanwhile.
+const HELPED: [&str; 4] = ["segment.ordered", "engine.created", "engine.filled", "segment.prepared"];
+
+/// Whether the agent comes to the panic, and either ends or goes on: more is acknowledged afterwards
+/// than fits what was begun before.
+async fn goes_on(world: &mut World, rule: &str) -> bool {
+    world
+        .under_load(async |host| {
+            host.kill();
+            // Not the first, which a start makes without help.
+            host.fail(&rule.replace("@1", "@2x1"));
+            let before = host.agent.logged().matches("panic at").count();
+            let acknowledged = async |host: &Host| {
+                let metrics = host.agent.metrics().await.ok();
+                metrics.map_or(0, |metrics| metrics.of("source_acknowledged_messages", "plant"))
+            };
+            let (deadline, mut came) = (Instant::now() + Duration::from_secs(30), None);
+            while Instant::now() < deadline {
+                if host.agent.ends(Duration::from_millis(50)).await.is_some() {
+                    host.start().await;
+                    return true;
+                }
+                let now = acknowledged(host).await;
+                if came.is_none() && host.agent.logged().matches("panic at").count() > before {
+                    came = Some(now);
+                }
+                if came.is_some_and(|came| now > came + 3_000) {
+                    return true;
+                }
+            }
+            false
+        })
+        .await
 }
 
 /// Where hits are many it is not the first: the load has begun by then.
@@ -163,6 +200,29 @@ async fn killed_while_it_narrows_down_it_loses_and_doubles_nothing() {
         assert_eq!(accepted(&backend).into_iter().collect::<BTreeSet<_>>(), expected);
         let letters = agent.dead_letters().await;
         assert_eq!(letters.len(), 1, "{letters:?}");
+    }
+}
+
+/// The newest results overtake what gathered while the collector was away.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_live_results_overtake_it_loses_and_doubles_nothing() {
+    let mut world = World::start(&Options { live: true, ..Options::default() }).await;
+    for action in ["kill", "panic"] {
+        let died = world
+            .under_load(async |host| {
+                host.http.set(Mode::Cut);
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                host.kill();
+                host.fail(&format!("outbox.cut={action}@1"));
+                host.http.set(Mode::Pass);
+                let died = host.dies(Duration::from_secs(20)).await;
+                host.start().await;
+                died
+            })
+            .await;
+        assert!(died, "it never came to outbox.cut");
+        let verdict = world.settle().await;
+        assert!(verdict.is_good(), "{action} at outbox.cut: {verdict:?}");
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Options {
     pub player: Option<PathBuf>,
     /// What follows in the input's table: `, keep_alive = "2s"`.
     pub input: String,
+    /// Lets the newest results overtake a backlog.
+    pub live: bool,
     /// Of the proxies' chances.
     pub seed: u64,
     /// Rules of the agent's first start (`headwater::fail`): it dies there, or is killed soon, and
@@ -128,11 +130,17 @@ impl World {
         let collector = Collector::start_as(role("collector")).await;
         let mqtt = Proxy::seeded(broker.port(), options.seed).await;
         let http = Proxy::seeded(collector.port(), options.seed).await;
+        let live = if options.live { "priority = \"live\"\n" } else { "" };
+        let small = if options.live { ", results_max = 50" } else { "" };
         let plan = Plan::default()
             .input_with("plant", mqtt.port(), &[TOPICS], &options.input)
-            .pipeline("windows", "plant", "central", &plant::windowed(KEY, "1s", "10s", "0s"))
-            .pipeline("each", "plant", "central", &plant::forwarded(KEY))
-            .output("central", &collector::url(http.port()), ", timeout = \"2s\", backoff_max = \"1s\"");
+            .pipeline("windows", "plant", "central", &(plant::windowed(KEY, "1s", "10s", "0s") + live))
+            .pipeline("each", "plant", "central", &(plant::forwarded(KEY) + live))
+            .output(
+                "central",
+                &collector::url(http.port()),
+                &format!(", timeout = \"2s\", backoff_max = \"1s\"{small}"),
+            );
         let mut agent = Agent::at_home(plan.toml());
         if let Some((program, role)) = role("agent") {
             agent = agent.played_by(program, role);

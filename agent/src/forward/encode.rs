@@ -31,6 +31,8 @@ pub(super) fn body(lines: &[Vec<u8>], compression: Compression) -> io::Result<Ve
         }
         Compression::Zstd => {
             let mut encoder = zstd::stream::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
+            // What a bad link changes on the way, the receiver must not take for ours.
+            encoder.include_checksum(true)?;
             // Lets it take tables that fit the batch instead of those for an endless stream.
             encoder.set_pledged_src_size(Some(size(lines) as u64))?;
             write(lines, encoder)?.finish()
@@ -83,5 +85,18 @@ mod tests {
     fn a_key_names_first_and_last() {
         assert_eq!(key("a", Epoch(255), &(7..9)), "a/000000000000000000000000000000ff/7-8");
         assert_eq!(key("a", Epoch(255), &(7..8)), "a/000000000000000000000000000000ff/7-7");
+    }
+
+    #[test]
+    fn a_flipped_bit_of_a_compressed_body_is_noticed() {
+        let lines: Vec<_> = (0..100).map(|id| format!("{{\"id\":{id}}}").into_bytes()).collect();
+        let right = decoded(&body(&lines, Compression::None).unwrap(), Compression::None);
+        let sent = body(&lines, Compression::Zstd).unwrap();
+        for bit in 0..sent.len() * 8 {
+            let mut flipped = sent.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let read = zstd::decode_all(&flipped[..]);
+            assert!(read.is_err() || read.unwrap() == right, "bit {bit}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 use super::error::Error;
 use super::lock;
 use super::segment::Segment;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -120,13 +121,21 @@ impl Place {
 
 fn prepare(orders: &Receiver<Arc<Place>>) {
     for place in orders {
-        let made = place.make();
-        crate::fail::point("segment.prepared");
+        // Should it panic, an append would wait for ever: it rather makes the segment itself.
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            let made = place.make();
+            crate::fail::point("segment.prepared");
+            made
+        }));
         let mut state = lock(&place.state);
-        *state = if made.is_ok() { State::Made } else { State::Nothing };
+        *state = if let Ok(Ok(())) = made { State::Made } else { State::Nothing };
         place.made.notify_all();
-        if let Err(error) = made {
-            tracing::warn!(%error, "segment not made ahead");
+        match made {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "segment not made ahead"),
+            Err(_) => {
+                tracing::error!(path = %place.folder.display(), "panicked while it made a segment ahead")
+            }
         }
     }
 }
