@@ -4,8 +4,11 @@
 mod commits;
 mod demo;
 mod examples;
+mod fleet;
 mod letters;
+mod live;
 mod modules;
+mod outputs;
 mod stop;
 mod upstream;
 
@@ -23,5 +26,7 @@ mod points;
 mod power;
 #[cfg(feature = "machine")]
 mod proxied;
+#[cfg(feature = "machine")]
+mod proxy_tls;
 #[cfg(feature = "machine")]
 mod recorded;

@@ -28,7 +28,7 @@ async fn forwarding(url: &str) -> (Agent, Publisher) {
     (agent, Publisher::connect("plant", broker.port()))
 }
 
-async fn publish(publisher: &Publisher, load: &mut Load, count: usize) {
+pub(crate) async fn publish(publisher: &Publisher, load: &mut Load, count: usize) {
     for _ in 0..count {
         let (topic, payload) = load.reading();
         publisher.publish(&topic, payload).await;
@@ -38,7 +38,7 @@ async fn publish(publisher: &Publisher, load: &mut Load, count: usize) {
 
 /// Each trouble before the first success: after it, everything has arrived once, in order.
 #[track_caller]
-fn check_all_arrived(backend: &Backend, load: &Load, troubles: usize) {
+pub(crate) fn check_all_arrived(backend: &Backend, load: &Load, troubles: usize) {
     let attempts = backend.attempts();
     let failed = attempts.iter().filter(|attempt| !attempt.confirmed).count();
     assert!(failed >= troubles, "only {failed} attempts failed");
@@ -60,7 +60,7 @@ async fn survives(troubles: Vec<Answer>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn server_errors_get_the_same_bytes_again() {
-    let answers = [500, 503, 429, 408, 502];
+    let answers = [500, 503, 429, 408, 425, 502, 504];
     survives(answers.map(|status| Answer::Refuse(status, "trouble".to_owned())).to_vec()).await;
 }
 
@@ -109,6 +109,62 @@ async fn a_destination_gone_for_a_while_gets_everything_when_it_is_back() {
     agent.reaches("forward_failed_attempts", "central", 2, SOON).await;
     assert!(agent.metrics().await.unwrap().of("forward_pending_results", "central") > 0);
     backend.back().await;
+    balances(&agent, "each", "central", load.published(), SOON).await;
+    check_all_arrived(&backend, &load, 0);
+}
+
+/// It takes a tenth of what comes in: all is acknowledged meanwhile, and once it is as fast as ever
+/// the rest arrives, in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_at_a_tenth_of_the_rate_gets_everything_in_order() {
+    let backend = Backend::start([]).await;
+    let (agent, publisher) = forwarding(&backend.url()).await;
+    let mut load = Load::new(5);
+    // 50 results at 500 ms are 100 a second, a tenth of what is published.
+    backend.takes(Duration::from_millis(500));
+    for _ in 0..30 {
+        publish(&publisher, &mut load, 100).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    agent.reaches("source_acknowledged_messages", "plant", load.published(), SOON).await;
+    agent.reaches("pipeline_results", "each", load.published(), SOON).await;
+    let pending = agent.metrics().await.unwrap().of("forward_pending_results", "central");
+    assert!(pending >= load.published() / 2, "it was to fall behind: only {pending} pending");
+    backend.takes(Duration::ZERO);
+    balances(&agent, "each", "central", load.published(), SOON).await;
+    check_all_arrived(&backend, &load, 0);
+}
+
+/// Answers take 50 ms, one batch is under way at a time, and live results keep coming: the backlog
+/// of an outage drains at ten times their rate all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_drains_ten_times_as_fast_as_live_results_come() {
+    const LIVE_PER_SECOND: u64 = 100;
+    let mut backend = Backend::start([]).await;
+    let broker = Broker::start().await;
+    let plan = Plan::default()
+        .input("plant", broker.port(), &[TOPICS], "3.1.1")
+        .pipeline("each", "plant", "central", &plant::forwarded(KEY))
+        .output("central", &backend.url(), ", backoff_max = \"1s\"");
+    let agent = Agent::start(plan.toml()).await;
+    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+    backend.takes(Duration::from_millis(50));
+    backend.gone().await;
+    publish(&publisher, &mut load, 10_000).await;
+    agent.reaches("pipeline_results", "each", load.published(), SOON).await;
+    let backlog = load.published();
+    backend.back().await;
+    let begun = std::time::Instant::now();
+    let drained =
+        async || agent.metrics().await.unwrap().of("forward_delivered_results", "central") >= backlog;
+    while !drained().await {
+        assert!(begun.elapsed() < SOON, "the backlog does not drain");
+        publish(&publisher, &mut load, (LIVE_PER_SECOND / 10) as usize).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let rate = (backlog as f64 / begun.elapsed().as_secs_f64()) as u64;
+    eprintln!("{backlog} results in {:?}: {rate} a second beside {LIVE_PER_SECOND}", begun.elapsed());
+    assert!(rate >= 10 * LIVE_PER_SECOND, "{rate} a second");
     balances(&agent, "each", "central", load.published(), SOON).await;
     check_all_arrived(&backend, &load, 0);
 }

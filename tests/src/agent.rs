@@ -41,10 +41,18 @@ impl Agent {
             std::fs::write(modules.join(format!("{name}.wasm")), bytes).expect("a writable folder");
         }
         let agent = Self { home, program: None, role: None, environment: Vec::new(), process: None };
-        let head =
-            format!("[agent]\nid = \"edge-1\"\nstate = {:?}\nadmin = \"127.0.0.1:0\"\n\n", agent.state());
-        std::fs::write(agent.config(), head + config).expect("a writable folder");
+        agent.configure(config);
         agent
+    }
+
+    /// Replaces its configuration but for `[agent]`: for the next start.
+    ///
+    /// # Panics
+    /// When its home cannot be written.
+    pub fn configure(&self, config: &str) {
+        let head =
+            format!("[agent]\nid = \"edge-1\"\nstate = {:?}\nadmin = \"127.0.0.1:0\"\n\n", self.state());
+        std::fs::write(self.config(), head + config).expect("a writable folder");
     }
 
     /// Lets another program play the agent, told by a variable that it is to do so.

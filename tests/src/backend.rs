@@ -57,6 +57,8 @@ pub struct Backend {
 struct Shared {
     script: Mutex<VecDeque<Answer>>,
     attempts: Mutex<Vec<Attempt>>,
+    /// What each answer takes.
+    time: Mutex<Duration>,
 }
 
 impl Backend {
@@ -97,6 +99,22 @@ impl Backend {
         let server = self.server.take().expect("it listens");
         server.abort();
         server.await.ok();
+    }
+
+    /// Forgets the answers it was still to give: from now on it accepts.
+    ///
+    /// # Panics
+    /// When a request handler has failed.
+    pub fn well(&self) {
+        lock(&self.shared.script).clear();
+    }
+
+    /// From now on each answer takes so long.
+    ///
+    /// # Panics
+    /// When a request handler has failed.
+    pub fn takes(&self, time: Duration) {
+        *lock(&self.shared.time) = time;
     }
 
     /// Answers to give before it accepts again.
@@ -195,6 +213,8 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: Byt
     }
     let confirmed = answer == Answer::Accept;
     lock(&shared.attempts).push(Attempt { key: key.clone(), raw, lines, answer: answer.clone(), confirmed });
+    let time = *lock(&shared.time);
+    tokio::time::sleep(time).await;
     respond(&key, answer).await
 }
 

@@ -22,6 +22,8 @@ pub struct Collector {
     home: tempfile::TempDir,
     /// What plays it; the program that is built with the tests without.
     player: Option<Player>,
+    /// Bodies that it takes at once, where that is not as by default.
+    bodies_max: Option<usize>,
 }
 
 /// A program, and the variable that tells it what to be.
@@ -36,13 +38,25 @@ impl Collector {
         Self::start_as(None).await
     }
 
+    /// Starts one that takes so many bodies at once, and answers 503 to more.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub async fn start_small(bodies_max: usize) -> Self {
+        let mut collector = Self::start().await;
+        collector.kill9();
+        collector.bodies_max = Some(bodies_max);
+        collector.restart().await;
+        collector
+    }
+
     /// The same, played by another program.
     ///
     /// # Panics
     /// When it does not listen.
     pub async fn start_as(player: Option<Player>) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
-        let mut collector = Self { home, port: free_port(), process: None, player };
+        let mut collector = Self { home, port: free_port(), process: None, player, bodies_max: None };
         collector.restart().await;
         collector
     }
@@ -56,6 +70,7 @@ impl Collector {
         let mut command = Command::new(program);
         command.envs(self.player.as_ref().map(|(_, role)| *role));
         command.arg(self.home.path().join("results.sqlite")).arg(self.port.to_string());
+        command.args(self.bodies_max.map(|bodies| bodies.to_string()));
         let log = self.home.path().join("collector.log");
         self.process = Some(Process::spawn(&mut command, &log).expect("the collector starts"));
         eventually("the collector to listen", Duration::from_secs(10), async || {
@@ -158,7 +173,7 @@ impl Collector {
 }
 
 /// What the process does: the collector's library on a store file and a port of loopback, both
-/// arguments.
+/// arguments; a third one says how many bodies it takes at once.
 ///
 /// # Errors
 /// When there is no such port or file.
@@ -166,7 +181,11 @@ pub async fn serve() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let store = arguments.next().context("the store's file is the first argument")?;
     let port: u16 = arguments.next().context("the port is the second argument")?.parse()?;
-    let collector = headwater_collector::Collector::open(headwater_collector::Config::new(store))?;
+    let mut config = headwater_collector::Config::new(store);
+    if let Some(bodies_max) = arguments.next() {
+        config.bodies_max = bodies_max.parse()?;
+    }
+    let collector = headwater_collector::Collector::open(config)?;
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     collector.serve(listener, std::future::pending()).await?;
     Ok(())

@@ -5,6 +5,8 @@ mod drain;
 mod live;
 mod outbox;
 mod store;
+mod tls;
+mod trouble;
 
 use super::*;
 use crate::metrics::Metrics;

@@ -1,0 +1,125 @@
+//! mTLS: a real nginx that asks for a certificate stands before the real collector.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use headwater_tests::agent::Agent;
+use headwater_tests::broker::Broker;
+use headwater_tests::collector::Collector;
+use headwater_tests::ledger::balances;
+use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_tests::process::{Process, eventually, free_port, installed};
+use headwater_tests::publisher::Publisher;
+use rcgen::{CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+
+use crate::upstream::publish;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// A certificate authority.
+struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new([]).expect("a certificate can be made");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a certificate can be made");
+        let pem = params.self_signed(&key).expect("a certificate can be made").pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// Writes `NAME.pem` and `NAME.key`, each complete before it has its name.
+    fn identity(&self, folder: &Path, name: &str, last_year: i32) {
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a certificate can be made");
+        params.not_after = date_time_ymd(last_year, 1, 1);
+        let key = KeyPair::generate().expect("a certificate can be made");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate can be made").pem();
+        for (end, text) in [("pem", certificate), ("key", key.serialize_pem())] {
+            std::fs::write(folder.join("made"), text).expect("a writable folder");
+            std::fs::rename(folder.join("made"), folder.join(format!("{name}.{end}")))
+                .expect("a writable folder");
+        }
+    }
+}
+
+/// nginx with the server's certificate `server.pem` of the folder; lets in whom `ca.pem` vouches for.
+async fn nginx(folder: &Path, collector: u16) -> (Process, u16) {
+    let port = free_port();
+    let at = folder.display();
+    let config = format!(
+        "daemon off;\nmaster_process off;\npid {at}/nginx.pid;\nerror_log {at}/nginx-error.log;\n\
+         events {{}}\nhttp {{\n access_log {at}/access.log;\n client_body_temp_path {at}/body;\n\
+         proxy_temp_path {at}/proxy;\n fastcgi_temp_path {at}/f;\n uwsgi_temp_path {at}/u;\n scgi_temp_path {at}/s;\n\
+         server {{\n listen 127.0.0.1:{port} ssl;\n ssl_certificate {at}/server.pem;\n\
+         ssl_certificate_key {at}/server.key;\n ssl_client_certificate {at}/ca.pem;\n ssl_verify_client on;\n\
+         location / {{ proxy_pass http://127.0.0.1:{collector}; }}\n}}\n}}\n"
+    );
+    std::fs::write(folder.join("nginx.conf"), config).expect("a writable folder");
+    let mut command = Command::new(installed("nginx", "nginx"));
+    command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
+    let process = Process::spawn(&mut command, &folder.join("nginx.log")).expect("nginx starts");
+    eventually("nginx to listen", Duration::from_secs(10), async || {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
+    })
+    .await;
+    (process, port)
+}
+
+/// What is there to be sent stays, and no part of it is taken for refused.
+async fn refused(agent: &Agent, why: &str) {
+    let metrics = agent.metrics().await.expect("the agent answers");
+    let failed = metrics.of("forward_failed_attempts", "central") + 3;
+    agent.reaches("forward_failed_attempts", "central", failed, SOON).await;
+    let metrics = agent.metrics().await.expect("the agent answers");
+    assert_eq!(metrics.of("forward_delivered_results", "central"), 0, "{why}");
+    assert_eq!(metrics.of("forward_rejected_results", "central"), 0, "{why}");
+    assert_eq!(metrics.of("forward_pending_results", "central"), 300, "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_right_certificate_passes_and_nothing_is_lost_until_it_does() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("ca.pem"), &ours.pem).unwrap();
+    ours.identity(folder, "server", 4000);
+    let (collector, broker) = (Collector::start().await, Broker::start().await);
+    let (_nginx, port) = nginx(folder, collector.port()).await;
+    let plan = |tls: &str| {
+        let more = format!(", timeout = \"2s\", backoff_max = \"300ms\", tls = {{ {tls} }}");
+        let plan = Plan::default()
+            .input("plant", broker.port(), &[TOPICS], "3.1.1")
+            .pipeline("each", "plant", "central", &plant::forwarded(KEY))
+            .output("central", &format!("https://127.0.0.1:{port}/v1/batches"), &more);
+        plan.toml().to_owned()
+    };
+    let file = |name: &str| folder.join(name).display().to_string();
+    let trusts = format!("ca = {:?}", file("ca.pem"));
+    let shows = format!("{trusts}, certificate = {:?}, key = {:?}", file("us.pem"), file("us.key"));
+
+    let mut agent = Agent::start(&plan(&trusts)).await;
+    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+    publish(&publisher, &mut load, 300).await;
+    agent.reaches("pipeline_results", "each", load.published(), SOON).await;
+    refused(&agent, "no certificate").await;
+    assert!(agent.logged().contains("No required SSL certificate"), "the log says what is missing");
+
+    agent.stop().await;
+    other.identity(folder, "us", 4000);
+    agent.configure(&plan(&shows));
+    agent.resume().await;
+    refused(&agent, "a certificate of another authority").await;
+    ours.identity(folder, "us", 2001);
+    refused(&agent, "an expired certificate").await;
+
+    ours.identity(folder, "us", 4000);
+    balances(&agent, "each", "central", load.published(), SOON).await;
+    let results = collector.results().await;
+    assert_eq!(plant::ids(&results, "each"), (0..load.published()).collect::<Vec<_>>());
+    assert!(agent.dead_letters().await.is_empty());
+}
