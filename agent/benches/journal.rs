@@ -40,7 +40,7 @@ fn main() {
         let folder = tempfile::tempdir().unwrap();
         let plain = measure(group, folder.path(), &mut plain_file(&folder.path().join("plain")));
         let state = folder.path().join("state");
-        let config = Config { path: state.clone(), redelivery_window: 0, ballast_bytes: 1 << 20 };
+        let config = Config { redelivery_window: 0, ballast_bytes: 1 << 20, ..Config::new(state.clone()) };
         let store = Store::open(&config, &Metrics::new()).unwrap();
         let journal = measure(group, folder.path(), &mut |messages| {
             store.append(messages).unwrap();

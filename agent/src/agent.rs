@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::module::{self, Host};
 use crate::pipeline::{self, Pipeline};
 use crate::source::Source;
-use crate::store::{self, Store};
+use crate::store::{self, Quotas, Store};
 
 /// How often a start that waits for disk space looks for it.
 const ROOM_EVERY: Duration = Duration::from_secs(1);
@@ -377,6 +377,11 @@ fn try_open_store(config: &Config, metrics: &Metrics) -> Result<Store, Error> {
     crate::fail::point("agent.claimed");
     let mut store = store::Config::new(agent.state.join("store"));
     store.ballast_bytes = agent.ballast_bytes;
+    store.quotas = Quotas {
+        journal: agent.journal,
+        dead_letters: agent.dead_letters,
+        outboxes: config.outputs.iter().map(|(name, output)| (name.clone(), output.outbox)).collect(),
+    };
     Ok(Store::open(&store, metrics)?)
 }
 

@@ -19,6 +19,7 @@ use read::{Report, Section, duration, size, text};
 use toml::de::DeTable;
 
 use crate::secret::Secret;
+use crate::store::{QUOTA_BYTES_MIN, Quota};
 use crate::{forward, pipeline as stage, source, tls};
 
 /// What an agent is to do.
@@ -49,6 +50,11 @@ pub struct Agent {
     pub grace: Duration,
     /// Disk held back in the state folder for the day it is full. Default 16 MiB, the least.
     pub ballast_bytes: u64,
+    /// How much the journal may hold: at its quota acknowledgements are withheld. Default 256 MiB, and
+    /// messages of any age.
+    pub journal: Quota,
+    /// How much the dead letters may hold: at their quota the oldest go. Default 64 MiB, of any age.
+    pub dead_letters: Quota,
 }
 
 /// Why there is no configuration.
@@ -129,8 +135,22 @@ fn agent_section(mut section: Section<'_>, folder: &Path) -> Option<Agent> {
         duration(Duration::from_secs(1), Duration::from_mins(10)),
     );
     let ballast_bytes = section.or("ballast_bytes", 16 << 20, size(16 << 20, 1 << 30)) as u64;
+    let quota = |section: Option<Section<'_>>, default| section.map_or(default, |it| quota(it, default));
+    let journal = quota(section.optional_section("journal"), Quota::JOURNAL);
+    let dead_letters = quota(section.optional_section("dead_letters"), Quota::DEAD_LETTERS);
     section.finish();
-    Some(Agent { id: id?, state: folder.join(state?), admin, grace, ballast_bytes })
+    Some(Agent { id: id?, state: folder.join(state?), admin, grace, ballast_bytes, journal, dead_letters })
+}
+
+/// `{ bytes_max = "256 MiB", age_max = "7d" }`, each optional.
+fn quota(mut section: Section<'_>, default: Quota) -> Quota {
+    let (min, max) = (usize::try_from(QUOTA_BYTES_MIN).unwrap_or(usize::MAX), 1 << 40);
+    let bytes_max =
+        section.or("bytes_max", usize::try_from(default.bytes_max).unwrap_or(max), size(min, max));
+    let (second, century) = (Duration::from_secs(1), Duration::from_hours(24 * 36_500));
+    let age_max = section.optional("age_max", duration(second, century));
+    section.finish();
+    Quota { bytes_max: bytes_max as u64, age_max }
 }
 
 /// Where a secret is: `{ file = "path" }` or `{ env = "NAME" }`.

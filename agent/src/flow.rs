@@ -55,6 +55,16 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// Reads what `Display` writes.
+impl std::str::FromStr for Timestamp {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let time: jiff::Timestamp = text.parse()?;
+        Ok(Self(u64::try_from(time.as_microsecond()).unwrap_or(0)))
+    }
+}
+
 impl Serialize for Timestamp {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -153,6 +163,19 @@ pub enum Kind {
     Coarsened,
     /// Dropped because they were too old.
     Expired,
+}
+
+impl Kind {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Dropped => "dropped",
+            Self::Coarsened => "coarsened",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 impl Report {

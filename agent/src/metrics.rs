@@ -26,12 +26,13 @@ macro_rules! stage {
             /// All of them by name, as `/status` shows them.
             #[must_use]
             pub fn values(&self) -> serde_json::Value {
-                serde_json::json!({ $(stringify!($field): self.$field.get(),)* })
+                let values = [$((stringify!($field), serde_json::Value::from(self.$field.get())),)*];
+                values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
             }
         }
 
         #[derive(Clone, Debug, Default)]
-        struct $families { $($field: Family<Name, $kind>,)* }
+        pub(crate) struct $families { $($field: Family<Name, $kind>,)* }
 
         impl $families {
             fn register(&self, registry: &mut Registry) {
@@ -42,7 +43,7 @@ macro_rules! stage {
                 );)*
             }
 
-            fn named(&self, name: &str) -> $handle {
+            pub(crate) fn named(&self, name: &str) -> $handle {
                 let label = Name { name: name.to_owned() };
                 $handle { $($field: self.$field.get_or_create(&label).clone(),)* }
             }
@@ -81,7 +82,7 @@ stage!(
 );
 
 stage!(
-    /// The store, labelled with the log it writes: `journal`, `outbox`, `dead-letters`, `meta`.
+    /// The store, labelled with the log it writes: `journal`, `outbox/NAME`, `dead-letters`, `meta`.
     Log, Logs, "store", {
         /// Records appended durably.
         appended_records: Counter,
@@ -95,6 +96,12 @@ stage!(
         segments: Gauge,
         /// Records not yet trimmed.
         pending_records: Gauge,
+        /// Disk that it takes.
+        bytes: Gauge,
+        /// Disk that it may take.
+        quota_bytes: Gauge,
+        /// 1 while a write waits for room under the quota.
+        blocked: Gauge,
     }
 );
 
@@ -149,6 +156,20 @@ stage!(
         watermark_micros: Gauge,
         /// Messages in the journal that the pipeline has not committed.
         lag_messages: Gauge,
+        /// 1 while a commit waits for room in the outbox.
+        blocked: Gauge,
+        /// Results dropped by the policy of a full outbox.
+        dropped_results: Counter,
+        /// Results merged away into those of wider windows: so many fewer go upstream.
+        coarsened_results: Counter,
+        /// Results given up because they were too old.
+        expired_results: Counter,
+        /// Pairs of windows, or wider windows, that the module could not merge.
+        failed_merges: Counter,
+        /// Lines that report what went: in the outbox, or delivered.
+        report_lines: Gauge,
+        /// Messages given up unread because they were too old.
+        expired_messages: Counter,
         /// Module calls that ended in a trap, a deadline or a limit.
         module_traps: Counter,
         /// Time in modules, in microseconds.
@@ -220,6 +241,11 @@ impl Metrics {
     #[must_use]
     pub fn disk(&self) -> Disk {
         self.disks.named("state")
+    }
+
+    /// The handles of all logs, for those that are opened later.
+    pub(crate) fn logs(&self) -> Logs {
+        self.logs.clone()
     }
 
     /// The handle of the pipeline of that name.

@@ -10,10 +10,13 @@
 //! Limits: a commit comes at the latest after `commit_every`, [`COMMIT_MESSAGES_MAX`] messages or
 //! [`COMMIT_BYTES_MAX`] bytes of results, which bounds both memory and what a crash repeats.
 
+mod full;
 mod line;
 mod progress;
 mod replay;
 mod step;
+mod tally;
+mod thin;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,10 +31,14 @@ use crate::module::{self, Host, Limits};
 use crate::store::{self, Commit, Store};
 use crate::window::Windows;
 use crate::{decode, window};
+pub use full::WhenFull;
+use full::{Full, Place, Relief};
 pub use progress::Counts;
 use progress::Progress;
 pub use replay::is_replayable;
 use step::{Stage, Step, Steps};
+pub use tally::Tally;
+use thin::Whose;
 
 /// Journal bytes read at once.
 const PAGE_BYTES: usize = 256 << 10;
@@ -48,6 +55,11 @@ const REPLAYS_MAX: usize = 256;
 /// Longest sleep: silent devices are noticed, and `/live` sees a beat, at least this often.
 const PATIENCE_MAX: Duration = Duration::from_millis(500);
 
+/// How many times as wide windows become at most by default: an hour out of minutes.
+pub const COARSEN_MAX: u64 = 64;
+/// How often a pipeline that waits for room in the outbox looks for it.
+const ROOM_EVERY: Duration = Duration::from_millis(100);
+
 /// One `[pipeline.NAME]`.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -63,6 +75,10 @@ pub struct Config {
     pub commit_every: Duration,
     /// The output its results go to.
     pub output: String,
+    /// What it does when the outbox of that output has reached its quota. Default: it waits.
+    pub when_full: WhenFull,
+    /// How many times as wide `coarsen` makes a window at most: a power of two. Default 64.
+    pub coarsen_max: u64,
     /// Which of its results go first there. Default: [`Priority::Order`].
     pub priority: Priority,
 }
@@ -117,11 +133,15 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
-/// Degraded but alive: sleeps a while, says so, and whether to try again.
+/// Degraded but alive: sleeps a while, and whether to try again.
 fn wait_for_room(full: &store::Error, stop: &AtomicBool, beat: &impl Fn()) -> bool {
-    warn!(error = %full, "pipeline waits for disk space");
     beat();
-    std::thread::sleep(PATIENCE_MAX);
+    if matches!(full, store::Error::Quota { .. }) {
+        std::thread::sleep(ROOM_EVERY);
+    } else {
+        warn!(error = %full, "pipeline waits for disk space");
+        std::thread::sleep(PATIENCE_MAX);
+    }
     !stop.load(Ordering::Acquire)
 }
 
@@ -168,6 +188,10 @@ pub struct Pipeline {
     source: metrics::Input,
     steps: Steps,
     commit_every: Duration,
+    full: Full,
+    messages_age_max: Option<Duration>,
+    /// The newest arrival read: what follows arrived no earlier, whatever its stamp.
+    arrived: Timestamp,
     position: Seq,
     committed: Committed,
     counts: Counts,
@@ -205,6 +229,7 @@ impl Pipeline {
         let checkpoint = store.checkpoint(name)?;
         let position = checkpoint.position.unwrap_or_else(|| store.journal_end());
         let progress = Progress::decode(&checkpoint.progress).ok_or(Error::Progress)?;
+        let tally = Tally::decode(&checkpoint.tally).ok_or(Error::Progress)?;
         let transforms = load_transforms(name, config, host, &metrics).collect::<Result<_, _>>()?;
         let aggregate = load_aggregate(name, config, host, &metrics).transpose()?;
         let stage = match (&config.windowed, aggregate) {
@@ -214,6 +239,15 @@ impl Pipeline {
             }
             _ => Stage::Each,
         };
+        let window = config.windowed.as_ref().map_or(Duration::ZERO, |(window, _)| window.tumbling);
+        let widest = crate::flow::micros(window).saturating_mul(config.coarsen_max);
+        let bounds = full::Bounds {
+            policy: config.when_full,
+            window: crate::flow::micros(window),
+            widest,
+            age_max: store.quotas().outbox(&config.output).age_max,
+        };
+        let full = Full::new(bounds, tally, metrics.clone());
         let outbox = match config.priority {
             Priority::Order => config.output.clone(),
             Priority::Live => store::live(&config.output),
@@ -233,8 +267,12 @@ impl Pipeline {
                 decode: decode::Decode::new(config.decode.clone()),
                 transforms,
                 stage,
+                keeps_states: matches!(config.when_full, WhenFull::Coarsen),
             },
             commit_every: config.commit_every,
+            full,
+            messages_age_max: store.quotas().journal.age_max,
+            arrived: Timestamp::default(),
             position,
             committed: Committed { position, counts: progress.counts, at: Instant::now() },
             counts: progress.counts,
@@ -295,6 +333,8 @@ impl Pipeline {
                 }
             }
             self.gauge(end);
+            let whose = Whose { agent: &self.steps.agent, pipeline: &self.name, now: Timestamp::now() };
+            self.full.expire(Place { store: &self.store, output: &self.outbox, whose })?;
             if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, &beat))? {
                 return Ok(());
             }
@@ -307,13 +347,31 @@ impl Pipeline {
     }
 
     /// Steps over some messages; whether one of them was for this pipeline.
-    fn slice(&mut self, messages: Vec<(Seq, Message)>) -> bool {
-        let before = self.step.counts.read;
+    fn slice(&mut self, mut messages: Vec<(Seq, Message)>) -> bool {
+        let (before, now) = (self.step.counts.read, Timestamp::now());
         let Some((last, _)) = messages.last() else { return false };
         self.position = last + 1;
-        self.steps.run(messages, Timestamp::now(), &mut self.step);
+        self.expire(&mut messages, now);
+        self.steps.run(messages, now, &mut self.step);
         crate::fail::point("pipeline.step");
         self.step.counts.read > before
+    }
+
+    /// Takes messages out that are too old. Their age is judged by the journal: a clock that is behind
+    /// it judges nothing, and one that was not set when they arrived says nothing of their age.
+    fn expire(&mut self, messages: &mut Vec<(Seq, Message)>, now: Timestamp) {
+        let Some(age_max) = self.messages_age_max else { return };
+        let oldest = if now < self.store.newest_message() { Timestamp(0) } else { now.before(age_max) };
+        messages.retain(|(seq, message)| {
+            self.arrived = self.arrived.max(message.received);
+            let old = message.received >= thin::CLOCK_SET && self.arrived < oldest;
+            if old && self.steps.takes(message) {
+                let run = tally::Run::of(Some(*seq), (message.received, message.received));
+                let one = Tally { expired_messages: 1, unread: run, ..Tally::default() };
+                self.step.tally = self.step.tally.and(&one);
+            }
+            !old
+        });
     }
 
     /// Gives in again what waits for it among the dead letters; whether there was anything. To be
@@ -364,7 +422,7 @@ impl Pipeline {
     }
 
     fn commit_is_due(&self) -> bool {
-        if self.position == self.committed.position && self.step.is_empty() {
+        if self.position == self.committed.position && self.step.is_empty() && !self.full.tally.owes() {
             return false;
         }
         let age = self.committed.at.elapsed();
@@ -391,25 +449,61 @@ impl Pipeline {
         let step = std::mem::take(&mut self.step);
         self.counts += step.counts;
         let (windows, changes) = self.steps.changes();
-        let commit = Commit {
+        let whose = Whose { agent: &self.steps.agent, pipeline: &self.name, now: Timestamp::now() };
+        let mut commit = Commit {
             pipeline: &self.name,
             position: self.position,
             progress: Progress { counts: self.counts, windows }.encode(),
             windows: changes,
             output: &self.outbox,
             results: step.results,
+            states: step.states,
             dead_letters: step.dead_letters,
+            tally: None,
+            now: whose.now,
             replayed: std::mem::take(&mut self.replayed),
         };
         crate::fail::point("pipeline.committing");
-        while let Err(error) = self.store.commit(&commit) {
-            if !matches!(error, store::Error::Full { .. }) {
+        let (mut with, mut reports) = (step.tally, true);
+        let tally = loop {
+            let results = commit.results.len();
+            let mut tally = self.full.tally.and(&with);
+            if reports {
+                let owed = tally.take_reports();
+                let line =
+                    |report: crate::flow::Report| report.line(whose.agent, Some(whose.pipeline), whose.now);
+                commit.results.extend(owed.into_iter().map(line));
+            }
+            commit.tally = (tally != self.full.tally).then(|| tally.encode());
+            let Err(error) = self.store.commit(&commit) else { break tally };
+            if !error.is_for_room() {
                 return Err(error.into());
             }
-            if !again(&error) {
-                return Ok(false);
+            commit.results.truncate(results);
+            if results == 0 && reports && matches!(error, store::Error::Quota { .. }) {
+                // Only the reports lack room: they come with a later commit.
+                reports = false;
+                continue;
             }
-        }
+            let place = Place { store: &self.store, output: &self.outbox, whose };
+            let relief = match &error {
+                store::Error::Quota { .. } => self.full.relieve(place, self.steps.stage.aggregate())?,
+                _ => Relief::Wait,
+            };
+            match relief {
+                Relief::Again => {}
+                Relief::Wait if !again(&error) => return Ok(false),
+                Relief::Wait => {}
+                Relief::Drop => {
+                    let dropped = commit.results.len() as u64;
+                    let unreported = thin::run_of(&std::mem::take(&mut commit.results));
+                    commit.states.clear();
+                    with = with.and(&Tally { dropped, unreported, ..Tally::default() });
+                    reports = false;
+                }
+            }
+        };
+        self.full.committed(tally, &self.name);
         let before = self.committed.counts;
         self.committed = Committed { position: self.position, counts: self.counts, at: Instant::now() };
         self.count(&before);

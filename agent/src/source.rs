@@ -41,7 +41,7 @@ use tokio::sync::watch;
 use crate::flow::Message;
 use crate::metrics::Input;
 use crate::secret::Secret;
-use crate::store::{self, Session, Store};
+use crate::store::{Session, Store};
 use intake::Intake;
 use run::Running;
 use session::Keeper;
@@ -160,13 +160,21 @@ pub trait Journal: Clone + Send + 'static {
 impl Journal for Store {
     fn append(&self, messages: &[Message]) -> Result<(), BoxError> {
         // Without room nothing was written: it is tried again, and meanwhile nothing acknowledged.
+        let mut waited = false;
         loop {
             match Self::append(self, messages) {
-                Err(error @ store::Error::Full { .. }) => {
-                    tracing::error!(%error, "input waits for disk space");
+                Err(error) if error.is_for_room() => {
+                    if !std::mem::replace(&mut waited, true) {
+                        tracing::error!(%error, "input waits for room");
+                    }
                     std::thread::sleep(ROOM_EVERY);
                 }
-                appended => return Ok(appended.map(drop)?),
+                appended => {
+                    if waited {
+                        tracing::info!("input goes on");
+                    }
+                    return Ok(appended.map(drop)?);
+                }
             }
         }
     }

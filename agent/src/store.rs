@@ -15,7 +15,8 @@
 //! nothing committed below [`COMMIT_FREE_BYTES_MIN`]: these calls fail with [`Error::Full`]
 //! before they write, and work again once there is room. Confirming and trimming go on; should
 //! others fill the disk to its end, `store/room.rs` has some held back. Below
-//! [`OPEN_FREE_BYTES_MIN`] the folder is not opened.
+//! [`OPEN_FREE_BYTES_MIN`] the folder is not opened. Each log has a quota besides (`store/quota.rs`): at
+//! the journal's appends fail with [`Error::Quota`], at an outbox's the commits that hold results.
 //!
 //! **A crash here** at any instant leaves each call done or not done; the next open tidies up.
 
@@ -31,6 +32,7 @@ mod mark;
 mod meta;
 mod outbox;
 mod prepare;
+mod quota;
 mod room;
 mod segment;
 mod segments;
@@ -39,23 +41,26 @@ mod session;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod thin;
 
 pub use deliver::live;
 pub use error::Error;
 pub use letters::{QUEUE_MAX, Refusal, Wish};
+pub use quota::{MARGIN_BYTES, QUOTA_BYTES_MIN, Quota, Quotas};
 pub use sending::STRETCHES_MAX;
 #[cfg(test)]
 pub(crate) use sending::Sending;
 pub use session::{Filter, Session};
+pub use thin::{Thinned, Thinner, Waiting};
 
-use crate::flow::{DeadLetter, Message, Seq};
+use crate::flow::{DeadLetter, Message, Seq, Timestamp};
 use crate::metrics::Metrics;
 use codec::Row;
 use error::Health;
 use folder::{Folder, check_name};
 use frame::Group;
 use letters::Letters;
-use log::{End, Log, Page, SEGMENT, Shared};
+use log::{End, Log, Page, SEGMENT, Shared, Size};
 use mark::Mark;
 use meta::Meta;
 use outbox::Outbox;
@@ -64,6 +69,7 @@ use room::Room;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -92,6 +98,10 @@ pub struct Config {
     pub redelivery_window: u64,
     /// Disk held back for the day it is full.
     pub ballast_bytes: u64,
+    /// How much the logs may hold.
+    pub quotas: Quotas,
+    /// Bytes after which a log goes on in another segment: much less than a quota.
+    pub segment_bytes: u64,
 }
 
 impl Config {
@@ -99,7 +109,13 @@ impl Config {
     /// that comes back may send again nearly all that it ever had under way.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, redelivery_window: 65_535, ballast_bytes: 16 << 20 }
+        Self {
+            path,
+            redelivery_window: 65_535,
+            ballast_bytes: 16 << 20,
+            quotas: Quotas::default(),
+            segment_bytes: SEGMENT.bytes,
+        }
     }
 }
 
@@ -122,6 +138,12 @@ pub struct Commit<'a> {
     pub output: &'a str,
     /// Results, each one NDJSON line without its line feed.
     pub results: Vec<Vec<u8>>,
+    /// What each of the results can be merged by later; results beyond the last of these cannot.
+    pub states: Vec<Vec<u8>>,
+    /// What became of the pipeline's results, in its own encoding; `None` leaves it.
+    pub tally: Option<Vec<u8>>,
+    /// The host's clock.
+    pub now: Timestamp,
     /// What was refused in this step.
     pub dead_letters: Vec<DeadLetter>,
     /// How many of the letters that were to be replayed were.
@@ -138,6 +160,8 @@ pub struct Checkpoint {
     pub position: Option<Seq>,
     /// As last committed; empty for a new pipeline.
     pub progress: Vec<u8>,
+    /// What became of its results, as last committed; empty for a new pipeline.
+    pub tally: Vec<u8>,
     /// All window state, in no order.
     pub windows: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -165,8 +189,14 @@ struct Inner {
     grown: Condvar,
     changed: Mutex<HashMap<String, watch::Sender<Seq>>>,
     health: Health,
-    outbox_metrics: crate::metrics::Log,
+    logs: crate::metrics::Logs,
     redelivery_window: u64,
+    quotas: Quotas,
+    size: Size,
+    /// The pipelines that read the journal; `None` until somebody said.
+    readers: Mutex<Option<Vec<String>>>,
+    /// When the newest message arrived.
+    newest: AtomicU64,
     room: Room,
     folder: Folder,
 }
@@ -195,7 +225,8 @@ impl Store {
         }
         let (meta_metrics, mark) = (metrics.log("meta"), folder.meta_mark());
         let meta = Meta::open(&folder.meta(), &mark, health.clone(), meta_metrics)?;
-        let shared = Shared { preparer: &preparer, health: &health, size: SEGMENT };
+        let size = Size { bytes: config.segment_bytes, ..SEGMENT };
+        let shared = Shared { preparer: &preparer, health: &health, size };
         let (mark, marked) = Mark::open(&folder.journal_mark())?;
         let end = End::Held { mark, marked, used: last_position(&meta, &folder)? };
         let journal = Log::open(&folder.journal(), end, shared, metrics.log("journal"))?;
@@ -204,8 +235,9 @@ impl Store {
         let letters_metrics = metrics.log("dead-letters");
         let dead_letters = Log::open(&folder.dead_letters(), end, shared, letters_metrics)?;
         sync::create_folder(&folder.outboxes())?;
+        thin::recover(&meta, &folder)?;
         room.tend()?;
-        Ok(Self(Arc::new(Inner {
+        let store = Self(Arc::new(Inner {
             tail: Mutex::new(Tail { end: journal.end(), closing: false, nudges: 0 }),
             grown: Condvar::new(),
             journal,
@@ -216,18 +248,27 @@ impl Store {
             preparer,
             changed: Mutex::default(),
             health,
-            outbox_metrics: metrics.log("outbox"),
+            logs: metrics.logs(),
             redelivery_window: config.redelivery_window,
+            quotas: config.quotas.clone(),
+            size,
+            readers: Mutex::default(),
+            newest: AtomicU64::new(0),
             room,
             folder,
-        })))
+        }));
+        // Where the last message cannot be read nothing is known, and whoever reads it will say why.
+        let last = store.read(store.journal_end().saturating_sub(1), 1).unwrap_or_default();
+        let newest = last.first().map_or(0, |(_, message)| message.received.0);
+        store.0.newest.store(newest, Ordering::Release);
+        Ok(store)
     }
 
     /// Appends in order and returns their numbers once they survive a power cut.
     ///
     /// # Errors
-    /// [`Error::Full`] when the disk is nearly full: nothing was written, try again later.
-    /// Otherwise the store writes no more.
+    /// [`Error::Full`] when the disk is nearly full, [`Error::Quota`] when the journal is: nothing was
+    /// written, try again later. Otherwise the store writes no more.
     pub fn append(&self, messages: &[Message]) -> Result<Range<Seq>, Error> {
         let (mut group, mut record) = (Group::default(), Vec::new());
         for message in messages {
@@ -236,6 +277,9 @@ impl Store {
             group.push(&record);
         }
         self.0.room.check_append(written_for(group.bytes()))?;
+        self.check_journal(group.bytes())?;
+        let newest = messages.iter().map(|message| message.received.0).max().unwrap_or(0);
+        self.0.newest.fetch_max(newest, Ordering::AcqRel);
         let range = self.0.journal.append(group)?;
         crate::fail::point("journal.appended");
         let mut tail = lock(&self.0.tail);
@@ -266,6 +310,18 @@ impl Store {
     #[must_use]
     pub fn journal_end(&self) -> Seq {
         self.0.journal.end()
+    }
+
+    /// How much the logs may hold.
+    #[must_use]
+    pub fn quotas(&self) -> &Quotas {
+        &self.0.quotas
+    }
+
+    /// When the newest message arrived, by the clock of then: a clock that is behind it is wrong.
+    #[must_use]
+    pub fn newest_message(&self) -> Timestamp {
+        Timestamp(self.0.newest.load(Ordering::Acquire))
     }
 
     /// Blocks until the journal's end is past `from`, letters are to be replayed, `timeout` passed, or
@@ -319,14 +375,15 @@ impl Store {
             windows.push(codec::window(&value).map_err(|garbled| self.garbled(garbled))?);
             Ok(())
         })?;
-        Ok(Checkpoint { position: Some(position), progress, windows })
+        let tally = self.0.meta.get(&Row::tally(pipeline))?.unwrap_or_default();
+        Ok(Checkpoint { position: Some(position), progress, tally, windows })
     }
 
     /// The atomic step. A new pipeline's first commit may have an empty change.
     ///
     /// # Errors
-    /// [`Error::Full`] when the disk is nearly full: nothing was written, try again later.
-    /// Otherwise the store writes no more.
+    /// [`Error::Full`] when the disk is nearly full, [`Error::Quota`] when the outbox is: nothing was
+    /// written, try again later. Otherwise the store writes no more.
     pub fn commit(&self, commit: &Commit<'_>) -> Result<(), Error> {
         check_name(commit.pipeline)?;
         let windows = commit.windows.iter().filter_map(|(_, state)| state.as_ref()).map(Vec::len);
@@ -341,6 +398,9 @@ impl Store {
             let value = state.as_ref().map(|state| codec::put_window(key, state));
             changes.push((Row::window(commit.pipeline, key), value));
         }
+        if let Some(tally) = &commit.tally {
+            changes.push((Row::tally(commit.pipeline), Some(tally.clone())));
+        }
         if commit.results.is_empty() {
             return self.commit_letters(&commit.dead_letters, letters, |letters| {
                 changes.extend(letters);
@@ -349,7 +409,9 @@ impl Store {
         }
         let outbox = self.outbox(commit.output)?;
         let _appending = lock(&outbox.appending);
-        let range = outbox.log.append(Group::of(&commit.results))?;
+        let results = self.group(commit, &outbox);
+        self.check_outbox(&outbox, results.bytes())?;
+        let range = outbox.log.append(results)?;
         crate::fail::point("commit.results-appended");
         changes.push(outbox.commit_change(range.end));
         // What was appended and not committed would be taken for committed by the next commit.
@@ -361,6 +423,18 @@ impl Store {
         outbox.set_committed(range.end);
         self.changed(commit.output).send_replace(range.end);
         Ok(())
+    }
+
+    fn group(&self, commit: &Commit<'_>, outbox: &Outbox) -> Group {
+        let (mut group, mut record) = (Group::default(), Vec::new());
+        let made = outbox.stamp(commit.now);
+        let states = commit.states.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));
+        for (line, state) in commit.results.iter().zip(states) {
+            record.clear();
+            codec::put_result(&mut record, commit.pipeline, made, state, line);
+            group.push(&record);
+        }
+        group
     }
 
     /// Forgets what nobody needs: the journal below the slowest of the `pipelines`' positions
@@ -375,13 +449,15 @@ impl Store {
             below = below.min(self.position(pipeline)?.map_or(0, |(position, _)| position));
         }
         self.0.journal.trim(below)?;
+        *lock(&self.0.readers) = Some(pipelines.iter().map(|&pipeline| pipeline.to_owned()).collect());
         crate::fail::point("journal.trimmed");
         let outboxes: Vec<_> = lock(&self.0.outboxes).values().cloned().collect();
         for outbox in outboxes {
-            outbox.log.trim(outbox.confirmed())?;
+            outbox.trim()?;
             crate::fail::point("outbox.trimmed");
         }
         self.0.room.tend()?;
+        self.gauge_quotas()?;
         self.0.meta.check_blobs()
     }
 

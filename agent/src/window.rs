@@ -72,6 +72,8 @@ pub struct Outcome {
     pub rejected: u64,
     /// The aggregate's JSON; or its words and the state that it could not finish.
     pub value: Result<Vec<u8>, (String, Vec<u8>)>,
+    /// The state that it finished.
+    pub state: Vec<u8>,
 }
 
 /// A reading that the aggregate refused.
@@ -336,6 +338,10 @@ impl Windows {
         pane.changed = false;
         pane.revision += 1;
         pane.dirty = true;
+        let (value, state) = match value {
+            Ok(value) => (Ok(value), window.state),
+            Err(reason) => (Err((reason, window.state)), Vec::new()),
+        };
         Outcome {
             rejected: pane.rejected,
             key: window.key,
@@ -344,7 +350,8 @@ impl Windows {
             revision: window.revision,
             count: window.count,
             late: window.late,
-            value: value.map_err(|reason| (reason, window.state)),
+            value,
+            state,
         }
     }
 

@@ -58,7 +58,7 @@ fn child() {
 }
 
 fn open(path: &Path) -> Store {
-    let config = Config { path: path.to_owned(), redelivery_window: 100, ballast_bytes: 1 << 20 };
+    let config = Config { redelivery_window: 100, ballast_bytes: 1 << 20, ..Config::new(path.to_owned()) };
     Store::open(&config, &Metrics::new()).unwrap()
 }
 
@@ -110,7 +110,7 @@ fn process(store: &Store) {
                 output: "central",
                 results,
                 dead_letters,
-                replayed: 0,
+                ..Commit::default()
             })
             .unwrap();
         tell(format_args!("C {position}"));

@@ -66,6 +66,14 @@ impl Plan {
         self
     }
 
+    /// Lines that follow those of the last section.
+    #[must_use]
+    pub fn more(mut self, lines: &str) -> Self {
+        self.text.truncate(self.text.trim_end().len());
+        writeln!(self.text, "\n{lines}").expect("writing to a String cannot fail");
+        self
+    }
+
     /// The text.
     #[must_use]
     pub fn toml(&self) -> &str {

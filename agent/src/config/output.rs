@@ -4,13 +4,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::read::{Section, boolean, duration, integer, size, text, word};
-use super::{secret, tls};
+use super::{quota, secret, tls};
 use crate::forward::{Compression, Config, Expect};
+use crate::store::Quota;
 
 pub(super) fn section(mut section: Section<'_>, folder: &Path) -> Option<Config> {
     let http = section.section("http");
+    let outbox = section.optional_section("outbox").map(|section| quota(section, Quota::OUTBOX));
     section.finish();
-    http_section(http?, folder)
+    let config = http_section(http?, folder)?;
+    Some(Config { outbox: outbox.unwrap_or(config.outbox), ..config })
 }
 
 fn http_section(mut section: Section<'_>, folder: &Path) -> Option<Config> {

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::read::{Read, Section, duration, integer, size, text, texts, word};
 use crate::decode::{self, Format, Template, TimeField, TimeUnit};
 use crate::module::Limits;
-use crate::pipeline::{Config, ModuleConfig, Priority};
+use crate::pipeline::{COARSEN_MAX, Config, ModuleConfig, Priority, WhenFull};
 use crate::window;
 
 /// What a pipeline may refer to.
@@ -42,6 +42,9 @@ pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path
         Duration::from_secs(1),
         duration(Duration::from_millis(10), Duration::from_mins(10)),
     );
+    let revises =
+        window.as_ref().map(|window| window.as_ref().is_some_and(|window| !window.revise.is_zero()));
+    let (when_full, coarsen_max) = when_full(&mut section, revises);
     let priority = section.or(
         "priority",
         Priority::default(),
@@ -53,8 +56,49 @@ pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path
         _ => None,
     };
     let transforms = transforms.into_iter().collect::<Option<_>>()?;
-    let (input, output, decode) = (input?, output?, decode?);
-    Some(Config { input, decode, transforms, windowed, commit_every, output, priority })
+    Some(Config {
+        input: input?,
+        decode: decode?,
+        transforms,
+        windowed,
+        commit_every,
+        output: output?,
+        priority,
+        when_full,
+        coarsen_max,
+    })
+}
+
+fn when_full(section: &mut Section<'_>, revises: Option<bool>) -> (WhenFull, u64) {
+    let when_full = section.or(
+        "when_full",
+        WhenFull::Block,
+        word(&[
+            ("block", WhenFull::Block),
+            ("drop-oldest", WhenFull::DropOldest),
+            ("drop-newest", WhenFull::DropNewest),
+            ("coarsen", WhenFull::Coarsen),
+        ]),
+    );
+    let coarsen_max = section.or("coarsen_max", COARSEN_MAX, |value| {
+        let factor = integer(2..=1 << 16)(value)?;
+        let remedy = "write 2, 4, 8 or another power of two: each round doubles the width";
+        if factor.is_power_of_two() { Ok(factor) } else { Err(("is no power of two".into(), remedy.into())) }
+    });
+    match (when_full, revises) {
+        (WhenFull::Coarsen, None) => section.fault_at(
+            "when_full",
+            "is \"coarsen\", and there are no windows to merge",
+            "add a window and an aggregate, or use \"drop-oldest\"",
+        ),
+        (WhenFull::Coarsen, Some(true)) => section.fault_at(
+            "when_full",
+            "is \"coarsen\", and the window has `revise`: a revision would count twice beside the wider window",
+            "take out `revise` and raise `lateness`, or use \"drop-oldest\"",
+        ),
+        _ => {}
+    }
+    (when_full, coarsen_max)
 }
 
 fn reference(section: &mut Section<'_>, kind: &'static str, names: &BTreeSet<&String>) -> Option<String> {

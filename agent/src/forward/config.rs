@@ -5,6 +5,7 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use crate::secret::Secret;
+use crate::store::Quota;
 use crate::tls;
 
 /// No wait may be longer.
@@ -56,6 +57,9 @@ pub struct Config {
     /// Whether `http` may leave this machine: anybody on the way can then read results and token.
     /// Default: false.
     pub allow_plaintext: bool,
+    /// How much of its results may wait; what happens at the quota is each pipeline's `when_full`.
+    /// Default 1 GiB, and results of any age.
+    pub outbox: Quota,
     /// Wait for more results before a batch that would not be full. Default: 100 ms.
     pub linger: Duration,
     /// What an attempt under way may still take at shutdown. Default: 5 s. Then it is abandoned,
@@ -107,6 +111,7 @@ impl Config {
             breaker_failures: 5,
             refused_in_row_max: 100,
             allow_plaintext: false,
+            outbox: Quota::OUTBOX,
             linger: Duration::from_millis(100),
             drain: Duration::from_secs(5),
         }

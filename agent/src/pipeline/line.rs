@@ -1,10 +1,13 @@
 //! A result as the line of NDJSON that goes upstream.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::tally::{NO_SPAN, Run, Span};
 use crate::decode::check_json;
-use crate::flow::{Event, Timestamp};
+use crate::flow::{Event, Kind, Timestamp};
 use crate::window::Outcome;
 
 #[derive(Serialize)]
@@ -77,6 +80,114 @@ pub(super) fn event(
     Ok(line)
 }
 
+/// What a line in an outbox says of itself.
+pub(super) enum Said {
+    /// A window's result.
+    Window(Window),
+    /// An event forwarded on its own.
+    Event(Timestamp),
+    /// What went.
+    Report(Told),
+    /// Nothing that this version knows.
+    Nothing,
+}
+
+/// A window's result, read back.
+pub(super) struct Window {
+    pub(super) key: String,
+    pub(super) start: Timestamp,
+    pub(super) end: Timestamp,
+    pub(super) module: String,
+    pub(super) count: u64,
+    pub(super) late: u64,
+    pub(super) rejected: u64,
+}
+
+/// A report, read back.
+pub(super) struct Told {
+    kind: String,
+    stage: String,
+    pub(super) run: Run,
+}
+
+impl Told {
+    /// Whether it tells of this.
+    pub(super) fn is(&self, kind: Kind, stage: &str) -> bool {
+        self.kind == kind.as_str() && self.stage == stage
+    }
+}
+
+impl Said {
+    /// The time it speaks of.
+    pub(super) fn span(&self) -> Span {
+        match self {
+            Self::Window(window) => (window.start, window.end),
+            Self::Event(time) => (*time, *time),
+            Self::Report(told) => told.run.span,
+            Self::Nothing => NO_SPAN,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct AnyLine<'a> {
+    #[serde(default)]
+    key: Option<String>,
+    #[serde(borrow, default)]
+    window: Option<AnyWindow<'a>>,
+    #[serde(borrow, default)]
+    time: Option<Cow<'a, str>>,
+    #[serde(default)]
+    module: Option<String>,
+    #[serde(default)]
+    count: u64,
+    #[serde(default)]
+    late: u64,
+    #[serde(default)]
+    rejected: u64,
+    #[serde(borrow, default)]
+    report: Option<AnyReport<'a>>,
+}
+
+#[derive(Deserialize)]
+struct AnyWindow<'a> {
+    #[serde(borrow)]
+    start: Cow<'a, str>,
+    #[serde(borrow)]
+    end: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct AnyReport<'a> {
+    kind: String,
+    stage: String,
+    count: Option<u64>,
+    #[serde(borrow)]
+    from: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    to: Option<Cow<'a, str>>,
+}
+
+/// Reads a line of this agent's own making back.
+pub(super) fn said(line: &[u8]) -> Said {
+    let Ok(line) = serde_json::from_slice::<AnyLine<'_>>(line) else { return Said::Nothing };
+    let parsed = |text: &str| text.parse::<Timestamp>().ok();
+    if let Some(report) = line.report {
+        let (from, to) = (report.from.as_deref().and_then(parsed), report.to.as_deref().and_then(parsed));
+        let span = from.zip(to).unwrap_or(NO_SPAN);
+        let run = Run { count: report.count.unwrap_or(0), span, ..Run::default() };
+        return Said::Report(Told { kind: report.kind, stage: report.stage, run });
+    }
+    let window = line.window.and_then(|window| parsed(&window.start).zip(parsed(&window.end)));
+    match (window, line.key, line.module) {
+        (Some((start, end)), Some(key), Some(module)) => {
+            let (count, late, rejected) = (line.count, line.late, line.rejected);
+            Said::Window(Window { key, start, end, module, count, late, rejected })
+        }
+        _ => line.time.as_deref().and_then(parsed).map_or(Said::Nothing, Said::Event),
+    }
+}
+
 fn encode(line: &impl Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(line).expect("plain fields and checked JSON can be written");
     // A line feed can stand only between the tokens of a raw value, where a space means the same.
@@ -103,6 +214,7 @@ mod tests {
             late: 1,
             rejected: 2,
             value: Ok(b"{\n  \"mean\": 1.5\r\n}".to_vec()),
+            state: Vec::new(),
         };
         let line = String::from_utf8(result("gw", "t", "sha256:0", &outcome).unwrap()).unwrap();
         let expected = concat!(
@@ -112,6 +224,12 @@ mod tests {
             r#""value":{   "mean": 1.5  }}"#
         );
         assert_eq!(line, expected);
+        let Said::Window(window) = said(line.as_bytes()) else { panic!("it is a window's") };
+        assert_eq!(
+            (window.key.as_str(), window.start, window.end),
+            ("hall \"2\"\n", outcome.start, outcome.end)
+        );
+        assert_eq!((window.count, window.late, window.rejected, &*window.module), (3, 1, 2, "sha256:0"));
     }
 
     #[test]

@@ -113,6 +113,7 @@ impl Steps {
             late: closed.late,
             rejected: window.rejected,
             value: value.map_err(|reason| (reason, closed.state)),
+            state: Vec::new(),
         };
         self.take_outcome(outcome, &digest, at, step);
     }

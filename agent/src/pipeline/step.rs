@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::line;
 use super::progress::Counts;
+use super::tally::Tally;
 use crate::decode::{self, Decode};
 use crate::flow::{DeadLetter, Event, Message, Seq, Timestamp, WindowOf};
 use crate::module;
@@ -15,15 +16,19 @@ use crate::window::{Aggregate, Fate, Outcome, Settled, Windows};
 #[derive(Debug, Default)]
 pub(super) struct Step {
     pub(super) results: Vec<Vec<u8>>,
+    /// Of the results, where they may be merged later; otherwise none.
+    pub(super) states: Vec<Vec<u8>>,
     pub(super) dead_letters: Vec<DeadLetter>,
     pub(super) counts: Counts,
+    /// What went another way.
+    pub(super) tally: Tally,
     /// Bytes of results and dead letters.
     pub(super) bytes: usize,
 }
 
 impl Step {
     pub(super) fn is_empty(&self) -> bool {
-        self.counts == Counts::default()
+        self.counts == Counts::default() && self.tally == Tally::default()
     }
 
     pub(super) fn has_output(&self) -> bool {
@@ -34,6 +39,13 @@ impl Step {
         self.bytes += line.len();
         self.counts.results += 1;
         self.results.push(line);
+    }
+
+    /// What the last result can be merged by.
+    fn state(&mut self, state: Vec<u8>) {
+        self.bytes += state.len();
+        self.states.resize(self.results.len() - 1, Vec::new());
+        self.states.push(state);
     }
 
     pub(super) fn dead_letter(&mut self, mut letter: DeadLetter) {
@@ -53,6 +65,8 @@ pub(super) struct Steps {
     pub(super) decode: Decode,
     pub(super) transforms: Vec<module::Transform>,
     pub(super) stage: Stage,
+    /// Results may be merged later.
+    pub(super) keeps_states: bool,
 }
 
 /// What events become.
@@ -62,6 +76,15 @@ pub(super) enum Stage {
     Each,
     /// A result for each key and window.
     Windowed { windows: Windows, aggregate: Box<module::Aggregate> },
+}
+
+impl Stage {
+    pub(super) fn aggregate(&mut self) -> Option<&mut module::Aggregate> {
+        match self {
+            Self::Each => None,
+            Self::Windowed { aggregate, .. } => Some(aggregate),
+        }
+    }
 }
 
 /// A message on its way through the first transform.
@@ -81,13 +104,18 @@ pub(super) struct Times {
 }
 
 impl Steps {
+    /// Whether the message is for this pipeline.
+    pub(super) fn takes(&self, message: &Message) -> bool {
+        message.input == self.input && self.decode.takes(&message.topic)
+    }
+
     /// One page of the journal.
     pub(super) fn run(&mut self, page: Vec<(Seq, Message)>, now: Timestamp, step: &mut Step) {
         let clock = page.iter().map(|(_, message)| message.received).max().unwrap_or(now);
         let at = Times { clock, now };
         let (mut events, mut origins) = (Vec::with_capacity(page.len()), Vec::with_capacity(page.len()));
         for (_, message) in page {
-            if message.input != self.input || !self.decode.takes(&message.topic) {
+            if !self.takes(&message) {
                 continue;
             }
             step.counts.read += 1;
@@ -247,7 +275,12 @@ impl Steps {
     /// A finished window's result, or its state as a dead letter.
     pub(super) fn take_outcome(&self, outcome: Outcome, module: &str, at: Times, step: &mut Step) {
         match line::result(&self.agent, &self.pipeline, module, &outcome) {
-            Ok(line) => step.result(line),
+            Ok(line) => {
+                step.result(line);
+                if self.keeps_states {
+                    step.state(outcome.state);
+                }
+            }
             Err((reason, payload)) => {
                 let (stage, what) = match outcome.value {
                     Ok(_) => ("encode", "result"),
@@ -311,6 +344,20 @@ fn observe(
     }
     all.append(windows.apply(aggregate));
     all
+}
+
+impl super::thin::Merge for module::Aggregate {
+    fn digest(&self) -> &str {
+        Self::digest(self)
+    }
+
+    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
+        Self::merge(self, a, b)
+    }
+
+    fn finish(&mut self, windows: &[module::Closed]) -> Vec<Result<Vec<u8>, String>> {
+        Self::finish(self, windows)
+    }
 }
 
 impl Aggregate for module::Aggregate {

@@ -42,6 +42,8 @@ impl Plant {
             windowed: Some((window, aggregate)),
             commit_every: Duration::from_millis(10),
             output: "central".to_owned(),
+            when_full: WhenFull::Block,
+            coarsen_max: COARSEN_MAX,
             priority: Priority::Order,
         };
         let store = Store::open(&store::Config::new(folder.path().join("store")), &metrics).unwrap();

@@ -12,7 +12,8 @@
 //!                 1           varints         texts
 //!              module?  event time?  replay of?  window?                                payload…
 //!                text     varint       varint    start end count late rejected revision  the rest
-//! result       as given: a line of NDJSON without its line feed
+//! result       version  made    pipeline  state                    line of NDJSON, no line feed…
+//!                 1     varint    text    length (varint), bytes              the rest
 //! ```
 //!
 //! **Rows of `meta`.** A key is a kind, the length of a name (1), the name, for a window the
@@ -25,6 +26,9 @@
 //! o     output    epoch (16), committed end of its outbox (varint)
 //! b     output    confirmed (varint), end of the begun batch (varint; = confirmed: none); where
 //!                 its outbox was cut, the stretch's end and the same of the next, up to 8 stretches
+//! g     output    numbers of its outbox that are neither confirmed nor hold a record (varint)
+//! t     pipeline  what became of its results, in the pipeline's own encoding
+//! x     output    an exchange of segments under way: `thin.rs`
 //! s     input     session (varint)  sure (1)  broker (text), for each filter: qos (1)  topic (text)
 //! d     ""        committed end of the dead letters (varint)
 //! q     pipeline  numbers of the dead letters it is to replay (varints), in order
@@ -39,6 +43,7 @@
 use super::engine::VALUE_BYTES_MAX;
 use super::sending::Sending;
 use super::session::{Filter, Session};
+use super::thin::Exchange;
 use crate::flow::{DeadLetter, Delivery, Epoch, Message, Seq, Timestamp, WindowOf};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -87,6 +92,57 @@ pub(super) fn message(record: &[u8], input: &mut Arc<str>) -> Result<Message, Ga
     let delivery = Delivery { qos: flags & !RETAIN, retain: flags & RETAIN != 0, session, packet };
     let payload = bytes::Bytes::copy_from_slice(rest.0);
     Ok(Message { input: Arc::clone(input), topic, payload, received, delivery })
+}
+
+/// The record of a result.
+pub(super) fn put_result(out: &mut Vec<u8>, pipeline: &str, made: Timestamp, state: &[u8], line: &[u8]) {
+    out.push(VERSION);
+    put_varint(out, made.0);
+    put_text(out, pipeline);
+    put_varint(out, state.len() as u64);
+    out.extend_from_slice(state);
+    out.extend_from_slice(line);
+}
+
+/// A result's record, read back.
+pub(super) struct Stored<'a> {
+    pub(super) pipeline: &'a str,
+    pub(super) made: Timestamp,
+    pub(super) state: &'a [u8],
+    pub(super) line: &'a [u8],
+}
+
+/// Reads a result's record.
+pub(super) fn result(record: &[u8]) -> Result<Stored<'_>, Garbled> {
+    let mut rest = Rest(record);
+    rest.version()?;
+    let made = Timestamp(rest.varint()?);
+    let pipeline = rest.text()?;
+    let state = rest.counted()?;
+    Ok(Stored { pipeline, made, state, line: rest.0 })
+}
+
+/// The row of an exchange under way.
+pub(super) fn put_exchange(exchange: &Exchange) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_text(&mut out, &exchange.output);
+    put_text(&mut out, &exchange.pipeline);
+    for number in [exchange.range.start, exchange.range.end, exchange.missing] {
+        put_varint(&mut out, number);
+    }
+    out.extend_from_slice(&exchange.digest);
+    out.extend_from_slice(&exchange.tally);
+    out
+}
+
+/// Reads that row.
+pub(super) fn exchange(value: &[u8]) -> Result<Exchange, Garbled> {
+    let mut rest = Rest(value);
+    let (output, pipeline) = (rest.text()?.to_owned(), rest.text()?.to_owned());
+    let (start, end, missing) = (rest.varint()?, rest.varint()?, rest.varint()?);
+    let (digest, tally) = rest.0.split_first_chunk().ok_or(Garbled("no digest"))?;
+    let (digest, tally) = (*digest, tally.to_vec());
+    Ok(Exchange { output, pipeline, range: start..end, missing, digest, tally })
 }
 
 /// The dead letter's record.
@@ -167,6 +223,23 @@ impl Row {
 
     pub(super) fn batch(output: &str) -> Self {
         Self::named(b'b', output)
+    }
+
+    pub(super) fn missing(output: &str) -> Self {
+        Self::named(b'g', output)
+    }
+
+    pub(super) fn tally(pipeline: &str) -> Self {
+        Self::named(b't', pipeline)
+    }
+
+    pub(super) fn exchange(output: &str) -> Self {
+        Self::named(b'x', output)
+    }
+
+    /// What the keys of all rows of that kind begin with.
+    pub(super) fn exchanges() -> Self {
+        Self(vec![b'x'])
     }
 
     pub(super) fn session(input: &str) -> Self {

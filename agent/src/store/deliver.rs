@@ -3,7 +3,7 @@
 use super::codec::Row;
 use super::error::Error;
 use super::folder::check_name;
-use super::log::{Page, SEGMENT, Shared};
+use super::log::{Page, Shared};
 use super::outbox::Outbox;
 use super::{Batch, Store, lock};
 use crate::flow::{DeadLetter, Epoch, Seq};
@@ -115,8 +115,8 @@ impl Store {
         if let Some(outbox) = outboxes.get(output) {
             return Ok(Arc::clone(outbox));
         }
-        let shared = Shared { preparer: &inner.preparer, health: &inner.health, size: SEGMENT };
-        let metrics = inner.outbox_metrics.clone();
+        let shared = Shared { preparer: &inner.preparer, health: &inner.health, size: inner.size };
+        let metrics = inner.logs.named(&format!("outbox/{output}"));
         let outbox = Outbox::open(output, &inner.folder, &inner.meta, shared, metrics)?;
         let outbox = Arc::new(outbox);
         outboxes.insert(output.to_owned(), Arc::clone(&outbox));

@@ -51,6 +51,16 @@ pub enum Error {
         /// Room the store insists on before this call.
         wanted_bytes: u64,
     },
+    /// The log's quota is reached. Nothing was written: the same call works once there is room.
+    #[error("failed to write {}: it holds {bytes} bytes, its quota is {bytes_max}; it goes on when some of it is delivered", .path.display())]
+    Quota {
+        /// The log.
+        path: PathBuf,
+        /// Disk it takes.
+        bytes: u64,
+        /// Disk it may take.
+        bytes_max: u64,
+    },
     /// Any other fault of the file system.
     #[error("failed to {action} {}: {source}; see the system's log for the disk", .path.display())]
     Io {
@@ -98,6 +108,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether nothing was written for want of room, so that the same call works later.
+    #[must_use]
+    pub fn is_for_room(&self) -> bool {
+        matches!(self, Self::Quota { .. } | Self::Full { wanted_bytes: 1.., .. })
+    }
+
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {

@@ -17,6 +17,7 @@ use super::frame::{Draft, Group, RECORD_BYTES_MAX};
 use super::lock;
 use super::mark::Mark;
 use super::prepare::{Prepared, Preparer};
+use super::quota::Quota;
 use super::segment::{Segment, Tail};
 use super::segments::Segments;
 use crate::flow::Seq;
@@ -154,22 +155,30 @@ impl Log {
         page: Page,
         mut each: impl FnMut(Seq, &[u8]) -> Result<(), Error>,
     ) -> Result<Seq, Error> {
-        let until = range.end.min(self.end());
         let (mut records, mut bytes) = (0, 0);
-        let mut bounded = |seq: Seq, record: &[u8]| {
+        self.read_until(range, |seq, record| {
             each(seq, record)?;
             records += 1;
             bytes += record.len();
             let full = records >= page.records_max || bytes >= page.bytes_max;
             Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        };
+        })
+    }
+
+    /// As [`Self::read`], until `each` breaks.
+    pub(super) fn read_until(
+        &self,
+        range: Range<Seq>,
+        mut each: impl FnMut(Seq, &[u8]) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<Seq, Error> {
+        let until = range.end.min(self.end());
         let mut from = range.start;
         while from.max(self.start()) < until {
             from = from.max(self.start());
             let Some((first, segment)) = self.segments.of(from)? else {
                 continue; // trimmed since its start was asked for
             };
-            let (next, flow) = segment.read(from, until, &mut bounded)?;
+            let (next, flow) = segment.read(from, until, &mut each)?;
             if flow.is_break() {
                 return Ok(next);
             }
@@ -200,19 +209,80 @@ impl Log {
 
     /// Removes the segments that hold only records below `below`, the last one excepted.
     pub(super) fn trim(&self, below: Seq) -> Result<(), Error> {
-        while let Some(gone) = self.segments.remove_first(below)? {
-            self.metrics.segments.dec();
-            let records = gauge(gone.end - gone.start);
-            self.metrics.pending_records.dec_by(records);
-        }
+        while self.trim_first(below)? {}
         Ok(())
     }
 
-    /// Puts the segment composed at `made` in the place of the one that begins at `first`, which must be
-    /// of the same numbers and not the last. `false`, and nothing done, while that one is read.
-    #[cfg_attr(not(test), expect(dead_code, reason = "repair and quotas use it"))]
-    pub(super) fn replace(&self, first: Seq, made: &Path) -> Result<bool, Error> {
-        self.segments.replace(first, made)
+    /// Removes the first segment if it holds only records below `below` and is not the last; whether it did.
+    pub(super) fn trim_first(&self, below: Seq) -> Result<bool, Error> {
+        let Some(gone) = self.segments.remove_first(below)? else { return Ok(false) };
+        self.metrics.segments.dec();
+        self.metrics.pending_records.dec_by(gauge(gone.end - gone.start));
+        Ok(true)
+    }
+
+    /// Puts the segment composed at `made` in the place of those of the same numbers, of which none may be
+    /// the last. `false`, and nothing done, while one of them is read.
+    pub(super) fn replace(&self, numbers: Range<Seq>, made: &Path) -> Result<bool, Error> {
+        let before = self.segments.len();
+        let replaced = self.segments.replace(numbers, made)?;
+        self.metrics.segments.dec_by(gauge((before - self.segments.len().min(before)) as u64));
+        Ok(replaced)
+    }
+
+    /// Begins a new segment, unless the last one is empty.
+    pub(super) fn seal(&self) -> Result<(), Error> {
+        let mut writer = lock(&self.writer);
+        self.health.check()?;
+        if writer.tail.next == writer.first {
+            return Ok(());
+        }
+        let sealed = self.sync(&writer).and_then(|()| self.rotate(&mut writer));
+        self.health.judge(sealed)
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.segments.folder()
+    }
+
+    /// All segments but the last, with the numbers of their records.
+    pub(super) fn closed(&self) -> Vec<Range<Seq>> {
+        self.segments.closed()
+    }
+
+    /// Disk that the segment which begins at `first` takes.
+    pub(super) fn segment_bytes(&self, first: Seq) -> Result<u64, Error> {
+        self.segments.measure(first)
+    }
+
+    /// Bytes of a full segment.
+    pub(super) fn segment_bytes_max(&self) -> u64 {
+        self.size.bytes
+    }
+
+    /// Disk that it takes.
+    pub(super) fn bytes(&self) -> Result<u64, Error> {
+        self.segments.bytes()
+    }
+
+    /// Whether so many bytes more are within the quota.
+    pub(super) fn fits(&self, bytes: u64, quota: Quota) -> Result<bool, Error> {
+        let held = self.bytes()?;
+        self.metrics.bytes.set(gauge(held));
+        self.metrics.quota_bytes.set(gauge(quota.bytes_max));
+        Ok(held + bytes <= quota.bytes_max)
+    }
+
+    /// Shows whether a write waits for room.
+    pub(super) fn show_blocked(&self, blocked: bool) {
+        self.metrics.blocked.set(blocked.into());
+    }
+
+    /// Shows what it holds.
+    pub(super) fn gauge(&self, quota: Quota) -> Result<(), Error> {
+        self.metrics.bytes.set(gauge(self.bytes()?));
+        self.metrics.quota_bytes.set(gauge(quota.bytes_max));
+        Ok(())
     }
 
     fn write(&self, writer: &mut Writer, first: Seq, frames: Vec<Draft>) -> Result<(), Error> {

@@ -12,9 +12,9 @@ use super::log::{End, Log, Page, Shared};
 use super::meta::{Change, Meta};
 use super::sending::Sending;
 use super::{Batch, lock};
-use crate::flow::{Epoch, Seq};
+use crate::flow::{Epoch, Seq, Timestamp};
 use crate::metrics;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +31,12 @@ pub(super) struct Outbox {
     sending: Mutex<Sending>,
     confirmed: AtomicU64,
     arrived: AtomicU64,
+    /// Numbers from `confirmed` on that hold no record: changed while `sending` is held.
+    missing: AtomicU64,
+    /// When the newest result was made: later ones are never stamped earlier.
+    newest: AtomicU64,
+    /// Held while segments are exchanged or removed.
+    pub(super) exchanging: Mutex<()>,
 }
 
 impl Outbox {
@@ -56,7 +62,9 @@ impl Outbox {
             let detail = format!("output {output:?}: batch to {}, but only {end} committed", sending.begun());
             return Err(Error::damaged(&folder.meta(), detail));
         }
+        let missing = meta.number(&Row::missing(output))?;
         let log = Log::open(&path, End::Committed(end), shared, metrics)?;
+        let newest = newest(&log)?;
         Ok(Self {
             output: output.to_owned(),
             epoch,
@@ -66,7 +74,14 @@ impl Outbox {
             confirmed: AtomicU64::new(sending.confirmed()),
             arrived: AtomicU64::new(sending.arrived()),
             sending: Mutex::new(sending),
+            missing: AtomicU64::new(missing),
+            newest: AtomicU64::new(newest.0),
+            exchanging: Mutex::default(),
         })
+    }
+
+    pub(super) fn output(&self) -> &str {
+        &self.output
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -85,8 +100,55 @@ impl Outbox {
 
     /// Results committed and not confirmed.
     pub(super) fn pending(&self) -> u64 {
-        let arrived = self.arrived.load(Ordering::Acquire);
-        self.committed().saturating_sub(arrived)
+        let gone = self.arrived.load(Ordering::Acquire) + self.missing();
+        self.committed().saturating_sub(gone)
+    }
+
+    /// When the newest result was made, by the clock of then.
+    pub(super) fn newest(&self) -> Timestamp {
+        Timestamp(self.newest.load(Ordering::Acquire))
+    }
+
+    /// What the next result is stamped with: the clock's time, but not before an earlier result's.
+    pub(super) fn stamp(&self, now: Timestamp) -> Timestamp {
+        Timestamp(self.newest.fetch_max(now.0, Ordering::AcqRel).max(now.0))
+    }
+
+    /// Removes the segments of which all is confirmed.
+    pub(super) fn trim(&self) -> Result<(), Error> {
+        let _exchanging = lock(&self.exchanging);
+        self.log.trim(self.confirmed())
+    }
+
+    /// Numbers that are neither confirmed nor begun: what they hold may be another result tomorrow.
+    pub(super) fn movable(&self) -> Vec<Range<Seq>> {
+        lock(&self.sending).movable(self.committed())
+    }
+
+    /// Numbers of the begun batches.
+    pub(super) fn under_way(&self) -> Vec<Range<Seq>> {
+        lock(&self.sending).under_way()
+    }
+
+    pub(super) fn missing(&self) -> u64 {
+        self.missing.load(Ordering::Acquire)
+    }
+
+    /// Lets `exchange` exchange segments if the numbers in `range` that may move still are `movable`;
+    /// meanwhile no batch is begun.
+    pub(super) fn exchange(
+        &self,
+        range: &Range<Seq>,
+        movable: &[Range<Seq>],
+        exchange: impl FnOnce() -> Result<Option<u64>, Error>,
+    ) -> Result<bool, Error> {
+        let sending = lock(&self.sending);
+        if clip(&sending.movable(self.committed()), range) != clip(movable, range) {
+            return Ok(false);
+        }
+        let Some(missing) = exchange()? else { return Ok(false) };
+        self.missing.store(missing, Ordering::Release);
+        Ok(true)
     }
 
     /// These results, stretch by stretch, oldest first; the last one may be empty.
@@ -117,8 +179,14 @@ impl Outbox {
         let (range, lines) = self.lines(from..stretch.end.min(self.committed()), page)?;
         if range.end > from {
             // Numbers of a gap before the batch are done with.
+            let missing = self.missing().saturating_sub(range.start - from);
+            let passed =
+                (range.start > from).then(|| (Row::missing(&self.output), Some(codec::put_number(missing))));
             let begun = sending.with_begun(from, &range);
-            self.replace(&mut sending, begun, "outbox.begun", |change| meta.apply(&[change]))?;
+            self.replace(&mut sending, begun, "outbox.begun", |change| {
+                meta.apply(&[change].into_iter().chain(passed).collect::<Vec<_>>())
+            })?;
+            self.missing.store(missing, Ordering::Release);
         }
         Ok((!lines.is_empty()).then_some(Batch { range, lines }))
     }
@@ -193,24 +261,48 @@ impl Outbox {
     /// numbers are empty, and all before them are gone.
     fn lines(&self, range: Range<Seq>, page: Page) -> Result<(Range<Seq>, Vec<Vec<u8>>), Error> {
         let mut lines: Vec<Vec<u8>> = Vec::new();
-        let (mut first, mut contiguous) = (range.start, true);
-        let reached = self.log.read(range, page, |seq, line| {
+        let (mut first, mut bytes) = (range.start, 0);
+        let reached = self.log.read_until(range, |seq, record| {
             if lines.is_empty() {
                 first = seq;
             }
-            contiguous &= seq == first + lines.len() as Seq;
-            if contiguous {
-                lines.push(line.to_vec());
+            if seq != first + lines.len() as Seq {
+                return Ok(ControlFlow::Break(()));
             }
-            Ok(())
+            let line = codec::result(record).map_err(|garbled| self.garbled(garbled))?.line;
+            bytes += line.len();
+            lines.push(line.to_vec());
+            let full = lines.len() >= page.records_max || bytes >= page.bytes_max;
+            Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         let end = if lines.is_empty() { reached } else { first + lines.len() as Seq };
         Ok((if lines.is_empty() { end } else { first }..end, lines))
     }
 
+    pub(super) fn garbled(&self, garbled: codec::Garbled) -> Error {
+        Error::garbled(self.log.folder(), "a result", garbled)
+    }
+
     fn no_batch(&self, detail: String) -> Error {
         Error::NoBatch { output: self.output.clone(), detail }
     }
+}
+
+/// The parts of `ranges` that lie in `range`.
+pub(super) fn clip(ranges: &[Range<Seq>], range: &Range<Seq>) -> Vec<Range<Seq>> {
+    let part = |one: &Range<Seq>| one.start.max(range.start)..one.end.min(range.end);
+    ranges.iter().map(part).filter(|part| !part.is_empty()).collect()
+}
+
+/// When the last result was made, if there is one.
+fn newest(log: &Log) -> Result<Timestamp, Error> {
+    let (mut newest, end) = (Timestamp(0), log.end());
+    log.read(end.saturating_sub(1)..end, Page { records_max: 1, bytes_max: 1 }, |_, record| {
+        let garbled = |garbled| Error::garbled(log.folder(), "a result", garbled);
+        newest = codec::result(record).map_err(garbled)?.made;
+        Ok(())
+    })?;
+    Ok(newest)
 }
 
 /// The row of a new outbox.

@@ -51,7 +51,6 @@ impl Segment {
 
     /// Makes a segment in `folder` that holds these records, in order of their numbers, and gaps for
     /// all other numbers of `range`; durable but for its name.
-    #[cfg_attr(not(test), expect(dead_code, reason = "repair and quotas use it"))]
     pub(super) fn compose(folder: &Path, range: Range<Seq>, records: &[(Seq, Vec<u8>)]) -> Result<(), Error> {
         let segment = Self { engine: Engine::create(folder)?, first: range.start };
         make_slots(&segment.engine, 0, SLOTS_AT_FIRST)?;

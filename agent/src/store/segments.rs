@@ -29,6 +29,8 @@ type Handles = BTreeMap<Seq, Option<Arc<Segment>>>;
 pub(super) struct Segments {
     folder: PathBuf,
     handles: Mutex<Handles>,
+    /// Disk that each takes, the last one excepted: measured once.
+    measured: Mutex<BTreeMap<Seq, u64>>,
 }
 
 impl Segments {
@@ -51,7 +53,7 @@ impl Segments {
             }
         }
         let (folder, handles) = (folder.to_owned(), Mutex::new(handles));
-        Ok(Self { folder, handles })
+        Ok(Self { folder, handles, measured: Mutex::default() })
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -71,6 +73,36 @@ impl Segments {
     pub(super) fn start_of_last(&self, count: usize) -> Seq {
         let handles = lock(&self.handles);
         handles.keys().rev().take(count).next_back().copied().unwrap_or(0)
+    }
+
+    /// Disk that all of them take.
+    pub(super) fn bytes(&self) -> Result<u64, Error> {
+        let firsts: Vec<Seq> = lock(&self.handles).keys().copied().collect();
+        let Some((last, closed)) = firsts.split_last() else { return Ok(0) };
+        let mut bytes = self.measure(*last)?;
+        for first in closed {
+            let measured = lock(&self.measured).get(first).copied();
+            bytes += match measured {
+                Some(measured) => measured,
+                None => {
+                    let now = self.measure(*first)?;
+                    lock(&self.measured).insert(*first, now);
+                    now
+                }
+            };
+        }
+        Ok(bytes)
+    }
+
+    /// All but the last, with the numbers of their records.
+    pub(super) fn closed(&self) -> Vec<Range<Seq>> {
+        let firsts: Vec<Seq> = lock(&self.handles).keys().copied().collect();
+        firsts.windows(2).map(|pair| pair[0]..pair[1]).collect()
+    }
+
+    /// Disk that one takes; none where it is gone already.
+    pub(super) fn measure(&self, first: Seq) -> Result<u64, Error> {
+        sync::disk_bytes(&self.path(first))
     }
 
     /// The last segment, if there is any.
@@ -121,21 +153,23 @@ impl Segments {
             handles.remove(&first);
             first..next
         };
+        lock(&self.measured).remove(&gone.start);
         self.remove(gone.start)?;
         Ok(Some(gone))
     }
 
-    /// Puts the segment made at `made` in the place of the one that begins at `first`, in one step.
-    /// `false`, and nothing done, while that one is read.
-    pub(super) fn replace(&self, first: Seq, made: &Path) -> Result<bool, Error> {
+    /// Puts the segment made at `made` in the place of all that begin in `range`, which one of them
+    /// begins: of that one in one step, the others are removed after it. `false`, and nothing done,
+    /// while one of them is read.
+    pub(super) fn replace(&self, range: Range<Seq>, made: &Path) -> Result<bool, Error> {
         let mut handles = lock(&self.handles);
-        let held = handles.get_mut(&first);
-        if held.as_ref().and_then(|held| held.as_ref()).is_some_and(|held| Arc::strong_count(held) > 1) {
+        let read =
+            |held: &Option<Arc<Segment>>| held.as_ref().is_some_and(|held| Arc::strong_count(held) > 1);
+        if handles.range(range.clone()).any(|(_, held)| read(held)) {
             return Ok(false);
         }
-        if let Some(held) = held {
-            *held = None;
-        }
+        handles.range_mut(range.clone()).for_each(|(_, held)| *held = None);
+        let first = range.start;
         let (path, dead) = (self.path(first), self.folder.join(format!("dead-{first:020}")));
         let io = |source: rustix::io::Errno| Error::io("replace", &path, source.into());
         let here = rustix::fs::CWD;
@@ -144,7 +178,24 @@ impl Segments {
         sync::sync_path(&self.folder)?;
         fs::rename(made, &dead).map_err(|source| Error::io("rename", made, source))?;
         fs::remove_dir_all(&dead).map_err(|source| Error::io("remove", &dead, source))?;
+        lock(&self.measured).remove(&first);
+        self.remove_within(&mut handles, range)?;
         Ok(true)
+    }
+
+    /// Removes those that begin in `range`, but for the one that begins it.
+    pub(super) fn remove_others(&self, range: Range<Seq>) -> Result<(), Error> {
+        self.remove_within(&mut lock(&self.handles), range)
+    }
+
+    fn remove_within(&self, handles: &mut Handles, range: Range<Seq>) -> Result<(), Error> {
+        let others: Vec<Seq> = handles.range(range.start + 1..range.end).map(|(&first, _)| first).collect();
+        for first in others {
+            handles.remove(&first);
+            lock(&self.measured).remove(&first);
+            self.remove(first)?;
+        }
+        sync::sync_path(&self.folder)
     }
 
     /// Removes the segments that begin at or after `end`, but for one; only while none is read.

@@ -81,6 +81,16 @@ impl Sending {
         self.0.iter().map(|stretch| stretch.confirmed..stretch.end.min(committed)).collect()
     }
 
+    /// What is neither arrived nor begun, stretch by stretch.
+    pub(crate) fn movable(&self, committed: Seq) -> Vec<Range<Seq>> {
+        self.0.iter().map(|stretch| stretch.begun..stretch.end.min(committed)).collect()
+    }
+
+    /// What is begun and has not arrived, stretch by stretch.
+    pub(crate) fn under_way(&self) -> Vec<Range<Seq>> {
+        self.0.iter().map(|stretch| stretch.confirmed..stretch.begun).collect()
+    }
+
     /// The stretch whose next result is `from`.
     pub(crate) fn stretch(&self, from: Seq) -> Option<Stretch> {
         self.0.iter().find(|stretch| stretch.confirmed == from).copied()

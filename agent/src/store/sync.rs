@@ -66,3 +66,22 @@ pub(super) fn create_folder(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(|source| Error::io("create", path, source))?;
     path.parent().map_or(Ok(()), sync_path)
 }
+
+/// Disk that a folder's files take; none where it is gone.
+pub(super) fn disk_bytes(folder: &Path) -> Result<u64, Error> {
+    use std::os::unix::fs::MetadataExt;
+    let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    let measure = |source| Error::io("measure", folder, source);
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if gone(&error) => return Ok(0),
+        entries => entries.map_err(measure)?,
+    };
+    let mut bytes = 0;
+    for entry in entries {
+        match entry.map_err(measure)?.metadata() {
+            Err(error) if gone(&error) => {}
+            metadata => bytes += metadata.map_err(measure)?.blocks() * 512,
+        }
+    }
+    Ok(bytes)
+}

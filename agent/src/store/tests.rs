@@ -10,7 +10,7 @@ use std::time::Duration;
 
 fn open(path: &Path) -> Result<Store, Error> {
     Store::open(
-        &Config { path: path.to_owned(), redelivery_window: 10, ballast_bytes: 1 << 20 },
+        &Config { redelivery_window: 10, ballast_bytes: 1 << 20, ..Config::new(path.to_owned()) },
         &Metrics::new(),
     )
 }
@@ -74,6 +74,7 @@ mod damage;
 mod letters;
 mod log;
 mod records;
+mod thin;
 
 #[test]
 fn hands_out_the_batch_begun_before_a_reopen_with_the_same_bounds() {

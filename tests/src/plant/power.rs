@@ -47,6 +47,7 @@ pub fn commit(number: u64, messages: Range<u64>) -> Commit<'static> {
         results: messages.clone().filter(|it| it % 5 == 0).map(result).collect(),
         dead_letters: messages.filter(|it| it % 97 == 0).map(dead_letter).collect(),
         replayed: 0,
+        ..Commit::default()
     }
 }
 

@@ -210,7 +210,7 @@ fn a_gap_is_stepped_over_and_its_numbers_stay_used() {
     let large = vec![7; 10_000];
     let kept = [(12, vec![12]), (13, vec![13]), (15, large.clone()), (18, vec![18])];
     Segment::compose(&made, 10..20, &kept).unwrap();
-    assert!(log.replace(10, &made).unwrap());
+    assert!(log.replace(10..20, &made).unwrap());
     drop(log);
 
     let log = Log::open(&path, End::Committed(25), shared, metrics::Log::default()).unwrap();
