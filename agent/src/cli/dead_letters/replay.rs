@@ -35,7 +35,7 @@ pub(in crate::cli) struct Options {
     all: bool,
     /// Also those of the numbers that were replayed before: what passed then counts twice. What was
     /// refused again has a new number.
-    #[arg(long, requires = "numbers")]
+    #[arg(long)]
     again: bool,
     /// A transform module that mends them first.
     #[arg(long, value_name = "FILE")]
@@ -71,6 +71,11 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     anyhow::ensure!(chosen, "say which letters: numbers, a filter such as `--stage decode`, or `--all`");
     let both = options.filter.is_given() && !options.numbers.is_empty();
     anyhow::ensure!(!both, "name the letters by number or by a filter, not by both");
+    let blind = options.again && options.numbers.is_empty();
+    anyhow::ensure!(
+        !blind,
+        "`--again` goes by number: what was refused again has a new one, and both may pass"
+    );
     let config = options.of.load()?;
     let agent = Agent::find(&config)?;
     let end = agent.waiting()?.end;
