@@ -1,0 +1,169 @@
+//! The destination is away for longer than the quotas reach: each policy keeps what it promises.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use headwater_tests::agent::Agent;
+use headwater_tests::backend::Backend;
+use headwater_tests::broker::Broker;
+use headwater_tests::plant::{KEY, Plan, TOPICS, forwarded};
+use headwater_tests::publisher::Publisher;
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(120);
+const MIB: u64 = 1 << 20;
+/// Of `[output.NAME]`, and of `[agent]`, the least there is.
+const SMALL: &str = "outbox = { bytes_max = \"16 MiB\" }\n";
+
+/// A reading with so much beside it that some thousands fill a quota.
+fn payload(id: u64, millis: u64) -> Vec<u8> {
+    let filling = "x".repeat(3_600);
+    json!({ "id": id, "ts": 1_767_225_600_000 + millis, "filling": filling }).to_string().into_bytes()
+}
+
+/// The output's table `outbox` follows the inline table that the plan writes.
+fn output(plan: Plan, name: &str, backend: &Backend) -> Plan {
+    plan.output(name, &backend.url(), ", results_max = 1000, backoff_max = \"1s\"").more(SMALL)
+}
+
+/// How many results the reports of this kind tell of.
+fn reported(lines: &[Value], kind: &str) -> u64 {
+    let reports = lines.iter().filter(|line| line["report"]["kind"] == kind);
+    reports.map(|line| line["report"]["count"].as_u64().expect("a count")).sum()
+}
+
+fn ids(lines: &[Value]) -> Vec<u64> {
+    lines.iter().filter_map(|line| line["value"]["id"].as_u64()).collect()
+}
+
+/// One input, three pipelines to three destinations that are all gone: the one that waits holds up
+/// neither of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_policy_keeps_its_promise_while_the_destination_is_away() {
+    let broker = Broker::start().await;
+    let mut backends = [Backend::start([]).await, Backend::start([]).await, Backend::start([]).await];
+    let mut plan = Plan::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
+    for (policy, backend) in ["block", "drop-newest", "drop-oldest"].iter().zip(&backends) {
+        let body = format!("{}when_full = {policy:?}\n", forwarded(KEY));
+        plan = output(plan.pipeline(policy, "plant", policy, &body), policy, backend);
+    }
+    let agent = Agent::start(plan.toml()).await;
+    let publisher = Publisher::connect("plant", broker.port());
+    for backend in &mut backends {
+        backend.gone().await;
+    }
+    let count = 6_500;
+    for id in 0..count {
+        publisher.publish("plant/line-0/dev-0/telemetry", payload(id, id)).await;
+    }
+    publisher.confirmed().await;
+    agent.reaches("pipeline_blocked", "block", 1, SOON).await;
+    for pipeline in ["drop-newest", "drop-oldest"] {
+        agent.reaches("pipeline_read_messages", pipeline, count, SOON).await;
+        agent.reaches("pipeline_dropped_results", pipeline, 1, SOON).await;
+    }
+    let metrics = agent.metrics().await.unwrap();
+    assert!(metrics.of("pipeline_read_messages", "block") < count);
+    assert_eq!(metrics.of("pipeline_dropped_results", "block"), 0);
+    for output in ["block", "drop-newest", "drop-oldest"] {
+        let log = format!("outbox/{output}");
+        let (bytes, quota) = (metrics.of("store_bytes", &log), metrics.of("store_quota_bytes", &log));
+        assert_eq!(quota, 16 * MIB);
+        assert!(bytes > 10 * MIB && bytes < quota + 4 * MIB, "{bytes} bytes in {log}");
+    }
+
+    for backend in &mut backends {
+        backend.back().await;
+    }
+    for pipeline in ["block", "drop-newest", "drop-oldest"] {
+        agent.reaches("pipeline_read_messages", pipeline, count, SOON).await;
+        headwater_tests::ledger::drained(&agent, pipeline, SOON).await;
+    }
+    let all: Vec<u64> = (0..count).collect();
+    assert_eq!(ids(&backends[0].accepted()), all, "block loses nothing and keeps the order");
+    let newest = received(&backends[1]);
+    let oldest = received(&backends[2]);
+    for (lines, pipeline) in [(&newest, "drop-newest"), (&oldest, "drop-oldest")] {
+        let (ids, dropped) = (ids(lines), reported(lines, "dropped"));
+        assert!(ids.is_sorted_by(|a, b| a < b), "order is kept");
+        assert_eq!(ids.len() as u64 + dropped, count, "{pipeline}: received and reported are all");
+        assert_eq!(agent.metrics().await.unwrap().of("pipeline_dropped_results", pipeline), dropped);
+    }
+    assert_eq!(ids(&newest)[..100], all[..100], "the oldest were kept");
+    assert_eq!(ids(&oldest).last(), all.last(), "the newest were kept");
+    assert!(ids(&oldest)[..2_000].iter().any(|id| *id > 2_000), "older ones made room");
+}
+
+/// As [`Backend::accepted`], but a batch need not follow the last: numbers of what was dropped are
+/// never sent.
+fn received(backend: &Backend) -> Vec<Value> {
+    let confirmed: BTreeMap<String, Vec<Value>> = backend
+        .attempts()
+        .into_iter()
+        .filter(|attempt| attempt.confirmed)
+        .map(|attempt| {
+            let first = attempt.key.rsplit('/').next().and_then(|range| range.split('-').next());
+            let first: u64 = first.and_then(|first| first.parse().ok()).expect("a number in the key");
+            (format!("{first:020}"), attempt.lines)
+        })
+        .collect();
+    confirmed.into_values().flatten().collect()
+}
+
+/// Windows of a reading each; far more than the outbox holds. Merged, all of them fit.
+#[tokio::test(flavor = "multi_thread")]
+async fn coarsening_keeps_every_reading_in_windows_that_do_not_overlap() {
+    let broker = Broker::start().await;
+    let mut backend = Backend::start([]).await;
+    let fields: Vec<String> = (0..24).map(|field| format!("field-{field}")).collect();
+    let body = format!(
+        "key = {KEY:?}\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n\
+         window = {{ tumbling = \"10ms\" }}\nwhen_full = \"coarsen\"\n\
+         aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = {fields:?} }} }}\n"
+    );
+    let plan = Plan::default()
+        .input("plant", broker.port(), &[TOPICS], "3.1.1")
+        .pipeline("windows", "plant", "central", &body);
+    let plan = output(plan, "central", &backend);
+    let agent = Agent::start(plan.toml()).await;
+    let publisher = Publisher::connect("plant", broker.port());
+    backend.gone().await;
+    let count = 7_000;
+    for id in 0..=count {
+        let mut reading: serde_json::Map<String, Value> =
+            fields.iter().map(|field| (field.clone(), json!(id as f64 / 7.0))).collect();
+        reading.insert("ts".to_owned(), json!(1_767_225_600_000 + id * 10));
+        let topic = format!("plant/line-0/dev-{}/telemetry", id % 2);
+        publisher.publish(&topic, serde_json::to_vec(&reading).unwrap()).await;
+    }
+    publisher.confirmed().await;
+    agent.reaches("pipeline_read_messages", "windows", count + 1, SOON).await;
+    agent.reaches("pipeline_coarsened_results", "windows", 1, SOON).await;
+    backend.back().await;
+    headwater_tests::ledger::drained(&agent, "central", SOON).await;
+
+    let lines = received(&backend);
+    let metrics = agent.metrics().await.unwrap();
+    assert_eq!(metrics.of("pipeline_dropped_results", "windows"), 0, "merging was enough");
+    let coarsened = reported(&lines, "coarsened");
+    assert_eq!(metrics.of("pipeline_coarsened_results", "windows"), coarsened);
+    let windows: Vec<&Value> = lines.iter().filter(|line| line["window"].is_object()).collect();
+    assert_eq!(windows.len() as u64 + coarsened, metrics.of("pipeline_results", "windows"));
+    let counts = windows.iter().map(|line| line["count"].as_u64().unwrap());
+    assert_eq!(counts.sum::<u64>(), metrics.of("pipeline_used_events", "windows") - 1, "one window is open");
+    let mut spans: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    for line in &windows {
+        let span = |name: &str| line["window"][name].as_str().unwrap();
+        spans.entry(line["key"].as_str().unwrap()).or_default().push((span("start"), span("end")));
+        let value = &line["value"]["field-3"];
+        assert_eq!(value["count"], line["count"], "the value is of all readings: {line}");
+    }
+    for (key, spans) in &mut spans {
+        let parsed = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+        let spans: Vec<_> = spans.iter().map(|(start, end)| (parsed(start), parsed(end))).collect();
+        assert!(spans.iter().any(|(start, end)| end.duration_since(*start).as_millis() > 10));
+        for pair in spans.windows(2) {
+            assert!(pair[0].1 <= pair[1].0, "windows of {key} overlap: {pair:?}");
+        }
+    }
+}
