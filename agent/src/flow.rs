@@ -2,6 +2,7 @@
 
 pub(crate) mod letter;
 
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -101,6 +102,17 @@ pub struct Message {
     pub received: Timestamp,
     /// How the broker delivered it.
     pub delivery: Delivery,
+}
+
+/// Tells two messages apart: 64 bits of the SHA-256 of topic and payload, since it is kept on disk.
+#[must_use]
+pub fn digest(topic: &str, payload: &[u8]) -> u64 {
+    let mut hasher = Sha256::new();
+    hasher.update((topic.len() as u64).to_le_bytes());
+    hasher.update(topic);
+    hasher.update(payload);
+    let digest = hasher.finalize();
+    u64::from_le_bytes(*digest.first_chunk().expect("it has 32 bytes"))
 }
 
 /// What recognises a redelivery.

@@ -1,7 +1,7 @@
 //! One `[input.NAME]`: subscribes, appends to the journal, then acknowledges.
 //!
 //! ```text
-//! broker ─► connection(wire) ─► intake(redelivery) ─► writer ─► journal, synced
+//! broker ─► transport ─► connection(wire) ─► intake(redelivery) ─► writer ─► journal, synced
 //!    ▲                                                   │
 //!    └──────── PUBACK, PUBREC ◄── durable group ◄────────┘
 //! ```
@@ -17,8 +17,8 @@
 //!   MQTT 3.1.1 brokers replay retained messages at each. A replay that is in the journal is recognised
 //!   ([`replay`]).
 //!
-//! **Limits**: received and not durable, [`Config::in_flight_bytes_max`]: QoS 0 is shed; at QoS 1 the
-//! connection is given up until the backlog is durable, and the broker keeps the rest. A publish
+//! **Limits**: received and not durable, [`Config::in_flight_bytes_max`]: beyond half of it QoS 0 is shed, so
+//! that it cannot take the room of the others; beyond it, at QoS 1 and 2, the connection is given up until the backlog is durable, and the broker keeps the rest. A publish
 //! over [`Config::packet_bytes_max`] is refused: acknowledged, counted, named in the log.
 //!
 //! **A crash here** costs nothing that was acknowledged; the broker sends the rest again. A journal
@@ -31,6 +31,8 @@ mod replay;
 mod run;
 mod session;
 mod subscription;
+mod transport;
+mod websocket;
 mod wire;
 mod writer;
 
@@ -41,7 +43,8 @@ use tokio::sync::watch;
 use crate::flow::Message;
 use crate::metrics::Input;
 use crate::secret::Secret;
-use crate::store::{Session, Store};
+use crate::store::{Delivered, Session, Store};
+use crate::tls;
 use intake::Intake;
 use run::Running;
 use session::Keeper;
@@ -67,6 +70,10 @@ pub struct Config {
     pub host: String,
     /// Its port. Default 1883.
     pub port: u16,
+    /// TLS, and whom to trust. Default: none.
+    pub tls: Option<tls::Config>,
+    /// WebSocket, and the path to ask for. Default: none.
+    pub websocket: Option<String>,
     /// Default 3.1.1.
     pub version: Version,
     /// Names our session at the broker: must be ours alone, and stay. A second client of the same
@@ -85,8 +92,8 @@ pub struct Config {
     pub keep_alive: Duration,
     /// Largest PUBLISH taken; a larger one is refused. Default 256 KiB.
     pub packet_bytes_max: usize,
-    /// Most bytes received and not yet durable: payload, topic and 128 for each message. Above it QoS 0
-    /// is shed, and QoS 1 left with the broker. One message always fits. Default 8 MiB.
+    /// Most bytes received and not yet durable: payload, topic and 128 for each message. Above half of it
+    /// QoS 0 is shed, above it QoS 1 and 2 are left with the broker. One message always fits. Default 8 MiB.
     pub in_flight_bytes_max: usize,
     /// Publishes that a broker of MQTT 5 may send without an acknowledgement, at least 1. Default 1,000.
     pub receive_max: u16,
@@ -107,6 +114,8 @@ impl Config {
         Self {
             host: host.to_owned(),
             port: 1883,
+            tls: None,
+            websocket: None,
             version: Version::V311,
             client_id: client_id.to_owned(),
             topics,
@@ -126,7 +135,17 @@ impl Config {
 
     /// Whose session it is at which broker: another's packet identifiers and subscriptions mean nothing to us.
     fn broker(&self) -> String {
-        format!("{}:{} {}", self.host, self.port, self.client_id)
+        format!("{} {}", self.address(), self.client_id)
+    }
+
+    /// Host and port.
+    fn address(&self) -> String {
+        let bracketed = self.host.contains(':');
+        if bracketed {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -145,6 +164,11 @@ pub trait Journal: Clone + Send + 'static {
     /// # Errors
     /// The journal must not be used again.
     fn recent(&self, input: &str, each: &mut dyn FnMut(&Message)) -> Result<(), BoxError>;
+    /// What the input's broker may send again though [`Journal::recent`] does not show it, oldest first.
+    ///
+    /// # Errors
+    /// The journal must not be used again.
+    fn delivered(&self, input: &str) -> Result<Vec<Delivered>, BoxError>;
     /// The input's session, the default before the first.
     ///
     /// # Errors
@@ -180,6 +204,9 @@ impl Journal for Store {
     }
     fn recent(&self, input: &str, each: &mut dyn FnMut(&Message)) -> Result<(), BoxError> {
         Ok(Self::recent(self, input, each)?)
+    }
+    fn delivered(&self, input: &str) -> Result<Vec<Delivered>, BoxError> {
+        Ok(Self::delivered(self, input)?)
     }
     fn session(&self, input: &str) -> Result<Session, BoxError> {
         Ok(Self::session(self, input)?)

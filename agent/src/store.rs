@@ -50,7 +50,7 @@ pub use quota::{MARGIN_BYTES, QUOTA_BYTES_MIN, Quota, Quotas};
 pub use sending::STRETCHES_MAX;
 #[cfg(test)]
 pub(crate) use sending::Sending;
-pub use session::{Filter, Session};
+pub use session::{Delivered, Filter, Session};
 pub use thin::{Thinned, Thinner, Waiting};
 
 use crate::flow::{DeadLetter, Message, Seq, Timestamp};
@@ -351,7 +351,7 @@ impl Store {
     /// Shows the input's messages among the last `redelivery_window` of the journal, oldest first
     /// (at start, to recognise redeliveries); one is in memory at a time.
     pub fn recent(&self, input: &str, each: &mut dyn FnMut(&Message)) -> Result<(), Error> {
-        let from = self.journal_end().saturating_sub(self.0.redelivery_window);
+        let from = self.journal_end().saturating_sub(self.0.redelivery_window).max(self.folded()?);
         let page = Page { records_max: usize::MAX, bytes_max: usize::MAX };
         let mut name = Arc::from("");
         self.0.journal.read(from..Seq::MAX, page, |_, record| {
@@ -438,12 +438,13 @@ impl Store {
     }
 
     /// Forgets what nobody needs: the journal below the slowest of the `pipelines`' positions
-    /// (and the redelivery window), outboxes below what was confirmed. A pipeline that never
-    /// committed holds the whole journal.
+    /// (and the redelivery window, of which each input keeps its share), outboxes below what was
+    /// confirmed. A pipeline that never committed holds the whole journal.
     pub fn trim(&self, pipelines: &[&str]) -> Result<(), Error> {
         let window = self.journal_end().saturating_sub(self.0.redelivery_window);
         // Large messages must not fill the disk only to be recognised if they come again.
         let mut below = window.max(self.0.journal.start_of_last(REDELIVERY_SEGMENTS_MAX));
+        below = below.min(self.fold(below)?);
         for pipeline in pipelines {
             check_name(pipeline)?;
             below = below.min(self.position(pipeline)?.map_or(0, |(position, _)| position));

@@ -20,6 +20,8 @@ mod crash;
 #[cfg(feature = "machine")]
 mod disk;
 #[cfg(feature = "machine")]
+mod input;
+#[cfg(feature = "machine")]
 mod page;
 #[cfg(feature = "machine")]
 mod points;

@@ -25,7 +25,7 @@ impl Mosquitto {
     /// # Panics
     /// When it is not installed or does not listen.
     pub async fn start() -> Self {
-        Self::start_with("autosave_interval 1\nautosave_on_changes true\n").await
+        Self::start_with("autosave_interval 1\nautosave_on_changes true\n", true).await
     }
 
     /// One that saves at its end only: for loads where its disk must not be what is measured.
@@ -33,16 +33,32 @@ impl Mosquitto {
     /// # Panics
     /// When it is not installed or does not listen.
     pub async fn start_unsaved() -> Self {
-        Self::start_with("").await
+        Self::start_with("", true).await
     }
 
-    async fn start_with(saving: &str) -> Self {
+    /// One that listens elsewhere too: lines of its configuration, beginning with `listener`.
+    ///
+    /// # Panics
+    /// When it is not installed or does not listen.
+    pub async fn start_listening(more: &str) -> Self {
+        Self::start_with(more, true).await
+    }
+
+    /// One that lets nobody in.
+    ///
+    /// # Panics
+    /// When it is not installed or does not listen.
+    pub async fn start_refusing() -> Self {
+        Self::start_with("", false).await
+    }
+
+    async fn start_with(more: &str, anonymous: bool) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         let port = free_port();
         let config = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n\
-             persistence_location {}/\n{saving}max_queued_messages 0\n\
-             max_inflight_messages 1000\nuser root\nlog_type error\nlog_type warning\n",
+            "persistence true\npersistence_location {}/\nmax_queued_messages 0\n\
+             max_inflight_messages 1000\nuser root\nlog_type error\nlog_type warning\n\
+             allow_anonymous {anonymous}\nlistener {port} 127.0.0.1\n{more}",
             home.path().display()
         );
         std::fs::write(home.path().join("mosquitto.conf"), config).expect("a writable folder");

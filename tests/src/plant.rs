@@ -39,6 +39,14 @@ impl Plan {
         self
     }
 
+    /// An input: `mqtt` is what stands in its inline table.
+    #[must_use]
+    pub fn broker(mut self, name: &str, mqtt: &str) -> Self {
+        writeln!(self.text, "[input.{name}]\nmqtt = {{ {mqtt} }}\n")
+            .expect("writing to a String cannot fail");
+        self
+    }
+
     /// An input at QoS 1: `more` is what follows in the inline table.
     #[must_use]
     pub fn input_with(mut self, name: &str, port: u16, topics: &[&str], more: &str) -> Self {

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 #[derive(Debug)]
 pub struct Publisher {
     client: AsyncClient,
+    qos: QoS,
     sent: AtomicU64,
     confirmed: Arc<AtomicU64>,
     polling: JoinHandle<()>,
@@ -38,7 +39,22 @@ impl Publisher {
                 }
             }
         });
-        Self { client, sent: AtomicU64::new(0), confirmed, polling }
+        Self { client, qos: QoS::AtLeastOnce, sent: AtomicU64::new(0), confirmed, polling }
+    }
+
+    /// The same at QoS 2.
+    #[must_use]
+    pub fn exactly_once(mut self) -> Self {
+        self.qos = QoS::ExactlyOnce;
+        self
+    }
+
+    /// The same for a reading that the broker is to keep for later subscribers.
+    ///
+    /// # Panics
+    /// When the connection's task has ended.
+    pub async fn publish_retained(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+        self.hand(self.qos, topic, payload, true).await;
     }
 
     /// Hands one reading to the connection; waits while too many are unconfirmed.
@@ -46,7 +62,7 @@ impl Publisher {
     /// # Panics
     /// When the connection's task has ended.
     pub async fn publish(&self, topic: &str, payload: impl Into<Vec<u8>>) {
-        self.publish_at(QoS::AtLeastOnce, topic, payload).await;
+        self.hand(self.qos, topic, payload, false).await;
     }
 
     /// The same at QoS 1 or 2.
@@ -54,8 +70,12 @@ impl Publisher {
     /// # Panics
     /// When the connection's task has ended.
     pub async fn publish_at(&self, qos: QoS, topic: &str, payload: impl Into<Vec<u8>>) {
+        self.hand(qos, topic, payload, false).await;
+    }
+
+    async fn hand(&self, qos: QoS, topic: &str, payload: impl Into<Vec<u8>>, retain: bool) {
         self.client
-            .publish(topic, qos, false, payload)
+            .publish(topic, qos, retain, payload)
             .await
             .expect("the connection is polled as long as the publisher lives");
         self.sent.fetch_add(1, Ordering::Relaxed);

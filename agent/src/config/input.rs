@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::read::{Section, duration, integer, size, text, texts, word};
-use super::secret;
+use super::{secret, tls};
 use crate::source::{Config, Version};
 
 pub(super) fn section(mut section: Section<'_>, name: &str, agent: &str, folder: &Path) -> Option<Config> {
@@ -19,7 +19,8 @@ fn mqtt_section(mut section: Section<'_>, name: &str, agent: &str, folder: &Path
         address(&text).ok_or_else(|| {
             (
                 format!("is {text:?}"),
-                "write \"mqtt://host\" or \"mqtt://host:port\"; user and password are keys of their own"
+                "write \"mqtt://host:port\", \"mqtts://host:port\", \"ws://host:port/path\" or \
+                 \"wss://host:port/path\"; user and password are keys of their own"
                     .into(),
             )
         })
@@ -40,6 +41,10 @@ fn mqtt_section(mut section: Section<'_>, name: &str, agent: &str, folder: &Path
     config.client_id = section.or("client_id", config.client_id, text);
     config.username = section.optional("username", text);
     config.password = section.optional_section("password").and_then(|section| secret(section, folder));
+    let tls = section.optional_section("tls").and_then(|section| tls(section, folder));
+    if tls.is_some() && address.as_ref().is_some_and(|address| !address.secured) {
+        section.fault_at("tls", "needs a url with TLS", "write mqtts:// or wss://, or remove it");
+    }
     config.keep_alive = section.or(
         "keep_alive",
         config.keep_alive,
@@ -56,17 +61,40 @@ fn mqtt_section(mut section: Section<'_>, name: &str, agent: &str, folder: &Path
         );
     }
     section.finish();
-    (config.host, config.port) = address?;
+    let address = address?;
+    (config.host, config.port, config.websocket) = (address.host, address.port, address.path);
+    config.tls = address.secured.then(|| tls.unwrap_or_default());
     config.topics = topics?;
     Some(config)
 }
 
-fn address(text: &str) -> Option<(String, u16)> {
+/// What a broker's url says.
+struct Address {
+    host: String,
+    port: u16,
+    secured: bool,
+    /// For a WebSocket.
+    path: Option<String>,
+}
+
+fn address(text: &str) -> Option<Address> {
     let url = url::Url::parse(text).ok()?;
-    let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-    let host = url.host_str().filter(|host| !host.is_empty())?;
-    let bare = matches!(url.path(), "" | "/") && url.scheme() == "mqtt" && plain;
-    bare.then(|| (host.trim_matches(['[', ']']).to_owned(), url.port().unwrap_or(1883)))
+    let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    let host = url.host_str().filter(|host| !host.is_empty() && plain)?;
+    let (secured, websocket, port) = match url.scheme() {
+        "mqtt" => (false, false, 1883),
+        "mqtts" => (true, false, 8883),
+        "ws" => (false, true, 80),
+        "wss" => (true, true, 443),
+        _ => return None,
+    };
+    let bare = matches!(url.path(), "" | "/") && url.query().is_none();
+    if !websocket && !bare {
+        return None;
+    }
+    let path = websocket.then(|| url[url::Position::BeforePath..].to_owned());
+    let host = host.trim_matches(['[', ']']).to_owned();
+    Some(Address { host, port: url.port().unwrap_or(port), secured, path })
 }
 
 /// Why it is no topic filter (MQTT 3.1.1, section 4.7.1).
@@ -74,6 +102,15 @@ fn filter_fault(filter: &str) -> Option<&'static str> {
     if filter.len() > usize::from(u16::MAX) || filter.contains('\0') {
         return Some("use at most 65,535 bytes and no NUL");
     }
+    let filter = match filter.strip_prefix("$share/").map(|shared| shared.split_once('/')) {
+        None => filter,
+        Some(Some((group, filter)))
+            if !group.is_empty() && !group.contains(['+', '#']) && !filter.is_empty() =>
+        {
+            filter
+        }
+        Some(_) => return Some("a shared subscription is written $share/<group>/<filter>"),
+    };
     let levels: Vec<&str> = filter.split('/').collect();
     let last = levels.len() - 1;
     for (index, level) in levels.iter().enumerate() {

@@ -133,3 +133,28 @@ fn broken_toml_is_a_fault_with_its_place() {
     assert!(faults.contains("/h.toml:2:"), "{faults}");
     assert!(!self::faults("\u{0}").is_empty());
 }
+
+#[test]
+fn a_broker_s_url_says_how_it_is_reached() {
+    let address = |url: &str| {
+        let folder = folder();
+        let text = GOOD.replacen("mqtt://127.0.0.1", url, 1);
+        let config = parse(&folder.path().join("h.toml"), &text).unwrap();
+        let input = config.inputs["plant"].clone();
+        (input.host, input.port, input.tls.is_some(), input.websocket)
+    };
+    let path = |path: &str| Some(path.to_owned());
+    assert_eq!(address("mqtt://h"), ("h".to_owned(), 1883, false, None));
+    assert_eq!(address("mqtts://[::1]"), ("::1".to_owned(), 8883, true, None));
+    assert_eq!(address("mqtts://h:1"), ("h".to_owned(), 1, true, None));
+    assert_eq!(address("ws://h/mqtt?a=b"), ("h".to_owned(), 80, false, path("/mqtt?a=b")));
+    assert_eq!(address("wss://h:9"), ("h".to_owned(), 9, true, path("/")));
+    let url = r#"url = "mqtt://127.0.0.1""#;
+    check(url, r#"url = "mqtts://u:p@h""#, &["keys of their own"]);
+    check(url, r#"url = "mqtts://h/path""#, &["wss://host:port/path"]);
+    check(url, r#"tls = { ca = "none" }, url = "mqtts://h""#, &["none: make the file readable", "mqtt.tls"]);
+    check(url, r#"tls = {}, url = "ws://h""#, &["mqtts:// or wss://"]);
+    check(url, r#"tls = { key = "c.wasm" }, url = "mqtts://h""#, &["c.wasm: a certificate and its key"]);
+    check(r#""plant/+/+/telemetry""#, r#""$share/g""#, &["$share/<group>/<filter>"]);
+    check(r#""plant/+/+/telemetry""#, r#""$share/+/a""#, &["$share/<group>/<filter>"]);
+}

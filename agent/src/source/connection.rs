@@ -11,11 +11,10 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout};
 
+use super::transport::{self, Duplex, dial, tls_fault};
 use super::wire::{self, Ack, ConnAck, Connect, Decoder, Incoming, Verdict};
 use super::{Config, Version};
 use crate::secret;
@@ -33,8 +32,8 @@ const GOODBYE_MAX: Duration = Duration::from_millis(500);
 /// Why there is no connection, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("failed to reach the broker at {address}: {source}")]
-    Connect { address: String, source: io::Error },
+    #[error(transparent)]
+    Transport(#[from] transport::Error),
     #[error("failed to connect: no answer from the broker within {0:?}")]
     ConnectTimeout(Duration),
     #[error("failed to connect: no password: {0}: {source}", source = std::error::Error::source(.0).map_or_else(String::new, ToString::to_string))]
@@ -62,14 +61,18 @@ pub(super) enum Error {
 impl Error {
     /// Whether only a change of configuration or rights helps.
     pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Password(_))
+        match self {
+            Self::Refused(_) | Self::Password(_) => true,
+            Self::Transport(error) => error.is_refusal(),
+            _ => false,
+        }
     }
 }
 
 impl Error {
     /// Whether the broker cannot have made a session for this attempt to connect.
     pub(super) fn is_before_session(&self) -> bool {
-        self.is_refusal() || matches!(self, Self::Connect { .. } | Self::Unavailable(_))
+        self.is_refusal() || matches!(self, Self::Transport(_) | Self::Unavailable(_))
     }
 }
 
@@ -77,8 +80,10 @@ impl Error {
 #[derive(Debug)]
 pub(super) struct Connection {
     version: Version,
-    read: OwnedReadHalf,
-    write: OwnedWriteHalf,
+    read: ReadHalf<Box<dyn Duplex>>,
+    write: WriteHalf<Box<dyn Duplex>>,
+    /// Something was written and may still be on this side of the transport.
+    unflushed: bool,
     decoder: Decoder,
     out: BytesMut,
     keep_alive: Duration,
@@ -103,17 +108,14 @@ impl Connection {
             None => String::new(),
             Some(secret) => secret.read_aside().await.map_err(Error::Password)?.reveal().to_owned(),
         };
-        let unreachable =
-            |source| Error::Connect { address: format!("{}:{}", config.host, config.port), source };
-        let stream = TcpStream::connect((config.host.as_str(), config.port)).await.map_err(unreachable)?;
-        stream.set_nodelay(true)?;
-        let (read, write) = stream.into_split();
+        let (read, write) = tokio::io::split(dial(config).await?);
         let keep_alive_secs = u16::try_from(config.keep_alive.as_secs()).unwrap_or(u16::MAX).max(1);
         let now = Instant::now();
         let mut this = Self {
             version: config.version,
             read,
             write,
+            unflushed: false,
             decoder: Decoder::new(config.version, config.packet_bytes_max),
             out: BytesMut::new(),
             keep_alive: Duration::from_secs(keep_alive_secs.into()),
@@ -132,7 +134,7 @@ impl Connection {
             session_expiry: config.session_expiry_secs,
         };
         this.version.connect(connect, &mut this.out)?;
-        let ack = this.connack().await?;
+        let ack = this.connack().await.map_err(|error| refused_by_tls(config, error))?;
         if let Some(secs) = ack.keep_alive {
             this.keep_alive = Duration::from_secs(secs.max(1).into());
         }
@@ -162,6 +164,7 @@ impl Connection {
     /// Waits until bytes came or went; pings when it is time.
     pub(super) async fn progress(&mut self) -> Result<Progress, Error> {
         let due = self.due();
+        let may_send = !self.out.is_empty() || self.unflushed;
         let may_read = self.out.len() < OUT_BYTES_MAX;
         let buffer = self.decoder.buffer();
         buffer.reserve(READ_BYTES);
@@ -173,8 +176,8 @@ impl Connection {
                 self.received = Instant::now();
                 Ok(Progress::Received)
             }
-            written = self.write.write_buf(&mut self.out), if !self.out.is_empty() => {
-                written?;
+            sent = send(&mut self.write, &mut self.out, &mut self.unflushed), if may_send => {
+                sent?;
                 crate::fail::point("source.sent");
                 self.sent = Instant::now();
                 Ok(Progress::Sent)
@@ -227,6 +230,7 @@ impl Connection {
     pub(super) async fn close(mut self) -> Result<(), Error> {
         self.version.disconnect(&mut self.out)?;
         self.write.write_all_buf(&mut self.out).await?;
+        self.write.flush().await?;
         self.write.shutdown().await?;
         let mut rest = BytesMut::with_capacity(READ_BYTES);
         let gone = async {
@@ -267,6 +271,34 @@ impl Connection {
         }
         self.proof_wanted = false;
         Ok(Progress::Pinged)
+    }
+}
+
+/// One write; what TLS or WebSocket made of the last bytes goes out behind it.
+async fn send(
+    write: &mut (impl AsyncWriteExt + Unpin),
+    out: &mut BytesMut,
+    unflushed: &mut bool,
+) -> io::Result<()> {
+    if !out.is_empty() {
+        write.write_buf(out).await?;
+        *unflushed = true;
+    }
+    if out.is_empty() {
+        write.flush().await?;
+        *unflushed = false;
+    }
+    Ok(())
+}
+
+/// With TLS 1.3 a broker that does not want our certificate says so only after the handshake.
+fn refused_by_tls(config: &Config, error: Error) -> Error {
+    match error {
+        Error::Io(error) => match tls_fault(&error) {
+            Some(source) => transport::Error::Tls { address: config.address(), source }.into(),
+            None => error.into(),
+        },
+        error => error,
     }
 }
 

@@ -48,13 +48,16 @@
 //! Other bytes are always a new message. After a restart the table is made again from the
 //! journal's last messages.
 //!
-//! **Bound**: one entry for each of the 65,535 identifiers, 4 MiB. What is redelivered from further back is stored twice.
+//! **Bound**: one entry for each of the 65,535 identifiers, 4 MiB. What is redelivered from further back is stored
+//! twice. After a restart that is what lies behind the journal's last 65,535 messages, of all inputs together,
+//! and behind the 16,383 before them of this input alone, whatever the others do. A journal at its quota
+//! gives these up first.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 
 use super::wire::Publish;
-use crate::flow::Message;
+use crate::flow::{Message, digest};
+use crate::store::Delivered;
 
 /// Identifiers behind the last that are remembered; the other eighth is ahead. Deep, because
 /// mosquitto leaves as much unacknowledged as a session had queued, whatever its `max_inflight_messages`.
@@ -79,7 +82,6 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Redelivery {
     entries: HashMap<u16, Entry>,
-    hasher: RandomState,
     /// Counts connections, to tell this one's entries from older ones.
     connection: u64,
     /// Acknowledgements written on this connection and not yet proved, oldest first.
@@ -115,13 +117,20 @@ impl Redelivery {
     /// After a restart, before the first connection: one of the input's last messages, in their order.
     pub(super) fn recall(&mut self, session: u64, message: &Message) {
         if message.delivery.qos > 0 && message.delivery.session == session {
-            self.insert(message.delivery.packet, self.digest(&message.topic, &message.payload));
+            self.insert(message.delivery.packet, digest(&message.topic, &message.payload));
+        }
+    }
+
+    /// The same for one that the journal has forgotten; all of them come before its messages.
+    pub(super) fn recall_forgotten(&mut self, session: u64, delivered: &Delivered) {
+        if delivered.session == session {
+            self.insert(delivered.packet, delivered.digest);
         }
     }
 
     /// Judges a publish of QoS 1 or 2 and remembers it.
     pub(super) fn judge(&mut self, publish: &Publish) -> Verdict {
-        let digest = self.digest(&publish.topic, &publish.payload);
+        let digest = digest(&publish.topic, &publish.payload);
         let counting = self.counting();
         let near = !counting || ahead(publish.packet, self.last) < REMEMBERED;
         let unmarked = counting && !self.fresh;
@@ -225,10 +234,6 @@ impl Redelivery {
 
     fn counting(&self) -> bool {
         self.run >= COUNTING_RUN
-    }
-
-    fn digest(&self, topic: &str, payload: &[u8]) -> u64 {
-        self.hasher.hash_one((topic, payload))
     }
 }
 

@@ -359,3 +359,27 @@ fn wait(config: &Config, error: &connection::Error, failures: u32) -> Duration {
     };
     longest / 2 + longest.mul_f64(fastrand::f64() / 2.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(error: &connection::Error, failures: u32, longest_millis: u64) {
+        let (config, longest) = (Config::new("", "", Vec::new()), Duration::from_millis(longest_millis));
+        let waits: Vec<_> = (0..100).map(|_| wait(&config, error, failures)).collect();
+        assert!(waits.iter().all(|wait| (longest / 2..=longest).contains(wait)), "{error}: {waits:?}");
+        let spread = *waits.iter().max().unwrap() - *waits.iter().min().unwrap();
+        assert!(spread > longest / 4, "a fleet would come back at once: {spread:?}");
+    }
+
+    #[test]
+    fn waits_grow_and_differ_and_a_refusal_waits_longest() {
+        let (closed, refused) = (connection::Error::Closed, connection::Error::Refused(String::new()));
+        for (failures, longest) in [(1, 200), (2, 400), (5, 3_200), (9, 30_000), (1_000, 30_000)] {
+            check(&closed, failures, longest);
+        }
+        check(&refused, 1, 30_000);
+        check(&connection::Error::Overloaded(1), 9, 200);
+    }
+}

@@ -1,7 +1,9 @@
 //! The source against a scripted broker and a journal in memory.
 
 mod broker;
+mod certificates;
 mod journal;
+mod secured;
 
 use std::time::{Duration, Instant};
 
@@ -432,6 +434,72 @@ async fn over_the_bound_qos_0_is_shed() {
     assert_eq!((agent.metrics.shed_messages.get(), journal.payloads().len()), (9, 4));
     assert_eq!(agent.metrics.overloads.get(), 0);
     agent.stop().await.unwrap();
+}
+
+/// A journal that takes a tenth of what comes: some 40 KB each 50 ms, against 400.
+#[tokio::test]
+async fn ten_times_the_load_sheds_qos_0_and_holds_back_the_rest() {
+    const BOUND: usize = 80_000;
+    both(async |version| {
+        let (broker, journal) = (Broker::bind(version).await, Memory::default());
+        journal.slow(Duration::from_millis(50));
+        let agent = Agent::start(&broker, &journal, |config| {
+            (config.version, config.in_flight_bytes_max) = (version, BOUND);
+            config.keep_alive = Duration::from_secs(1);
+        });
+        let mut peer = broker.subscribed(false).await;
+        let begun = Instant::now();
+        let (mut sent, mut acknowledged, mut zeros, mut pings, mut highest) = (0u16, 0u16, 0, 0, 0);
+        while begun.elapsed() < Duration::from_secs(3) {
+            // As a broker does: no more than its window without an acknowledgement.
+            while sent - acknowledged < 20 {
+                sent += 1;
+                peer.publish_as("t/1", 1 + (sent % 2) as u8, false, sent, &[b'x'; 1_000]).await;
+            }
+            for _ in 0..100 {
+                zeros += 1;
+                peer.publish(0, &[b'0'; 1_000]).await;
+            }
+            highest = highest.max(agent.metrics.in_flight_bytes.get());
+            while let Ok(seen) = timeout(Duration::from_millis(5), peer.next()).await {
+                match seen {
+                    Seen::Ping => {
+                        pings += 1;
+                        peer.pong().await;
+                    }
+                    Seen::PubAck(packet) | Seen::PubRec(packet) => {
+                        acknowledged += 1;
+                        assert_eq!(packet, acknowledged);
+                    }
+                    seen => panic!("{seen:?}"),
+                }
+            }
+        }
+        while acknowledged < sent {
+            let (Seen::PubAck(packet) | Seen::PubRec(packet)) = peer.next_but_pings().await else { panic!() };
+            acknowledged = packet;
+        }
+        let shed = agent.metrics.shed_messages.get();
+        assert!(shed > zeros / 2, "{shed} of {zeros} were shed: no overload");
+        assert!(highest <= BOUND as i64 && highest > 0, "{highest}");
+        assert!(pings >= 2, "{pings} pings");
+        assert_eq!((agent.metrics.connections.get(), agent.metrics.overloads.get()), (1, 0));
+        while agent.metrics.in_flight_messages.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(journal.payloads().len() as u64, u64::from(sent) + zeros - shed, "all else is stored");
+        agent.stop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_named_and_tried_again() {
+    let mut config = Config::new("no such host", "headwater-test", vec!["t/+".into()]);
+    config.connect_timeout = Duration::from_secs(5);
+    let error = connection::Connection::open(&config).await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("failed to reach the broker at no such host:1883"), "{error}");
+    assert!(!error.is_refusal(), "DNS comes back");
 }
 
 #[tokio::test]

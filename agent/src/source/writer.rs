@@ -130,6 +130,9 @@ fn perform(input: &str, journal: &impl Journal, job: Job) -> Result<Done, BoxErr
         Job::Open => {
             let mut memory = Box::new(Memory { session: journal.session(input)?, ..Memory::default() });
             let session = memory.session.number;
+            for delivered in journal.delivered(input)? {
+                memory.redelivery.recall_forgotten(session, &delivered);
+            }
             journal.recent(input, &mut |message| {
                 memory.redelivery.recall(session, message);
                 memory.replay.stored(&message.topic, &message.payload);

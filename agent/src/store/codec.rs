@@ -30,6 +30,8 @@
 //! t     pipeline  what became of its results, in the pipeline's own encoding
 //! x     output    an exchange of segments under way: `thin.rs`
 //! s     input     session (varint)  sure (1)  broker (text), for each filter: qos (1)  topic (text)
+//! f     input     for each: session (varint)  packet (varint)  digest (8)
+//! f     ""        first message that is not in these (varint)
 //! d     ""        committed end of the dead letters (varint)
 //! q     pipeline  numbers of the dead letters it is to replay (varints), in order
 //! r     block     a bit for each of 4,096 dead letters: given to a replay; the name is the first one's
@@ -42,7 +44,7 @@
 
 use super::engine::VALUE_BYTES_MAX;
 use super::sending::Sending;
-use super::session::{Filter, Session};
+use super::session::{Delivered, Filter, Session};
 use super::thin::Exchange;
 use crate::flow::{DeadLetter, Delivery, Epoch, Message, Seq, Timestamp, WindowOf};
 use sha2::{Digest, Sha256};
@@ -246,6 +248,15 @@ impl Row {
         Self::named(b's', input)
     }
 
+    /// What the keys of all sessions begin with.
+    pub(super) fn sessions() -> Self {
+        Self(vec![b's'])
+    }
+
+    pub(super) fn delivered(input: &str) -> Self {
+        Self::named(b'f', input)
+    }
+
     pub(super) fn dead_letters() -> Self {
         Self::named(b'd', "")
     }
@@ -395,6 +406,29 @@ pub(super) fn session(value: &[u8]) -> Result<Session, Garbled> {
         granted.push(Filter { qos: rest.byte()?, topic: rest.text()?.to_owned() });
     }
     Ok(Session { number, broker, sure, granted })
+}
+
+pub(super) fn put_delivered<'a>(delivered: impl IntoIterator<Item = &'a Delivered>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for Delivered { session, packet, digest } in delivered {
+        put_varint(&mut out, *session);
+        put_varint(&mut out, u64::from(*packet));
+        out.extend_from_slice(&digest.to_le_bytes());
+    }
+    out
+}
+
+pub(super) fn delivered(value: &[u8]) -> Result<Vec<Delivered>, Garbled> {
+    let (mut rest, mut delivered) = (Rest(value), Vec::new());
+    while !rest.0.is_empty() {
+        let session = rest.varint()?;
+        let packet = u16::try_from(rest.varint()?).map_err(|_| Garbled("packet over 65,535"))?;
+        let (digest, after) = rest.0.split_first_chunk().ok_or(Garbled("digest too short"))?;
+        let digest = u64::from_le_bytes(*digest);
+        rest.0 = after;
+        delivered.push(Delivered { session, packet, digest });
+    }
+    Ok(delivered)
 }
 
 pub(super) fn put_number(number: u64) -> Vec<u8> {

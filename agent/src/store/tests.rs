@@ -3,7 +3,7 @@
 use super::{Commit, Config, Error, Store};
 use crate::flow::{DeadLetter, Delivery, Message, Timestamp};
 use crate::metrics::Metrics;
-use crate::store::{Filter, Session};
+use crate::store::{Delivered, Filter, Session};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -235,6 +235,41 @@ fn keeps_a_session_for_each_input() {
     store.keep_session("plan", &Session { number: 1, ..Session::default() }).unwrap();
     drop(store);
     assert_eq!(open(folder.path()).unwrap().session("plant").unwrap(), session);
+}
+
+#[test]
+fn an_input_s_deliveries_outlive_another_s_traffic() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let quiet = |packet: u16| Message {
+        input: "quiet".into(),
+        delivery: Delivery { qos: 2, retain: false, session: 3, packet },
+        ..message(u64::from(packet), b"q")
+    };
+    for input in ["plant", "quiet"] {
+        store.keep_session(input, &Session { number: 3, ..Session::default() }).unwrap();
+    }
+    // A quarter of the window of 10 is kept of each: 2.
+    store.append(&[quiet(1), quiet(2), quiet(3)]).unwrap();
+    let big = vec![7; 60_000];
+    for number in 0..300 {
+        store.append(&[message(number, &big)]).unwrap();
+        if number % 50 == 0 {
+            store.trim(&[]).unwrap();
+        }
+    }
+    store.trim(&[]).unwrap();
+    assert!(store.journal_start() > 3, "the journal has forgotten them");
+    drop(store);
+    let store = open(folder.path()).unwrap();
+    assert!(recent(&store, "quiet").is_empty());
+    let digest = crate::flow::digest(&quiet(1).topic, b"q");
+    let kept =
+        |packet| Delivered { session: 3, packet, digest: crate::flow::digest(&quiet(packet).topic, b"q") };
+    assert_ne!(digest, crate::flow::digest(&quiet(1).topic, b"other"));
+    assert_eq!(store.delivered("quiet").unwrap(), [kept(2), kept(3)]);
+    assert_eq!(store.delivered("plant").unwrap().len(), 2);
+    assert!(!recent(&store, "plant").is_empty());
 }
 
 #[test]

@@ -91,6 +91,20 @@ fn a_restart_remembers_the_session_s_last_messages() {
 }
 
 #[test]
+fn what_the_journal_forgot_is_remembered_too() {
+    let mut redelivery = Redelivery::default();
+    for (session, packet) in [(1, 4), (2, 5), (2, 6)] {
+        let delivered = Delivered { session, packet, digest: digest("t", b"a") };
+        redelivery.recall_forgotten(2, &delivered);
+    }
+    redelivery.recall(2, &stored(2, 6, "b"));
+    redelivery.connected();
+    assert_eq!(redelivery.judge(&publish(true, 4, "a")), Verdict::New);
+    assert_eq!(redelivery.judge(&publish(true, 5, "a")), Verdict::Redelivered);
+    assert_eq!(redelivery.judge(&publish(true, 6, "a")), Verdict::New);
+}
+
+#[test]
 fn a_restart_forgets_what_new_messages_prove_gone() {
     let mut redelivery = rebuilt(1, &[stored(1, 5, "a")]);
     redelivery.judge(&publish(false, 6, "b"));

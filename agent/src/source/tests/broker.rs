@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use tokio_rustls::TlsAcceptor;
+
 use crate::source::Version;
+use crate::source::transport::Duplex;
 
 /// No step of a test takes longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -14,6 +17,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Broker {
     listener: TcpListener,
     version: Version,
+    acceptor: Option<TlsAcceptor>,
 }
 
 /// What the source sent.
@@ -34,13 +38,25 @@ pub(super) enum Seen {
 }
 
 pub(super) struct Peer {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     version: Version,
 }
 
 impl Broker {
     pub(super) async fn bind(version: Version) -> Self {
-        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), version }
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), version, acceptor: None }
+    }
+
+    /// The same with TLS.
+    pub(super) fn secured(self, acceptor: TlsAcceptor) -> Self {
+        Self { acceptor: Some(acceptor), ..self }
+    }
+
+    /// Accepts a connection that TLS ends before there is a CONNECT.
+    pub(super) async fn turned_away(&self) {
+        let (stream, _) = timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
+        let accepted = timeout(PATIENCE, self.acceptor.as_ref().unwrap().accept(stream)).await.unwrap();
+        assert!(accepted.is_err(), "nobody is let in");
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -50,6 +66,10 @@ impl Broker {
     /// The next connection and the body of its CONNECT, unanswered.
     pub(super) async fn accept_silently(&self) -> (Peer, Vec<u8>) {
         let (stream, _) = timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
+        let stream: Box<dyn Duplex> = match &self.acceptor {
+            Some(acceptor) => Box::new(acceptor.accept(stream).await.unwrap()),
+            None => Box::new(stream),
+        };
         let mut peer = Peer { stream, version: self.version };
         let Seen::Connect(body) = peer.next().await else { panic!("CONNECT comes first") };
         (peer, body)
@@ -213,5 +233,6 @@ impl Peer {
         }
         frame.append(&mut body);
         drop(self.stream.write_all(&frame).await);
+        drop(self.stream.flush().await);
     }
 }

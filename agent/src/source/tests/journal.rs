@@ -1,11 +1,12 @@
 //! A journal in memory that can be held, can fail, and outlives a source as a disk does.
 
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use super::broker::PATIENCE;
 use crate::flow::Message;
 use crate::source::{BoxError, Journal};
-use crate::store::Session;
+use crate::store::{Delivered, Session};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory(Arc<(Mutex<State>, Condvar)>);
@@ -15,6 +16,7 @@ struct State {
     messages: Vec<Message>,
     session: Session,
     held: bool,
+    slow: Duration,
     failing: bool,
     waiting: bool,
 }
@@ -23,6 +25,11 @@ impl Memory {
     /// Appends block, until released.
     pub(super) fn hold(&self, held: bool) {
         self.change(|state| state.held = held);
+    }
+
+    /// Appends take this long.
+    pub(super) fn slow(&self, time: Duration) {
+        self.change(|state| state.slow = time);
     }
 
     /// Appends fail.
@@ -74,6 +81,11 @@ impl Journal for Memory {
             state = changed.wait(state).unwrap();
         }
         state.waiting = false;
+        let slow = state.slow;
+        drop(state);
+        std::thread::sleep(slow);
+        let (state, changed) = &*self.0;
+        let mut state = state.lock().unwrap();
         if state.failing {
             return Err("no space left on device".into());
         }
@@ -85,6 +97,10 @@ impl Journal for Memory {
     fn recent(&self, _input: &str, each: &mut dyn FnMut(&Message)) -> Result<(), BoxError> {
         self.0.0.lock().unwrap().messages.iter().for_each(each);
         Ok(())
+    }
+
+    fn delivered(&self, _input: &str) -> Result<Vec<Delivered>, BoxError> {
+        Ok(Vec::new())
     }
 
     fn session(&self, _input: &str) -> Result<Session, BoxError> {
