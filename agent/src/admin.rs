@@ -9,8 +9,7 @@ mod letters;
 pub use letters::{Answered, Ask, KEY_FILE, Key, PAGE as DEAD_LETTERS_PAGE, Waiting};
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -20,42 +19,10 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::audit::Verdict;
 use crate::config::Config;
 use crate::metrics::{self, Metrics};
 use crate::store::Store;
-
-/// A pipeline without a beat for this long is stuck: `/live` fails, and the supervisor restarts. A
-/// slice of 256 messages may each cost a module's longest deadline of 2 s.
-const STUCK_AFTER: Duration = Duration::from_mins(10);
-
-/// The sign of life of one pipeline.
-#[derive(Debug)]
-pub struct Beat {
-    name: String,
-    since: Instant,
-    last_millis: AtomicU64,
-}
-
-impl Beat {
-    /// A first beat.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), since: Instant::now(), last_millis: AtomicU64::new(0) }
-    }
-
-    /// Another beat.
-    pub fn now(&self) {
-        self.last_millis.store(self.millis(), Ordering::Relaxed);
-    }
-
-    fn age(&self) -> Duration {
-        Duration::from_millis(self.millis().saturating_sub(self.last_millis.load(Ordering::Relaxed)))
-    }
-
-    fn millis(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
 
 /// What the endpoints show.
 #[derive(Clone, Debug)]
@@ -69,7 +36,7 @@ struct Shown {
     inputs: Vec<(String, metrics::Input)>,
     pipelines: Vec<(String, metrics::Pipeline)>,
     outputs: Vec<(String, metrics::Output)>,
-    beats: Vec<Arc<Beat>>,
+    verdict: Verdict,
     store: Store,
     key: Key,
 }
@@ -77,13 +44,7 @@ struct Shown {
 impl Admin {
     /// Shows the stages of `config`.
     #[must_use]
-    pub fn new(
-        config: &Config,
-        metrics: Arc<Metrics>,
-        beats: Vec<Arc<Beat>>,
-        store: Store,
-        key: Key,
-    ) -> Self {
+    pub fn new(config: &Config, metrics: Arc<Metrics>, verdict: Verdict, store: Store, key: Key) -> Self {
         let (inputs, pipelines, outputs) =
             (config.inputs.keys(), config.pipelines.keys(), config.outputs.keys());
         Self(Arc::new(Shown {
@@ -93,7 +54,7 @@ impl Admin {
             pipelines: pipelines.map(|name| (name.clone(), metrics.pipeline(name))).collect(),
             outputs: outputs.map(|name| (name.clone(), metrics.output(name))).collect(),
             metrics,
-            beats,
+            verdict,
             store,
             key,
         }))
@@ -106,7 +67,10 @@ impl Admin {
     }
 
     /// Answers until it is dropped.
-    pub async fn serve(self, listener: TcpListener) {
+    ///
+    /// # Errors
+    /// When the system no longer lets it listen.
+    pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
         let router = Router::new()
             .route("/live", get(live))
             .route("/ready", get(ready))
@@ -114,10 +78,7 @@ impl Admin {
             .route("/status", get(status))
             .merge(letters::routes())
             .with_state(self);
-        // It ends only with an error of the listener, which the system repairs or nobody can.
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "own http ended");
-        }
+        axum::serve(listener, router).await
     }
 
     /// What is pending is the store's to say: the forwarder's own count lags behind a commit.
@@ -135,17 +96,33 @@ impl Admin {
         }
     }
 
+    /// The ledger now; null when the store cannot be asked.
+    async fn ledger(&self) -> Value {
+        let verdict = self.0.verdict.clone();
+        match tokio::task::spawn_blocking(move || verdict.ledger()).await {
+            Ok(Ok(ledger)) => ledger,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "failed to read the ledger");
+                Value::Null
+            }
+            Err(error) => {
+                tracing::error!(%error, "failed to read the ledger");
+                Value::Null
+            }
+        }
+    }
+
     fn unready(&self) -> Vec<&str> {
         let apart = self.0.inputs.iter().filter(|(_, input)| input.connected.get() == 0);
         apart.map(|(name, _)| name.as_str()).collect()
     }
 }
 
-/// Progress, not presence: 503 names the pipelines that are stuck.
+/// Progress, not presence: 503 names the stages that are stuck, and what waits for them.
 async fn live(State(admin): State<Admin>) -> Response {
-    let stuck = admin.0.beats.iter().filter(|beat| beat.age() > STUCK_AFTER);
-    let stuck: Vec<&str> = stuck.map(|beat| beat.name.as_str()).collect();
-    answer(stuck.is_empty(), json!({ "live": stuck.is_empty(), "stuck_pipelines": stuck }))
+    let stuck = admin.0.verdict.stuck(Instant::now());
+    let named = stuck.iter().map(|stuck| json!({ "stage": stuck.stage, "cause": stuck.cause }));
+    answer(stuck.is_empty(), json!({ "live": stuck.is_empty(), "stuck": named.collect::<Vec<_>>() }))
 }
 
 /// 503 names the inputs that are not connected and subscribed.
@@ -171,6 +148,8 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": shown.started.elapsed().as_secs(),
         "ready": admin.unready().is_empty(),
+        "stuck": shown.verdict.stuck(Instant::now()).iter().map(|stuck| stuck.stage.clone()).collect::<Vec<_>>(),
+        "ledger": admin.ledger().await,
         "inputs": named(shown.inputs.iter().map(|(name, input)| (name, input.values())).collect()),
         "pipelines": named(shown.pipelines.iter().map(|(name, pipeline)| (name, pipeline.values())).collect()),
         "outputs": named(shown.outputs.iter().map(|(name, output)| (name, output.values())).collect()),

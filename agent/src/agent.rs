@@ -15,9 +15,11 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{info, warn};
 
-use crate::admin::{self, Admin, Beat};
+use crate::admin::{self, Admin};
+use crate::audit::{Auditor, Books};
 use crate::config::Config;
 use crate::forward::{self, Forward};
+use crate::live::{self, Beat};
 use crate::metrics::Metrics;
 use crate::module::{self, Host};
 use crate::pipeline::{self, Pipeline};
@@ -104,6 +106,7 @@ pub struct Agent {
     sources: Vec<(String, Source)>,
     pipelines: Vec<(String, Pipeline, Arc<Beat>)>,
     forwards: Vec<(String, Forward)>,
+    auditor: Auditor,
     admin: Admin,
     listener: TcpListener,
     grace: Duration,
@@ -122,7 +125,7 @@ impl Agent {
         let mut pipelines = Vec::new();
         for (name, pipeline) in &config.pipelines {
             let built = Pipeline::build(name, &config.agent.id, pipeline, &host, &store, &metrics)?;
-            pipelines.push((name.clone(), built, Arc::new(Beat::new(name))));
+            pipelines.push((name.clone(), built, Arc::new(Beat::default())));
         }
         let mut forwards = Vec::new();
         for (name, output) in &config.outputs {
@@ -133,6 +136,9 @@ impl Agent {
         let sources = config.inputs.iter().map(|(name, input)| {
             (name.clone(), Source::new(name, input.clone(), store.clone(), metrics.input(name)))
         });
+        let books = Books::open(config, &metrics, &store)?;
+        let beats = pipelines.iter().map(|(name, _, beat)| (name.clone(), beat.clone())).collect();
+        let auditor = Auditor::new(config, metrics.clone(), books, host, &beats);
         let failed = |source| Error::State { path: state.clone(), source };
         let key = admin::Key::make(state).map_err(failed)?;
         let (listener, address) = listen(config).await?;
@@ -140,13 +146,8 @@ impl Agent {
         info!(agent = config.agent.id, state = %state.display(), admin = %address, "agent built");
         Ok(Self {
             sources: sources.collect(),
-            admin: Admin::new(
-                config,
-                metrics,
-                pipelines.iter().map(|(_, _, beat)| beat.clone()).collect(),
-                store.clone(),
-                key,
-            ),
+            admin: Admin::new(config, metrics, auditor.verdict(), store.clone(), key),
+            auditor,
             store,
             pipelines,
             forwards,
@@ -176,8 +177,10 @@ impl Agent {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let names: Vec<String> = self.pipelines.iter().map(|(name, _, _)| name.clone()).collect();
         let mut stages = Stages::start(self.sources, self.pipelines, self.forwards, &self.store);
-        let mut admin = JoinSet::new();
-        admin.spawn(self.admin.serve(self.listener));
+        let audit = async { self.auditor.run().await.map_err(|error| error.to_string()) };
+        stages.beside.spawn("audit", audit);
+        let serve = async { self.admin.serve(self.listener).await.map_err(|error| error.to_string()) };
+        stages.beside.spawn("own HTTP", serve);
         crate::fail::point("agent.started");
         let mut trim = tokio::time::interval(TRIM_EVERY);
         tokio::pin!(stop);
@@ -203,6 +206,7 @@ struct Stages {
     sources: Running,
     pipelines: Running,
     forwards: Running,
+    beside: Running,
     stop: StopPipelines,
 }
 
@@ -217,6 +221,7 @@ impl Stages {
             sources: Running::new("input"),
             pipelines: Running::new("pipeline"),
             forwards: Running::new("output"),
+            beside: Running::new("stage"),
             stop: StopPipelines { flag: Arc::default(), store: store.clone() },
         };
         for (name, forward) in forwards {
@@ -245,6 +250,7 @@ impl Stages {
             failed = self.sources.failed() => failed,
             failed = self.pipelines.failed() => failed,
             failed = self.forwards.failed() => failed,
+            failed = self.beside.failed() => failed,
         }
     }
 
@@ -313,37 +319,33 @@ impl Running {
     async fn failed(&mut self) -> Error {
         match self.tasks.join_next_with_id().await {
             None => std::future::pending().await,
-            Some(ended) => self.ended(ended).err().unwrap_or_else(|| Error::Stage {
-                stage: self.kind.to_owned(),
-                reason: "it ended without being asked to".to_owned(),
-            }),
+            Some(Ok((id, Ok(())))) => self.failure(id, "it ended without being asked to".to_owned()),
+            Some(Ok((id, Err(reason)))) => self.failure(id, reason),
+            Some(Err(error)) => self.failure(error.id(), panic_of(error)),
         }
     }
 
     async fn stop(&mut self) -> Result<(), Error> {
         self.stop.send_replace(true);
         while let Some(ended) = self.tasks.join_next_with_id().await {
-            self.ended(ended)?;
+            match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((id, Err(reason))) => return Err(self.failure(id, reason)),
+                Err(error) => return Err(self.failure(error.id(), panic_of(error))),
+            }
         }
         Ok(())
     }
 
-    fn ended(&self, ended: Result<(tokio::task::Id, Result<(), String>), JoinError>) -> Result<(), Error> {
-        let (id, reason) = match ended {
-            Ok((_, Ok(()))) => return Ok(()),
-            Ok((id, Err(reason))) => (id, reason),
-            Err(error) => (error.id(), panic_words(error)),
-        };
+    fn failure(&self, id: tokio::task::Id, reason: String) -> Error {
         let name = self.names.iter().find(|(known, _)| *known == id).map_or("?", |(_, name)| name);
-        Err(Error::Stage { stage: format!("{} `{name}`", self.kind), reason })
+        Error::Stage { stage: format!("{} `{name}`", self.kind), reason }
     }
 }
 
-fn panic_words(error: JoinError) -> String {
-    let Ok(panic) = error.try_into_panic() else { return "it was cancelled".to_owned() };
-    let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
-    let words = words.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("it panicked: {}", words.unwrap_or_else(|| "without words".to_owned()))
+/// Why a task has no outcome.
+pub(crate) fn panic_of(error: JoinError) -> String {
+    error.try_into_panic().map_or_else(|_| "it was cancelled".to_owned(), |panic| live::panic_words(&*panic))
 }
 
 async fn trim_store(store: &Store, pipelines: &[String]) -> Result<(), Error> {
@@ -354,7 +356,7 @@ async fn trim_store(store: &Store, pipelines: &[String]) -> Result<(), Error> {
     };
     match tokio::task::spawn_blocking(trim).await {
         Ok(trimmed) => Ok(trimmed?),
-        Err(error) => Err(Error::Stage { stage: "trim".to_owned(), reason: panic_words(error) }),
+        Err(error) => Err(Error::Stage { stage: "trim".to_owned(), reason: panic_of(error) }),
     }
 }
 

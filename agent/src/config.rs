@@ -46,6 +46,9 @@ pub struct Agent {
     /// Where `/live`, `/ready`, `/metrics` and `/status` answer. Port 0 takes a free one, written
     /// to `admin.addr` in the state folder. Default 127.0.0.1:9600.
     pub admin: SocketAddr,
+    /// A stage that has work and does nothing of it for so long is stuck: `/live` fails, and the
+    /// supervisor restarts. What waits for disk space or a destination is not. Default 1 min.
+    pub stuck_after: Duration,
     /// How long a stop may take. Default 10 s; what is not sent by then is sent after the next start.
     pub grace: Duration,
     /// Disk held back in the state folder for the day it is full. Default 16 MiB, the least.
@@ -135,11 +138,17 @@ fn agent_section(mut section: Section<'_>, folder: &Path) -> Option<Agent> {
         duration(Duration::from_secs(1), Duration::from_mins(10)),
     );
     let ballast_bytes = section.or("ballast_bytes", 16 << 20, size(16 << 20, 1 << 30)) as u64;
+    let stuck_after = section.or(
+        "stuck_after",
+        Duration::from_mins(1),
+        duration(Duration::from_secs(5), Duration::from_hours(1)),
+    );
     let quota = |section: Option<Section<'_>>, default| section.map_or(default, |it| quota(it, default));
     let journal = quota(section.optional_section("journal"), Quota::JOURNAL);
     let dead_letters = quota(section.optional_section("dead_letters"), Quota::DEAD_LETTERS);
     section.finish();
-    Some(Agent { id: id?, state: folder.join(state?), admin, grace, ballast_bytes, journal, dead_letters })
+    let (id, state) = (id?, folder.join(state?));
+    Some(Agent { id, state, admin, stuck_after, grace, ballast_bytes, journal, dead_letters })
 }
 
 /// `{ bytes_max = "256 MiB", age_max = "7d" }`, each optional.

@@ -230,7 +230,10 @@ impl<O: Outbox> Forward<O> {
         }
         let lane = match self.lanes.next(Instant::now()) {
             Turn::Of(lane) => lane,
-            Turn::Not(due) => return self.idle(due, changed, shutdown).await,
+            Turn::Not(due) => {
+                self.rest(due.saturating_duration_since(Instant::now()));
+                return self.idle(due, changed, shutdown).await;
+            }
             Turn::Nothing => {
                 let idle = self.idle(Instant::now() + FOREVER, changed, shutdown).await?;
                 return Ok(if idle.is_break() { Break(()) } else { self.linger(shutdown).await });
@@ -317,6 +320,7 @@ impl<O: Outbox> Forward<O> {
         loop {
             let now = Instant::now();
             let left = self.breaker.admit(now).max(self.due.saturating_duration_since(now));
+            self.rest(left);
             if left.is_zero() {
                 return Ok(if *shutdown.borrow() { Break(()) } else { Continue(()) });
             }
@@ -357,6 +361,7 @@ impl<O: Outbox> Forward<O> {
                     return (verdict, None);
                 }
             };
+            self.metrics.attempts.inc();
             let outcome = self.client.post(&parcel.key, parcel.body.clone(), token.as_ref()).await;
             let terms = Terms {
                 expect: self.config.expect,
@@ -500,6 +505,11 @@ impl<O: Outbox> Forward<O> {
         self.failures = 0;
         self.breaker.succeeded();
         self.metrics.breaker_open.set(0);
+    }
+
+    /// No attempt is to be expected for so long: `/live` wants to know.
+    fn rest(&self, left: Duration) {
+        self.metrics.put_off_millis.set(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
     }
 
     fn count(&self) {

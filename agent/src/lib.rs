@@ -27,9 +27,12 @@ pub mod forward;
 
 pub mod admin;
 pub mod agent;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod fail;
+pub mod ledger;
+pub mod live;
 pub mod metrics;
 pub mod secret;
 pub mod tls;

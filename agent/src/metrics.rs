@@ -9,10 +9,22 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Name {
     name: String,
+}
+
+/// Held while counts change that belong together, and while the ledger reads them. Never across
+/// an await, never two of them by a stage.
+#[derive(Clone, Debug, Default)]
+pub struct Turn(Arc<Mutex<()>>);
+
+impl Turn {
+    fn take(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Declares a stage's handle, its families and their registration in one place.
@@ -20,9 +32,14 @@ macro_rules! stage {
     ($(#[$doc:meta])* $handle:ident, $families:ident, $prefix:literal, { $($(#[doc = $help:literal])* $field:ident: $kind:ident,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default)]
-        pub struct $handle { $($(#[doc = $help])* pub $field: $kind,)* }
+        pub struct $handle { turn: Turn, $($(#[doc = $help])* pub $field: $kind,)* }
 
         impl $handle {
+            /// While this is held nobody reads counts that do not belong together.
+            pub fn turn(&self) -> MutexGuard<'_, ()> {
+                self.turn.take()
+            }
+
             /// All of them by name, as `/status` shows them.
             #[must_use]
             pub fn values(&self) -> serde_json::Value {
@@ -32,7 +49,7 @@ macro_rules! stage {
         }
 
         #[derive(Clone, Debug, Default)]
-        pub(crate) struct $families { $($field: Family<Name, $kind>,)* }
+        pub(crate) struct $families { turn: Family<Name, Turn>, $($field: Family<Name, $kind>,)* }
 
         impl $families {
             fn register(&self, registry: &mut Registry) {
@@ -45,7 +62,8 @@ macro_rules! stage {
 
             pub(crate) fn named(&self, name: &str) -> $handle {
                 let label = Name { name: name.to_owned() };
-                $handle { $($field: self.$field.get_or_create(&label).clone(),)* }
+                let turn = self.turn.get_or_create(&label).clone();
+                $handle { turn, $($field: self.$field.get_or_create(&label).clone(),)* }
             }
         }
     };
@@ -64,6 +82,8 @@ stage!(
         shed_messages: Counter,
         /// Publishes over the size limit or that cannot be kept, dropped and named in the log.
         refused_messages: Counter,
+        /// Messages made durable in the journal.
+        journaled_messages: Counter,
         /// Acknowledgements sent, each after the durable append.
         acknowledged_messages: Counter,
         /// Messages received and not yet durable.
@@ -96,6 +116,8 @@ stage!(
         segments: Gauge,
         /// Records not yet trimmed.
         pending_records: Gauge,
+        /// 1 while a write waits for room, and is tried again: appends (`journal`), commits (`meta`).
+        waiting: Gauge,
         /// Disk that it takes.
         bytes: Gauge,
         /// Disk that it may take.
@@ -122,10 +144,20 @@ stage!(
 stage!(
     /// One `[pipeline.NAME]`.
     Pipeline, Pipelines, "pipeline", {
+        /// The next message of the journal to read, as committed.
+        position_messages: Gauge,
         /// Messages read from the journal.
         read_messages: Counter,
+        /// Messages of the journal that are not for the pipeline, those before its first start included.
+        skipped_messages: Counter,
+        /// Messages that the journal had lost when the pipeline came to them.
+        lost_messages: Counter,
         /// Messages dead-lettered at decode or by a transform.
         rejected_messages: Counter,
+        /// Events that transforms kept back: the net of each call.
+        filtered_events: Counter,
+        /// Events that transforms added: the net of each call.
+        multiplied_events: Counter,
         /// Events that came out of the transforms.
         events: Counter,
         /// Events used in a result, or forwarded as one.
@@ -188,14 +220,28 @@ stage!(
         delivered_batches: Counter,
         /// Bytes of confirmed bodies, as sent.
         delivered_bytes: Counter,
+        /// Requests begun.
+        attempts: Counter,
+        /// How long the next attempt is put off, in milliseconds; 0 while none is.
+        put_off_millis: Gauge,
         /// Attempts that failed and are repeated.
         failed_attempts: Counter,
         /// Results dead-lettered because the destination refused them alone.
         rejected_results: Counter,
-        /// Results in the outbox that are not confirmed.
+        /// Results lost from the outbox by damage.
+        lost_results: Counter,
+        /// Results and reports in the outbox that are not confirmed.
         pending_results: Gauge,
         /// 1 while the circuit breaker is open.
         breaker_open: Gauge,
+    }
+);
+
+stage!(
+    /// The ledger, labelled with the equation: see `ledger.rs`.
+    Imbalance, Imbalances, "ledger", {
+        /// Records that an equation of the ledger misses (or has too many, below 0), 0 while it holds.
+        imbalance_records: Gauge,
     }
 );
 
@@ -203,6 +249,7 @@ stage!(
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    imbalances: Imbalances,
     inputs: Inputs,
     logs: Logs,
     disks: Disks,
@@ -222,7 +269,9 @@ impl Metrics {
         disks.register(&mut registry);
         pipelines.register(&mut registry);
         outputs.register(&mut registry);
-        Self { registry, inputs, logs, disks, pipelines, outputs }
+        let imbalances = Imbalances::default();
+        imbalances.register(&mut registry);
+        Self { registry, imbalances, inputs, logs, disks, pipelines, outputs }
     }
 
     /// The handle of the input of that name.
@@ -258,6 +307,12 @@ impl Metrics {
     #[must_use]
     pub fn output(&self, name: &str) -> Output {
         self.outputs.named(name)
+    }
+
+    /// The handle of the ledger's equation of that name.
+    #[must_use]
+    pub fn imbalance(&self, equation: &str) -> Imbalance {
+        self.imbalances.named(equation)
     }
 
     /// The text that `/metrics` answers (OpenMetrics).

@@ -228,7 +228,10 @@ impl Pipeline {
         let metrics = metrics.pipeline(name);
         let checkpoint = store.checkpoint(name)?;
         let position = checkpoint.position.unwrap_or_else(|| store.journal_end());
-        let progress = Progress::decode(&checkpoint.progress).ok_or(Error::Progress)?;
+        let mut progress = Progress::decode(&checkpoint.progress).ok_or(Error::Progress)?;
+        if checkpoint.position.is_none() {
+            progress.counts.skipped = position;
+        }
         let tally = Tally::decode(&checkpoint.tally).ok_or(Error::Progress)?;
         let transforms = load_transforms(name, config, host, &metrics).collect::<Result<_, _>>()?;
         let aggregate = load_aggregate(name, config, host, &metrics).transpose()?;
@@ -350,6 +353,8 @@ impl Pipeline {
     fn slice(&mut self, mut messages: Vec<(Seq, Message)>) -> bool {
         let (before, now) = (self.step.counts.read, Timestamp::now());
         let Some((last, _)) = messages.last() else { return false };
+        // Numbers are contiguous: one that does not come was taken out of the journal.
+        self.step.counts.lost += last + 1 - self.position - messages.len() as u64;
         self.position = last + 1;
         self.expire(&mut messages, now);
         self.steps.run(messages, now, &mut self.step);
@@ -365,7 +370,9 @@ impl Pipeline {
         messages.retain(|(seq, message)| {
             self.arrived = self.arrived.max(message.received);
             let old = message.received >= thin::CLOCK_SET && self.arrived < oldest;
-            if old && self.steps.takes(message) {
+            if old && !self.steps.takes(message) {
+                self.step.counts.skipped += 1;
+            } else if old {
                 let run = tally::Run::of(Some(*seq), (message.received, message.received));
                 let one = Tally { expired_messages: 1, unread: run, ..Tally::default() };
                 self.step.tally = self.step.tally.and(&one);
@@ -403,6 +410,7 @@ impl Pipeline {
         }
         if page.is_empty() {
             self.step_over(next, end);
+            self.step.counts.lost += end - next;
             self.position = end;
         }
         let mut slices = Vec::with_capacity(page.len().div_ceil(SLICE_MESSAGES));
@@ -515,6 +523,12 @@ impl Pipeline {
     /// Brings the counters, which show committed work only, up to date.
     fn count(&self, before: &Counts) {
         let (metrics, now) = (&self.metrics, &self.committed.counts);
+        let _together = metrics.turn();
+        metrics.position_messages.set(i64::try_from(self.committed.position).unwrap_or(i64::MAX));
+        metrics.skipped_messages.inc_by(now.skipped - before.skipped);
+        metrics.lost_messages.inc_by(now.lost - before.lost);
+        metrics.filtered_events.inc_by(now.filtered - before.filtered);
+        metrics.multiplied_events.inc_by(now.multiplied - before.multiplied);
         metrics.read_messages.inc_by(now.read - before.read);
         metrics.rejected_messages.inc_by(now.rejected_messages - before.rejected_messages);
         metrics.events.inc_by(now.events - before.events);

@@ -276,7 +276,9 @@ impl Store {
             codec::put_message(&mut record, message);
             group.push(&record);
         }
-        self.0.room.check_append(written_for(group.bytes()))?;
+        let room = self.0.room.check_append(written_for(group.bytes()));
+        self.0.logs.named("journal").waiting.set(room.is_err().into());
+        room?;
         self.check_journal(group.bytes())?;
         let newest = messages.iter().map(|message| message.received.0).max().unwrap_or(0);
         self.0.newest.fetch_max(newest, Ordering::AcqRel);
@@ -389,7 +391,9 @@ impl Store {
         let windows = commit.windows.iter().filter_map(|(_, state)| state.as_ref()).map(Vec::len);
         let letters = commit.dead_letters.iter().map(|letter| letter.payload.len());
         let bytes: usize = windows.chain(letters).chain(commit.results.iter().map(Vec::len)).sum();
-        self.0.room.check_commit(written_for(bytes as u64))?;
+        let room = self.0.room.check_commit(written_for(bytes as u64));
+        self.0.logs.named("meta").waiting.set(room.is_err().into());
+        room?;
         let letters = (commit.pipeline, commit.replayed);
         let mut changes = Vec::with_capacity(commit.windows.len() + 3);
         let position = codec::put_pipeline(commit.position, &commit.progress);
@@ -423,6 +427,26 @@ impl Store {
         outbox.set_committed(range.end);
         self.changed(commit.output).send_replace(range.end);
         Ok(())
+    }
+
+    /// Why the thread that makes segments no longer runs, if so: only a restart helps.
+    #[must_use]
+    pub fn fallen(&self) -> Option<String> {
+        self.0.preparer.fallen()
+    }
+
+    /// Whether the last append found no room on the disk or under the quota: it is tried again, and
+    /// meanwhile nothing is acknowledged.
+    #[must_use]
+    pub fn append_waits(&self) -> bool {
+        let journal = self.0.logs.named("journal");
+        journal.waiting.get() != 0 || journal.blocked.get() != 0
+    }
+
+    /// Whether the last commit found no room on the disk: it is tried again.
+    #[must_use]
+    pub fn commit_waits(&self) -> bool {
+        self.0.logs.named("meta").waiting.get() != 0
     }
 
     fn group(&self, commit: &Commit<'_>, outbox: &Outbox) -> Group {

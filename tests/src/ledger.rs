@@ -30,7 +30,21 @@ pub async fn balances(
     assert_eq!(read, rejected + events, "{pipeline}: read = rejected {rejected} + events {events}");
     let (used, late, refused) = (of("used_events"), of("late_events"), of("rejected_events"));
     assert_eq!(events, used + late + refused, "{pipeline}: used {used}, late {late}, rejected {refused}");
+    holds(agent).await;
     metrics
+}
+
+/// The agent's own equations hold: now, and in every check it has made since it started.
+///
+/// # Panics
+/// When one does not.
+pub async fn holds(agent: &Agent) {
+    let ledger = agent.status().await.expect("the agent answers")["ledger"].take();
+    assert_eq!(ledger["balances"], true, "{ledger:#}");
+    let metrics = agent.metrics().await.expect("the agent answers");
+    assert!(metrics.all("ledger_imbalance_records").iter().all(|records| *records == 0.0), "{ledger:#}");
+    let logged = agent.logged();
+    assert!(!logged.contains("ledger does not balance"), "it did not balance at one time");
 }
 
 /// Waits until what the pipelines committed has all been confirmed. An agent that has just started

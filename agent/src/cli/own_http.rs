@@ -35,8 +35,9 @@ pub(super) fn post(address: SocketAddr, path: &str, key: &str, body: &str) -> an
 }
 
 fn ask(address: SocketAddr, request: &str) -> anyhow::Result<String> {
-    let answer = exchange(address, request)
-        .with_context(|| format!("failed to ask the agent at {address}: does it run?"))?;
+    let answer = exchange(address, request).with_context(|| {
+        format!("no agent runs at {address}: start it, or name the configuration it runs with")
+    })?;
     let (head, body) = answer.split_once("\r\n\r\n").context("the agent's answer is no HTTP")?;
     anyhow::ensure!(head.starts_with("HTTP/1.0 200 "), "the agent at {address} answered {head:?}: {body}");
     Ok(body.to_owned())

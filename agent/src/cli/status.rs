@@ -41,19 +41,56 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The ledger at a glance; all that is counted is in `--json`.
 fn table(status: &Value) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let mut table = String::new();
     for key in ["agent", "version", "ready", "uptime_seconds"] {
-        writeln!(table, "{key:<30} {:>16}", text(&status[key])).expect(TO_STRING);
+        writeln!(table, "{key:<16} {}", text(&status[key])).expect(TO_STRING);
+    }
+    let stuck: Vec<_> = status["stuck"].as_array().into_iter().flatten().map(text).collect();
+    if !stuck.is_empty() {
+        writeln!(table, "{:<16} {}", "STUCK", stuck.join(", ")).expect(TO_STRING);
+    }
+    let ledger = &status["ledger"];
+    let balances = if ledger["balances"] == true { "balances" } else { "DOES NOT BALANCE" };
+    writeln!(table, "{:<16} {balances}", "ledger").expect(TO_STRING);
+    for (equation, records) in ledger["imbalance_records"].as_object().into_iter().flatten() {
+        writeln!(table, "  {equation:<30} misses {records}").expect(TO_STRING);
     }
     for kind in ["inputs", "pipelines", "outputs"] {
-        for (name, values) in status[kind].as_object().into_iter().flatten() {
+        for (name, counts) in ledger["counts"][kind].as_object().into_iter().flatten() {
             writeln!(table, "\n{} {name}", kind.trim_end_matches('s')).expect(TO_STRING);
-            for (key, value) in values.as_object().into_iter().flatten() {
-                writeln!(table, "  {key:<28} {:>16}", text(value)).expect(TO_STRING);
+            for (count, value) in counts.as_object().into_iter().flatten() {
+                writeln!(table, "  {count:<14} {:>16}", text(value)).expect(TO_STRING);
             }
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_whether_the_ledger_balances() {
+        let mut status = serde_json::json!({
+            "agent": "gw", "version": "1", "ready": true, "uptime_seconds": 5, "stuck": [],
+            "ledger": {
+                "balances": true, "imbalance_records": {},
+                "counts": { "inputs": { "plant": { "received": 12 } }, "pipelines": {}, "outputs": {} },
+            },
+        });
+        let good = table(&status);
+        assert!(good.contains("ledger           balances\n"), "{good}");
+        assert!(good.contains("input plant\n  received                     12\n"), "{good}");
+        assert!(!good.contains("STUCK"), "{good}");
+        status["ledger"]["balances"] = false.into();
+        status["ledger"]["imbalance_records"] = serde_json::json!({ "outbox/central": 3 });
+        status["stuck"] = serde_json::json!(["output `central`"]);
+        let bad = table(&status);
+        assert!(bad.contains("DOES NOT BALANCE") && bad.contains("outbox/central"), "{bad}");
+        assert!(bad.contains("STUCK            output `central`"), "{bad}");
+    }
 }

@@ -1,9 +1,11 @@
 //! The clock that stops calls past their deadline.
 
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 use wasmtime::Engine;
+
+use crate::live::Thread;
 
 /// How finely deadlines are kept.
 const TICK: Duration = Duration::from_millis(10);
@@ -12,7 +14,7 @@ const TICK: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Clock {
     stop: Option<SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
 }
 
 impl Clock {
@@ -24,16 +26,19 @@ impl Clock {
             }
         };
         let thread = thread::Builder::new().name("module-clock".to_owned()).spawn(tick)?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { stop: Some(stop), thread: Thread::new(thread) })
+    }
+
+    /// Why it no longer runs: deadlines are not kept any more.
+    pub(super) fn fallen(&self) -> Option<String> {
+        self.thread.fallen()
     }
 }
 
 impl Drop for Clock {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
+        self.thread.join();
     }
 }
 

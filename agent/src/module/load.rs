@@ -46,6 +46,12 @@ impl Host {
         Ok(Self { engine, linker: Arc::new(linker), cache, clock: Arc::new(clock) })
     }
 
+    /// Why the clock that stops calls no longer runs, if so: only a restart helps.
+    #[must_use]
+    pub fn fallen(&self) -> Option<String> {
+        self.clock.fallen()
+    }
+
     /// Loads a transform: compile or cache, link, instantiate, `init` with the config (JSON).
     ///
     /// # Errors

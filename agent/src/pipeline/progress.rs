@@ -1,94 +1,74 @@
 //! What a pipeline commits beside its windows: the ledger's counts, and the watermark.
 //!
 //! ```text
-//! version u8 = 2 | twelve counts u64, little endian | the windows' own progress
+//! version u8 = 3 | the counts u64, little endian | the windows' own progress
 //! ```
 
-const VERSION: u8 = 2;
-const COUNTS: usize = 12;
+const VERSION: u8 = 3;
 
-/// The ledger of one pipeline since the state folder was made.
-///
-/// `events + replayed_events = used + late + rejected_events + pending`, where pending are events given to
-/// windows and not yet to the aggregate: none at a commit. Where every transform gives one event for one,
-/// `read + replayed_messages = rejected_messages + events`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+/// Declares the counts once: another one is a line here, another version, and a line where the
+/// pipeline brings its metrics up to date.
+macro_rules! counts {
+    ($($(#[doc = $help:literal])* $count:ident,)*) => {
+        /// The ledger of one pipeline since the state folder was made; its equations are in
+        /// [`crate::ledger`].
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counts { $($(#[doc = $help])* pub $count: u64,)* }
+
+        const COUNTS: usize = [$(stringify!($count)),*].len();
+
+        impl Counts {
+            fn all(&self) -> [u64; COUNTS] {
+                [$(self.$count),*]
+            }
+
+            fn from_all([$($count),*]: [u64; COUNTS]) -> Self {
+                Self { $($count),* }
+            }
+        }
+    };
+}
+
+counts! {
     /// Messages read.
-    pub read: u64,
+    read,
+    /// Messages that are not for it: another input's, other topics; those before its first start too.
+    skipped,
+    /// Messages that the journal had lost.
+    lost,
     /// Messages dead-lettered at decode or by a transform.
-    pub rejected_messages: u64,
+    rejected_messages,
+    /// Events that transforms kept back, the net of each call.
+    filtered,
+    /// Events that transforms added, the net of each call.
+    multiplied,
     /// Events that came out of the transforms.
-    pub events: u64,
+    events,
     /// Events used in a window, or forwarded on their own.
-    pub used: u64,
+    used,
     /// Events that came after their window could no longer change.
-    pub late: u64,
+    late,
     /// Events dead-lettered by the aggregate.
-    pub rejected_events: u64,
+    rejected_events,
     /// Results committed to the outbox.
-    pub results: u64,
+    results,
     /// Dead letters.
-    pub dead_letters: u64,
+    dead_letters,
     /// Dead letters of decode and the transforms that were given in again.
-    pub replayed_messages: u64,
+    replayed_messages,
     /// Dead letters of what comes behind the transforms that were given in again.
-    pub replayed_events: u64,
+    replayed_events,
     /// Results and windows' states among the dead letters that were given in again.
-    pub replayed_results: u64,
+    replayed_results,
     /// Of all these, those that were used or dropped by a transform: neither late nor refused again.
-    pub succeeded_replays: u64,
+    succeeded_replays,
 }
 
 impl Counts {
-    fn all(&self) -> [u64; COUNTS] {
-        let Self {
-            read, rejected_messages, events, used, late, rejected_events, results, dead_letters, ..
-        } = *self;
-        let Self { replayed_messages, replayed_events, replayed_results, succeeded_replays, .. } = *self;
-        [
-            read,
-            rejected_messages,
-            events,
-            used,
-            late,
-            rejected_events,
-            results,
-            dead_letters,
-            replayed_messages,
-            replayed_events,
-            replayed_results,
-            succeeded_replays,
-        ]
-    }
-
-    fn from_all(all: [u64; COUNTS]) -> Self {
-        let [
-            read,
-            rejected_messages,
-            events,
-            used,
-            late,
-            rejected_events,
-            results,
-            dead_letters,
-            replays @ ..,
-        ] = all;
-        let [replayed_messages, replayed_events, replayed_results, succeeded_replays] = replays;
-        Self {
-            read,
-            rejected_messages,
-            events,
-            used,
-            late,
-            rejected_events,
-            results,
-            dead_letters,
-            replayed_messages,
-            replayed_events,
-            replayed_results,
-            succeeded_replays,
-        }
+    /// A transform made `passed` events of those that it did not reject.
+    pub(super) fn transformed(&mut self, taken: usize, passed: usize) {
+        self.filtered += taken.saturating_sub(passed) as u64;
+        self.multiplied += passed.saturating_sub(taken) as u64;
     }
 }
 
@@ -136,11 +116,11 @@ mod tests {
 
     #[test]
     fn progress_reads_back_and_garbage_does_not() {
-        let counts = Counts::from_all([1, 2, 3, 4, 5, 6, 7, u64::MAX, 9, 10, 11, 12]);
+        let counts = Counts::from_all(std::array::from_fn(|at| u64::MAX - at as u64));
         let progress = Progress { counts, windows: vec![9, 9] };
         assert_eq!(Progress::decode(&progress.encode()), Some(progress));
         assert_eq!(Progress::decode(&[]), Some(Progress::default()));
         assert_eq!(Progress::decode(&[1, 2, 3]), None);
-        assert_eq!(Progress::decode(&[9; 120]), None);
+        assert_eq!(Progress::decode(&[9; 200]), None);
     }
 }

@@ -116,6 +116,7 @@ impl Steps {
         let (mut events, mut origins) = (Vec::with_capacity(page.len()), Vec::with_capacity(page.len()));
         for (_, message) in page {
             if !self.takes(&message) {
+                step.counts.skipped += 1;
                 continue;
             }
             step.counts.read += 1;
@@ -191,6 +192,7 @@ impl Steps {
     ) {
         for index in first..self.transforms.len() {
             let (passed, rejections) = self.transforms[index].process(&events);
+            step.counts.transformed(events.len().saturating_sub(rejections.len()), passed.len());
             for rejection in rejections {
                 step.counts.rejected_messages += 1;
                 let event = std::mem::take(&mut events[rejection.index]);

@@ -30,6 +30,15 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
+/// What became of a publish: exactly one of these.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Gathered,
+    Duplicate,
+    Shed,
+    Refused,
+}
+
 /// Judges publishes and gathers them.
 #[derive(Debug)]
 pub(super) struct Intake {
@@ -74,19 +83,20 @@ impl Intake {
         }
         let cost = publish.topic.len() + bytes + MESSAGE_OVERHEAD_BYTES;
         let fits = self.in_flight.0 == 0 || self.in_flight.1 + cost <= self.bytes_max;
-        if let Some(ack) = publish.ack() {
-            self.keep(publish, ack, received, cost, fits)?;
+        let fate = if let Some(ack) = publish.ack() {
+            self.keep(publish, ack, received, cost, fits)?
         } else if self.is_replay(&publish) {
-            self.metrics.duplicate_messages.inc();
+            Fate::Duplicate
         } else if cost + self.in_flight.1 <= self.bytes_max / 2 {
             self.gather(publish, received, cost);
+            Fate::Gathered
         } else {
-            self.metrics.shed_messages.inc();
             if let Some(before) = self.sheds.pass() {
                 tracing::warn!(input = %self.input, topic = publish.topic, before, "shed a qos 0 message: journal is behind");
             }
-        }
-        self.count(bytes);
+            Fate::Shed
+        };
+        self.count(fate, bytes);
         Ok(())
     }
 
@@ -101,8 +111,7 @@ impl Intake {
         if let Some(ack) = ack {
             self.owe(ack)?;
         }
-        self.count(bytes);
-        self.metrics.refused_messages.inc();
+        self.count(Fate::Refused, bytes);
         if let Some(before) = self.refusals.pass() {
             tracing::warn!(input = %self.input, topic, bytes, reason, before, "refused a message");
         }
@@ -121,6 +130,8 @@ impl Intake {
     /// A group is durable. Returns what to acknowledge: nothing if its connection is gone.
     pub(super) fn durable(&mut self, group: Group) -> Vec<Ack> {
         self.in_flight = (self.in_flight.0 - group.messages.len(), self.in_flight.1 - group.bytes);
+        let _together = self.metrics.turn();
+        self.metrics.journaled_messages.inc_by(group.messages.len() as u64);
         self.gauge();
         if group.connection == self.gathering.connection { group.acks } else { Vec::new() }
     }
@@ -171,17 +182,16 @@ impl Intake {
         received: Timestamp,
         cost: usize,
         fits: bool,
-    ) -> Result<(), Full> {
+    ) -> Result<Fate, Full> {
         if !fits || self.gathering.acks.len() >= ACKS_MAX {
             return Err(Full);
         }
         self.owe(ack)?;
         if self.redelivery.judge(&publish) == Verdict::Redelivered || self.is_replay(&publish) {
-            self.metrics.duplicate_messages.inc();
-        } else {
-            self.gather(publish, received, cost);
+            return Ok(Fate::Duplicate);
         }
-        Ok(())
+        self.gather(publish, received, cost);
+        Ok(Fate::Gathered)
     }
 
     /// Whether it is a retained message that was stored already.
@@ -214,10 +224,17 @@ impl Intake {
         });
         self.gathering.bytes += cost;
         self.in_flight = (self.in_flight.0 + 1, self.in_flight.1 + cost);
-        self.gauge();
     }
 
-    fn count(&self, bytes: usize) {
+    /// One more received, and what became of it: counted together, or the ledger would not balance.
+    fn count(&self, fate: Fate, bytes: usize) {
+        let _together = self.metrics.turn();
+        match fate {
+            Fate::Gathered => self.gauge(),
+            Fate::Duplicate => _ = self.metrics.duplicate_messages.inc(),
+            Fate::Shed => _ = self.metrics.shed_messages.inc(),
+            Fate::Refused => _ = self.metrics.refused_messages.inc(),
+        }
         self.metrics.received_messages.inc();
         self.metrics.received_bytes.inc_by(bytes as u64);
     }

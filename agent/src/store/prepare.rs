@@ -6,11 +6,10 @@
 use super::error::Error;
 use super::lock;
 use super::segment::Segment;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::live::Thread;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
 /// Logs that may wait for the thread; more make their segment themselves.
 const WAITING_MAX: usize = 64;
@@ -22,16 +21,21 @@ type Orders = Arc<Mutex<Option<SyncSender<Arc<Place>>>>>;
 #[derive(Debug)]
 pub(super) struct Preparer {
     orders: Orders,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread>,
 }
 
 impl Preparer {
     pub(super) fn start() -> Self {
         let (orders, received) = sync_channel(WAITING_MAX);
         let thread =
-            std::thread::Builder::new().name("store-prepare".to_owned()).spawn(move || prepare(&received));
+            std::thread::Builder::new().name("store-prepare".to_owned()).spawn(move || prepare(received));
         // Without a thread every order is refused, and appends help themselves.
-        Self { orders: Arc::new(Mutex::new(Some(orders))), thread: thread.ok() }
+        Self { orders: Arc::new(Mutex::new(Some(orders))), thread: thread.ok().map(Thread::new) }
+    }
+
+    /// Why the thread no longer runs, if so.
+    pub(super) fn fallen(&self) -> Option<String> {
+        self.thread.as_ref()?.fallen()
     }
 
     /// The place of a log for its segment to come, at the path `folder`.
@@ -44,10 +48,8 @@ impl Preparer {
 impl Drop for Preparer {
     fn drop(&mut self) {
         *lock(&self.orders) = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::warn!("thread that prepares segments panicked");
+        if let Some(thread) = &self.thread {
+            thread.join();
         }
     }
 }
@@ -119,23 +121,39 @@ impl Place {
     }
 }
 
-fn prepare(orders: &Receiver<Arc<Place>>) {
-    for place in orders {
-        // Should it panic, an append would wait for ever: it rather makes the segment itself.
-        let made = catch_unwind(AssertUnwindSafe(|| {
-            let made = place.make();
-            crate::fail::point("segment.prepared");
-            made
-        }));
-        let mut state = lock(&place.state);
-        *state = if let Ok(Ok(())) = made { State::Made } else { State::Nothing };
-        place.made.notify_all();
+fn prepare(orders: Receiver<Arc<Place>>) {
+    let orders = Orderly(orders);
+    for place in &orders.0 {
+        let mut settled = Settled { place: &place, state: State::Nothing };
+        let made = place.make();
+        crate::fail::point("segment.prepared");
         match made {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "segment not made ahead"),
-            Err(_) => {
-                tracing::error!(path = %place.folder.display(), "panicked while it made a segment ahead")
-            }
+            Ok(()) => settled.state = State::Made,
+            Err(error) => tracing::warn!(%error, "segment not made ahead"),
+        }
+    }
+}
+
+/// An order that was worked on: nobody waits for it any more, also when that panicked.
+struct Settled<'a> {
+    place: &'a Place,
+    state: State,
+}
+
+impl Drop for Settled<'_> {
+    fn drop(&mut self) {
+        *lock(&self.place.state) = self.state;
+        self.place.made.notify_all();
+    }
+}
+
+/// Orders that nobody will work on any more are given back.
+struct Orderly(Receiver<Arc<Place>>);
+
+impl Drop for Orderly {
+    fn drop(&mut self) {
+        for place in self.0.try_iter() {
+            drop(Settled { place: &place, state: State::Nothing });
         }
     }
 }

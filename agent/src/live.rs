@@ -1,0 +1,131 @@
+//! Whether a stage goes on. Time is an argument, a monotonic one: a host clock that jumps makes
+//! nobody look stuck.
+//!
+//! A stage is stuck when it has work and nothing of it has moved for longer than it may take. One
+//! that waits for disk space or a quota, or whose destination cannot be reached, is degraded and
+//! not stuck: a restart would mend nothing.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Signs of life of one stage, counted.
+#[derive(Debug, Default)]
+pub struct Beat(AtomicU64);
+
+impl Beat {
+    /// Another one.
+    pub fn now(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A thread that is no task of the wiring: it is joined when this is dropped, and asked for in between.
+#[derive(Debug)]
+pub struct Thread(Mutex<Option<JoinHandle<()>>>);
+
+impl Thread {
+    /// One that runs.
+    #[must_use]
+    pub fn new(thread: JoinHandle<()>) -> Self {
+        Self(Mutex::new(Some(thread)))
+    }
+
+    /// Why it no longer runs, though nobody ended it; told once.
+    pub fn fallen(&self) -> Option<String> {
+        let ended = self.lock().take_if(|thread| thread.is_finished())?;
+        let ended = ended.join();
+        Some(
+            ended
+                .map_or_else(|panic| panic_words(&*panic), |()| "it ended without being asked to".to_owned()),
+        )
+    }
+
+    /// Waits for its end; the caller has told it to.
+    pub fn join(&self) {
+        if let Some(thread) = self.lock().take()
+            && let Err(panic) = thread.join()
+        {
+            tracing::error!(reason = panic_words(&*panic), "thread ended");
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a panic said.
+#[must_use]
+pub fn panic_words(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+    let words = words.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("it panicked: {}", words.unwrap_or_else(|| "without words".to_owned()))
+}
+
+/// What was seen of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sign {
+    /// Whether it has work that it could do now.
+    pub pending: bool,
+    /// Anything that changes whenever a part of the work is done.
+    pub progress: u64,
+}
+
+/// Since when a stage has work and does nothing of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    progress: u64,
+    since: Instant,
+}
+
+impl Watch {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { progress: 0, since: now }
+    }
+
+    /// How long nothing has moved, zero while there is nothing to do.
+    pub fn look(&mut self, sign: Sign, now: Instant) -> Duration {
+        if !sign.pending || sign.progress != self.progress {
+            *self = Self { progress: sign.progress, since: now };
+        }
+        now.saturating_duration_since(self.since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks a second apart; how long it is still at each.
+    #[track_caller]
+    fn check(looks: &[(bool, u64)], still: &[u64]) {
+        let start = Instant::now();
+        let mut watch = Watch::new(start);
+        let at = |second: usize| start + Duration::from_secs(second as u64);
+        let looks = looks.iter().enumerate();
+        let seen: Vec<u64> = looks
+            .map(|(second, &(pending, progress))| {
+                watch.look(Sign { pending, progress }, at(second)).as_secs()
+            })
+            .collect();
+        assert_eq!(seen, still);
+    }
+
+    #[test]
+    fn only_work_without_progress_makes_a_stage_still() {
+        check(&[(false, 0), (false, 0), (false, 0)], &[0, 0, 0]);
+        check(&[(true, 1), (true, 2), (true, 3)], &[0, 0, 0]);
+        check(&[(true, 1), (true, 1), (true, 1), (true, 2), (true, 2)], &[0, 1, 2, 0, 1]);
+        check(&[(true, 1), (true, 1), (false, 1), (true, 1), (true, 1)], &[0, 1, 0, 1, 2]);
+    }
+}
