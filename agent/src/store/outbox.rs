@@ -183,9 +183,12 @@ impl Outbox {
             let passed =
                 (range.start > from).then(|| (Row::missing(&self.output), Some(codec::put_number(missing))));
             let begun = sending.with_begun(from, &range);
-            self.replace(&mut sending, begun, "outbox.begun", |change| {
-                meta.apply(&[change].into_iter().chain(passed).collect::<Vec<_>>())
-            })?;
+            self.replace(
+                &mut sending,
+                begun,
+                || crate::fail::point("outbox.begun"),
+                |change| meta.apply(&[change].into_iter().chain(passed).collect::<Vec<_>>()),
+            )?;
             self.missing.store(missing, Ordering::Release);
         }
         Ok((!lines.is_empty()).then_some(Batch { range, lines }))
@@ -201,7 +204,12 @@ impl Outbox {
         }
         let batch = self.batch(from..end)?;
         let narrowed = sending.with_begun(from, &batch.range);
-        self.replace(&mut sending, narrowed, "outbox.narrowed", |change| meta.apply(&[change]))?;
+        self.replace(
+            &mut sending,
+            narrowed,
+            || crate::fail::point("outbox.narrowed"),
+            |change| meta.apply(&[change]),
+        )?;
         Ok(batch)
     }
 
@@ -215,7 +223,7 @@ impl Outbox {
         let Some(confirmed) = sending.with_confirmed(batch) else {
             return Err(self.no_batch(format!("{batch:?} confirmed, begun is {:?}", sending.numbers())));
         };
-        self.replace(&mut sending, Some(confirmed), "outbox.confirmed", commit)
+        self.replace(&mut sending, Some(confirmed), || crate::fail::point("outbox.confirmed"), commit)
     }
 
     /// Lets what follows `at` overtake what is before it; whether it now does.
@@ -224,7 +232,12 @@ impl Outbox {
         let Some(cut) = sending.with_cut(at).filter(|_| at <= self.committed()) else {
             return Ok(false);
         };
-        self.replace(&mut sending, Some(cut), "outbox.cut", |change| meta.apply(&[change]))?;
+        self.replace(
+            &mut sending,
+            Some(cut),
+            || crate::fail::point("outbox.cut"),
+            |change| meta.apply(&[change]),
+        )?;
         Ok(true)
     }
 
@@ -233,14 +246,14 @@ impl Outbox {
         &self,
         sending: &mut Sending,
         next: Option<Sending>,
-        done: &'static str,
+        done: fn(),
         commit: impl FnOnce(Change) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Some(next) = next else {
             return Err(self.no_batch(format!("no such step from {:?}", sending.numbers())));
         };
         commit((Row::batch(&self.output), Some(codec::put_batch(&next))))?;
-        crate::fail::point(done);
+        done();
         *sending = next;
         self.confirmed.store(sending.confirmed(), Ordering::Release);
         self.arrived.store(sending.arrived(), Ordering::Release);
