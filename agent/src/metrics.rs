@@ -120,6 +120,8 @@ stage!(
         waiting: Gauge,
         /// Disk that it takes.
         bytes: Gauge,
+        /// Dead letters given up: over quota or too old.
+        given_up_records: Counter,
         /// Disk that it may take.
         quota_bytes: Gauge,
         /// 1 while a write waits for room under the quota.

@@ -369,7 +369,7 @@ impl Pipeline {
         let oldest = if now < self.store.newest_message() { Timestamp(0) } else { now.before(age_max) };
         messages.retain(|(seq, message)| {
             self.arrived = self.arrived.max(message.received);
-            let old = message.received >= thin::CLOCK_SET && self.arrived < oldest;
+            let old = message.received >= store::CLOCK_SET && self.arrived < oldest;
             if old && !self.steps.takes(message) {
                 self.step.counts.skipped += 1;
             } else if old {

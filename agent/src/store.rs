@@ -46,7 +46,7 @@ mod thin;
 pub use deliver::live;
 pub use error::Error;
 pub use letters::{QUEUE_MAX, Refusal, Wish};
-pub use quota::{MARGIN_BYTES, QUOTA_BYTES_MIN, Quota, Quotas};
+pub use quota::{CLOCK_SET, MARGIN_BYTES, QUOTA_BYTES_MIN, Quota, Quotas};
 pub use sending::STRETCHES_MAX;
 #[cfg(test)]
 pub(crate) use sending::Sending;
@@ -394,6 +394,9 @@ impl Store {
         let room = self.0.room.check_commit(written_for(bytes as u64));
         self.0.logs.named("meta").waiting.set(room.is_err().into());
         room?;
+        if !commit.dead_letters.is_empty() {
+            self.bound_letters(bytes as u64, commit.now)?;
+        }
         let letters = (commit.pipeline, commit.replayed);
         let mut changes = Vec::with_capacity(commit.windows.len() + 3);
         let position = codec::put_pipeline(commit.position, &commit.progress);
@@ -482,6 +485,7 @@ impl Store {
             crate::fail::point("outbox.trimmed");
         }
         self.0.room.tend()?;
+        self.bound_letters(0, Timestamp::now())?;
         self.gauge_quotas()?;
         self.0.meta.check_blobs()
     }

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::tally::Tally;
-use super::thin::{self, CLOCK_SET, Merge, Whose};
+use super::thin::{self, Merge, Whose};
 use crate::flow::{Kind, Seq, Timestamp};
 use crate::metrics;
-use crate::store::{self, Store, Thinned};
+use crate::store::{self, CLOCK_SET, Store, Thinned};
 
 /// Merging doubles the width of windows at most so often.
 const LEVELS_MAX: usize = 16;

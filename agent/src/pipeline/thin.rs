@@ -12,9 +12,6 @@ use crate::module::Closed;
 use crate::store::{Thinner, Waiting};
 use crate::window::Outcome;
 
-/// Results before this were stamped by a clock that nobody had set: nothing is known of their age.
-pub(super) const CLOCK_SET: Timestamp = Timestamp(1_577_836_800_000_000);
-
 /// Whose lines they are, and by when.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Whose<'a> {

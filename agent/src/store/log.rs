@@ -273,6 +273,11 @@ impl Log {
         Ok(held + bytes <= quota.bytes_max)
     }
 
+    /// Counts records that were given up.
+    pub(super) fn count_given_up(&self, records: u64) {
+        self.metrics.given_up_records.inc_by(records);
+    }
+
     /// Shows whether a write waits for room.
     pub(super) fn show_blocked(&self, blocked: bool) {
         self.metrics.blocked.set(blocked.into());

@@ -12,10 +12,13 @@ use super::Store;
 use super::error::Error;
 use super::log::Log;
 use super::outbox::Outbox;
-use crate::flow::Seq;
+use crate::flow::{Seq, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What was stamped before this was stamped by a clock that nobody had set: nothing is known of its age.
+pub const CLOCK_SET: Timestamp = Timestamp(1_577_836_800_000_000);
 
 /// Smallest quota of a log: a few segments.
 pub const QUOTA_BYTES_MIN: u64 = 16 << 20;
@@ -93,6 +96,36 @@ impl Store {
             fits = outbox.log.fits(bytes, quota)?;
         }
         Self::verdict(&outbox.log, quota, fits)
+    }
+
+    /// Gives up the oldest dead letters, a segment at a time, while so many bytes more are not within
+    /// their quota, and those of which the last one is too old. A clock behind the newest letter, or one
+    /// that was not set when a letter was written, makes nothing too old.
+    pub(super) fn bound_letters(&self, bytes: u64, now: Timestamp) -> Result<(), Error> {
+        let (log, quota) = (&self.0.dead_letters, self.0.quotas.dead_letters);
+        let written = |number: Seq| -> Result<Option<Timestamp>, Error> {
+            Ok(self.dead_letters(number, 1)?.pop().map(|(_, letter)| Timestamp(letter.time)))
+        };
+        while let Some(oldest) = log.closed().first().cloned() {
+            let mut goes = !log.fits(bytes, quota)?;
+            if let (false, Some(age_max)) = (goes, quota.age_max) {
+                let newest = written(log.end().saturating_sub(1))?;
+                let last = written(oldest.end - 1)?.filter(|last| *last >= CLOCK_SET);
+                goes = newest.is_some_and(|newest| newest <= now)
+                    && last.is_some_and(|last| last < now.before(age_max));
+            }
+            let gone = if goes { self.trim_letters(oldest.end)? } else { 0 };
+            if gone == 0 {
+                return Ok(());
+            }
+            log.count_given_up(gone);
+            tracing::warn!(
+                gone,
+                first = oldest.start,
+                "gave up the oldest dead letters: over quota or too old"
+            );
+        }
+        Ok(())
     }
 
     /// Shows what the logs hold.

@@ -73,6 +73,7 @@ fn reads_back_what_was_appended_also_after_a_reopen() {
 mod damage;
 mod letters;
 mod log;
+mod quota;
 mod records;
 mod thin;
 
