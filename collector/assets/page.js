@@ -2,7 +2,7 @@
 
 import { Chart, SERIES_MAX, theme } from "./chart.js";
 import { Series, timeOf } from "./series.js";
-import { agentRow, count, measure } from "./text.js";
+import { agentRow, count, measure, reportRow } from "./text.js";
 
 const PERIOD_MS = 1000;
 const PERIOD_LOST_MS = 3000;
@@ -13,6 +13,8 @@ const PAGES_MAX = 4;
 // Drawn until keys are picked by hand.
 const DRAWN_AT_FIRST = 8;
 const LISTED_MAX = 300;
+const REPORTS_SHOWN = 20;
+const REPORTS_LOADED_MAX = 1000;
 const RATE_SECONDS = 10;
 const RANGES = [["1 minute", 60], ["5 minutes", 300], ["15 minutes", 900], ["1 hour", 3600], ["6 hours", 21600], ["24 hours", 86400], ["all loaded", Infinity]];
 
@@ -26,6 +28,7 @@ let picked = null;
 let cursor = null;
 let drawn = { keys: [], columns: [[]] };
 let totals = [];
+let reports = [];
 const chart = new Chart($("chart"), (index) => {
   cursor = index;
   showKeys();
@@ -44,6 +47,7 @@ async function tick() {
   try {
     agents = (await ask("/v1/agents")).agents;
     showAgents();
+    await updateReports();
     if (agents.length) {
       choose();
       await update();
@@ -86,6 +90,15 @@ async function update() {
     next = page.next && !far ? { after: page.next } : null;
   }
   [series, loaded, after] = [fresh, wanted, change];
+}
+
+/** Asks for the reports stored since the last time. */
+async function updateReports() {
+  const page = await ask("/v1/reports", { after: reports.at(-1)?.id ?? 0, limit: REPORTS_LOADED_MAX });
+  if (!page.reports.length) return;
+  reports = [...reports, ...page.reports].slice(-REPORTS_LOADED_MAX);
+  $("reports").hidden = false;
+  $("report-rows").replaceChildren(...reports.slice(-REPORTS_SHOWN).reverse().map(reportRow));
 }
 
 function choice() {

@@ -47,3 +47,15 @@ export function agentRow(agent) {
   cell(count(agent.epochs.reduce((gaps, epoch) => gaps + epoch.gaps, 0)));
   return row;
 }
+
+/** One report's row. */
+export function reportRow({ agent, pipeline, time, report }) {
+  const row = document.createElement("tr");
+  const what = [report.kind, report.stage && `in ${report.stage}`].filter(Boolean).join(" ");
+  for (const text of [agent, pipeline ?? "all", time, what]) row.insertCell().textContent = text;
+  const records = row.insertCell();
+  records.className = "number";
+  records.textContent = report.count == null ? "–" : count(report.count);
+  row.insertCell().textContent = report.reason ?? "";
+  return row;
+}

@@ -109,9 +109,33 @@ pub struct Batch {
     pub lines: Vec<Line>,
 }
 
+/// What one line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// What was measured.
+    Result(Measured),
+    /// What will never come, or not as it was.
+    Report(Report),
+}
+
+/// An agent's word on records that it lost, dropped, merged or gave up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The pipeline it concerns; `None`: all of them.
+    pub pipeline: Option<String>,
+    /// When the agent noticed, in microseconds since the Unix epoch.
+    pub time: i64,
+    /// `lost`, `dropped`, `coarsened`, `expired`, or what a newer agent calls it.
+    pub kind: String,
+    /// How many records, where that is known.
+    pub count: Option<i64>,
+    /// The report as it was sent.
+    pub value: String,
+}
+
 /// One result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct Measured {
     /// The pipeline that made it.
     pub pipeline: String,
     /// What it belongs to.
@@ -199,7 +223,8 @@ impl Batch {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw<'a> {
-    agent: String,
+    #[serde(rename = "agent")]
+    _agent: String,
     pipeline: String,
     key: String,
     window: Option<RawWindow>,
@@ -220,23 +245,85 @@ struct RawWindow {
     end: String,
 }
 
+/// What every line has, and what tells a report from a result.
+#[derive(Deserialize)]
+struct Head {
+    agent: String,
+    report: Option<RawKind>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawReport<'a> {
+    #[serde(rename = "agent")]
+    _agent: String,
+    pipeline: Option<String>,
+    time: String,
+    #[serde(borrow)]
+    report: &'a RawValue,
+}
+
+/// What is looked at of a report; the rest of it is stored as it came.
+#[derive(Deserialize)]
+struct RawKind {
+    kind: String,
+    count: Option<u64>,
+}
+
 impl Line {
     fn parse(agent: &str, number: usize, line: &[u8]) -> Result<Self, BatchError> {
         let malformed = |reason| BatchError::Malformed { line: number, reason };
+        let unread = |error: serde_json::Error| malformed(plain(&error));
         let text = str::from_utf8(line).map_err(|error| malformed(error.to_string()))?;
-        let raw: Raw<'_> = serde_json::from_str(text).map_err(|error| malformed(plain(&error)))?;
-        if raw.agent != agent {
+        let head: Head = serde_json::from_str(text).map_err(unread)?;
+        if head.agent != agent {
             return Err(BatchError::Agent { line: number });
         }
-        raw.check().map_err(malformed)
+        match head.report {
+            Some(kind) => {
+                let raw: RawReport<'_> = serde_json::from_str(text).map_err(unread)?;
+                raw.check(kind).map(Self::Report).map_err(malformed)
+            }
+            None => {
+                let raw: Raw<'_> = serde_json::from_str(text).map_err(unread)?;
+                raw.check().map(Self::Result).map_err(malformed)
+            }
+        }
     }
 }
 
-impl Raw<'_> {
-    fn check(self) -> Result<Line, String> {
-        if self.pipeline.is_empty() || self.pipeline.len() > NAME_BYTES_MAX {
-            return Err("pipeline must have 1 to 256 bytes".to_owned());
+impl RawReport<'_> {
+    fn check(self, head: RawKind) -> Result<Report, String> {
+        self.pipeline.as_deref().map_or(Ok(()), check_pipeline)?;
+        if head.kind.is_empty() || head.kind.len() > NAME_BYTES_MAX {
+            return Err("report.kind must have 1 to 256 bytes".to_owned());
         }
+        Ok(Report {
+            pipeline: self.pipeline,
+            time: micros(&self.time)?,
+            kind: head.kind,
+            count: head.count.map(number).transpose()?,
+            value: sound(self.report)?,
+        })
+    }
+}
+
+fn check_pipeline(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return Err("pipeline must have 1 to 256 bytes".to_owned());
+    }
+    Ok(())
+}
+
+/// The value as it was sent, if every reader can take it.
+fn sound(value: &RawValue) -> Result<String, String> {
+    serde_json::from_str::<Sound>(value.get()).map_err(|error| format!("value: {}", plain(&error)))?;
+    Ok(value.get().to_owned())
+}
+
+impl Raw<'_> {
+    fn check(self) -> Result<Measured, String> {
+        check_pipeline(&self.pipeline)?;
         if self.key.len() > KEY_BYTES_MAX {
             return Err("key must have at most 1024 bytes".to_owned());
         }
@@ -246,14 +333,12 @@ impl Raw<'_> {
                 return Err("module must be sha256: and 64 hexadecimal digits".to_owned());
             }
         }
-        serde_json::from_str::<Sound>(self.value.get())
-            .map_err(|error| format!("value: {}", plain(&error)))?;
-        Ok(Line {
+        Ok(Measured {
             span: self.span()?,
+            value: sound(self.value)?,
             pipeline: self.pipeline,
             key: self.key,
             module: self.module,
-            value: self.value.get().to_owned(),
         })
     }
 

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::batch::micros;
-use crate::query::{Agent, CSV_HEADER, Order, Page, ROWS_MAX, Selection, Totals};
+use crate::query::{Agent, CSV_HEADER, Order, Page, ROWS_MAX, ReportRow, ReportsOf, Selection, Totals};
 use crate::{Collector, Config, page, receive};
 use answer::Refused;
 use counters::Counters;
@@ -56,6 +56,7 @@ pub(crate) fn router(collector: &Collector) -> Router {
         .route("/v1/batches", post(batches))
         .route("/v1/results", get(results))
         .route("/v1/agents", get(agents))
+        .route("/v1/reports", get(reports))
         .route("/v1/totals", get(totals))
         .route("/live", get(live))
         .route("/metrics", get(metrics))
@@ -220,6 +221,31 @@ async fn agents(
     let Query(query) = query.map_err(Refused::query)?;
     let agents = collector.agents(query.after, limit(query.limit)?).await?;
     Ok(Json(AgentList { agents }).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reports {
+    agent: Option<String>,
+    pipeline: Option<String>,
+    kind: Option<String>,
+    #[serde(default)]
+    after: i64,
+    limit: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct ReportList {
+    reports: Vec<ReportRow>,
+}
+
+async fn reports(
+    State(collector): State<Collector>,
+    query: Result<Query<Reports>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(Reports { agent, pipeline, kind, after, limit: asked }) = query.map_err(Refused::query)?;
+    let of = ReportsOf { agent, pipeline, kind, after, limit: limit(asked)? };
+    Ok(Json(ReportList { reports: collector.reports(of).await? }).into_response())
 }
 
 #[derive(Deserialize)]

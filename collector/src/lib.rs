@@ -36,7 +36,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 pub use query::{
-    Agent, Cursor, Epoch, Order, Page, QueryError, ROWS_MAX, ResultRow, Selection, Sums, Totals, Window,
+    Agent, Cursor, Epoch, Order, Page, QueryError, ROWS_MAX, ReportRow, Reported, ReportsOf, ResultRow,
+    Selection, Sums, Totals, Window,
 };
 
 /// Where results are kept, who may store them, and how much work there may be at once.
@@ -143,7 +144,7 @@ pub enum Error {
         /// What SQLite said.
         source: rusqlite::Error,
     },
-    /// The file has a format this version does not know.
+    /// The file has a format that only a newer version knows.
     #[error(
         "failed to open the store {path}: its format is {found}, this version knows {known}; use a newer collector"
     )]
@@ -152,7 +153,7 @@ pub enum Error {
         path: PathBuf,
         /// The file's format.
         found: i64,
-        /// The only format this version reads.
+        /// The newest format this version reads.
         known: i64,
     },
     /// The store can no longer be trusted to make batches durable: only a restart helps.
@@ -220,6 +221,15 @@ impl Collector {
     /// [`QueryError`]: too many queries at once, the deadline, or SQLite.
     pub async fn agents(&self, after: String, limit: u32) -> Result<Vec<Agent>, QueryError> {
         self.readers.read(move |store| query::agents(store, &after, limit)).await
+    }
+
+    /// What agents reported as lost, dropped, merged or given up, oldest first.
+    ///
+    /// # Errors
+    /// [`QueryError`]: too many queries at once, the deadline, or SQLite.
+    pub async fn reports(&self, of: ReportsOf) -> Result<Vec<ReportRow>, QueryError> {
+        let bytes_max = self.config.answer_bytes_max;
+        self.readers.read(move |store| query::reports(store, &of, bytes_max)).await
     }
 
     /// Sums of the stored results, one entry per agent and pipeline, at most 10,000.

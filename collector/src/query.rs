@@ -5,6 +5,7 @@
 //! A query sees one moment of the store, and never holds up the thread that commits.
 
 mod agents;
+mod reports;
 mod results;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,8 @@ use tokio::sync::Semaphore;
 
 pub use agents::{Agent, Epoch, Sums, Totals};
 pub(crate) use agents::{agents, totals};
+pub(crate) use reports::reports;
+pub use reports::{ReportRow, Reported, ReportsOf};
 pub(crate) use results::{CSV_HEADER, results};
 pub use results::{Cursor, Order, Page, ROWS_MAX, ResultRow, Selection, Window};
 

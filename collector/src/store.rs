@@ -10,6 +10,7 @@
 //! - `results`: what was measured. `change` grows with each result stored or replaced: whoever has
 //!   seen all up to one number finds everything newer beyond it. A result without a window has no
 //!   `end`; SQL holds NULLs to be distinct, so `by_series` is the identity of windows alone.
+//! - `reports`: the agents' words on what will never come; by (epoch, sequence number), each once.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,8 +21,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::{Config, Error};
 
-/// The only format this version reads and writes.
-const FORMAT: i64 = 1;
+/// The format this version writes; it brings an older file to it.
+const FORMAT: i64 = 2;
 /// Marks the file as a collector's: "HWCo".
 const APPLICATION: i64 = 0x4857_436f;
 
@@ -94,6 +95,23 @@ CREATE INDEX by_pipeline ON results (pipeline, start);
 CREATE INDEX by_start ON results (start);
 ";
 
+/// New in format 2.
+const REPORTS: &str = "
+CREATE TABLE reports (
+    id INTEGER PRIMARY KEY,
+    epoch INTEGER NOT NULL REFERENCES epochs,
+    seq INTEGER NOT NULL,
+    agent TEXT NOT NULL,
+    pipeline TEXT,
+    time INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    count INTEGER,
+    value TEXT NOT NULL,
+    UNIQUE (epoch, seq)
+) STRICT;
+CREATE INDEX by_agent ON reports (agent, kind);
+";
+
 /// Opens or creates the file, for the one thread that writes.
 pub(crate) fn open(config: &Config) -> Result<Connection, Error> {
     let path = &config.store;
@@ -138,13 +156,17 @@ fn prepare(connection: &mut Connection, config: &Config) -> rusqlite::Result<i64
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Creates the tables in an empty file, as a whole or not at all.
+/// Creates the tables in an empty file, and those that an older one lacks, as a whole or not at all.
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables == 0 {
         transaction.execute_batch(SCHEMA)?;
         transaction.pragma_update(None, "application_id", APPLICATION)?;
+    }
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if tables == 0 || found == 1 {
+        transaction.execute_batch(REPORTS)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
     }
     transaction.commit()

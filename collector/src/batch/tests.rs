@@ -46,7 +46,7 @@ fn reads_a_window_and_keeps_its_value_as_it_was_sent() {
     let start = 1_767_225_600_000_000;
     assert_eq!(
         batch.lines,
-        [Line {
+        [Line::Result(Measured {
             pipeline: "temperature".into(),
             key: "hall/1".into(),
             span: Span::Window(Window {
@@ -59,7 +59,7 @@ fn reads_a_window_and_keeps_its_value_as_it_was_sent() {
             }),
             module: Some(module()),
             value: r#"{"mean": 21.50, "big": 9007199254740993}"#.into(),
-        }]
+        })]
     );
 }
 
@@ -70,9 +70,29 @@ fn reads_an_event_with_any_value_and_without_a_module() {
             r#"{{"agent":"plant-7","pipeline":"raw","key":"","time":"2026-01-01T01:00:00+01:00","module":null,"value":{value}}}"#
         );
         let batch = Batch::parse(key(1), line.as_bytes()).unwrap();
-        assert_eq!(batch.lines[0].span, Span::Event(1_767_225_600_000_000));
-        assert_eq!(batch.lines[0].value, value);
+        let [Line::Result(line)] = &batch.lines[..] else { panic!("it is a result") };
+        assert_eq!(line.span, Span::Event(1_767_225_600_000_000));
+        assert_eq!(line.value, value);
     }
+}
+
+#[test]
+fn reads_a_report_and_keeps_what_it_does_not_know() {
+    let body = r#"{"kind":"dropped","stage":"outbox","count":2,"cause":[1]}"#;
+    let line = |pipeline, report| {
+        format!(
+            r#"{{"agent":"plant-7","pipeline":{pipeline},"time":"2026-01-01T00:00:00Z","report":{report}}}"#
+        )
+    };
+    let batch = Batch::parse(key(1), line("null", body).as_bytes()).unwrap();
+    let time = 1_767_225_600_000_000;
+    let report = Report { pipeline: None, time, kind: "dropped".into(), count: Some(2), value: body.into() };
+    assert_eq!(batch.lines, [Line::Report(report)]);
+    refused(&line("\"\"", body), "pipeline must have");
+    refused(&line("null", r#"{"kind":""}"#), "report.kind must have");
+    refused(&line("null", r#"{"count":1}"#), "missing field `kind`");
+    refused(&line("null", r#"{"kind":"lost","count":-1}"#), "invalid value");
+    refused(&line("null", r#"{"kind":"lost","x":1e999}"#), "number out of range");
 }
 
 #[test]

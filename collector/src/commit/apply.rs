@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::CommitError;
-use crate::batch::{Batch, Line, Span, Window};
+use crate::batch::{Batch, Line, Measured, Report, Span, Window};
 
 /// Stores the lines in order.
 pub(super) fn lines(transaction: &Transaction<'_>, epoch: i64, batch: &Batch) -> Result<(), CommitError> {
@@ -17,6 +17,14 @@ pub(super) fn lines(transaction: &Transaction<'_>, epoch: i64, batch: &Batch) ->
     let mut at = Place { epoch, seq: 0, change, pipeline: 0, series: 0, module: None };
     for (index, line) in batch.lines.iter().enumerate() {
         at.seq = batch.key.first + index as u64;
+        let line = match line {
+            Line::Result(line) => line,
+            Line::Report(new) => {
+                report(transaction, &at, &batch.key.agent, new)?
+                    .ok_or(CommitError::Sequence { line: index + 1 })?;
+                continue;
+            }
+        };
         at.pipeline = names.pipeline(&line.pipeline)?;
         at.series = names.series(at.pipeline, &line.key)?;
         at.module = names.module(line.module.as_deref())?;
@@ -62,7 +70,7 @@ struct Counts {
 fn window(
     transaction: &Transaction<'_>,
     at: &mut Place,
-    line: &Line,
+    line: &Measured,
     new: Window,
 ) -> rusqlite::Result<Effect> {
     let gained = Counts { readings: new.count, late: new.late, rejected: new.rejected };
@@ -92,7 +100,7 @@ fn window(
 fn event(
     transaction: &Transaction<'_>,
     at: &mut Place,
-    line: &Line,
+    line: &Measured,
     time: i64,
 ) -> rusqlite::Result<Option<Effect>> {
     let known: Option<bool> = transaction
@@ -111,7 +119,30 @@ fn event(
     }
 }
 
-fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &Line) -> rusqlite::Result<()> {
+/// `None` when the sequence number belongs to another report.
+fn report(
+    transaction: &Transaction<'_>,
+    at: &Place,
+    agent: &str,
+    new: &Report,
+) -> rusqlite::Result<Option<()>> {
+    let known: Option<bool> = transaction
+        .prepare_cached("SELECT value = ?3 FROM reports WHERE epoch = ?1 AND seq = ?2")?
+        .query_row(params![at.epoch, at.seq, new.value], |row| row.get(0))
+        .optional()?;
+    if let Some(same) = known {
+        return Ok(same.then_some(()));
+    }
+    transaction
+        .prepare_cached(
+            "INSERT INTO reports (epoch, seq, agent, pipeline, time, kind, count, value)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![at.epoch, at.seq, agent, new.pipeline, new.time, new.kind, new.count, new.value])?;
+    Ok(Some(()))
+}
+
+fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &Measured) -> rusqlite::Result<()> {
     at.change += 1;
     let (start, window) = match line.span {
         Span::Window(window) => (window.start, Some(window)),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::batch::{BatchKey, Line, Span, Window};
+use crate::batch::{BatchKey, Line, Measured, Span, Window};
 use crate::{Config, query, store as file};
 use proptest::prelude::*;
 
@@ -21,12 +21,12 @@ fn window(key: &str, start: i64, revision: u32, count: i64) -> Line {
     let window = Window { start, end: start + 10, revision, count, late: 1, rejected: 2 };
     let value = format!("{{\"revision\":{revision},\"count\":{count}}}");
     let (pipeline, module) = ("p".into(), Some("sha256:00".into()));
-    Line { pipeline, key: key.into(), span: Span::Window(window), module, value }
+    Line::Result(Measured { pipeline, key: key.into(), span: Span::Window(window), module, value })
 }
 
 fn event(time: i64, value: &str) -> Line {
     let span = Span::Event(time);
-    Line { pipeline: "e".into(), key: "k".into(), span, module: None, value: value.into() }
+    Line::Result(Measured { pipeline: "e".into(), key: "k".into(), span, module: None, value: value.into() })
 }
 
 fn values(store: &Connection) -> Vec<String> {
@@ -121,9 +121,9 @@ fn a_full_store_is_told_from_a_broken_one_and_takes_nothing_half() {
 fn refuses_a_store_of_a_newer_format_and_a_file_that_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let (connection, config) = open(&folder);
-    connection.pragma_update(None, "user_version", 2).unwrap();
+    connection.pragma_update(None, "user_version", 3).unwrap();
     drop(connection);
-    assert!(matches!(file::open(&config), Err(crate::Error::Format { found: 2, known: 1, .. })));
+    assert!(matches!(file::open(&config), Err(crate::Error::Format { found: 3, known: 2, .. })));
     std::fs::write(&config.store, "no database at all, but long enough to be looked at").unwrap();
     assert!(matches!(file::open(&config), Err(crate::Error::Open { .. })));
 }
@@ -174,4 +174,19 @@ proptest! {
         prop_assert_eq!(sums.late, oracle.len() as u64);
         prop_assert_eq!(sums.results + sums.replaced + sums.ignored, sent.len() as u64);
     }
+}
+
+#[test]
+fn a_store_without_reports_gets_them_at_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let (connection, _) = open(&folder);
+    connection.execute_batch("DROP TABLE reports; PRAGMA user_version = 1").unwrap();
+    drop(connection);
+    let (connection, _) = open(&folder);
+    let of = query::ReportsOf { limit: 10, ..<_>::default() };
+    assert!(query::reports(&connection, &of, usize::MAX).unwrap().is_empty());
+    drop(connection);
+    let (connection, _) = open(&folder);
+    let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(format, 2);
 }

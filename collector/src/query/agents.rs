@@ -3,6 +3,7 @@
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 
+use super::reports::{Reported, reported};
 use super::rfc3339;
 
 /// Most epochs told of an agent: the ones seen last.
@@ -28,6 +29,8 @@ pub struct Agent {
     pub sums: Sums,
     /// Each pipeline's own, at most 1,000.
     pub pipelines: Vec<Totals>,
+    /// What it reported as lost, dropped, merged or given up, by kind.
+    pub reports: Vec<Reported>,
     /// At most 16, the one seen last first.
     pub epochs: Vec<Epoch>,
 }
@@ -102,6 +105,7 @@ pub(crate) fn agents(store: &Connection, after: &str, limit: u32) -> rusqlite::R
                 duplicates: row.get(3)?,
                 sums: pipelines.iter().fold(Sums::default(), |sums, own| sums.with(&own.sums)),
                 pipelines,
+                reports: reported(store, &name)?,
                 epochs: epochs(store, &name)?,
                 agent: name,
             })

@@ -159,3 +159,54 @@ async fn the_watermark_tells_of_gaps_until_they_close() {
     let epoch = &served.json("/v1/agents").await["agents"][0]["epochs"][0];
     assert_eq!((&epoch["lines"], &epoch["gaps"]), (&json!(15), &json!(0)));
 }
+
+#[tokio::test]
+async fn reports_are_stored_once_beside_the_results_and_found_again() {
+    let served = serve().await;
+    let report = |kind: &str, pipeline: Option<&str>, count: u64| {
+        json!({
+            "agent": "plant-7", "pipeline": pipeline, "time": "2026-01-01T00:00:00Z",
+            "report": { "kind": kind, "stage": "outbox", "count": count, "reason": "the outbox was full" },
+        })
+        .to_string()
+    };
+    let lines = [
+        window("a", 0, 0, 3),
+        report("dropped", Some("temperature"), 40),
+        report("lost", None, 2),
+        event("c", 5, "1"),
+        report("dropped", Some("raw"), 1),
+    ];
+    let receipt = served.accepted(0, &lines).await;
+    assert_eq!(receipt["watermark"], 4);
+    assert_eq!(served.accepted(0, &lines).await, receipt);
+    // Narrowed, it comes under other keys: each line is known by its number.
+    served.accepted(1, &lines[1..3]).await;
+    let all = served.json("/v1/reports").await;
+    let all = all["reports"].as_array().unwrap();
+    assert_eq!(all.len(), 3);
+    assert_eq!((&all[0]["agent"], &all[0]["pipeline"]), (&json!("plant-7"), &json!("temperature")));
+    assert_eq!(all[0]["report"]["reason"], "the outbox was full");
+    assert_eq!(all[1]["pipeline"], Value::Null);
+    for (query, found) in [
+        ("kind=lost", 1),
+        ("pipeline=raw", 1),
+        ("agent=plant-7", 3),
+        ("agent=plant-8", 0),
+        ("limit=2", 2),
+        (&*format!("after={}", all[1]["id"]), 1),
+    ] {
+        let some = served.json(&format!("/v1/reports?{query}")).await;
+        assert_eq!(some["reports"].as_array().unwrap().len(), found, "{query}");
+    }
+    let agent = &served.json("/v1/agents").await["agents"][0];
+    let expected = json!([
+        { "kind": "dropped", "reports": 2, "records": 41 },
+        { "kind": "lost", "reports": 1, "records": 2 },
+    ]);
+    assert_eq!(agent["reports"], expected);
+    assert_eq!((&agent["results"], &agent["events"], &agent["readings"]), (&json!(1), &json!(1), &json!(3)));
+    // The same number with another report is no repetition.
+    let other = served.post(1, &[report("dropped", Some("temperature"), 41)]).send().await.unwrap();
+    assert_eq!(other.status(), StatusCode::UNPROCESSABLE_ENTITY);
+}
