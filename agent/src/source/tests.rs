@@ -39,6 +39,16 @@ impl Agent {
         timeout(PATIENCE, self.run).await.unwrap().unwrap()
     }
 
+    /// Returns once its metrics say so.
+    async fn until(&self, holds: impl Fn(&Input) -> bool) {
+        let waiting = async {
+            while !holds(&self.metrics) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.unwrap();
+    }
+
     async fn stop(self) -> Result<(), Error> {
         self.stop.send_replace(true);
         self.ended().await
@@ -153,9 +163,7 @@ async fn a_lost_connection_s_messages_are_stored_and_not_acknowledged_on_the_nex
 
         let mut peer = broker.accept(true).await;
         peer.publish(3, b"three").await;
-        while agent.metrics.received_messages.get() < 3 {
-            tokio::task::yield_now().await;
-        }
+        agent.until(|metrics| metrics.received_messages.get() >= 3).await;
         journal.hold(false);
         assert_eq!(peer.next_but_pings().await, Seen::PubAck(3), "and not 1 or 2");
         peer.redeliver(1, b"one").await;
@@ -423,9 +431,7 @@ async fn over_the_bound_qos_0_is_shed() {
     }
     peer.publish(2, b"two").await;
     peer.publish_as("t/1", 2, false, 3, b"three").await;
-    while agent.metrics.received_messages.get() < 13 {
-        tokio::task::yield_now().await;
-    }
+    agent.until(|metrics| metrics.received_messages.get() >= 13).await;
     assert!(peer.is_owed().await, "what is not shed is not durable");
     journal.hold(false);
     assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
@@ -484,9 +490,7 @@ async fn ten_times_the_load_sheds_qos_0_and_holds_back_the_rest() {
         assert!(highest <= BOUND as i64 && highest > 0, "{highest}");
         assert!(pings >= 2, "{pings} pings");
         assert_eq!((agent.metrics.connections.get(), agent.metrics.overloads.get()), (1, 0));
-        while agent.metrics.in_flight_messages.get() > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        agent.until(|metrics| metrics.in_flight_messages.get() == 0).await;
         assert_eq!(journal.payloads().len() as u64, u64::from(sent) + zeros - shed, "all else is stored");
         agent.stop().await.unwrap();
     })
