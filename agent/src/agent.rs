@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::admin::{self, Admin};
 use crate::audit::{Auditor, Books};
 use crate::config::Config;
+use crate::flow::Timestamp;
 use crate::forward::{self, Forward};
 use crate::live::{self, Beat};
 use crate::metrics::Metrics;
@@ -127,6 +128,7 @@ impl Agent {
             let built = Pipeline::build(name, &config.agent.id, pipeline, &host, &store, &metrics)?;
             pipelines.push((name.clone(), built, Arc::new(Beat::default())));
         }
+        store.tell(&config.agent.id, Timestamp::now())?;
         let mut forwards = Vec::new();
         for (name, output) in &config.outputs {
             let handle = metrics.output(name);

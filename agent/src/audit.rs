@@ -209,6 +209,7 @@ fn pipeline(metrics: &metrics::Pipeline, journal_end: u64) -> Pipeline {
         rejected: metrics.rejected_messages.get() + metrics.rejected_events.get(),
         used: metrics.used_events.get(),
         late: metrics.late_events.get(),
+        lost_events: metrics.lost_events.get(),
         results: metrics.results.get(),
         dead_letters: metrics.dead_letters.get(),
         pending: journal_end.saturating_sub(position),

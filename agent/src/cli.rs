@@ -3,6 +3,7 @@
 mod dead_letters;
 mod own_http;
 mod status;
+mod store;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,6 +62,9 @@ enum Command {
     /// What could not be used, with its original bytes and the reason.
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    /// Look into the store of a stopped agent: check, dump, mend.
+    #[command(subcommand)]
+    Store(store::Command),
 }
 
 /// Runs the command that the arguments name.
@@ -69,7 +73,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log(&arguments);
     match run(arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("headwater: {error:#}");
             ExitCode::from(exit_code(&error))
@@ -77,15 +81,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
-    match command {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let done = match command {
         #[cfg(feature = "demo")]
         Command::Demo(options) => crate::demo::run(&options),
         Command::Run { config } => run_agent(&config),
         Command::Check { config } => check(&config),
         Command::Status(options) => status::run(&options),
         Command::DeadLetters(command) => dead_letters::run(&command),
-    }
+        Command::Store(command) => return store::run(&command),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn run_agent(file: &Path) -> anyhow::Result<()> {
@@ -175,7 +181,7 @@ impl Command {
         match self {
             #[cfg(feature = "demo")]
             Self::Demo(_) => "warn,rumqttd=off",
-            Self::Status(_) | Self::DeadLetters(_) => "warn",
+            Self::Status(_) | Self::DeadLetters(_) | Self::Store(_) => "warn",
             Self::Run { .. } | Self::Check { .. } => "info",
         }
     }

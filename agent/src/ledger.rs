@@ -4,7 +4,8 @@
 //! source     received = journaled + duplicates + shed + refused + in flight             each input
 //! journal    appended = journaled by the inputs, and of those in flight some            the journal
 //! position   position = read + skipped + lost + expired                                 each pipeline
-//! events     read + replayed + multiplied = rejected + filtered + used + late           each pipeline
+//! events     read + replayed + multiplied = rejected + filtered + used + late
+//!                                           + events lost with their windows           each pipeline
 //! outbox     opening + results + reports = delivered + refused + lost + dropped
 //!                                          + coarsened + expired + pending              each output
 //! ```
@@ -72,6 +73,7 @@ pub struct Pipeline {
     pub rejected: u64,
     pub used: u64,
     pub late: u64,
+    pub lost_events: u64,
     /// Of no equation: what it has committed to its output.
     pub results: u64,
     /// Of no equation: what it has dead-lettered, results that could not be finished included.
@@ -130,8 +132,8 @@ impl Pipeline {
     }
 
     fn missing_events(&self) -> i64 {
-        let Self { read, replayed, multiplied, rejected, filtered, used, late, .. } = *self;
-        difference([read, replayed, multiplied], [rejected, filtered, used, late])
+        let Self { read, replayed, multiplied, rejected, filtered, used, late, lost_events, .. } = *self;
+        difference([read, replayed, multiplied], [rejected, filtered, used, late, lost_events])
     }
 }
 
@@ -253,8 +255,9 @@ mod tests {
             multiplied: 5,
             filtered: 2,
             rejected: 3,
-            used: 9,
+            used: 8,
             late: 4,
+            lost_events: 1,
             results: 6,
             dead_letters: 3,
             pending: 7,
@@ -336,6 +339,7 @@ mod tests {
         check(|book| pipeline(book).rejected += 1, &events(-1));
         check(|book| pipeline(book).used += 1, &events(-1));
         check(|book| pipeline(book).late += 1, &events(-1));
+        check(|book| pipeline(book).lost_events += 1, &events(-1));
     }
 
     #[test]

@@ -116,6 +116,10 @@ stage!(
         segments: Gauge,
         /// Records not yet trimmed.
         pending_records: Gauge,
+        /// Damaged parts mended at this start.
+        repairs: Counter,
+        /// Records lost by damage that was mended at this start: each is in a report.
+        lost_records: Counter,
         /// 1 while a write waits for room, and is tried again: appends (`journal`), commits (`meta`).
         waiting: Gauge,
         /// Disk that it takes.
@@ -152,7 +156,7 @@ stage!(
         read_messages: Counter,
         /// Messages of the journal that are not for the pipeline, those before its first start included.
         skipped_messages: Counter,
-        /// Messages that the journal had lost when the pipeline came to them.
+        /// Messages lost by damage to the journal before they were read, each in a report.
         lost_messages: Counter,
         /// Messages dead-lettered at decode or by a transform.
         rejected_messages: Counter,
@@ -160,6 +164,8 @@ stage!(
         filtered_events: Counter,
         /// Events that transforms added: the net of each call.
         multiplied_events: Counter,
+        /// Events not used because damage took the state of their window, which is in a report.
+        lost_events: Counter,
         /// Events that came out of the transforms.
         events: Counter,
         /// Events used in a result, or forwarded as one.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use crate::flow::{Message, Seq, Timestamp};
+use crate::flow::{Kind, Message, Report, Seq, Timestamp};
 use crate::metrics::{self, Metrics};
 use crate::module::{self, Host, Limits};
 use crate::store::{self, Commit, Store};
@@ -285,7 +285,11 @@ impl Pipeline {
         };
         pipeline.count(&Counts::default());
         crate::fail::point("pipeline.built");
-        if checkpoint.position.is_none() {
+        let is_harmed = checkpoint.harm.is_some();
+        if let Some(harm) = checkpoint.harm {
+            pipeline.suffer(harm);
+        }
+        if checkpoint.position.is_none() || is_harmed {
             let committed = pipeline.commit(|full| {
                 error!(pipeline = name, error = %full, "a new pipeline cannot start without disk space");
                 false
@@ -352,10 +356,10 @@ impl Pipeline {
     /// Steps over some messages; whether one of them was for this pipeline.
     fn slice(&mut self, mut messages: Vec<(Seq, Message)>) -> bool {
         let (before, now) = (self.step.counts.read, Timestamp::now());
-        let Some((last, _)) = messages.last() else { return false };
-        // Numbers are contiguous: one that does not come was taken out of the journal.
-        self.step.counts.lost += last + 1 - self.position - messages.len() as u64;
-        self.position = last + 1;
+        for (seq, message) in &messages {
+            self.step_over(self.position, *seq, Some(message.received));
+            self.position = seq + 1;
+        }
         self.expire(&mut messages, now);
         self.steps.run(messages, now, &mut self.step);
         crate::fail::point("pipeline.step");
@@ -403,14 +407,8 @@ impl Pipeline {
     /// module each: between them the pipeline shows that it lives, and can stop or commit.
     fn read_page(&mut self, end: Seq) -> Result<Vec<Vec<(Seq, Message)>>, Error> {
         let mut page = self.store.read(self.position, PAGE_BYTES)?;
-        let mut next = self.position;
-        for (seq, _) in &page {
-            self.step_over(next, *seq);
-            next = seq + 1;
-        }
         if page.is_empty() {
-            self.step_over(next, end);
-            self.step.counts.lost += end - next;
+            self.step_over(self.position, end, None);
             self.position = end;
         }
         let mut slices = Vec::with_capacity(page.len().div_ceil(SLICE_MESSAGES));
@@ -421,11 +419,47 @@ impl Pipeline {
         Ok(slices)
     }
 
-    /// Goes on behind a gap in the journal.
-    fn step_over(&self, from: Seq, until: Seq) {
-        if until > from {
-            let (pipeline, lost) = (&self.name, until - from);
-            error!(pipeline, from, lost, "the journal no longer holds messages that were not read");
+    /// Goes on behind a gap in the journal, and says upstream what was there: in the commit that has the
+    /// position pass it, so once. `to` is when what follows it arrived.
+    fn step_over(&mut self, from: Seq, until: Seq, to: Option<Timestamp>) {
+        if until <= from {
+            return;
+        }
+        let (pipeline, lost) = (&self.name, until - from);
+        error!(pipeline, from, lost, "the journal no longer holds messages that were not read");
+        self.step.counts.lost += lost;
+        let reason = "the journal was damaged".to_owned();
+        self.report(Some(lost), Some(from), Some(until - 1), (None, to), "journal", reason);
+    }
+
+    fn report(
+        &mut self,
+        count: Option<u64>,
+        first: Option<Seq>,
+        last: Option<Seq>,
+        (from, to): (Option<Timestamp>, Option<Timestamp>),
+        stage: &'static str,
+        reason: String,
+    ) {
+        let report = Report { kind: Kind::Lost, stage, count, first, last, from, to, reason };
+        self.steps.report(&report, Timestamp::now(), &mut self.step);
+    }
+
+    /// Takes in what a repair took: windows whose state is lost give no result, and upstream is told.
+    fn suffer(&mut self, harm: store::Harm) {
+        let began = harm.position.then(Timestamp::now);
+        if harm.position {
+            // What became of those before nobody knows any more.
+            let known =
+                self.counts.read + self.counts.skipped + self.counts.lost + self.full.tally.expired_messages;
+            self.step.counts.lost += self.position.saturating_sub(known);
+            let last = self.position.checked_sub(1);
+            self.report(None, None, last, (None, began), "journal", harm.reason.clone());
+        }
+        if harm.windows
+            && let Some((from, to)) = self.steps.lose_windows(began)
+        {
+            self.report(None, None, None, (Some(from), Some(to)), "windows", harm.reason);
         }
     }
 
@@ -541,6 +575,7 @@ impl Pipeline {
         metrics.replayed_events.inc_by(now.replayed_events - before.replayed_events);
         metrics.replayed_results.inc_by(now.replayed_results - before.replayed_results);
         metrics.succeeded_replays.inc_by(now.succeeded_replays - before.succeeded_replays);
+        metrics.lost_events.inc_by(now.lost_events - before.lost_events);
     }
 
     fn gauge(&self, journal_end: Seq) {

@@ -18,55 +18,66 @@
 //! [`OPEN_FREE_BYTES_MIN`] the folder is not opened. Each log has a quota besides (`store/quota.rs`): at
 //! the journal's appends fail with [`Error::Quota`], at an outbox's the commits that hold results.
 //!
+//! **Damage** is noticed at open or by a read that fails; either way the next open verifies all,
+//! mends it part by part (`store/repair.rs`), and leaves reports of what is lost.
+//!
 //! **A crash here** at any instant leaves each call done or not done; the next open tidies up.
 
 mod codec;
 mod deliver;
+mod dump;
 mod engine;
 mod error;
 mod folder;
 mod frame;
+mod layout;
 mod letters;
 mod log;
 mod mark;
+mod marks;
 mod meta;
+mod opening;
 mod outbox;
 mod prepare;
 mod quota;
+mod repair;
 mod room;
+mod salvage;
 mod segment;
 mod segments;
 mod sending;
 mod session;
+mod slots;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod thin;
+mod told;
 
 pub use deliver::live;
 pub use error::Error;
 pub use letters::{QUEUE_MAX, Refusal, Wish};
 pub use quota::{CLOCK_SET, MARGIN_BYTES, QUOTA_BYTES_MIN, Quota, Quotas};
+pub use repair::{Finding, Loss};
 pub use sending::STRETCHES_MAX;
 #[cfg(test)]
 pub(crate) use sending::Sending;
 pub use session::{Delivered, Filter, Session};
 pub use thin::{Thinned, Thinner, Waiting};
+pub use told::Harm;
 
 use crate::flow::{DeadLetter, Message, Seq, Timestamp};
-use crate::metrics::Metrics;
 use codec::Row;
 use error::Health;
 use folder::{Folder, check_name};
 use frame::Group;
 use letters::Letters;
-use log::{End, Log, Page, SEGMENT, Shared, Size};
-use mark::Mark;
+use log::{Log, Page, SEGMENT, Size};
 use meta::Meta;
 use outbox::Outbox;
 use prepare::Preparer;
 use room::Room;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -164,6 +175,8 @@ pub struct Checkpoint {
     pub tally: Vec<u8>,
     /// All window state, in no order.
     pub windows: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What a repair took of it; its next commit is taken as having told that.
+    pub harm: Option<Harm>,
 }
 
 /// A batch of an outbox whose bounds never change until it is confirmed.
@@ -197,8 +210,10 @@ struct Inner {
     readers: Mutex<Option<Vec<String>>>,
     /// When the newest message arrived.
     newest: AtomicU64,
-    room: Room,
-    folder: Folder,
+    room: Arc<Room>,
+    /// Pipelines that know what a repair took from them, and have not committed since.
+    told: Mutex<HashSet<String>>,
+    folder: Arc<Folder>,
 }
 
 /// What waiting readers of the journal watch.
@@ -211,59 +226,6 @@ struct Tail {
 }
 
 impl Store {
-    /// Opens or creates the folder. One agent per folder (lock).
-    ///
-    /// # Errors
-    /// When the folder is locked, not writable, newer, damaged or full: each names what and where.
-    pub fn open(config: &Config, metrics: &Metrics) -> Result<Self, Error> {
-        let folder = Folder::open(&config.path)?;
-        let room = Room::open(&config.path, config.ballast_bytes, metrics.disk())?;
-        let health = Health::default();
-        let preparer = Preparer::start();
-        if !folder.meta().exists() {
-            create_meta(&folder)?;
-        }
-        let (meta_metrics, mark) = (metrics.log("meta"), folder.meta_mark());
-        let meta = Meta::open(&folder.meta(), &mark, health.clone(), meta_metrics)?;
-        let size = Size { bytes: config.segment_bytes, ..SEGMENT };
-        let shared = Shared { preparer: &preparer, health: &health, size };
-        let (mark, marked) = Mark::open(&folder.journal_mark())?;
-        let end = End::Held { mark, marked, used: last_position(&meta, &folder)? };
-        let journal = Log::open(&folder.journal(), end, shared, metrics.log("journal"))?;
-        let dead_letters_end = meta.number(&Row::dead_letters())?;
-        let end = End::Committed(dead_letters_end);
-        let letters_metrics = metrics.log("dead-letters");
-        let dead_letters = Log::open(&folder.dead_letters(), end, shared, letters_metrics)?;
-        sync::create_folder(&folder.outboxes())?;
-        thin::recover(&meta, &folder)?;
-        room.tend()?;
-        let store = Self(Arc::new(Inner {
-            tail: Mutex::new(Tail { end: journal.end(), closing: false, nudges: 0 }),
-            grown: Condvar::new(),
-            journal,
-            outboxes: Mutex::default(),
-            dead_letters,
-            letters: Mutex::new(Letters::new(dead_letters_end)),
-            meta,
-            preparer,
-            changed: Mutex::default(),
-            health,
-            logs: metrics.logs(),
-            redelivery_window: config.redelivery_window,
-            quotas: config.quotas.clone(),
-            size,
-            readers: Mutex::default(),
-            newest: AtomicU64::new(0),
-            room,
-            folder,
-        }));
-        // Where the last message cannot be read nothing is known, and whoever reads it will say why.
-        let last = store.read(store.journal_end().saturating_sub(1), 1).unwrap_or_default();
-        let newest = last.first().map_or(0, |(_, message)| message.received.0);
-        store.0.newest.store(newest, Ordering::Release);
-        Ok(store)
-    }
-
     /// Appends in order and returns their numbers once they survive a power cut.
     ///
     /// # Errors
@@ -369,16 +331,17 @@ impl Store {
     /// Where the pipeline goes on.
     pub fn checkpoint(&self, pipeline: &str) -> Result<Checkpoint, Error> {
         check_name(pipeline)?;
+        let harm = self.harm(pipeline)?;
         let Some((position, progress)) = self.position(pipeline)? else {
-            return Ok(Checkpoint::default());
+            return Ok(Checkpoint { harm, ..Checkpoint::default() });
         };
         let mut windows = Vec::new();
-        self.0.meta.scan(&Row::windows(pipeline), |value| {
+        self.0.meta.scan(&Row::windows(pipeline), |_, value| {
             windows.push(codec::window(&value).map_err(|garbled| self.garbled(garbled))?);
             Ok(())
         })?;
         let tally = self.0.meta.get(&Row::tally(pipeline))?.unwrap_or_default();
-        Ok(Checkpoint { position: Some(position), progress, tally, windows })
+        Ok(Checkpoint { position: Some(position), progress, tally, windows, harm })
     }
 
     /// The atomic step. A new pipeline's first commit may have an empty change.
@@ -401,6 +364,7 @@ impl Store {
         let mut changes = Vec::with_capacity(commit.windows.len() + 3);
         let position = codec::put_pipeline(commit.position, &commit.progress);
         changes.push((Row::pipeline(commit.pipeline), Some(position)));
+        changes.extend(self.told(commit.pipeline));
         for (key, state) in &commit.windows {
             let value = state.as_ref().map(|state| codec::put_window(key, state));
             changes.push((Row::window(commit.pipeline, key), value));
@@ -503,29 +467,6 @@ impl Store {
     fn garbled(&self, garbled: codec::Garbled) -> Error {
         Error::garbled(&self.0.folder.meta(), "row of a pipeline", garbled)
     }
-}
-
-/// Only for a folder that never held anything: `meta` is made before all else.
-fn create_meta(folder: &Folder) -> Result<(), Error> {
-    let used = [folder.journal(), folder.outboxes(), folder.dead_letters()];
-    if let Some(used) = used.iter().find(|used| used.exists()) {
-        let detail = format!("it is missing, yet {} is there", used.display());
-        return Err(Error::damaged(&folder.meta(), detail));
-    }
-    Meta::create(&folder.meta(), &folder.meta_made())
-}
-
-/// The furthest position of any pipeline: numbers below it are used up.
-fn last_position(meta: &Meta, folder: &Folder) -> Result<Seq, Error> {
-    let mut last = 0;
-    meta.scan(&Row::pipelines(), |value| {
-        let row = codec::pipeline(&value);
-        let (position, _) =
-            row.map_err(|garbled| Error::garbled(&folder.meta(), "row of a pipeline", garbled))?;
-        last = last.max(position);
-        Ok(())
-    })?;
-    Ok(last)
 }
 
 /// What the lock guards is valid after a panic elsewhere: it is changed in single steps.

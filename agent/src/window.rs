@@ -10,7 +10,7 @@
 //! the watermark reaches its end. A reading whose window has closed is late: it is counted and not
 //! used, unless the window is kept for `revise`; then it gives a new revision of the result.
 //!
-//! **Invariant:** every observed reading is exactly one of used, late, rejected or pending.
+//! **Invariant:** every observed reading is exactly one of used, late, lost, rejected or pending.
 
 mod codec;
 
@@ -51,6 +51,8 @@ pub enum Fate {
     Used,
     /// Its window can no longer change.
     Late,
+    /// The state of its window was lost: what is left would pass for the whole.
+    Lost,
 }
 
 /// A result, or the reason why a window has none.
@@ -142,6 +144,8 @@ pub struct Windows {
     revising: bool,
     /// Panes to be removed from the store.
     forgotten: Vec<(Timestamp, String)>,
+    /// State of windows that begin before this was lost: those that are not there take no readings.
+    lost_before: Timestamp,
 }
 
 impl Windows {
@@ -157,7 +161,19 @@ impl Windows {
             pending: false,
             revising: false,
             forgotten: Vec::new(),
+            lost_before: Timestamp(0),
         }
+    }
+
+    /// State was lost, and what is there is whole: windows that may have been begun and are not there
+    /// give no results any more, since these would replace whole ones or pass for them. `began` is the
+    /// newest time a reading may have had, should that be lost as well. Says which times are concerned.
+    pub fn lose(&mut self, began: Option<Timestamp>) -> Option<(Timestamp, Timestamp)> {
+        let newest = self.newest.max(began)?;
+        let oldest = self.watermark.before(self.config.revise).min(newest);
+        self.lost_before = self.lost_before.max(Timestamp(newest.0.saturating_add(1)));
+        let from = if began.is_some() { Timestamp(0) } else { self.start_of(oldest) };
+        Some((from, self.end_of(self.start_of(newest))))
     }
 
     /// Assigns a reading to its window and moves the watermark. The reading waits for the next
@@ -168,6 +184,9 @@ impl Windows {
         let start = self.start_of(time);
         if self.is_over(start) {
             return Fate::Late;
+        }
+        if start < self.lost_before && !self.panes.get(&start).is_some_and(|panes| panes.contains_key(key)) {
+            return Fate::Lost;
         }
         let panes = self.panes.entry(start).or_default();
         if !panes.contains_key(key) {

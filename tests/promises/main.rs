@@ -6,6 +6,7 @@ mod commits;
 mod demo;
 mod examples;
 mod fleet;
+mod harm;
 mod letters;
 mod live;
 mod modules;

@@ -62,6 +62,8 @@ counts! {
     replayed_results,
     /// Of all these, those that were used or dropped by a transform: neither late nor refused again.
     succeeded_replays,
+    /// Events not used because the state of their window was lost.
+    lost_events,
 }
 
 impl Counts {

@@ -56,7 +56,7 @@ impl Steps {
             );
             return;
         };
-        let (letters, late) = (step.dead_letters.len(), step.counts.late);
+        let (letters, late) = (step.dead_letters.len(), step.counts.late + step.counts.lost_events);
         let at = Times { clock: now, now };
         match entry {
             Entry::Decode | Entry::Transform(_) => step.counts.replayed_messages += 1,
@@ -79,7 +79,7 @@ impl Steps {
         for new in step.dead_letters[letters..].iter_mut().filter(own) {
             (new.replay_of, refused) = (Some(number), true);
         }
-        if !refused && step.counts.late == late {
+        if !refused && step.counts.late + step.counts.lost_events == late {
             step.counts.succeeded_replays += 1;
         }
     }

@@ -7,7 +7,7 @@ use super::line;
 use super::progress::Counts;
 use super::tally::Tally;
 use crate::decode::{self, Decode};
-use crate::flow::{DeadLetter, Event, Message, Seq, Timestamp, WindowOf};
+use crate::flow::{DeadLetter, Event, Message, Report, Seq, Timestamp, WindowOf};
 use crate::module;
 use crate::store::Change;
 use crate::window::{Aggregate, Fate, Outcome, Settled, Windows};
@@ -126,6 +126,20 @@ impl Steps {
         self.transform(0, events, &origins, at, step);
     }
 
+    /// The state of windows was lost, all of it or some; which times are concerned. `began` is the newest
+    /// time a reading may have had, where that was lost as well.
+    pub(super) fn lose_windows(&mut self, began: Option<Timestamp>) -> Option<(Timestamp, Timestamp)> {
+        match &mut self.stage {
+            Stage::Each => None,
+            Stage::Windowed { windows, .. } => windows.lose(began),
+        }
+    }
+
+    /// Says upstream what is lost.
+    pub(super) fn report(&self, report: &Report, now: Timestamp, step: &mut Step) {
+        step.result(report.line(&self.agent, Some(&self.pipeline), now));
+    }
+
     /// Nothing came for this long though nothing was waiting.
     pub(super) fn idle(&mut self, quiet: Duration, step: &mut Step) {
         let Stage::Windowed { windows, aggregate } = &mut self.stage else { return };
@@ -215,7 +229,7 @@ impl Steps {
         match &mut self.stage {
             Stage::Each => self.forward_each(events, at, step),
             Stage::Windowed { windows, aggregate } => {
-                let settled = observe(windows, aggregate.as_mut(), events, &mut step.counts.late);
+                let settled = observe(windows, aggregate.as_mut(), events, &mut step.counts);
                 self.take_settled(settled, at, step);
             }
         }
@@ -332,13 +346,14 @@ fn observe(
     windows: &mut Windows,
     aggregate: &mut impl Aggregate,
     events: Vec<Event>,
-    late: &mut u64,
+    counts: &mut Counts,
 ) -> Settled {
     let mut all = Settled::default();
     for event in events {
         match windows.observe(&event.key, event.time, event.payload) {
             Fate::Used => {}
-            Fate::Late => *late += 1,
+            Fate::Late => counts.late += 1,
+            Fate::Lost => counts.lost_events += 1,
         }
         if windows.due() {
             all.append(windows.settle(aggregate));

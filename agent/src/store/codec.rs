@@ -37,6 +37,9 @@
 //! r     block     a bit for each of 4,096 dead letters: given to a replay; the name is the first one's
 //!                 number / 4,096 in 16 hexadecimal digits
 //! n     ""        batches ever applied (varint)
+//! l     output    reports for its outbox, as JSON: a repair leaves them, the next start sends them
+//! h     pipeline  what a repair took from it (1: windows 1, position 2), why…; "" is all it does not name
+//! a     ""        the last repair whose outcome is in these rows, by its name
 //! ```
 //!
 //! A row's value is cut into chunks of at most 4 KiB. Each: version, 1 (1), number of chunks of
@@ -200,7 +203,7 @@ fn window_of(rest: &mut Rest<'_>) -> Result<WindowOf, Garbled> {
 }
 
 /// A row of `meta`, named by its key without the number of a chunk.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Row(Vec<u8>);
 
 impl Row {
@@ -273,9 +276,35 @@ impl Row {
         Self::named(b'n', "")
     }
 
-    /// What the keys of all rows of a kind begin with.
-    pub(super) fn pipelines() -> Self {
-        Self(vec![b'p'])
+    pub(super) fn reports(output: &str) -> Self {
+        Self::named(b'l', output)
+    }
+
+    pub(super) fn harm(pipeline: &str) -> Self {
+        Self::named(b'h', pipeline)
+    }
+
+    pub(super) fn repair() -> Self {
+        Self::named(b'a', "")
+    }
+
+    /// A row read back, of whatever kind.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    /// Its kind, and its name where that is text.
+    pub(super) fn parts(&self) -> Option<(u8, &str)> {
+        let (&kind, rest) = self.0.split_first()?;
+        let (&length, rest) = rest.split_first()?;
+        let name = rest.get(..usize::from(length))?;
+        std::str::from_utf8(name).ok().map(|name| (kind, name))
+    }
+
+    /// Whether it is too large to be copied with each batch: the state of a window, or what an input
+    /// remembers beside its messages. All others are small.
+    pub(super) fn is_large(&self) -> bool {
+        matches!(self.parts(), Some((b'f', name)) if !name.is_empty()) || self.0.first() == Some(&b'w')
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -387,6 +416,22 @@ pub(super) fn batch(value: &[u8]) -> Result<Sending, Garbled> {
     Sending::of(&numbers).ok_or(Garbled("batches that do not follow each other"))
 }
 
+/// A repair took the state of its windows.
+pub(super) const HARM_WINDOWS: u8 = 1;
+/// A repair took its position.
+pub(super) const HARM_POSITION: u8 = 2;
+
+pub(super) fn put_harm(what: u8, reason: &str) -> Vec<u8> {
+    let mut out = vec![what];
+    out.extend_from_slice(reason.as_bytes());
+    out
+}
+
+pub(super) fn harm(value: &[u8]) -> Result<(u8, String), Garbled> {
+    let (what, reason) = value.split_first().ok_or(Garbled("no harm named"))?;
+    Ok((*what, String::from_utf8_lossy(reason).into_owned()))
+}
+
 pub(super) fn put_session(session: &Session) -> Vec<u8> {
     let mut out = put_number(session.number);
     out.push(u8::from(session.sure));
@@ -460,7 +505,7 @@ pub(super) fn numbers(value: &[u8]) -> Result<Vec<u64>, Garbled> {
     Ok(numbers)
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -481,10 +526,10 @@ fn put_optional<T>(out: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut V
 }
 
 /// What is not read yet.
-struct Rest<'a>(&'a [u8]);
+pub(super) struct Rest<'a>(pub(super) &'a [u8]);
 
 impl<'a> Rest<'a> {
-    fn version(&mut self) -> Result<(), Garbled> {
+    pub(super) fn version(&mut self) -> Result<(), Garbled> {
         self.is_version(VERSION)
     }
 
@@ -503,13 +548,13 @@ impl<'a> Rest<'a> {
         }
     }
 
-    fn byte(&mut self) -> Result<u8, Garbled> {
+    pub(super) fn byte(&mut self) -> Result<u8, Garbled> {
         let (&byte, rest) = self.0.split_first().ok_or(Garbled("ends too early"))?;
         self.0 = rest;
         Ok(byte)
     }
 
-    fn varint(&mut self) -> Result<u64, Garbled> {
+    pub(super) fn varint(&mut self) -> Result<u64, Garbled> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -525,7 +570,7 @@ impl<'a> Rest<'a> {
         Err(Garbled("number over 64 bits"))
     }
 
-    fn counted(&mut self) -> Result<&'a [u8], Garbled> {
+    pub(super) fn counted(&mut self) -> Result<&'a [u8], Garbled> {
         let length = usize::try_from(self.varint()?).map_err(|_| Garbled("length too great"))?;
         let (bytes, rest) = self.0.split_at_checked(length).ok_or(Garbled("ends too early"))?;
         self.0 = rest;

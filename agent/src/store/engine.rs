@@ -75,6 +75,12 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Opens the database in `folder` for what can still be read of it.
+    pub(super) fn open_damaged(folder: &Path) -> Result<Self, Error> {
+        remove_torn_snapshots(folder)?;
+        Self::start(folder, Churn::Once)
+    }
+
     fn start(folder: &Path, churn: Churn) -> Result<Self, Error> {
         let config = sled::Config::new()
             .path(folder)

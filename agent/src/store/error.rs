@@ -1,6 +1,7 @@
 //! What can go wrong with the state folder, and the health that remembers it.
 
 use super::codec::Garbled;
+use super::repair::harmed;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -32,8 +33,18 @@ pub enum Error {
         /// The newest layout this agent knows.
         known: u32,
     },
+    /// An older agent wrote the folder, and it is only looked at.
+    #[error("failed to look at {}: layout {found} is older than this agent's {known}; start the agent once to migrate it, or run the agent that wrote it", .path.display())]
+    Older {
+        /// The layout file.
+        path: PathBuf,
+        /// The layout it names.
+        found: u32,
+        /// The layout of this agent.
+        known: u32,
+    },
     /// A checksum, a sequence or the engine says that the bytes are not those that were written.
-    #[error("failed to read {}: damaged: {detail}; keep a copy of the state folder, then restore it or start with an empty one", .path.display())]
+    #[error("failed to read {}: damaged: {detail}; the next start repairs it", .path.display())]
     Damaged {
         /// The folder or file of the damage.
         path: PathBuf,
@@ -136,17 +147,32 @@ impl Error {
     }
 }
 
-/// Whether the store's writes can still be trusted; shared by all that writes.
+/// Whether the store can still be trusted; shared by all that reads and writes.
 ///
 /// After a failed write or sync the kernel may have dropped the pages and report success the
-/// next time, so nothing is retried: only a reopen reads back what is really there.
+/// next time, so nothing is retried: only a reopen reads back what is really there. That, and damage
+/// that was read, is noted in the folder, so that the next opening verifies all of it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Health(Arc<OnceLock<String>>);
+pub(super) struct Health(Arc<Condition>);
+
+#[derive(Debug, Default)]
+struct Condition {
+    /// The store's folder; `None` in tests of its parts.
+    folder: Option<PathBuf>,
+    /// The first failed write or sync.
+    failed: OnceLock<String>,
+    noted: OnceLock<()>,
+}
 
 impl Health {
-    /// Fails once anything failed.
+    /// Of the store in that folder.
+    pub(super) fn of(folder: &Path) -> Self {
+        Self(Arc::new(Condition { folder: Some(folder.to_owned()), ..Condition::default() }))
+    }
+
+    /// Fails once a write or sync failed.
     pub(super) fn check(&self) -> Result<(), Error> {
-        match self.0.get() {
+        match self.0.failed.get() {
             Some(cause) => Err(Error::Failed { cause: cause.clone() }),
             None => Ok(()),
         }
@@ -155,9 +181,26 @@ impl Health {
     /// Passes the outcome of a write on; a failure is remembered for good.
     pub(super) fn judge<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &outcome {
-            let cause = self.0.get_or_init(|| error.to_string());
+            let cause = self.0.failed.get_or_init(|| error.to_string());
             tracing::error!(%error, %cause, "store failed, nothing more is written");
+            self.note(error);
         }
         outcome
+    }
+
+    /// Passes the outcome of a read on; damage is noted for the next opening.
+    pub(super) fn heed<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error @ (Error::Damaged { .. } | Error::Io { .. })) = &outcome {
+            self.note(error);
+        }
+        outcome
+    }
+
+    fn note(&self, error: &Error) {
+        if let Some(folder) = &self.0.folder
+            && self.0.noted.set(()).is_ok()
+        {
+            harmed::note(folder, &error.to_string());
+        }
     }
 }

@@ -3,25 +3,24 @@
 //! ```text
 //! lock           held by the one agent that has it open
 //! ballast        room held back: `store/room.rs`
-//! layout         "headwater state 1": written first, so that a folder without it was never used
+//! layout         "headwater state 2": written first, so that a folder without it was never used
 //! meta/          the rows
-//! meta-mark      how many batches it must hold
+//! meta-marks     the second copy of the small ones
 //! journal/       a log: what was acknowledged
-//! journal-mark   how far it must reach
-//! outbox/NAME/   a log for each output: results to send
+//! journal-marks  how far it must reach
+//! outbox/NAME/   a log for each output: results to send; and `epoch`, the second copy of its epoch
 //! dead-letters/  a log
+//! harmed         why the store is not to be trusted until all of it was verified; seldom there
+//! quarantine/    damaged parts that were replaced, and what was found
+//! layout-N/      what the migration from layout N rewrote, as it was
 //! ```
 //!
 //! Other files are none of the store's.
 
 use super::error::Error;
 use super::{codec, sync};
-use std::fs::{self, File, TryLockError};
-use std::io::Write;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-
-const LAYOUT: u32 = 1;
-const LAYOUT_WORDS: &str = "headwater state ";
 
 /// The locked state folder.
 #[derive(Debug)]
@@ -31,7 +30,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Creates the folder if need be, locks it and checks its layout.
+    /// Creates the folder if need be, and locks it.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         sync::create_folder(path)?;
         let lock_path = path.join("lock");
@@ -48,20 +47,23 @@ impl Folder {
         }
         let folder = Self { path: path.to_owned(), _lock: lock };
         crate::fail::point("folder.locked");
-        folder.check_layout()?;
         Ok(folder)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn meta(&self) -> PathBuf {
         self.path.join("meta")
     }
 
-    pub(super) fn meta_mark(&self) -> PathBuf {
-        self.path.join("meta-mark")
+    pub(super) fn meta_marks(&self) -> PathBuf {
+        self.path.join("meta-marks")
     }
 
-    pub(super) fn journal_mark(&self) -> PathBuf {
-        self.path.join("journal-mark")
+    pub(super) fn journal_marks(&self) -> PathBuf {
+        self.path.join("journal-marks")
     }
 
     /// Where `meta` is while it is made.
@@ -94,41 +96,28 @@ impl Folder {
         self.outboxes().join(name)
     }
 
-    fn check_layout(&self) -> Result<(), Error> {
-        let path = self.path.join("layout");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return self.write_layout(&path);
-            }
-            Err(source) => return Err(Error::io("read", &path, source)),
-        };
-        let version = text.trim_end().strip_prefix(LAYOUT_WORDS).map(str::parse);
-        match version {
-            Some(Ok(LAYOUT)) => Ok(()),
-            Some(Ok(found)) if found > LAYOUT => Err(Error::Newer { path, found, known: LAYOUT }),
-            _ => Err(Error::damaged(&path, format!("it does not say \"{LAYOUT_WORDS}{LAYOUT}\""))),
-        }
+    /// The first part that shows that the folder was used.
+    pub(super) fn used(&self) -> Option<PathBuf> {
+        let parts = [self.meta(), self.journal(), self.outboxes(), self.dead_letters()];
+        parts.into_iter().find(|part| part.exists())
     }
+}
 
-    fn write_layout(&self, path: &Path) -> Result<(), Error> {
-        let used = [self.meta(), self.journal(), self.outboxes(), self.dead_letters()];
-        if let Some(used) = used.iter().find(|folder| folder.exists()) {
-            let detail = format!("it is missing, yet {} is there", used.display());
-            return Err(Error::damaged(path, detail));
+/// The output whose outbox has that folder name.
+pub(super) fn output_of(name: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = name.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte == b'%' {
+            let (digits, after) = rest.split_at_checked(2)?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = after;
+        } else {
+            bytes.push(byte);
         }
-        let made = self.path.join("new-layout");
-        let write = || {
-            let mut file = File::create(&made)?;
-            writeln!(file, "{LAYOUT_WORDS}{LAYOUT}")?;
-            file.sync_all()?;
-            crate::fail::point("layout.made");
-            fs::rename(&made, path)
-        };
-        write().map_err(|source| Error::io("write", &made, source))?;
-        crate::fail::point("layout.renamed");
-        sync::sync_path(&self.path)
     }
+    String::from_utf8(bytes).ok().filter(|name| check_name(name).is_ok())
 }
 
 /// Names become parts of keys and of folders.

@@ -18,6 +18,7 @@
 use super::codec::Garbled;
 use super::engine::VALUE_BYTES_MAX;
 use crate::flow::Seq;
+use std::ops::Range;
 
 const VERSION: u8 = 1;
 const PACKED: u8 = 0;
@@ -178,6 +179,36 @@ pub(super) enum Body<'a> {
 }
 
 impl<'a> Frame<'a> {
+    /// The frame that begins these bytes, whatever follows it, if its number is in `range`.
+    pub(super) fn begins(bytes: &'a [u8], range: &Range<Seq>) -> Option<Self> {
+        let head = bytes.first_chunk::<HEAD>()?;
+        let first = Seq::from_le_bytes(*head[2..].first_chunk()?);
+        if head[0] != VERSION || head[1] > GAP || !range.contains(&first) {
+            return None;
+        }
+        let short = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+        let length = match head[1] {
+            GAP => HEAD + 8 + TAIL,
+            PART if short(10) + 1 < short(12) => VALUE_BYTES_MAX,
+            PART => return Self::of_unknown_length(bytes),
+            _ => packed_length(short(10), bytes)?,
+        };
+        Self::parse(bytes.get(..length)?).ok()
+    }
+
+    /// The last part of a record does not say how long it is: where the checksum matches, it ends.
+    fn of_unknown_length(bytes: &'a [u8]) -> Option<Self> {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&bytes[..HEAD]);
+        for length in HEAD..=(bytes.len().min(VALUE_BYTES_MAX).checked_sub(TAIL)?) {
+            if *bytes[length..].first_chunk()? == crc.clone().finalize().to_le_bytes() {
+                return Self::parse(&bytes[..length + TAIL]).ok();
+            }
+            crc.update(&bytes[length..=length]);
+        }
+        None
+    }
+
     pub(super) fn parse(value: &'a [u8]) -> Result<Self, Garbled> {
         if value.len() < HEAD + TAIL {
             return Err(Garbled("frame too short"));
@@ -204,6 +235,19 @@ impl<'a> Frame<'a> {
         };
         Ok(Self { first: Seq::from_le_bytes(first), body })
     }
+}
+
+/// How long a packed frame of so many records is, as its records' lengths say.
+fn packed_length(count: u16, bytes: &[u8]) -> Option<usize> {
+    let mut length = HEAD;
+    for _ in 0..count {
+        let record = bytes.get(length..)?.first_chunk::<2>()?;
+        length += 2 + usize::from(u16::from_le_bytes(*record));
+        if length + TAIL > VALUE_BYTES_MAX {
+            return None;
+        }
+    }
+    Some(length + TAIL)
 }
 
 /// The records of a packed frame.

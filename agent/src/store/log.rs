@@ -153,6 +153,15 @@ impl Log {
         &self,
         range: Range<Seq>,
         page: Page,
+        each: impl FnMut(Seq, &[u8]) -> Result<(), Error>,
+    ) -> Result<Seq, Error> {
+        self.health.heed(self.read_page(range, page, each))
+    }
+
+    fn read_page(
+        &self,
+        range: Range<Seq>,
+        page: Page,
         mut each: impl FnMut(Seq, &[u8]) -> Result<(), Error>,
     ) -> Result<Seq, Error> {
         let (mut records, mut bytes) = (0, 0);
@@ -215,7 +224,7 @@ impl Log {
 
     /// Removes the first segment if it holds only records below `below` and is not the last; whether it did.
     pub(super) fn trim_first(&self, below: Seq) -> Result<bool, Error> {
-        let Some(gone) = self.segments.remove_first(below)? else { return Ok(false) };
+        let Some(gone) = self.health.heed(self.segments.remove_first(below))? else { return Ok(false) };
         self.metrics.segments.dec();
         self.metrics.pending_records.dec_by(gauge(gone.end - gone.start));
         Ok(true)
@@ -370,10 +379,8 @@ impl Writer {
             return Err(Error::damaged(segments.folder(), detail));
         }
         if held < used {
-            tracing::error!(path = %segments.folder().display(), held, used,
-                "journal ends before what was read from it");
-            (writer.first, writer.segment) = segments.begin(used, &writer.prepared)?;
-            writer.tail = writer.segment.scan()?;
+            let detail = format!("it ends at {held}, all below {used} was read");
+            return Err(Error::damaged(segments.folder(), detail));
         }
         writer.mark = Some(mark);
         Ok(writer)
@@ -381,7 +388,7 @@ impl Writer {
 
     /// At the end of the last segment; of a new one where there is none and none was ever needed.
     fn open(segments: &Segments, prepared: Prepared, known: Seq) -> Result<Self, Error> {
-        let (first, segment) = match segments.last()? {
+        let (first, segment) = match segments.last(known)? {
             Some(last) => last,
             None if known == 0 => segments.begin(0, &prepared)?,
             None => {

@@ -3,15 +3,16 @@
 //! **Invariants.** A value over 4 KiB is cut into chunks; a row is replaced or removed with all
 //! its chunks; every chunk carries a checksum over its key and bytes.
 //!
-//! Each batch counts itself, in the row `n`, and the count is marked beside the database: one
-//! that went back to an earlier state is damage, not another past.
+//! Each batch counts itself, in the row `n`. After each sync the small rows, that count among them,
+//! are copied beside the database (`marks.rs`): one that went back to an earlier state is damage, not
+//! another past.
 //!
 //! **Limits.** It grows with the number of open windows, never with a backlog.
 
 use super::codec::{self, Row};
 use super::engine::{Changes, Churn, Engine};
 use super::error::{Error, Health};
-use super::mark::Mark;
+use super::marks::{self, Copied, Marks, Rows};
 use super::{lock, sync};
 use crate::metrics;
 use std::collections::HashSet;
@@ -27,13 +28,22 @@ pub(super) type Change = (Row, Option<Vec<u8>>);
 #[derive(Debug)]
 pub(super) struct Meta {
     engine: Engine,
-    /// Batches ever applied; held while the chunks to remove are found and the batch is applied.
-    applied: Mutex<u64>,
+    /// Held while the chunks to remove are found and the batch is applied.
+    applied: Mutex<Applied>,
     /// Of these, batches synced and marked; held while syncing, so that those who wait share the next one.
     synced: Mutex<u64>,
-    mark: Mark,
+    marks: marks::File,
     health: Health,
     metrics: metrics::Log,
+}
+
+/// What the batches made so far.
+#[derive(Debug)]
+struct Applied {
+    /// Batches ever applied.
+    batches: u64,
+    /// All rows but windows.
+    rows: Rows,
 }
 
 impl Meta {
@@ -50,27 +60,26 @@ impl Meta {
     }
 
     /// # Errors
-    /// [`Error::Damaged`] when it lost a batch that was marked at `mark`.
+    /// [`Error::Damaged`] when a row is not whole, or the small ones are not those of their copy.
     pub(super) fn open(
         folder: &Path,
-        mark: &Path,
+        marks: &Path,
         health: Health,
         metrics: metrics::Log,
     ) -> Result<Self, Error> {
         let engine = Engine::open(folder, Churn::Replace)?;
         // What a killed process applied and never synced can be read: it must not be taken for durable.
         engine.sync()?;
-        let (mark, marked) = Mark::open(mark)?;
-        let (applied, synced) = (Mutex::new(0), Mutex::new(0));
-        let meta = Self { engine, applied, synced, mark, health, metrics };
-        let held = meta.number(&Row::batches())?;
-        if held < marked {
-            let detail = format!("it holds {held} batches, {marked} were synced");
-            return Err(meta.damaged(&detail));
+        let (marks, copied) = marks::File::open(marks)?;
+        let rows = small_rows(&engine)?;
+        let batches = batches(&rows, folder)?;
+        if let Some(fault) = differs(&rows, batches, &copied) {
+            return Err(Error::damaged(folder, fault));
         }
-        *lock(&meta.applied) = held;
-        *lock(&meta.synced) = held;
-        Ok(meta)
+        marks.write(&marks::encode(false, batches, &rows), batches)?;
+        marks.sync()?;
+        let (applied, synced) = (Mutex::new(Applied { batches, rows }), Mutex::new(batches));
+        Ok(Self { engine, applied, synced, marks, health, metrics })
     }
 
     /// A row that is a number, 0 where there is none.
@@ -81,6 +90,10 @@ impl Meta {
     }
 
     pub(super) fn get(&self, row: &Row) -> Result<Option<Vec<u8>>, Error> {
+        self.health.heed(self.whole(row))
+    }
+
+    fn whole(&self, row: &Row) -> Result<Option<Vec<u8>>, Error> {
         let Some((total, mut value)) = self.chunk(row, 0)? else {
             return Ok(None);
         };
@@ -93,30 +106,13 @@ impl Meta {
         Ok(Some(value))
     }
 
-    /// The values of all rows whose key begins with that of `prefix`.
+    /// All rows whose key begins with that of `prefix`.
     pub(super) fn scan(
         &self,
         prefix: &Row,
-        mut each: impl FnMut(Vec<u8>) -> Result<(), Error>,
+        each: impl FnMut(Row, Vec<u8>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut value = Vec::new();
-        let mut expected = 0;
-        self.engine.scan(prefix.bytes(), |key, bytes| {
-            let (total, bytes) = codec::chunk(key, bytes)
-                .map_err(|garbled| Error::garbled(self.engine.path(), "a row", garbled))?;
-            let number = key.last_chunk().map(|number| u16::from_be_bytes(*number));
-            if number != Some(expected) {
-                return Err(self.damaged("a row is not whole"));
-            }
-            value.extend_from_slice(bytes);
-            expected += 1;
-            if expected == total {
-                expected = 0;
-                each(std::mem::take(&mut value))?;
-            }
-            Ok(())
-        })?;
-        if expected == 0 { Ok(()) } else { Err(self.damaged("a row is not whole")) }
+        self.health.heed(scan(&self.engine, prefix, each))
     }
 
     /// Makes all changes or none; durable when it returns. Of two changes of a row the last counts.
@@ -125,21 +121,22 @@ impl Meta {
         let applied = {
             let mut applied = lock(&self.applied);
             let mut batch = self.batch(changes)?;
-            let count = (Row::batches(), Some(codec::put_number(*applied + 1)));
-            batch.extend(self.batch(&[count])?);
+            let count = (Row::batches(), Some(codec::put_number(applied.batches + 1)));
+            batch.extend(self.batch(std::slice::from_ref(&count))?);
             self.health.judge(self.engine.apply(batch))?;
-            *applied += 1;
+            applied.batches += 1;
+            applied.take(changes.iter().chain([&count]));
             crate::fail::point("meta.applied");
-            *applied
+            applied.batches
         };
         let mut synced = lock(&self.synced);
         self.health.check()?;
         if *synced < applied {
-            let upto = *lock(&self.applied);
+            let (upto, marks) = lock(&self.applied).marks(false);
             let began = Instant::now();
             self.health.judge(self.engine.sync())?;
             crate::fail::point("meta.synced");
-            self.health.judge(self.mark.set(upto))?;
+            self.health.judge(self.marks.write(&marks, upto))?;
             crate::fail::point("meta.marked");
             *synced = upto;
             self.metrics.syncs.inc();
@@ -150,6 +147,13 @@ impl Meta {
         let bytes = changes.iter().flat_map(|(_, value)| value).map(Vec::len).sum::<usize>();
         self.metrics.appended_bytes.inc_by(bytes as u64);
         Ok(())
+    }
+
+    /// The small rows of a kind.
+    pub(super) fn all(&self, kind: u8) -> Vec<(Row, Vec<u8>)> {
+        let applied = lock(&self.applied);
+        let rows = applied.rows.range(vec![kind]..).take_while(|(key, _)| key.first() == Some(&kind));
+        rows.map(|(key, value)| (Row::of(key), value.clone())).collect()
     }
 
     /// Fails when the engine put a value into a file of its own.
@@ -194,5 +198,97 @@ impl Meta {
 
     fn damaged(&self, detail: &str) -> Error {
         Error::damaged(self.engine.path(), detail)
+    }
+}
+
+impl Applied {
+    fn take<'a>(&mut self, changes: impl Iterator<Item = &'a Change>) {
+        for (row, value) in changes.filter(|(row, _)| !row.is_large()) {
+            match value {
+                Some(value) => self.rows.insert(row.bytes().to_vec(), value.clone()),
+                None => self.rows.remove(row.bytes()),
+            };
+        }
+    }
+
+    fn marks(&self, closed: bool) -> (u64, Vec<u8>) {
+        (self.batches, marks::encode(closed, self.batches, &self.rows))
+    }
+}
+
+/// A stop that was asked for leaves an exact copy.
+impl Drop for Meta {
+    fn drop(&mut self) {
+        let (batches, marks) = lock(&self.applied).marks(true);
+        if self.health.check().is_err() || *lock(&self.synced) != batches {
+            return;
+        }
+        if let Err(error) = self.marks.write(&marks, batches).and_then(|()| self.marks.sync()) {
+            tracing::warn!(%error, "copy of the small rows not closed");
+        }
+    }
+}
+
+/// All rows but windows, after a look at each of those too.
+pub(super) fn small_rows(engine: &Engine) -> Result<Rows, Error> {
+    let mut rows = Rows::new();
+    scan(engine, &Row::of(&[]), |row, value| {
+        if !row.is_large() {
+            rows.insert(row.bytes().to_vec(), value);
+        }
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// How many batches made the rows.
+fn batches(rows: &Rows, folder: &Path) -> Result<u64, Error> {
+    let row = rows.get(Row::batches().bytes());
+    let garbled = |garbled| Error::garbled(folder, "a number", garbled);
+    row.map_or(Ok(0), |row| codec::number(row).map_err(garbled))
+}
+
+/// All rows whose key begins with that of `prefix`, each whole.
+fn scan(
+    engine: &Engine,
+    prefix: &Row,
+    mut each: impl FnMut(Row, Vec<u8>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let not_whole = || Error::damaged(engine.path(), "a row is not whole");
+    let mut value = Vec::new();
+    let mut expected = 0;
+    engine.scan(prefix.bytes(), |key, bytes| {
+        let (total, bytes) =
+            codec::chunk(key, bytes).map_err(|garbled| Error::garbled(engine.path(), "a row", garbled))?;
+        let (row, number) = key.split_last_chunk().ok_or_else(not_whole)?;
+        if u16::from_be_bytes(*number) != expected {
+            return Err(not_whole());
+        }
+        value.extend_from_slice(bytes);
+        expected += 1;
+        if expected == total {
+            expected = 0;
+            each(Row::of(row), std::mem::take(&mut value))?;
+        }
+        Ok(())
+    })?;
+    if expected == 0 { Ok(()) } else { Err(not_whole()) }
+}
+
+/// How rows differ from what the copy says must be there.
+pub(super) fn differs(rows: &Rows, batches: u64, copied: &Copied) -> Option<String> {
+    match copied {
+        Copied::Nothing if batches == 0 => None,
+        Copied::Nothing => Some("the copy of its small rows is missing".to_owned()),
+        Copied::Spoilt => Some("the copy of its small rows is spoilt".to_owned()),
+        Copied::Marks(marks) if batches < marks.batches => {
+            Some(format!("it holds {batches} batches, {} were synced", marks.batches))
+        }
+        Copied::Marks(Marks { rows: Some(copy), batches: copied, .. })
+            if *copied == batches && copy != rows =>
+        {
+            Some("its small rows differ from their copy".to_owned())
+        }
+        Copied::Marks(_) => None,
     }
 }

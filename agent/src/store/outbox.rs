@@ -11,13 +11,17 @@ use super::folder::Folder;
 use super::log::{End, Log, Page, Shared};
 use super::meta::{Change, Meta};
 use super::sending::Sending;
-use super::{Batch, lock};
+use super::{Batch, lock, sync};
 use crate::flow::{Epoch, Seq, Timestamp};
 use crate::metrics;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The file beside the log that holds its epoch in hexadecimal: with it and the log alone, what was sent
+/// before is sent again under the same numbers, and recognised.
+const EPOCH: &str = "epoch";
 
 /// One output's outbox.
 #[derive(Debug)]
@@ -64,6 +68,7 @@ impl Outbox {
         }
         let missing = meta.number(&Row::missing(output))?;
         let log = Log::open(&path, End::Committed(end), shared, metrics)?;
+        keep_epoch(&path, epoch)?;
         let newest = newest(&log)?;
         Ok(Self {
             output: output.to_owned(),
@@ -323,10 +328,53 @@ fn create(output: &str, path: &Path, meta: &Meta) -> Result<Epoch, Error> {
     if path.exists() {
         return Err(Error::damaged(path, "its row is missing from `meta`"));
     }
-    let epoch = Epoch(random_bits()?);
+    let epoch = new_epoch()?;
     meta.apply(&[(Row::outbox(output), Some(codec::put_outbox(epoch, 0)))])?;
     crate::fail::point("outbox.created");
     Ok(epoch)
+}
+
+/// A new epoch.
+pub(super) fn new_epoch() -> Result<Epoch, Error> {
+    random_bits().map(Epoch)
+}
+
+/// The second copy of the epoch, beside the log; `None` where there is none.
+pub(super) fn kept_epoch(folder: &Path) -> Result<Option<Epoch>, Error> {
+    let path = folder.join(EPOCH);
+    match std::fs::read(&path) {
+        Ok(text) => {
+            let text = String::from_utf8_lossy(&text);
+            Ok(text.strip_suffix('\n').and_then(|text| u128::from_str_radix(text, 16).ok()).map(Epoch))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        // The folder is a file, or the file a folder: then it tells nothing.
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotADirectory | std::io::ErrorKind::IsADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(source) => Err(Error::io("read", &path, source)),
+    }
+}
+
+/// Writes it, durably, unless it is there.
+fn keep_epoch(folder: &Path, epoch: Epoch) -> Result<(), Error> {
+    if kept_epoch(folder)? == Some(epoch) {
+        return Ok(());
+    }
+    let (made, path) = (folder.join(".epoch"), folder.join(EPOCH));
+    let write = || {
+        let mut file = std::fs::File::create(&made)?;
+        std::io::Write::write_all(&mut file, format!("{epoch}\n").as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&made, &path)
+    };
+    write().map_err(|source| Error::io("write", &path, source))?;
+    sync::sync_path(folder)
 }
 
 fn random_bits() -> Result<u128, Error> {

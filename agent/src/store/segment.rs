@@ -21,6 +21,11 @@ const SLOTS_AT_FIRST: u32 = 1024;
 /// Slots made at once when small groups used all.
 const SLOTS_MORE: u32 = 256;
 
+/// The bytes of a damaged segment as they were before the engine opened it.
+pub(super) const FOUND: &str = "db.found";
+/// More than any segment has: one of 20,000 records and one write more.
+const SLOTS_MAX: u32 = 65_536;
+
 /// One open segment.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -67,6 +72,24 @@ impl Segment {
 
     pub(super) fn open(folder: &Path, first: Seq) -> Result<Self, Error> {
         Ok(Self { engine: Engine::open(folder, Churn::Once)?, first })
+    }
+
+    /// Opens one that must reach up to number `least`, after a look at all of it: on some damage the
+    /// engine drops what is behind it, and writes over that. So the bytes as they were are kept then.
+    pub(super) fn open_reaching(folder: &Path, first: Seq, least: Seq) -> Result<Self, Error> {
+        // Where they cannot be read, the engine will say.
+        let bytes = std::fs::read(folder.join("db")).unwrap_or_default();
+        let opened = Self::open(folder, first).and_then(|segment| {
+            let next = segment.scan()?.next;
+            if next < least { Err(segment.no_record(next)) } else { Ok(segment) }
+        });
+        if let Err(Error::Damaged { .. }) = &opened
+            && !bytes.is_empty()
+            && let Err(error) = std::fs::write(folder.join(FOUND), bytes)
+        {
+            tracing::warn!(%error, path = %folder.display(), "bytes of a damaged segment not kept");
+        }
+        opened
     }
 
     /// Reads all there is and finds the end.
@@ -295,4 +318,19 @@ impl Segment {
 /// One by one, not as a batch: a batch leaves pages that are rewritten later.
 fn make_slots(engine: &Engine, from: u32, to: u32) -> Result<(), Error> {
     (from..to).try_for_each(|slot| engine.insert(&slot.to_be_bytes(), &[]))
+}
+
+/// Hands the value of each used slot to `each`, stepping over what the engine does not give, until it
+/// says `false`: for a damaged database.
+pub(super) fn each_slot(engine: &Engine, mut each: impl FnMut(&[u8]) -> bool) {
+    let known = engine.last_key().ok().flatten().and_then(|key| key.as_slice().try_into().ok());
+    let slots = known.map_or(SLOTS_MAX, |key| u32::from_be_bytes(key).saturating_add(1).min(SLOTS_MAX));
+    for slot in 0..slots {
+        if let Ok(Some(value)) = engine.get(&slot.to_be_bytes())
+            && !value.is_empty()
+            && !each(&value)
+        {
+            return;
+        }
+    }
 }

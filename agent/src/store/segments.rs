@@ -105,9 +105,11 @@ impl Segments {
         sync::disk_bytes(&self.path(first))
     }
 
-    /// The last segment, if there is any.
-    pub(super) fn last(&self) -> Result<Option<(Seq, Arc<Segment>)>, Error> {
-        self.of(Seq::MAX)
+    /// The last segment, if there is any, just found: it must reach up to number `least`.
+    pub(super) fn last(&self, least: Seq) -> Result<Option<(Seq, Arc<Segment>)>, Error> {
+        let mut handles = lock(&self.handles);
+        let Some((&first, _)) = handles.last_key_value() else { return Ok(None) };
+        self.open(&mut handles, first, Some(least)).map(Some)
     }
 
     /// The segment where the record is, or would be.
@@ -120,7 +122,8 @@ impl Segments {
             return Ok(Some((first, Arc::clone(segment))));
         }
         close_idle(&mut handles, OPEN_MAX);
-        self.open(&mut handles, first).map(Some)
+        let next = handles.range(first + 1..).next().map(|(&next, _)| next);
+        self.open(&mut handles, first, next).map(Some)
     }
 
     /// Gives the prepared segment its name: from here on it is the last.
@@ -130,7 +133,7 @@ impl Segments {
         crate::fail::point("segment.renamed");
         sync::sync_path(&self.folder)?;
         crate::fail::point("segment.begun");
-        self.open(&mut lock(&self.handles), first)
+        self.open(&mut lock(&self.handles), first, None)
     }
 
     /// Closes all that nobody reads: an open one costs some 16 MB of memory (measured).
@@ -212,8 +215,19 @@ impl Segments {
         Ok(())
     }
 
-    fn open(&self, handles: &mut Handles, first: Seq) -> Result<(Seq, Arc<Segment>), Error> {
-        let segment = Arc::new(Segment::open(&self.path(first), first)?);
+    /// `least` is how far it must reach, where that is known.
+    fn open(
+        &self,
+        handles: &mut Handles,
+        first: Seq,
+        least: Option<Seq>,
+    ) -> Result<(Seq, Arc<Segment>), Error> {
+        let path = self.path(first);
+        let segment = match least {
+            Some(least) => Segment::open_reaching(&path, first, least)?,
+            None => Segment::open(&path, first)?,
+        };
+        let segment = Arc::new(segment);
         handles.insert(first, Some(Arc::clone(&segment)));
         Ok((first, segment))
     }

@@ -82,7 +82,7 @@ impl Store {
     /// keeps as many: beyond them, what is redelivered is stored twice.
     pub(super) fn fold(&self, below: Seq) -> Result<Seq, Error> {
         let (mut inputs, quarter) = (0, (self.0.redelivery_window / 4).max(1));
-        self.0.meta.scan(&Row::sessions(), |_| {
+        self.0.meta.scan(&Row::sessions(), |_, _| {
             inputs += 1;
             Ok(())
         })?;

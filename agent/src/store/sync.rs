@@ -58,6 +58,21 @@ pub(super) fn sync_tree(folder: &Path) -> Result<(), Error> {
     sync_path(folder)
 }
 
+/// Has the system forget what it holds in memory of all files below, as far as it was written: what is
+/// read after that is what the disk has. After a failed sync the two may differ.
+pub(super) fn forget_cached(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            forget_cached(&entry.path());
+        } else if let Ok(file) = File::open(entry.path())
+            && let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
+        {
+            tracing::debug!(%error, path = %entry.path().display(), "cached pages not dropped");
+        }
+    }
+}
+
 /// Makes a folder, with its name in its parent synced, unless it is there.
 pub(super) fn create_folder(path: &Path) -> Result<(), Error> {
     if path.is_dir() {

@@ -71,10 +71,12 @@ fn reads_back_what_was_appended_also_after_a_reopen() {
 }
 
 mod damage;
+mod layout;
 mod letters;
 mod log;
 mod quota;
 mod records;
+mod repair;
 mod thin;
 
 #[test]

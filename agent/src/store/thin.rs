@@ -242,7 +242,7 @@ impl Plan<'_> {
 /// Completes the exchanges that a crash interrupted, or forgets those it came before.
 pub(super) fn recover(meta: &Meta, folder: &Folder) -> Result<(), Error> {
     let mut exchanges = Vec::new();
-    meta.scan(&Row::exchanges(), |value| {
+    meta.scan(&Row::exchanges(), |_, value| {
         let garbled = |garbled| Error::garbled(&folder.meta(), "row of an exchange", garbled);
         exchanges.push(codec::exchange(&value).map_err(garbled)?);
         Ok(())

@@ -1,7 +1,7 @@
 //! The bytes of windows in the store.
 //!
 //! ```text
-//! progress   version u8 = 1 | newest + 1 or 0 u64 | watermark u64
+//! progress   version u8 = 2 | newest + 1 or 0 u64 | watermark u64 | lost before u64
 //! pane key   start u64, big endian | key
 //! pane       version u8 = 1 | count u64 | late u64 | rejected u64 | revision u32 | state
 //! ```
@@ -14,6 +14,7 @@ use crate::flow::Timestamp;
 use crate::store::Change;
 
 const VERSION: u8 = 1;
+const PROGRESS_VERSION: u8 = 2;
 const PANE_HEADER: usize = 1 + 8 + 8 + 8 + 4;
 
 /// Stored windows that this version cannot read.
@@ -40,9 +41,10 @@ impl Windows {
     #[must_use]
     pub fn progress(&self) -> Vec<u8> {
         let newest = self.newest.map_or(0, |newest| newest.0.saturating_add(1));
-        let mut bytes = vec![VERSION];
+        let mut bytes = vec![PROGRESS_VERSION];
         bytes.extend(newest.to_le_bytes());
         bytes.extend(self.watermark.0.to_le_bytes());
+        bytes.extend(self.lost_before.0.to_le_bytes());
         bytes
     }
 
@@ -59,9 +61,14 @@ impl Windows {
         // Without progress there may be windows all the same: of a pipeline that was without in between.
         if !progress.is_empty() {
             let mut progress = Reader(progress);
-            progress.version("the watermark has another version")?;
+            let [version] = progress.bytes()?;
+            if !(VERSION..=PROGRESS_VERSION).contains(&version) {
+                return Err(CodecError("the watermark has another version"));
+            }
             windows.newest = progress.u64()?.checked_sub(1).map(Timestamp);
             windows.watermark = Timestamp(progress.u64()?);
+            // Before it was written, nothing was ever lost.
+            windows.lost_before = if version == VERSION { Timestamp(0) } else { Timestamp(progress.u64()?) };
         }
         // A commit is made of settled windows, so what the watermark has passed is closed.
         windows.settled = windows.watermark;

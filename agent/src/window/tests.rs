@@ -59,6 +59,7 @@ fn feed(windows: &mut Windows, readings: &[(&str, u64, u8)]) -> (Vec<Outcome>, u
         match windows.observe(key, Timestamp(second * SECOND), vec![number]) {
             Fate::Used => {}
             Fate::Late => late += 1,
+            Fate::Lost => panic!("nothing was lost"),
         }
         if windows.due() {
             outcomes.extend(windows.settle(&mut Sum).outcomes);
@@ -203,6 +204,32 @@ proptest! {
             let sum: u64 = numbers.iter().copied().map(u64::from).sum();
             let expected = finish(&sum.to_le_bytes());
             prop_assert_eq!(outcome.value.clone().map_err(|(reason, _)| reason), expected);
+        }
+    }
+}
+
+#[test]
+fn windows_whose_state_was_lost_give_no_result_and_later_ones_do() {
+    let mut windows = Windows::new(config(0, 60));
+    let (outcomes, _) = feed(&mut windows, &[("a", 1, 1), ("b", 1, 1), ("a", 11, 1), ("a", 15, 1)]);
+    assert_eq!(outcomes.len(), 2, "the first window is closed, and kept for revision");
+    drop(windows.apply(&mut Sum));
+    let (progress, mut changes) = (windows.progress(), windows.drain_changes());
+    // Of both windows the part of `a` is lost.
+    changes.retain(|(key, _)| key.ends_with(b"b"));
+    let panes: Vec<_> = changes.into_iter().map(|(key, state)| (key, state.unwrap())).collect();
+    let mut windows = Windows::restore(config(0, 60), &progress, &panes).unwrap();
+    let concerned = windows.lose(None).unwrap();
+    assert_eq!(concerned, (Timestamp(0), Timestamp(20 * SECOND)));
+    let progress = windows.progress();
+    let mut windows = Windows::restore(config(0, 60), &progress, &panes).unwrap();
+    for (key, second, fate) in
+        [("a", 2, Fate::Lost), ("b", 2, Fate::Used), ("a", 16, Fate::Lost), ("a", 20, Fate::Used)]
+    {
+        assert_eq!(windows.observe(key, Timestamp(second * SECOND), vec![1]), fate, "{key} at {second}");
+        if windows.due() {
+            let outcomes = windows.settle(&mut Sum).outcomes;
+            assert!(outcomes.iter().all(|outcome| outcome.key == "b"), "{outcomes:?}");
         }
     }
 }

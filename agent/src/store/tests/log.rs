@@ -155,12 +155,8 @@ fn never_gives_a_number_again_that_a_pipeline_has_used() {
     let log = open(folder.path(), held(folder.path(), 0), &preparer).unwrap();
     log.append(Group::of([b"a", b"b"])).unwrap();
     drop(log);
-    let log = open(folder.path(), held(folder.path(), 7), &preparer).unwrap();
-    assert_eq!(log.append(Group::of([b"c"])).unwrap(), 7..8);
-    assert_eq!(read(&log, 7, u64::MAX, 9), [(7, b"c".to_vec())]);
-    let page = Page { records_max: 9, bytes_max: 9 };
-    let gap = log.read(1..9, page, |_, _| Ok(()));
-    assert!(matches!(gap, Err(Error::Damaged { .. })), "{gap:?}");
+    let short = open(folder.path(), held(folder.path(), 7), &preparer);
+    assert!(matches!(short, Err(Error::Damaged { .. })), "{short:?}");
 }
 
 #[test]

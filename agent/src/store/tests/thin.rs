@@ -244,7 +244,7 @@ fn exchange(before: &Path, after: &Path, pending: u64) -> Exchange {
 }
 
 fn plant(folder: &Path, exchange: &Exchange) {
-    let (path, mark) = (folder.join("meta"), folder.join("meta-mark"));
+    let (path, mark) = (folder.join("meta"), folder.join("meta-marks"));
     let meta = Meta::open(&path, &mark, Health::default(), crate::metrics::Log::default()).unwrap();
     meta.apply(&[(Row::exchange(&exchange.output), Some(codec::put_exchange(exchange)))]).unwrap();
 }

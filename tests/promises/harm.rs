@@ -1,0 +1,172 @@
+//! Damage to the state folder: killed, damaged, started again, everything published is delivered
+//! once or in a report.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use headwater_tests::agent::Agent;
+use headwater_tests::backend::Backend;
+use headwater_tests::broker::Broker;
+use headwater_tests::ledger::drained;
+use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_tests::process::eventually;
+use headwater_tests::publisher::Publisher;
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(60);
+const READINGS: u64 = 2_000;
+
+/// An agent whose destination is away, and a broker.
+struct World {
+    agent: Agent,
+    backend: Backend,
+    load: Load,
+    _broker: Broker,
+}
+
+impl World {
+    /// Everything is published and acknowledged, and with `read` in the outbox as well; then the
+    /// agent is killed.
+    async fn killed(read: bool) -> Self {
+        let (broker, mut backend) = (Broker::start().await, Backend::start([]).await);
+        backend.gone().await;
+        let plan = Plan::default()
+            .input("plant", broker.port(), &[TOPICS], "3.1.1")
+            .pipeline("windows", "plant", "central", &plant::windowed(KEY, "10s", "10s", "0s"))
+            .pipeline("each", "plant", "central", &plant::forwarded(KEY))
+            .output("central", &backend.url(), "");
+        let mut agent = Agent::at_home(plan.toml());
+        if !read {
+            let stall = [(headwater::fail::VARIABLE, "pipeline.read=stall:600s".to_owned())];
+            agent.environment(stall);
+        }
+        agent.resume().await;
+        let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+        for _ in 0..READINGS {
+            let (topic, payload) = load.reading();
+            publisher.publish(&topic, payload).await;
+        }
+        agent.reaches("source_acknowledged_messages", "plant", READINGS, SOON).await;
+        if read {
+            agent.reaches("pipeline_used_events", "each", READINGS, SOON).await;
+            agent.reaches("pipeline_read_messages", "windows", READINGS, SOON).await;
+        }
+        agent.kill9();
+        agent.environment([]);
+        Self { agent, backend, load, _broker: broker }
+    }
+
+    /// Starts the agent again and lets everything arrive; a start that finds damage only when it reads
+    /// ends, and the next one mends it.
+    async fn delivered(&mut self) -> Vec<Value> {
+        self.backend.back().await;
+        let began = Instant::now();
+        self.agent.spawn();
+        eventually("the agent to deliver all there is", SOON, async || {
+            if self.agent.ends(Duration::from_millis(1)).await.is_some() {
+                self.agent.spawn();
+            }
+            let metrics = self.agent.metrics().await.ok()?;
+            let lag: f64 = metrics.all("pipeline_lag_messages").iter().sum();
+            let read =
+                metrics.of("pipeline_read_messages", "each") + metrics.of("pipeline_lost_messages", "each");
+            (read >= READINGS && lag == 0.0 && metrics.of("forward_pending_results", "central") == 0)
+                .then_some(())
+        })
+        .await;
+        assert!(began.elapsed() < Duration::from_secs(30), "it runs again after {:?}", began.elapsed());
+        drained(&self.agent, "central", SOON).await;
+        self.backend.accepted()
+    }
+
+    fn store(&self) -> PathBuf {
+        self.agent.state().join("store")
+    }
+}
+
+/// Numbers that reports of a stage say are lost to a pipeline, or to all.
+fn lost(lines: &[Value], stage: &str, pipeline: Option<&str>) -> u64 {
+    let reports = lines.iter().filter(|line| {
+        line["report"]["stage"] == stage && line["pipeline"].as_str() == pipeline && line["agent"] == "edge-1"
+    });
+    reports.map(|line| line["report"]["count"].as_u64().expect("a count")).sum()
+}
+
+fn ids(lines: &[Value]) -> Vec<u64> {
+    let results: Vec<Value> = lines.iter().filter(|line| line.get("report").is_none()).cloned().collect();
+    let ids = plant::ids(&results, "each");
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "none twice");
+    ids
+}
+
+/// Zeros every fourth page of what was written to the first segment of the log.
+fn spoil(log: &Path) {
+    let mut segments: Vec<_> =
+        fs::read_dir(log).expect("a log").flatten().map(|entry| entry.path()).collect();
+    segments.sort();
+    let segment = segments.iter().find(|path| path.is_dir()).expect("a segment");
+    let file = File::options().read(true).write(true).open(segment.join("db")).expect("a database");
+    let bytes = fs::read(segment.join("db")).expect("a database");
+    let pages = bytes.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|byte| *byte != 0));
+    let used: Vec<_> = pages.map(|(index, _)| index as u64).collect();
+    for page in used[used.len() / 2..].iter().step_by(4) {
+        file.write_all_at(&[0; 4096], page * 4096).expect("a writable file");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_damaged_journal_lost_is_reported_and_the_rest_arrives() {
+    let mut world = World::killed(false).await;
+    spoil(&world.store().join("journal"));
+    let lines = world.delivered().await;
+    let (arrived, lost) = (ids(&lines).len() as u64, lost(&lines, "journal", Some("each")));
+    eprintln!("journal: {arrived} arrived, {lost} reported");
+    assert_eq!(arrived + lost, READINGS);
+    assert!(lost > 0 && arrived > 0, "{arrived} arrived, {lost} lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_damaged_outbox_lost_is_reported_and_the_rest_arrives() {
+    let mut world = World::killed(true).await;
+    spoil(&world.store().join("outbox/central"));
+    let lines = world.delivered().await;
+    let arrived = lines.iter().filter(|line| line.get("report").is_none()).count() as u64;
+    let (each, lost) = (ids(&lines).len() as u64, lost(&lines, "outbox", None));
+    eprintln!("outbox: {arrived} arrived, {each} of them readings, {lost} reported");
+    // Some of the lost results were windows'.
+    assert!(each + lost >= READINGS && each < READINGS && arrived > each, "{each} + {lost}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_metadata_it_goes_on_where_it_was_and_says_which_windows_are_lost() {
+    let mut world = World::killed(true).await;
+    fs::remove_dir_all(world.store().join("meta")).expect("it is there");
+    let lines = world.delivered().await;
+    assert_eq!(ids(&lines), (0..READINGS).collect::<Vec<_>>(), "each reading once");
+    let report = lines.iter().find(|line| line["report"]["stage"] == "windows").expect("a report of windows");
+    assert_eq!((&report["pipeline"], &report["report"]["kind"]), (&"windows".into(), &"lost".into()));
+    assert!(report["report"]["from"].is_string() && report["report"]["to"].is_string(), "{report}");
+    drop(world.load);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_name_mend_and_show_what_is_there() {
+    let world = World::killed(true).await;
+    let verify = world.agent.run(&["store", "verify"]);
+    assert!(verify.status.success(), "{verify:?}");
+    let dump = world.agent.run(&["store", "dump", "--part", "outbox", "--output", "central", "--max", "5"]);
+    assert_eq!(String::from_utf8_lossy(&dump.stdout).lines().count(), 5, "{dump:?}");
+    spoil(&world.store().join("outbox/central"));
+    let verify = world.agent.run(&["store", "verify"]);
+    let said = String::from_utf8_lossy(&verify.stdout);
+    assert_eq!(verify.status.code(), Some(1), "{said}");
+    assert!(said.contains("outbox/central/j-00000000000000000000"), "{said}");
+    let repair = world.agent.run(&["store", "repair", "--dry-run"]);
+    assert_eq!((repair.status.code(), String::from_utf8_lossy(&repair.stdout)), (Some(1), said));
+    let repair = world.agent.run(&["store", "repair"]);
+    assert!(repair.status.success(), "{repair:?}");
+    let verify = world.agent.run(&["store", "verify"]);
+    assert!(verify.status.success(), "{verify:?}");
+}
