@@ -41,7 +41,7 @@ async fn a_full_disk_withholds_acknowledgements_until_there_is_room() {
             tokio::time::sleep(Duration::from_secs(2)).await;
             assert_eq!(metric(host, "source_acknowledged_messages", "plant").await, acknowledged);
             assert_eq!(host.agent.get("/live").await.expect("it lives").0, 200);
-            assert!(host.agent.logged().contains("input waits for disk space"));
+            assert!(host.agent.logged().contains("input waits for room"));
             drop(filler);
             let began = Instant::now();
             eventually("acknowledgements to go on", Duration::from_secs(10), async || {

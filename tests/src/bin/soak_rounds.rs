@@ -16,8 +16,10 @@ use clap::Parser;
 use fastrand::Rng;
 use headwater::fail::POINTS;
 use headwater_tests::proxy::Mode;
-use headwater_tests::world::{Options as WorldOptions, ROLE, Verdict, World};
+use headwater_tests::world::{Options as WorldOptions, ROLE, Reported, Verdict, World};
 
+/// Longest time until a damaged store is mended and the agent ready.
+const MENDED: Duration = Duration::from_secs(30);
 /// Rounds after which a world is left for a new one: first starts are broken too, and the oracle
 /// looks at all of a world's readings each time.
 const WORLD_ROUNDS: u32 = 25;
@@ -56,7 +58,7 @@ struct Tally {
     acknowledged: u64,
     lost: usize,
     reported: usize,
-    refused: u32,
+    incomplete: usize,
     doubled: usize,
     wrong: usize,
     failed: u32,
@@ -137,16 +139,17 @@ async fn round(
         println!("{kind:?} {number}: FAILED, it panicked, {took} ms; kept {}", home.display());
         return Ok(None);
     };
-    let (reported, refused) = (world.reported().await, what.contains("refused"));
-    let is_good = refused || tally.count(&verdict, reported);
-    tally.refused += u32::from(refused);
+    let reported =
+        if matches!(kind, Kind::Corruption) { world.reported().await } else { Reported::default() };
+    let is_good = tally.count(&verdict, reported);
     println!("{kind:?} {number}: {what}, {took} ms{}", said(&verdict, is_good, &home));
     if is_good {
         world.keep(false);
     } else {
         tally.failed += 1;
     }
-    if refused || !verdict.is_good() {
+    // A report explains losses of its own round only.
+    if reported.readings > 0 || reported.windows || !verdict.is_good() {
         leave(Some(world), tally);
         return Ok(None);
     }
@@ -265,11 +268,12 @@ async fn corrupt(world: &mut World, rng: &mut Rng) -> (String, Verdict) {
         })
         .await;
     let what = places.join(", ");
-    if let Some(status) = world.host.agent.ends_or_ready().await {
-        let named = matches!(status.code(), Some(1 | 78)) && world.host.agent.logged().contains("damaged");
-        assert!(named, "the agent ended with {status} and named no damage: {what}");
-        return (format!("{what}: refused"), Verdict::default());
+    let began = Instant::now();
+    while world.host.agent.ends_or_ready().await.is_some() {
+        assert!(began.elapsed() < MENDED, "the agent still does not start after {MENDED:?}: {what}");
+        world.host.agent.spawn();
     }
+    world.host.ready_max = world.host.ready_max.max(began.elapsed());
     (what, world.settle().await)
 }
 
@@ -301,10 +305,13 @@ fn harm(folder: &Path, rng: &mut Rng) -> String {
     format!("{} {how} at {place}", file.strip_prefix(folder).unwrap_or(file).display())
 }
 
-/// Files with something in them, but for those that hold nothing of the store.
+/// Files with something in them, but for those that hold nothing of the store any more.
 fn list(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("the store is a folder").flatten() {
         let (path, name) = (entry.path(), entry.file_name());
+        if name == "quarantine" {
+            continue;
+        }
         if path.is_dir() {
             list(&path, files);
         } else if name != "ballast" && entry.metadata().is_ok_and(|file| file.len() > 0) {
@@ -327,33 +334,32 @@ fn said(verdict: &Verdict, is_good: bool, home: &Path) -> String {
     if is_good && verdict.is_good() {
         return String::new();
     }
-    let Verdict { lost, doubled, wrong } = verdict;
-    let first = wrong.first().map_or("", String::as_str);
+    let Verdict { lost, doubled, windows, wrong } = verdict;
+    let first = wrong.iter().chain(windows).next().map_or("", String::as_str);
     let kept = if is_good { String::new() } else { format!("; FAILED, kept {}", home.display()) };
-    let (lost, doubled, wrong) = (lost.len(), doubled.len(), wrong.len());
+    let (lost, doubled, wrong) = (lost.len(), doubled.len(), wrong.len() + windows.len());
     format!(": lost {lost}, doubled {doubled}, wrong {wrong} {first}{kept}")
 }
 
 impl Tally {
-    /// Whether the round is as it must be: `reported` losses are none, and what they leave wrong.
-    fn count(&mut self, verdict: &Verdict, reported: u64) -> bool {
-        let is_told = !verdict.lost.is_empty() && reported >= verdict.lost.len() as u64;
-        if is_told {
-            self.reported += verdict.lost.len();
-        } else {
-            self.lost += verdict.lost.len();
-            self.wrong += verdict.wrong.len();
-        }
+    /// Whether the round is as it must be, but for what is `reported`.
+    fn count(&mut self, verdict: &Verdict, reported: Reported) -> bool {
+        let is_good = verdict.is_good_but_for(reported);
+        let told = if is_good { &mut self.reported } else { &mut self.lost };
+        *told += verdict.lost.len();
+        let (windows, wrong) = (verdict.windows.len(), verdict.wrong.len());
+        *(if is_good { &mut self.incomplete } else { &mut self.wrong }) += windows;
+        self.wrong += wrong;
         self.doubled += verdict.doubled.len();
-        verdict.doubled.is_empty() && (is_told || verdict.is_good())
+        is_good
     }
 }
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { rounds, published, acknowledged, lost, reported, refused, doubled, wrong, .. } = self;
+        let Self { rounds, published, acknowledged, lost, reported, incomplete, doubled, wrong, .. } = self;
         write!(f, "{rounds} runs, {published} published, {acknowledged} acknowledged, {lost} lost, ")?;
-        write!(f, "{reported} reported lost, {refused} refused as damaged, {doubled} doubled, ")?;
+        write!(f, "{reported} reported lost, {incomplete} windows reported incomplete, {doubled} doubled, ")?;
         write!(f, "{wrong} results wrong, {} failed, ", self.failed)?;
         write!(f, "worst {} ms to ready, {} MiB of memory", self.ready_max.as_millis(), self.rss_max >> 20)
     }
