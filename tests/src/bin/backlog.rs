@@ -18,7 +18,7 @@ use axum::http::HeaderMap;
 use axum::routing::post;
 use clap::Parser;
 use headwater::flow::{Delivery, Message, Timestamp};
-use headwater::store::{Commit, Config, Store};
+use headwater::store::{Commit, Config, Quota, Store};
 use headwater_tests::agent::Agent;
 use headwater_tests::feeder::{Feed, Feeder, Subscriber};
 use headwater_tests::plant::{Plan, TOPICS};
@@ -27,6 +27,8 @@ use headwater_tests::plant::{Plan, TOPICS};
 const ROLE: (&str, &str) = ("HEADWATER_BACKLOG_ROLE", "agent");
 /// As deploy/headwater.service sets them.
 const UNIT: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
+/// More than any backlog takes.
+const QUOTA_BYTES: u64 = 64 << 30;
 const PIPELINE: &str = "bench";
 const OUTPUT: &str = "sink";
 
@@ -185,7 +187,9 @@ impl Plant {
             .input("plant", feeder.port()?, &[TOPICS], "3.1.1")
             .pipeline(PIPELINE, "plant", OUTPUT, body)
             .output(OUTPUT, &sink, "");
-        let mut agent = Agent::at_home(plan.toml()).played_by(std::env::current_exe()?, ROLE);
+        let quota = format!("bytes_max = {QUOTA_BYTES}");
+        let config = format!("journal = {{ {quota} }}\n{}outbox = {{ {quota} }}\n", plan.toml());
+        let mut agent = Agent::at_home(&config).played_by(std::env::current_exe()?, ROLE);
         agent.environment(UNIT.map(|(name, value)| (name, value.to_owned())));
         Ok(Self { agent, feeder })
     }
@@ -201,7 +205,10 @@ impl Plant {
         self.agent.ready().await;
         self.agent.stop().await;
         drop(subscriber);
-        let store = Store::open(&Config::new(self.agent.state().join("store")), &Default::default())?;
+        let mut config = Config::new(self.agent.state().join("store"));
+        config.quotas.journal.bytes_max = QUOTA_BYTES;
+        config.quotas.outboxes.insert(OUTPUT.to_owned(), Quota { bytes_max: QUOTA_BYTES, age_max: None });
+        let store = Store::open(&config, &Default::default())?;
         let records = options.bytes / options.size as u64;
         match backlog {
             Backlog::None => return Ok(0),
