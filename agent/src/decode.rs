@@ -5,7 +5,7 @@
 //! is a reason for the dead letters, never a panic: nesting is bounded by the JSON reader, keys
 //! by [`KEY_BYTES_MAX`].
 
-mod fields;
+pub(crate) mod fields;
 mod template;
 
 use std::time::Duration;

@@ -21,6 +21,8 @@ pub mod decode;
 
 pub mod module;
 
+pub mod builtin;
+
 pub mod window;
 
 pub mod forward;

@@ -37,14 +37,40 @@ pub(super) struct Fields {
 }
 
 /// Greatest integer that every reader takes for itself.
-const INTEGER_MAX: u64 = 1 << 53;
+pub(crate) const INTEGER_MAX: u64 = 1 << 53;
 /// Names of one object up to which a list is faster than a set.
 const LISTED_MAX: usize = 16;
 
+/// Where a pass stands in the tree of wanted paths.
 #[derive(Debug, Default)]
-struct Node {
+pub(crate) struct Node {
     slot: Option<usize>,
     children: Vec<(String, Node)>,
+}
+
+impl Node {
+    /// What the path leads to goes to this place.
+    pub(crate) fn put(&mut self, path: &[String], slot: usize) {
+        let mut node = self;
+        for name in path {
+            let index = node.children.iter().position(|(child, _)| child == name).unwrap_or_else(|| {
+                node.children.push((name.clone(), Self::default()));
+                node.children.len() - 1
+            });
+            node = &mut node.children[index].1;
+        }
+        node.slot = Some(slot);
+    }
+
+    /// Where what stands here goes.
+    pub(crate) fn slot(&self) -> Option<usize> {
+        self.slot
+    }
+
+    /// Whether anything at or below it is.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.slot.is_some() || !self.children.is_empty()
+    }
 }
 
 /// What is not on a wanted path: checked and dropped.
@@ -63,15 +89,7 @@ impl Fields {
         }
         let slot = self.paths.len();
         self.paths.push(path.to_vec());
-        let mut node = &mut self.root;
-        for name in path {
-            let index = node.children.iter().position(|(child, _)| child == name).unwrap_or_else(|| {
-                node.children.push((name.clone(), Node::default()));
-                node.children.len() - 1
-            });
-            node = &mut node.children[index].1;
-        }
-        node.slot = Some(slot);
+        self.root.put(path, slot);
         slot
     }
 
@@ -238,7 +256,7 @@ impl<'de> Names<'de> {
 }
 
 /// Finds the child of a name; copies the name only where it is escaped.
-struct Child<'a>(&'a Node);
+pub(crate) struct Child<'a>(pub(crate) &'a Node);
 
 impl<'a> Child<'a> {
     fn named(&self, name: &str) -> &'a Node {

@@ -1,0 +1,143 @@
+//! What is to be computed.
+
+use std::fmt::Write as _;
+
+/// One `aggregate = { compute = [...] }`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// In the order of the result; no name twice.
+    pub compute: Vec<Compute>,
+}
+
+/// One member of the result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compute {
+    /// What is done.
+    pub function: Function,
+    /// With which field, outermost name first; [`Function::Count`] alone does without.
+    pub field: Option<Vec<String>>,
+    /// What the result calls it.
+    pub name: String,
+}
+
+/// A built-in function. What is `null` where: [`super`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Function {
+    /// Readings used; with a field, those that have it.
+    Count,
+    /// Compensated sum (Neumaier 1974).
+    Sum,
+    /// Compensated sum by count.
+    Mean,
+    /// Least.
+    Min,
+    /// Greatest.
+    Max,
+    /// Of the readings as the whole population (Welford 1962; merged as Chan, Golub, LeVeque 1979).
+    Variance,
+    /// Of the readings as a sample of two or more.
+    VarianceSample,
+    /// Standard deviation; root of [`Self::Variance`].
+    Stddev,
+    /// Root of [`Self::VarianceSample`].
+    StddevSample,
+    /// First in event time; of several at one time, that which arrived first.
+    First,
+    /// Last in event time; of several at one time, that which arrived last.
+    Last,
+    /// Last less first: a counter that was reset shows as a fall.
+    Delta,
+    /// [`Self::Delta`] per second between the two.
+    Rate,
+    /// A sketch of the distribution ([`super::bins`]).
+    Quantile {
+        /// Which, each from 0 to 1.
+        at: Vec<f64>,
+        /// Relative error.
+        error: f64,
+    },
+    /// How many different values ([`super::distinct`]).
+    Distinct,
+    /// The values that come most often ([`super::top`]).
+    Top {
+        /// How many of them.
+        k: usize,
+        /// Values counted at once.
+        counters: usize,
+    },
+    /// Counts of the readings up to each bound, and of those beyond the last.
+    Histogram {
+        /// Ascending; each belongs to the count below it.
+        bounds: Vec<f64>,
+    },
+    /// Each value weighs as long as it holds: until the next reading, the last until the window's end.
+    TimeMean {
+        /// Readings that may come before others that belong behind them.
+        disorder: usize,
+    },
+}
+
+/// Relative error of quantiles that are given none.
+pub const QUANTILE_ERROR: f64 = 0.01;
+/// Readings out of order that a time-weighted mean puts right, if not said otherwise.
+pub const DISORDER: usize = 16;
+/// Bounds of one histogram.
+pub const BOUNDS_MAX: usize = 256;
+/// Values that one top list counts.
+pub const COUNTERS_MAX: usize = 1000;
+
+/// Values counted for the top `k`, if not said otherwise.
+#[must_use]
+pub fn counters(k: usize) -> usize {
+    (8 * k).clamp(64, COUNTERS_MAX)
+}
+
+impl Function {
+    /// As it is configured.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Sum => "sum",
+            Self::Mean => "mean",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Variance => "variance",
+            Self::VarianceSample => "variance_sample",
+            Self::Stddev => "stddev",
+            Self::StddevSample => "stddev_sample",
+            Self::First => "first",
+            Self::Last => "last",
+            Self::Delta => "delta",
+            Self::Rate => "rate",
+            Self::Quantile { .. } => "quantile",
+            Self::Distinct => "distinct",
+            Self::Top { .. } => "top",
+            Self::Histogram { .. } => "histogram",
+            Self::TimeMean { .. } => "time_mean",
+        }
+    }
+}
+
+impl Compute {
+    /// Named after function and field: `max_wind_speed` for the greatest `wind.speed`.
+    #[must_use]
+    pub fn new(function: Function, field: Option<Vec<String>>) -> Self {
+        let mut name = function.name().to_owned();
+        for part in field.iter().flatten() {
+            name = name + "_" + part;
+        }
+        Self { function, field, name }
+    }
+}
+
+impl Config {
+    /// All that the result depends on, as text.
+    pub(super) fn identity(&self) -> String {
+        let mut identity = String::new();
+        for Compute { function, field, name } in &self.compute {
+            writeln!(identity, "{function:?} {field:?} {name:?}").expect("a string takes any text");
+        }
+        identity
+    }
+}
