@@ -212,6 +212,7 @@ fn pipeline(metrics: &metrics::Pipeline, journal_end: u64) -> Pipeline {
         lost_events: metrics.lost_events.get(),
         results: metrics.results.get(),
         dead_letters: metrics.dead_letters.get(),
+        given_up_letters: metrics.given_up_letters.get(),
         pending: journal_end.saturating_sub(position),
     }
 }

@@ -1,6 +1,7 @@
 //! The nouns that travel: what one stage hands to the next.
 
 pub(crate) mod letter;
+mod run;
 
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use letter::{DeadLetter, Kept, WindowOf};
+pub use run::{NO_SPAN, Run, Span};
 use serde::Serialize;
 
 /// Position of a message in the journal: contiguous from 0 within an [`Epoch`].
@@ -155,7 +157,7 @@ pub struct Report {
     pub first: Option<Seq>,
     /// The last one's.
     pub last: Option<Seq>,
-    /// The earliest time they speak of, where that is known: event time, in the journal arrival.
+    /// The earliest time they speak of, where that is known: event time, in journal and dead letters arrival.
     pub from: Option<Timestamp>,
     /// The latest.
     pub to: Option<Timestamp>,

@@ -78,6 +78,8 @@ pub struct Pipeline {
     pub results: u64,
     /// Of no equation: what it has dead-lettered, results that could not be finished included.
     pub dead_letters: u64,
+    /// Of no equation: of those, given up before they were replayed.
+    pub given_up_letters: u64,
     /// Of no equation: messages in the journal behind its position.
     pub pending: u64,
 }
@@ -260,6 +262,7 @@ mod tests {
             lost_events: 1,
             results: 6,
             dead_letters: 3,
+            given_up_letters: 1,
             pending: 7,
         };
         let output = Output {

@@ -80,7 +80,7 @@ stage!(
         duplicate_messages: Counter,
         /// QoS 0 publishes dropped because the journal could not keep up.
         shed_messages: Counter,
-        /// Publishes over the size limit or that cannot be kept, dropped and named in the log.
+        /// Publishes over the size limit, malformed or of no topic asked for, dropped and named in the log.
         refused_messages: Counter,
         /// Messages made durable in the journal.
         journaled_messages: Counter,
@@ -208,6 +208,8 @@ stage!(
         failed_merges: Counter,
         /// Lines that report what went: in the outbox, or delivered.
         report_lines: Gauge,
+        /// Dead letters given up over quota or too old, before they were replayed.
+        given_up_letters: Counter,
         /// Messages given up unread because they were too old.
         expired_messages: Counter,
         /// Module calls that ended in a trap, a deadline or a limit.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use crate::flow::{Kind, Message, Report, Seq, Timestamp};
+use crate::flow::{Kind, Message, NO_SPAN, Report, Run, Seq, Timestamp};
 use crate::metrics::{self, Metrics};
 use crate::module::{self, Host, Limits};
 use crate::store::{self, Commit, Store};
@@ -377,7 +377,7 @@ impl Pipeline {
             if old && !self.steps.takes(message) {
                 self.step.counts.skipped += 1;
             } else if old {
-                let run = tally::Run::of(Some(*seq), (message.received, message.received));
+                let run = Run::of(Some(*seq), (message.received, message.received));
                 let one = Tally { expired_messages: 1, unread: run, ..Tally::default() };
                 self.step.tally = self.step.tally.and(&one);
             }
@@ -391,12 +391,17 @@ impl Pipeline {
         let letters = self.store.letters_to_replay(&self.name, REPLAYS_MAX)?;
         self.replayed = letters.len();
         self.replaying = self.replayed > 0;
-        let now = Timestamp::now();
+        let (now, kept_from) = (Timestamp::now(), self.store.letters_start());
         for (number, letter) in letters {
             match letter {
                 Some(letter) => self.steps.replay(number, letter, now, &mut self.step),
                 None => {
-                    warn!(pipeline = self.name, number, "a dead letter was trimmed before it was replayed")
+                    warn!(pipeline = self.name, number, "a dead letter was gone before it was replayed");
+                    // Those that damage took are in the report of the repair.
+                    if number < kept_from {
+                        let run = Run::of(Some(number), NO_SPAN);
+                        self.step.tally = self.step.tally.and(&Tally::of_letters(run, Run::default()));
+                    }
                 }
             }
         }
@@ -464,7 +469,7 @@ impl Pipeline {
     }
 
     fn commit_is_due(&self) -> bool {
-        if self.position == self.committed.position && self.step.is_empty() && !self.full.tally.owes() {
+        if self.position == self.committed.position && self.step.is_empty() && !self.owes() {
             return false;
         }
         let age = self.committed.at.elapsed();
@@ -472,6 +477,11 @@ impl Pipeline {
             || (self.step.has_output() && age >= RESULTS_LINGER)
             || self.step.bytes >= COMMIT_BYTES_MAX
             || self.position - self.committed.position >= COMMIT_MESSAGES_MAX
+    }
+
+    /// Whether something is to be told upstream.
+    fn owes(&self) -> bool {
+        self.full.tally.owes() || self.store.has_given_up(&self.name)
     }
 
     fn patience(&self) -> Duration {
@@ -506,7 +516,9 @@ impl Pipeline {
             replayed: std::mem::take(&mut self.replayed),
         };
         crate::fail::point("pipeline.committing");
-        let (mut with, mut reports) = (step.tally, true);
+        let given_up = self.store.given_up(&self.name);
+        let given_up = Tally::of_letters(given_up.dropped, given_up.expired);
+        let (mut with, mut reports) = (step.tally.and(&given_up), true);
         let tally = loop {
             let results = commit.results.len();
             let mut tally = self.full.tally.and(&with);
@@ -527,6 +539,8 @@ impl Pipeline {
                 reports = false;
                 continue;
             }
+            // What waits here grows old.
+            let whose = Whose { now: Timestamp::now(), ..whose };
             let place = Place { store: &self.store, output: &self.outbox, whose };
             let relief = match &error {
                 store::Error::Quota { .. } => self.full.relieve(place, self.steps.stage.aggregate())?,

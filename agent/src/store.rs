@@ -30,6 +30,7 @@ mod engine;
 mod error;
 mod folder;
 mod frame;
+mod given_up;
 mod layout;
 mod letters;
 mod log;
@@ -56,6 +57,7 @@ mod told;
 
 pub use deliver::live;
 pub use error::Error;
+pub use given_up::Sum;
 pub use letters::{QUEUE_MAX, Refusal, Wish};
 pub use quota::{CLOCK_SET, MARGIN_BYTES, QUOTA_BYTES_MIN, Quota, Quotas};
 pub use repair::{Finding, Loss};
@@ -373,10 +375,12 @@ impl Store {
             changes.push((Row::tally(commit.pipeline), Some(tally.clone())));
         }
         if commit.results.is_empty() {
-            return self.commit_letters(&commit.dead_letters, letters, |letters| {
+            self.commit_letters(&commit.dead_letters, letters, |letters| {
                 changes.extend(letters);
                 self.0.meta.apply(&changes)
-            });
+            })?;
+            self.has_told(commit.pipeline);
+            return Ok(());
         }
         let outbox = self.outbox(commit.output)?;
         let _appending = lock(&outbox.appending);
@@ -391,6 +395,7 @@ impl Store {
             self.0.meta.apply(&changes)
         }))?;
         crate::fail::point("commit.done");
+        self.has_told(commit.pipeline);
         outbox.set_committed(range.end);
         self.changed(commit.output).send_replace(range.end);
         Ok(())

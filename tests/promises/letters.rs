@@ -302,3 +302,61 @@ fn told_of(agent: &Agent, command: &[&str], code: i32) -> Value {
     assert_eq!(output.status.code(), Some(code), "{words} {}", String::from_utf8_lossy(&output.stdout));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {words}"))
 }
+
+/// Some are given up at the quota, others because of their age, with a kill where they have just become
+/// unreadable: what is kept and what was reported are all there were, each once.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_that_are_given_up_are_reported_once() {
+    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let plan = Plan::default()
+        .input("plant", broker.port(), &["plant/+"], "3.1.1")
+        .pipeline("each", "plant", "central", &plant::forwarded("k"))
+        .output("central", &backend.url(), ", backoff_max = \"1s\"");
+    let config = |age: &str| format!("dead_letters = {{ bytes_max = \"16 MiB\"{age} }}\n\n{}", plan.toml());
+    let mut agent = Agent::start(&config("")).await;
+    let publisher = Publisher::connect("plant", broker.port());
+    let count = 7_000;
+    for id in 0..count {
+        publisher.publish("plant/poison", format!("{id}{}", "x".repeat(3_600)).into_bytes()).await;
+    }
+    publisher.confirmed().await;
+    settled(&agent, count).await;
+    let reported = async |agent: &Agent, kind: &str, least: u64| {
+        let (sum, first, last) = headwater_tests::process::eventually("reports", SOON, async || {
+            let lines = backend.accepted();
+            let of = lines.iter().map(|line| &line["report"]).filter(|report| report["kind"] == kind);
+            let of: Vec<_> = of.filter(|report| report["stage"] == "dead-letters").collect();
+            let number = |report: &&Value, name: &str| report[name].as_u64().expect("a number");
+            let sum: u64 = of.iter().map(|report| number(report, "count")).sum();
+            assert!(of.iter().all(|report| report["from"].is_string() && report["to"].is_string()));
+            let first = of.iter().map(|report| number(report, "first")).min()?;
+            let last = of.iter().map(|report| number(report, "last")).max()?;
+            (sum >= least).then_some((sum, first, last))
+        })
+        .await;
+        drained(agent, "central", SOON).await;
+        headwater_tests::ledger::holds(agent).await;
+        (sum, first, last)
+    };
+    let (dropped, first, last) = reported(&agent, "dropped", 1).await;
+    let kept = export(&agent, &[]);
+    assert!(kept.len() > 1_000, "{}", kept.len());
+    assert_eq!(dropped + kept.len() as u64, count, "each is kept or reported");
+    assert_eq!((first, last + 1), (0, kept[0].number));
+    let metrics = agent.metrics().await.expect("it answers");
+    assert_eq!(metrics.of("pipeline_given_up_letters", "each"), dropped);
+
+    assert_eq!(agent.stop().await.code(), Some(0));
+    agent.configure(&config(", age_max = \"1s\""));
+    agent.environment([(headwater::fail::VARIABLE, "letters.given-up=kill".to_owned())]);
+    agent.spawn();
+    assert!(agent.ends(SOON).await.is_some(), "killed where the first went");
+    agent.environment([]);
+    agent.resume().await;
+    let (expired, first, _) = reported(&agent, "expired", 1).await;
+    let left = export(&agent, &[]);
+    assert!(left.len() < kept.len());
+    assert_eq!((expired + left.len() as u64, first), (kept.len() as u64, kept[0].number));
+    let metrics = agent.metrics().await.expect("it answers");
+    assert_eq!(metrics.of("pipeline_given_up_letters", "each"), dropped + expired);
+}

@@ -12,6 +12,7 @@ mod live;
 mod modules;
 mod outputs;
 mod stop;
+mod stuck;
 mod upstream;
 
 #[cfg(feature = "machine")]

@@ -36,7 +36,7 @@ fn way(point: &str) -> Way {
         "log.truncated" => Way::After("commit.results-appended"),
         "segment.tidied" => Way::After("segment.dying"),
         "segment.discarded" => Way::After("log.rotated"),
-        "outbox.narrowed" | "forward.refused" | "outbox.cut" => Way::Own,
+        "outbox.narrowed" | "forward.refused" | "outbox.cut" | "letters.given-up" => Way::Own,
         stop if stop.starts_with("agent.") && stop.contains("stopp") => Way::Stop,
         _ => Way::Load,
     }

@@ -1,5 +1,7 @@
 //! The ledger between a real store and a real pipeline, under load, with and without a leak.
 
+mod policies;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;

@@ -65,6 +65,7 @@ pub const POINTS: &[(&str, bool)] = &[
     ("forward.refused", false),
     ("forward.confirming", false),
     ("outbox.confirmed", false),
+    ("letters.given-up", false),
     ("journal.trimmed", false),
     ("outbox.trimmed", false),
     ("agent.stopping", false),

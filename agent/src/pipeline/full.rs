@@ -108,6 +108,11 @@ impl Full {
             let (pipeline, output, policy) = (place.whose.pipeline, place.output, self.bounds.policy);
             warn!(pipeline, output, ?policy, "outbox has reached its quota");
         }
+        let expired = self.tally.expired;
+        self.expire(place)?;
+        if self.tally.expired > expired {
+            return Ok(Relief::Again);
+        }
         match self.bounds.policy {
             WhenFull::Block => {
                 self.metrics.blocked.set(1);
@@ -245,6 +250,7 @@ impl Full {
         metrics.coarsened_results.inc_by(now.coarsened - before.coarsened);
         metrics.expired_results.inc_by(now.expired - before.expired);
         metrics.expired_messages.inc_by(now.expired_messages - before.expired_messages);
+        metrics.given_up_letters.inc_by(now.given_up_letters - before.given_up_letters);
         metrics.report_lines.set(i64::try_from(now.reports).unwrap_or(i64::MAX));
     }
 }

@@ -1,17 +1,18 @@
 //! What became of results and messages that did not go their way, as committed.
 //!
 //! ```text
-//! version u8 = 1 | five counts u64 | two runs of five u64: count, first, last, from, to
+//! version u8 = 2 | six counts u64 | four runs of five u64: count, first, last, from, to
 //! ```
 //! All little endian. A run with the count 0 is none.
 //!
 //! A *run* is what went since the last report of its kind: it is reported by one line as soon as the
 //! outbox has room, in the same commit that forgets the run.
 
-use crate::flow::{Kind, Report, Seq, Timestamp};
+use crate::flow::{Kind, Report};
+pub(super) use crate::flow::{NO_SPAN, Run, Span};
 
-const VERSION: u8 = 1;
-const NUMBERS: usize = 15;
+const VERSION: u8 = 2;
+const NUMBERS: usize = 26;
 
 /// Of one pipeline, since the state folder was made.
 ///
@@ -26,114 +27,90 @@ pub struct Tally {
     pub expired: u64,
     /// Messages too old to be read.
     pub expired_messages: u64,
+    /// Its dead letters given up before they were replayed, those included that it tells of for a
+    /// pipeline that is no longer there.
+    pub given_up_letters: u64,
     /// Reports that are in the outbox or were delivered.
     pub reports: u64,
     /// Results dropped and not reported yet.
     pub(super) unreported: Run,
     /// Messages expired and not reported yet.
     pub(super) unread: Run,
-}
-
-/// What went since the last report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    /// How many.
-    pub(super) count: u64,
-    /// The first one's number, and the last one's, where they have any.
-    pub(super) numbers: (Seq, Seq),
-    /// Earliest and latest time they speak of; the wrong way round where that is not known.
-    pub(super) span: Span,
-}
-
-/// Earliest and latest time.
-pub(super) type Span = (Timestamp, Timestamp);
-
-/// Of nothing: any other makes it wider.
-pub(super) const NO_SPAN: Span = (Timestamp(u64::MAX), Timestamp(0));
-
-impl Default for Run {
-    fn default() -> Self {
-        Self { count: 0, numbers: (Seq::MAX, 0), span: NO_SPAN }
-    }
-}
-
-impl Run {
-    /// One record.
-    pub(super) fn of(number: Option<Seq>, span: Span) -> Self {
-        Self { count: 1, numbers: number.map_or((Seq::MAX, 0), |number| (number, number)), span }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// With what went beside it.
-    pub(super) fn add(&mut self, other: &Self) {
-        self.count += other.count;
-        self.numbers = (self.numbers.0.min(other.numbers.0), self.numbers.1.max(other.numbers.1));
-        self.span = (self.span.0.min(other.span.0), self.span.1.max(other.span.1));
-    }
-
-    /// As it is told upstream.
-    pub(super) fn report(&self, kind: Kind, stage: &'static str, reason: &str) -> Report {
-        let known = self.span.0 <= self.span.1;
-        let numbered = self.numbers.0 <= self.numbers.1;
-        Report {
-            kind,
-            stage,
-            count: Some(self.count),
-            first: numbered.then_some(self.numbers.0),
-            last: numbered.then_some(self.numbers.1),
-            from: known.then_some(self.span.0),
-            to: known.then_some(self.span.1),
-            reason: reason.to_owned(),
-        }
-    }
-
-    fn numbers(&self) -> [u64; 5] {
-        [self.count, self.numbers.0, self.numbers.1, self.span.0.0, self.span.1.0]
-    }
-
-    fn from_numbers([count, first, last, from, to]: [u64; 5]) -> Self {
-        Self { count, numbers: (first, last), span: (Timestamp(from), Timestamp(to)) }
-    }
+    /// Dead letters given up over quota and not reported yet.
+    pub(super) dropped_letters: Run,
+    /// Dead letters given up because of their age and not reported yet.
+    pub(super) expired_letters: Run,
 }
 
 impl Tally {
+    /// Of dead letters that were given up.
+    pub(super) fn of_letters(dropped_letters: Run, expired_letters: Run) -> Self {
+        let given_up_letters = dropped_letters.count + expired_letters.count;
+        Self { given_up_letters, dropped_letters, expired_letters, ..Self::default() }
+    }
+
     /// With what came beside it.
     pub(super) fn and(mut self, other: &Self) -> Self {
         self.dropped += other.dropped;
         self.coarsened += other.coarsened;
         self.expired += other.expired;
         self.expired_messages += other.expired_messages;
+        self.given_up_letters += other.given_up_letters;
         self.reports += other.reports;
         self.unreported.add(&other.unreported);
         self.unread.add(&other.unread);
+        self.dropped_letters.add(&other.dropped_letters);
+        self.expired_letters.add(&other.expired_letters);
         self
     }
 
     /// The reports that are owed, which it then no longer owes.
     pub(super) fn take_reports(&mut self) -> Vec<Report> {
-        let dropped = std::mem::take(&mut self.unreported);
-        let unread = std::mem::take(&mut self.unread);
-        let dropped = (!dropped.is_empty()).then(|| {
-            dropped.report(Kind::Dropped, "outbox", "the outbox was full: new results were dropped")
+        let owed = [
+            (&mut self.unreported, Kind::Dropped, "outbox", "the outbox was full: new results were dropped"),
+            (&mut self.unread, Kind::Expired, "journal", "messages were too old when they were read"),
+            (
+                &mut self.dropped_letters,
+                Kind::Dropped,
+                "dead-letters",
+                "the dead letters were over their quota: the oldest were given up",
+            ),
+            (
+                &mut self.expired_letters,
+                Kind::Expired,
+                "dead-letters",
+                "dead letters were too old and not replayed",
+            ),
+        ];
+        let taken = owed.map(|(run, kind, stage, reason)| {
+            let run = std::mem::take(run);
+            (!run.is_empty()).then(|| run.report(kind, stage, reason))
         });
-        let unread = (!unread.is_empty())
-            .then(|| unread.report(Kind::Expired, "journal", "messages were too old when they were read"));
-        let reports: Vec<Report> = dropped.into_iter().chain(unread).collect();
+        let reports: Vec<Report> = taken.into_iter().flatten().collect();
         self.reports += reports.len() as u64;
         reports
     }
 
     /// Whether a report waits for room.
     pub(super) fn owes(&self) -> bool {
-        !self.unreported.is_empty() || !self.unread.is_empty()
+        self.runs().iter().any(|run| !run.is_empty())
+    }
+
+    fn runs(&self) -> [Run; 4] {
+        [self.unreported, self.unread, self.dropped_letters, self.expired_letters]
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let counts = [self.dropped, self.coarsened, self.expired, self.expired_messages, self.reports];
-        let numbers = counts.into_iter().chain(self.unreported.numbers()).chain(self.unread.numbers());
+        let counts = [
+            self.dropped,
+            self.coarsened,
+            self.expired,
+            self.expired_messages,
+            self.given_up_letters,
+            self.reports,
+        ];
+        let runs = self.runs().map(|run| run.numbers());
+        let numbers = counts.into_iter().chain(runs.into_iter().flatten());
         [VERSION].into_iter().chain(numbers.flat_map(u64::to_le_bytes)).collect()
     }
 
@@ -148,23 +125,39 @@ impl Tally {
             number.copy_from_slice(chunk);
             u64::from_le_bytes(number)
         });
-        let mut five = || std::array::from_fn(|_| numbers.next().unwrap_or_default());
-        let [dropped, coarsened, expired, expired_messages, reports] = five();
-        let (unreported, unread) = (Run::from_numbers(five()), Run::from_numbers(five()));
-        Some(Self { dropped, coarsened, expired, expired_messages, reports, unreported, unread })
+        let mut next = || numbers.next().unwrap_or_default();
+        let [dropped, coarsened, expired, expired_messages, given_up_letters, reports] =
+            std::array::from_fn(|_| next());
+        let [unreported, unread, dropped_letters, expired_letters] =
+            std::array::from_fn(|_| Run::from_numbers(std::array::from_fn(|_| next())));
+        Some(Self {
+            dropped,
+            coarsened,
+            expired,
+            expired_messages,
+            given_up_letters,
+            reports,
+            unreported,
+            unread,
+            dropped_letters,
+            expired_letters,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::Timestamp;
 
     #[test]
     fn a_tally_reads_back_and_garbage_does_not() {
         let tally = Tally {
             dropped: 1,
             reports: 7,
+            given_up_letters: 3,
             unread: Run::of(Some(5), (Timestamp(1), Timestamp(2))),
+            expired_letters: Run::of(Some(6), (Timestamp(3), Timestamp(4))),
             ..Tally::default()
         };
         assert_eq!(Tally::decode(&tally.encode()), Some(tally));

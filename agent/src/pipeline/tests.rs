@@ -1,5 +1,7 @@
 //! A pipeline between a real store and real modules.
 
+mod age;
+
 use std::sync::Arc;
 
 use super::*;
@@ -17,6 +19,10 @@ struct Plant {
 
 impl Plant {
     fn new() -> Self {
+        Self::within(store::Quotas::default())
+    }
+
+    fn within(quotas: store::Quotas) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("stats.wasm");
         std::fs::write(&file, headwater_bundle::STATS).unwrap();
@@ -46,7 +52,8 @@ impl Plant {
             coarsen_max: COARSEN_MAX,
             priority: Priority::Order,
         };
-        let store = Store::open(&store::Config::new(folder.path().join("store")), &metrics).unwrap();
+        let store = store::Config { quotas, ..store::Config::new(folder.path().join("store")) };
+        let store = Store::open(&store, &metrics).unwrap();
         Self { store, metrics, config, host: Host::new(None).unwrap(), _folder: folder }
     }
 

@@ -13,7 +13,7 @@ use super::connection::{self, Connection, Progress};
 use super::intake::{Full, Intake};
 use super::session::{Found, Keeper};
 use super::subscription::Subscriptions;
-use super::wire::{Ack, Incoming};
+use super::wire::{Incoming, Refused};
 use super::writer::{Done, Writer};
 use super::{Config, Error, Journal, stopped};
 use crate::flow::Timestamp;
@@ -177,9 +177,8 @@ impl<J: Journal> Running<J> {
             crate::fail::point("source.received");
             let taken = match packet {
                 Incoming::Publish(publish) => self.intake.take(publish, received),
-                Incoming::Oversized { topic, qos, packet, bytes } => {
-                    let ack = Ack::of(qos, packet);
-                    self.intake.refuse(&topic, ack, bytes, "larger than packet_bytes_max")
+                Incoming::Refused(Refused { topic, ack, bytes, reason }) => {
+                    self.intake.refuse(&topic, ack, bytes, &reason)
                 }
                 Incoming::PubRel(packet) => {
                     self.intake.released(packet);

@@ -215,6 +215,33 @@ async fn an_oversized_message_is_refused_and_the_rest_flows() {
 }
 
 #[tokio::test]
+async fn a_malformed_message_is_refused_and_the_rest_flows() {
+    both(async |version| {
+        let (broker, journal) = (Broker::bind(version).await, Memory::default());
+        let agent = Agent::start(&broker, &journal, |config| (config.version, config.qos) = (version, 2));
+        let mut peer = broker.granted(false, 2).await;
+        peer.publish_garbled(1, 1).await;
+        peer.publish_garbled(2, 2).await;
+        peer.publish(3, b"three").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(1));
+        assert_eq!(peer.next_but_pings().await, Seen::PubRec(2));
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(3));
+        peer.pubrel(2).await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubComp(2));
+        // No identifier can be read: it is owed nothing.
+        peer.publish_as("t/1", 1, false, 0, b"none").await;
+        peer.publish(4, b"four").await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(4));
+        assert_eq!(journal.payloads(), ["three", "four"]);
+        let metrics = &agent.metrics;
+        assert_eq!((metrics.refused_messages.get(), metrics.received_messages.get()), (3, 5));
+        assert_eq!(metrics.connections.get(), 1, "on the same connection");
+        agent.stop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_topic_of_an_earlier_configuration_is_refused() {
     let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
     let agent = Agent::start(&broker, &journal, |_| {});

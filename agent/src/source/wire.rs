@@ -6,7 +6,8 @@
 //! and hands out messages of a dead connection as if they were of the next.
 //!
 //! **Bound**: [`Decoder`] buffers at most one packet of the configured size beside one read; of a
-//! larger PUBLISH it keeps topic and packet identifier, and drops the payload as it arrives.
+//! larger PUBLISH it keeps topic and packet identifier, and drops the payload as it arrives. A malformed
+//! PUBLISH is refused alike; only another packet that makes no sense ends the connection.
 
 use bytes::{Buf, Bytes, BytesMut};
 use rumqttc::mqttbytes::v4;
@@ -23,13 +24,8 @@ const CONTROL_BYTES_MAX: usize = 256 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
     Publish(Publish),
-    /// A PUBLISH over the size limit, without its payload.
-    Oversized {
-        topic: String,
-        qos: u8,
-        packet: u16,
-        bytes: usize,
-    },
+    /// A PUBLISH over the size limit or malformed, without its payload.
+    Refused(Refused),
     /// The broker has our PUBREC and will not send that PUBLISH again.
     PubRel(u16),
     SubAck(Vec<Result<u8, String>>),
@@ -56,6 +52,17 @@ impl Publish {
     pub(super) fn ack(&self) -> Option<Ack> {
         Ack::of(self.qos, self.packet)
     }
+}
+
+/// What can be said of a PUBLISH that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// As far as it is text.
+    pub(super) topic: String,
+    /// What the broker is owed, where that can be read: without, it would send it for ever.
+    pub(super) ack: Option<Ack>,
+    pub(super) bytes: usize,
+    pub(super) reason: String,
 }
 
 /// What a publish is acknowledged with.
@@ -258,7 +265,7 @@ impl Decoder {
         let Some((first, header, total)) = self.frame()? else { return Ok(None) };
         let publish = first >> 4 == 3;
         if total > self.packet_bytes_max && publish {
-            return self.oversized(first, header, total);
+            return Ok(self.oversized(first, header, total));
         }
         if total > CONTROL_BYTES_MAX && !publish {
             return Err(Error::ControlTooLarge(total));
@@ -267,12 +274,21 @@ impl Decoder {
             self.buffer.reserve(total - self.buffer.len());
             return Ok(None);
         }
-        let mut frame = self.buffer.split_to(total);
+        let frame = self.buffer.split_to(total);
+        if !publish {
+            return self.decode(frame).map(Some);
+        }
+        // Where it ends is known: that it makes no sense is no reason to end the connection.
+        let start = start(&frame[header..]).to_vec();
+        let decoded = self.decode(frame);
+        Ok(Some(decoded.unwrap_or_else(|error| refused(first, &start, total, error.to_string()))))
+    }
+
+    fn decode(&self, mut frame: BytesMut) -> Result<Incoming, Error> {
         match self.version {
             Version::V311 => incoming_v4(v4::Packet::read(&mut frame, usize::MAX)?),
             Version::V5 => incoming_v5(v5::Packet::read(&mut frame, None)?),
         }
-        .map(Some)
     }
 
     /// The first packet of a connection; what follows it stays in the buffer.
@@ -314,23 +330,33 @@ impl Decoder {
     }
 
     /// Takes topic and packet identifier of a PUBLISH over the limit, and skips the rest.
-    fn oversized(&mut self, first: u8, header: usize, total: usize) -> Result<Option<Incoming>, Error> {
-        let qos = (first >> 1) & 0b11;
-        let Some(length) = self.buffer.get(header..header + 2) else { return Ok(None) };
+    fn oversized(&mut self, first: u8, header: usize, total: usize) -> Option<Incoming> {
+        let length = self.buffer.get(header..header + 2)?;
         let topic_end = header + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
-        let needed = topic_end + if qos == 0 { 0 } else { 2 };
-        if needed > total || qos > 2 {
-            return Err(Error::Unexpected("PUBLISH whose topic exceeds it, or of QoS 3"));
-        }
-        let Some(start) = self.buffer.get(..needed) else { return Ok(None) };
-        let topic = str::from_utf8(&start[header + 2..topic_end]).map_err(|_| Error::Topic)?.to_owned();
-        let packet = match start[topic_end..] {
-            [high, low] => u16::from_be_bytes([high, low]),
-            _ => 0,
-        };
+        let start = self.buffer.get(header..(topic_end + 2).min(total))?;
+        let refused = refused(first, start, total, "larger than packet_bytes_max".to_owned());
         self.skip = total;
-        Ok(Some(Incoming::Oversized { topic, qos, packet, bytes: total }))
+        Some(refused)
     }
+}
+
+/// Topic with its length, and packet identifier, of what follows the fixed header.
+fn start(body: &[u8]) -> &[u8] {
+    let length = body.first_chunk().map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
+    &body[..body.len().min(2 + length + 2)]
+}
+
+/// `start` is what follows the fixed header, up to the packet identifier at least.
+fn refused(first: u8, start: &[u8], bytes: usize, reason: String) -> Incoming {
+    let length =
+        start.split_first_chunk().map(|(length, rest)| (usize::from(u16::from_be_bytes(*length)), rest));
+    let (topic, rest) = length.and_then(|(length, rest)| rest.split_at_checked(length)).unwrap_or_default();
+    let packet = rest.first_chunk().map_or(0, |packet| u16::from_be_bytes(*packet));
+    let ack = match (first >> 1) & 0b11 {
+        qos @ 1..=2 if packet > 0 => Ack::of(qos, packet),
+        _ => None,
+    };
+    Incoming::Refused(Refused { topic: String::from_utf8_lossy(topic).into_owned(), ack, bytes, reason })
 }
 
 fn incoming_v4(packet: v4::Packet) -> Result<Incoming, Error> {

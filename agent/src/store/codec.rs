@@ -36,6 +36,9 @@
 //! q     pipeline  numbers of the dead letters it is to replay (varints), in order
 //! r     block     a bit for each of 4,096 dead letters: given to a replay; the name is the first one's
 //!                 number / 4,096 in 16 hexadecimal digits
+//! u     pipeline  its dead letters given up and not told yet: at the quota, and because of their age;
+//!                 of each count, first, last, from, to (varints)
+//! v     ""        the first dead letter that is not given up (varint)
 //! n     ""        batches ever applied (varint)
 //! l     output    reports for its outbox, as JSON: a repair leaves them, the next start sends them
 //! h     pipeline  what a repair took from it (1: windows 1, position 2), why…; "" is all it does not name
@@ -270,6 +273,14 @@ impl Row {
 
     pub(super) fn letter_marks(block: u64) -> Self {
         Self::named(b'r', &format!("{block:016x}"))
+    }
+
+    pub(super) fn given_up(pipeline: &str) -> Self {
+        Self::named(b'u', pipeline)
+    }
+
+    pub(super) fn letters_below() -> Self {
+        Self::named(b'v', "")
     }
 
     pub(super) fn batches() -> Self {

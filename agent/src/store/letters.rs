@@ -5,13 +5,14 @@
 //! replay that was asked for happens once, whatever is killed when, and a second one is refused.
 //!
 //! **Limits.** [`QUEUE_MAX`] letters wait for a pipeline; more are refused until it has taken some. The
-//! marks take a bit a letter. They go with the letters, the oldest first: a queued letter that was
-//! trimmed is stepped over and named in the log.
+//! marks take a bit a letter. They go with the letters, the oldest first (`store/given_up.rs`): a
+//! queued letter that is gone is stepped over and named in the log.
 
 use super::codec::{self, Row};
 use super::error::Error;
 use super::folder::check_name;
 use super::frame::Group;
+use super::given_up::GivenUp;
 use super::log::Page;
 use super::meta::Change;
 use super::{Store, lock, written_for};
@@ -31,6 +32,8 @@ pub(super) struct Letters {
     pub(super) end: Seq,
     /// What is to be replayed, by pipeline; read from `meta` when first asked for.
     queues: HashMap<String, VecDeque<Seq>>,
+    /// What went without a replay.
+    pub(super) given_up: GivenUp,
 }
 
 /// A wish to replay one letter.
@@ -62,15 +65,28 @@ pub enum Refusal {
 }
 
 impl Letters {
-    pub(super) fn new(end: Seq) -> Self {
-        Self { end, queues: HashMap::new() }
+    pub(super) fn new(end: Seq, given_up: GivenUp) -> Self {
+        Self { end, queues: HashMap::new(), given_up }
     }
 }
 
 impl Store {
     /// A page of dead letters from a number on: at least one if there is one, about 1 MiB of them.
     pub fn dead_letters(&self, from: Seq, max: usize) -> Result<Vec<(Seq, DeadLetter)>, Error> {
-        let end = lock(&self.0.letters).end;
+        let (below, end) = {
+            let letters = lock(&self.0.letters);
+            (letters.given_up.below(), letters.end)
+        };
+        self.letters_between(from.max(below), end, max)
+    }
+
+    /// The same, whether they are given up or not.
+    pub(super) fn letters_between(
+        &self,
+        from: Seq,
+        end: Seq,
+        max: usize,
+    ) -> Result<Vec<(Seq, DeadLetter)>, Error> {
         let page = Page { records_max: max, bytes_max: PAGE_BYTES };
         let mut letters = Vec::new();
         self.0.dead_letters.read(from..end, page, |seq, record| {
@@ -102,7 +118,7 @@ impl Store {
             wishes.iter().flat_map(|wish| &wish.mended).map(|letter| letter.payload.len()).sum();
         self.0.room.check_commit(written_for(bytes as u64))?;
         let mut letters = lock(&self.0.letters);
-        let (start, end) = (self.0.dead_letters.start(), letters.end);
+        let (start, end) = (self.0.dead_letters.start().max(letters.given_up.below()), letters.end);
         let queue = self.queue(&mut letters, pipeline)?.clone();
         let (mut marks, mut mended, mut verdicts) = (Marks::default(), Vec::new(), Vec::new());
         let mut longer = queue.clone();
@@ -147,7 +163,7 @@ impl Store {
     }
 
     /// The next letters in the pipeline's queue, at least one if there is one; `None` for one that
-    /// is gone. They stay there until a commit says that they were replayed.
+    /// is gone: given up, or damaged. They stay there until a commit says that they were replayed.
     pub fn letters_to_replay(
         &self,
         pipeline: &str,
@@ -180,41 +196,29 @@ impl Store {
         lock(&self.0.letters).end
     }
 
-    /// Removes the segments of dead letters that hold only numbers below `below`, the last one
-    /// excepted; how many letters went, replayed ones among them.
-    pub fn trim_letters(&self, below: Seq) -> Result<u64, Error> {
-        let letters = lock(&self.0.letters);
-        let before = self.0.dead_letters.start();
-        self.0.dead_letters.trim(below.min(letters.end))?;
-        let start = self.0.dead_letters.start();
-        if start == before {
-            return Ok(0);
-        }
-        // After the letters: without its mark one could be replayed twice.
-        let stale = block(before)..block(start);
-        self.0.meta.apply(&stale.map(|block| (Row::letter_marks(block), None)).collect::<Vec<_>>())?;
-        Ok(start - before)
-    }
-
-    /// Appends dead letters and takes `replayed` from the front of the pipeline's queue, and lets
-    /// `commit` commit both with the changes of `meta` it is given.
+    /// Appends dead letters, takes `replayed` from the front of the pipeline's queue and forgets what it
+    /// was handed of those given up, and lets `commit` commit all that with the changes of `meta` it is given.
     pub(super) fn commit_letters(
         &self,
         new: &[DeadLetter],
         (pipeline, replayed): (&str, usize),
         commit: impl FnOnce(Vec<Change>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        if new.is_empty() && replayed == 0 {
+        let mut letters = lock(&self.0.letters);
+        let told = letters.given_up.told(pipeline);
+        if new.is_empty() && replayed == 0 && told.is_empty() {
+            std::mem::drop(letters);
             return commit(Vec::new());
         }
-        let mut letters = lock(&self.0.letters);
         let mut rest = None;
         if replayed > 0 {
             let queue = self.queue(&mut letters, pipeline)?;
             rest = Some(queue.iter().skip(replayed).copied().collect::<VecDeque<_>>());
         }
         let taken = rest.as_ref().map(|rest| queue_change(pipeline, rest));
-        self.commit_appended(&mut letters, new, |end| commit(taken.into_iter().chain(end).collect()))?;
+        let taken = told.into_iter().chain(taken);
+        self.commit_appended(&mut letters, new, |end| commit(taken.chain(end).collect()))?;
+        letters.given_up.committed(pipeline);
         if let Some(rest) = rest {
             letters.queues.insert(pipeline.to_owned(), rest);
         }
@@ -257,16 +261,16 @@ fn queue_change(pipeline: &str, queue: &VecDeque<Seq>) -> Change {
 /// Letters that share a row of marks.
 const BLOCK: Seq = 4096;
 
-fn block(number: Seq) -> Seq {
+pub(super) fn block(number: Seq) -> Seq {
     number / BLOCK
 }
 
 /// Which letters were given to a replay: rows of a bit for each, read as they are needed.
 #[derive(Default)]
-struct Marks(HashMap<Seq, (Vec<u8>, bool)>);
+pub(super) struct Marks(HashMap<Seq, (Vec<u8>, bool)>);
 
 impl Marks {
-    fn has(&mut self, store: &Store, number: Seq) -> Result<bool, Error> {
+    pub(super) fn has(&mut self, store: &Store, number: Seq) -> Result<bool, Error> {
         let (byte, bit) = place(number);
         Ok(self.row(store, number)?.0[byte] & bit != 0)
     }

@@ -6,6 +6,7 @@
 use super::codec::{self, Row};
 use super::error::{Error, Health};
 use super::folder::{Folder, output_of};
+use super::given_up::GivenUp;
 use super::letters::Letters;
 use super::log::{End, Log, SEGMENT, Shared, Size};
 use super::mark::Mark;
@@ -109,6 +110,7 @@ fn open_whole(
     let dead_letters_end = meta.number(&Row::dead_letters())?;
     let end = End::Committed(dead_letters_end);
     let dead_letters = Log::open(&folder.dead_letters(), end, shared, metrics.log("dead-letters"))?;
+    let given_up = GivenUp::of(meta.number(&Row::letters_below())?, meta.all(b'u'));
     sync::create_folder(&folder.outboxes())?;
     thin::recover(&meta, folder)?;
     room.tend()?;
@@ -118,7 +120,7 @@ fn open_whole(
         journal,
         outboxes: Mutex::default(),
         dead_letters,
-        letters: Mutex::new(Letters::new(dead_letters_end)),
+        letters: Mutex::new(Letters::new(dead_letters_end, given_up)),
         meta,
         preparer,
         changed: Mutex::default(),

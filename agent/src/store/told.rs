@@ -69,6 +69,11 @@ impl Store {
 
     /// The change that makes the harm told, with the commit that tells it.
     pub(super) fn told(&self, pipeline: &str) -> Option<Change> {
-        lock(&self.0.told).remove(pipeline).then(|| (Row::harm(pipeline), None))
+        lock(&self.0.told).contains(pipeline).then(|| (Row::harm(pipeline), None))
+    }
+
+    /// That commit is made.
+    pub(super) fn has_told(&self, pipeline: &str) {
+        lock(&self.0.told).remove(pipeline);
     }
 }

@@ -142,6 +142,16 @@ impl Peer {
         self.send_publish(0x30 | u8::from(dup) << 3 | qos << 1, topic, packet, payload).await;
     }
 
+    /// At QoS 1 or 2, with a topic that is not UTF-8.
+    pub(super) async fn publish_garbled(&mut self, qos: u8, packet: u16) {
+        let mut body = vec![0, 3, b't', b'/', 0xff];
+        body.extend(packet.to_be_bytes());
+        if self.version == Version::V5 {
+            body.push(0);
+        }
+        self.send(0x30 | qos << 1, &body, false).await;
+    }
+
     async fn send_publish(&mut self, first: u8, topic: &str, packet: u16, payload: &[u8]) {
         let mut body = u16::try_from(topic.len()).unwrap().to_be_bytes().to_vec();
         body.extend(topic.as_bytes());

@@ -68,7 +68,7 @@ proptest! {
             .into_iter()
             .map(|packet| match packet {
                 Incoming::Publish(publish) => (publish.packet, Some(publish.payload.len())),
-                Incoming::Oversized { packet, .. } => (packet, None),
+                Incoming::Refused(Refused { ack, .. }) => (ack.map_or(0, Ack::packet), None),
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -107,12 +107,35 @@ fn an_oversized_payload_is_never_buffered() {
     assert_eq!((packets, decoder.buffer().len()), (1, 0));
 }
 
+/// Refused with this acknowledgement, and the next packet is decoded all the same.
+#[track_caller]
+fn refuses(version: Version, frame: Vec<u8>, ack: Option<Ack>) {
+    let next = publish(version, 0, 0, "t", b"next");
+    let packets = decode(version, [frame.clone(), next]).unwrap();
+    let [Incoming::Refused(refused), Incoming::Publish(next)] = &packets[..] else { panic!("{packets:?}") };
+    assert_eq!((refused.ack, refused.bytes, &next.payload[..]), (ack, frame.len(), &b"next"[..]));
+}
+
 #[test]
-fn a_topic_that_is_not_utf_8_is_an_error() {
-    for size in [1, 400] {
-        let mut frame = publish(Version::V5, 0, 0, "?", &vec![0; size]);
-        let at = frame.iter().position(|&byte| byte == b'?').unwrap();
-        frame[at] = 0xff;
-        assert!(matches!(decode(Version::V5, [frame]), Err(Error::Topic)));
+fn a_malformed_publish_is_refused_and_the_next_packet_is_read() {
+    for version in [Version::V311, Version::V5] {
+        for (qos, ack) in [(0, None), (1, Some(Ack::PubAck(9))), (2, Some(Ack::PubRec(9)))] {
+            for size in [1, 400] {
+                let mut frame = publish(version, qos, 9, "?", &vec![0; size]);
+                let at = frame.iter().position(|&byte| byte == b'?').unwrap();
+                frame[at] = 0xff;
+                refuses(version, frame, ack);
+            }
+            refuses(version, publish(version, qos, 9, "", b"an alias that nobody offered"), ack);
+        }
+        for size in [1, 400] {
+            refuses(version, publish(version, 1, 0, "t", &vec![0; size]), None);
+            refuses(version, publish(version, 3, 9, "t", &vec![0; size]), None);
+        }
+        refuses(version, vec![0x32, 0], None);
+        refuses(version, vec![0x32, 4, 0, 200, b't', 0], None);
+        refuses(version, vec![0x32, 3, 0, 1, b't'], None);
     }
+    // Properties that are none.
+    refuses(Version::V5, vec![0x32, 8, 0, 1, b't', 0, 9, 2, 0x7f, 0], Some(Ack::PubAck(9)));
 }
