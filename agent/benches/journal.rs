@@ -100,6 +100,7 @@ fn message(number: usize) -> Message {
         input: Arc::from("plant"),
         topic: format!("plant/line-{}/telemetry", number % 10),
         payload: (0..PAYLOAD_BYTES).map(|at| (at ^ number) as u8).collect(),
+        properties: Vec::new(),
         received: Timestamp(1_700_000_000_000_000),
         delivery: Delivery { qos: 1, retain: false, session: 3, packet: number as u16 },
     }

@@ -297,7 +297,7 @@ struct Watched {
 #[derive(Debug)]
 enum Kind {
     Source(metrics::Input),
-    Pipeline(metrics::Pipeline, Arc<Beat>),
+    Pipeline(Box<metrics::Pipeline>, Arc<Beat>),
     Forward(String, metrics::Output),
 }
 
@@ -317,7 +317,7 @@ impl Auditor {
             watched(format!("input `{name}`"), Kind::Source(metrics.input(name)), Duration::ZERO)
         });
         let pipelines = config.pipelines.iter().filter_map(|(name, pipeline)| {
-            let kind = Kind::Pipeline(metrics.pipeline(name), beats.get(name)?.clone());
+            let kind = Kind::Pipeline(Box::new(metrics.pipeline(name)), beats.get(name)?.clone());
             Some(watched(format!("pipeline `{name}`"), kind, pipeline.commit_every))
         });
         let outputs = config.outputs.iter().map(|(name, output)| {

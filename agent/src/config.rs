@@ -18,6 +18,7 @@ pub use read::Faults;
 use read::{Report, Section, duration, size, text};
 use toml::de::DeTable;
 
+use crate::decode::Place;
 use crate::secret::Secret;
 use crate::store::{QUOTA_BYTES_MIN, Quota};
 use crate::{forward, pipeline as stage, source, tls};
@@ -110,12 +111,33 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Faults> {
 fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
     let agent = root.section("agent").map(|section| agent_section(section, folder));
     let id = agent.as_ref().and_then(Option::as_ref).map_or("", |agent| agent.id.as_str());
-    let inputs = read_all(root.named("input"), |name, section| input::section(section, name, id, folder));
+    let mut inputs = read_all(root.named("input"), |name, section| input::section(section, name, id, folder));
     let outputs = read_all(root.named("output"), |_, section| output::section(section, folder));
-    let names = pipeline::Names { inputs: inputs.keys().collect(), outputs: outputs.keys().collect() };
+    let names = pipeline::Names { inputs: &inputs, outputs: outputs.keys().collect() };
     let pipelines = read_all(root.named("pipeline"), |_, section| pipeline::section(section, &names, folder));
+    for pipeline in pipelines.values().flatten() {
+        ask(&mut inputs, pipeline);
+    }
+    for (name, input) in &inputs {
+        let asked = input.as_ref().map_or(0, |input| input.properties.len());
+        if asked > source::PROPERTIES_MAX {
+            let message = format!("pipelines ask for {asked} user properties of the input `{name}`");
+            root.fault_of_all(message, format!("an input keeps {} of a message", source::PROPERTIES_MAX));
+        }
+    }
     root.finish();
-    Some(Config { agent: agent??, inputs: all(inputs)?, pipelines: all(pipelines)?, outputs: all(outputs)? })
+    let (inputs, pipelines) = (all(inputs)?, all(pipelines)?);
+    Some(Config { agent: agent??, inputs, pipelines, outputs: all(outputs)? })
+}
+
+/// Has the input keep the user property that the pipeline needs.
+fn ask(inputs: &mut Named<source::Config>, pipeline: &stage::Config) {
+    let place = pipeline.decode.time.as_ref().map(|stamp| &stamp.place);
+    if let (Some(Place::Property(name)), Some(Some(input))) = (place, inputs.get_mut(&pipeline.input))
+        && !input.properties.contains(name)
+    {
+        input.properties.push(name.clone());
+    }
 }
 
 fn agent_section(mut section: Section<'_>, folder: &Path) -> Option<Agent> {

@@ -100,19 +100,36 @@ pub struct Message {
     pub topic: String,
     /// Its bytes, as received.
     pub payload: bytes::Bytes,
+    /// Those of its MQTT 5 user properties that a pipeline asks for.
+    pub properties: Properties,
     /// The host's clock when it arrived.
     pub received: Timestamp,
     /// How the broker delivered it.
     pub delivery: Delivery,
 }
 
-/// Tells two messages apart: 64 bits of the SHA-256 of topic and payload, since it is kept on disk.
+/// User properties: names and values, each name once.
+pub type Properties = Vec<(String, String)>;
+
+impl Message {
+    /// The user property of that name.
+    #[must_use]
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.properties.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+}
+
+/// Tells two messages apart: 64 bits of the SHA-256 of topic, payload and properties, since it is kept on disk.
 #[must_use]
-pub fn digest(topic: &str, payload: &[u8]) -> u64 {
+pub fn digest(topic: &str, payload: &[u8], properties: &[(String, String)]) -> u64 {
     let mut hasher = Sha256::new();
     hasher.update((topic.len() as u64).to_le_bytes());
     hasher.update(topic);
     hasher.update(payload);
+    for text in properties.iter().flat_map(|(name, value)| [name, value]) {
+        hasher.update(text);
+        hasher.update((text.len() as u64).to_le_bytes());
+    }
     let digest = hasher.finalize();
     u64::from_le_bytes(*digest.first_chunk().expect("it has 32 bytes"))
 }

@@ -178,6 +178,22 @@ stage!(
         results: Counter,
         /// Dead letters written.
         dead_letters: Counter,
+        /// Stamps more than `skew` ahead of their arrival: dead letters, counted among the rejected.
+        ahead_rejected_stamps: Counter,
+        /// Stamps more than `skew` ahead of their arrival, replaced by it.
+        ahead_arrival_stamps: Counter,
+        /// Stamps more than `skew` ahead of their arrival, moved to that bound.
+        ahead_clamped_stamps: Counter,
+        /// Stamps more than `past` behind their arrival: dead letters, counted among the rejected.
+        past_rejected_stamps: Counter,
+        /// Stamps more than `past` behind their arrival, replaced by it.
+        past_arrival_stamps: Counter,
+        /// Stamps more than `past` behind their arrival, moved to that bound.
+        past_clamped_stamps: Counter,
+        /// Messages without a stamp, which have the time of their arrival.
+        missing_arrival_stamps: Counter,
+        /// Messages that came while the host's clock was not set, or behind the journal: the latest arrival counts.
+        clock_behind_messages: Counter,
         /// Dead letters of decode and the transforms that were given in again.
         replayed_messages: Counter,
         /// Dead letters of what comes behind the transforms that were given in again.

@@ -231,6 +231,7 @@ impl Pipeline {
         let mut progress = Progress::decode(&checkpoint.progress).ok_or(Error::Progress)?;
         if checkpoint.position.is_none() {
             progress.counts.skipped = position;
+            progress.clock = decode::Clock::new(store.newest_message());
         }
         let tally = Tally::decode(&checkpoint.tally).ok_or(Error::Progress)?;
         let transforms = load_transforms(name, config, host, &metrics).collect::<Result<_, _>>()?;
@@ -268,6 +269,8 @@ impl Pipeline {
                 pipeline: name.to_owned(),
                 input: Arc::from(config.input.as_str()),
                 decode: decode::Decode::new(config.decode.clone()),
+                clock: progress.clock,
+                clock_is_behind: false,
                 transforms,
                 stage,
                 keeps_states: matches!(config.when_full, WhenFull::Coarsen),
@@ -505,7 +508,7 @@ impl Pipeline {
         let mut commit = Commit {
             pipeline: &self.name,
             position: self.position,
-            progress: Progress { counts: self.counts, windows }.encode(),
+            progress: Progress { counts: self.counts, clock: self.steps.clock, windows }.encode(),
             windows: changes,
             output: &self.outbox,
             results: step.results,
@@ -590,6 +593,14 @@ impl Pipeline {
         metrics.replayed_results.inc_by(now.replayed_results - before.replayed_results);
         metrics.succeeded_replays.inc_by(now.succeeded_replays - before.succeeded_replays);
         metrics.lost_events.inc_by(now.lost_events - before.lost_events);
+        metrics.ahead_rejected_stamps.inc_by(now.ahead_rejected - before.ahead_rejected);
+        metrics.ahead_arrival_stamps.inc_by(now.ahead_arrival - before.ahead_arrival);
+        metrics.ahead_clamped_stamps.inc_by(now.ahead_clamped - before.ahead_clamped);
+        metrics.past_rejected_stamps.inc_by(now.past_rejected - before.past_rejected);
+        metrics.past_arrival_stamps.inc_by(now.past_arrival - before.past_arrival);
+        metrics.past_clamped_stamps.inc_by(now.past_clamped - before.past_clamped);
+        metrics.missing_arrival_stamps.inc_by(now.missing_arrival - before.missing_arrival);
+        metrics.clock_behind_messages.inc_by(now.clock_behind - before.clock_behind);
     }
 
     fn gauge(&self, journal_end: Seq) {

@@ -54,6 +54,11 @@ use writer::{Done, Writer};
 /// Wait before a nearly full disk is tried again.
 const ROOM_EVERY: Duration = Duration::from_millis(500);
 
+/// Most user properties that are kept of a message, and the longest value of one, in bytes.
+pub const PROPERTIES_MAX: usize = 16;
+/// See [`PROPERTIES_MAX`].
+pub const PROPERTY_BYTES_MAX: usize = 256;
+
 /// MQTT's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -81,6 +86,9 @@ pub struct Config {
     pub client_id: String,
     /// Topic filters, at least one; `$share/<group>/<filter>` too.
     pub topics: Vec<String>,
+    /// User properties (MQTT 5) that its pipelines ask for, at most [`PROPERTIES_MAX`]: others are not kept,
+    /// nor are values over [`PROPERTY_BYTES_MAX`]. None by default.
+    pub properties: Vec<String>,
     /// 0, 1 (default) or 2. At 0 the broker forgets what it has sent, and the promise does not hold.
     pub qos: u8,
     /// None by default.
@@ -119,6 +127,7 @@ impl Config {
             version: Version::V311,
             client_id: client_id.to_owned(),
             topics,
+            properties: Vec::new(),
             qos: 1,
             username: None,
             password: None,

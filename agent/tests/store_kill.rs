@@ -235,6 +235,7 @@ fn message(seq: Seq) -> Message {
         input: Arc::from("plant"),
         topic: format!("plant/{}", seq % 3),
         payload: (0..length).map(|at| (at ^ seq) as u8).collect(),
+        properties: Vec::new(),
         received: Timestamp(seq),
         delivery: Delivery { qos: 1, retain: false, session: 1, packet: seq as u16 },
     }

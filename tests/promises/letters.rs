@@ -7,6 +7,7 @@ use headwater_tests::agent::Agent;
 use headwater_tests::backend::{Answer, Backend};
 use headwater_tests::broker::Broker;
 use headwater_tests::collector::Collector;
+use headwater_tests::feeder::{Feed, Feeder};
 use headwater_tests::ledger::drained;
 use headwater_tests::oracle::{self, compute};
 use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
@@ -68,6 +69,53 @@ async fn poison_is_kept_to_the_byte_and_the_next_reading_is_processed() {
     assert_eq!(export(&agent, &[]), running, "a stopped agent's are the same");
     let refused = agent.run(&["dead-letters", "replay", "--all"]);
     assert_eq!(refused.status.code(), Some(1), "only a running agent replays");
+}
+
+/// What is not in [`poison`] because its place in the journal matters there: encodings, and sizes up to
+/// the largest packet that can be allowed.
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_of_any_encoding_and_size_is_kept_to_the_byte() {
+    let huge = "9".repeat(8_300_000);
+    let poison = [
+        (b"\xef\xbb\xbf{\"id\":1,\"ts\":1767225600000}".to_vec(), "expected value"),
+        (b"{\"id\":1,\"ts\":1767225600000,\"a\":\"\0\"}".to_vec(), "control character"),
+        (b"{\"id\":1,\"ts\":1767225600000}\0".to_vec(), "trailing characters"),
+        (b"{\0\"\0i\0d\0\"\0:\x001\0}\0".to_vec(), "key must be a string"),
+        (format!("{{\"id\":1,\"ts\":{huge}}}").into_bytes(), "number out of range"),
+        (format!("{{\"id\":1,\"ts\":\"{huge}\"}}").into_bytes(), "ahead of its arrival"),
+        (format!("{{\"id\":1,\"ts\":1767225600000,\"a\":{huge}}}").into_bytes(), "number out of range"),
+        (b"{\"id\":1,\"ts\":1e999}".to_vec(), "number out of range"),
+        (b"{\"id\":1,\"ts\":\"1e999\"}".to_vec(), "ahead of its arrival"),
+        (b"{\"id\":1,\"ts\":-1}".to_vec(), "before 1970"),
+        (b"{\"id\":1,\"ts\":\"soon\"}".to_vec(), "no time in milliseconds"),
+    ];
+    let (backend, feeder) = (Backend::start([]).await, Feeder::start().await.expect("a free port"));
+    let sizes = ", packet_bytes_max = \"8 MiB\", in_flight_bytes_max = \"32 MiB\"";
+    let plan = Plan::default()
+        .input_with("plant", feeder.port().expect("it listens"), &["plant/#"], sizes)
+        .pipeline("each", "plant", "central", &plant::forwarded("k"))
+        .output("central", &backend.url(), "");
+    let mut agent = Agent::at_home(plan.toml());
+    agent.spawn();
+    let mut subscriber = feeder.subscriber().await.expect("the agent subscribes");
+    let messages = poison.len() as u64 * 2;
+    let feed = Feed { messages, rate: None, in_flight_max: 2 };
+    let fed = subscriber.feed(feed, |number| {
+        let id = number / 2;
+        let bytes = if number % 2 == 0 { poison[id as usize].0.clone() } else { good(id) };
+        ("plant/any".to_owned(), bytes)
+    });
+    assert_eq!(fed.await.expect("all is acknowledged").len() as u64, messages);
+    settled(&agent, messages).await;
+    assert_eq!(plant::ids(&backend.accepted(), "each"), (0..messages / 2).collect::<Vec<_>>());
+    let letters = export(&agent, &[]);
+    assert_eq!(letters.len(), poison.len());
+    for (kept, (bytes, word)) in letters.iter().zip(&poison) {
+        let reason = &kept.letter.reason;
+        assert!(kept.letter.payload == *bytes, "to the byte: {reason}");
+        assert!(reason.contains(word) && reason.len() < 1_000, "{word:?} is not in {reason:.1000?}");
+    }
+    assert!(!agent.logged().contains("panicked"), "no thread panicked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

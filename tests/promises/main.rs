@@ -35,3 +35,5 @@ mod proxied;
 mod proxy_tls;
 #[cfg(feature = "machine")]
 mod recorded;
+#[cfg(feature = "machine")]
+mod stamps;

@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod publisher;
 pub mod recorded;
 pub mod webdriver;
+pub mod windows_oracle;
 pub mod world;
 
 /// A load that every suite can make and check: who sent what, and what must come of it.

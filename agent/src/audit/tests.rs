@@ -120,6 +120,7 @@ fn message(number: u64) -> Message {
         input: "plant".into(),
         topic: if number.is_multiple_of(3) { "other".to_owned() } else { "kept/one".to_owned() },
         payload: (if number.is_multiple_of(7) { "no json" } else { "1" }).into(),
+        properties: Vec::new(),
         received: Timestamp(1),
         delivery: Delivery::default(),
     }

@@ -1,29 +1,39 @@
 //! `[pipeline.NAME]`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::read::{Read, Section, duration, integer, size, text, texts, word};
-use crate::decode::{self, Format, Template, TimeField, TimeUnit};
+use crate::decode::{self, Format, Guard, Place, Stamp, Template, TimeUnit, WhenMissing, WhenOff};
 use crate::module::Limits;
 use crate::pipeline::{COARSEN_MAX, Config, ModuleConfig, Priority, WhenFull};
+use crate::source::{self, Version};
 use crate::window;
 
 /// What a pipeline may refer to.
 pub(super) struct Names<'a> {
-    pub(super) inputs: BTreeSet<&'a String>,
+    pub(super) inputs: &'a BTreeMap<String, Option<source::Config>>,
     pub(super) outputs: BTreeSet<&'a String>,
 }
 
 const DAY: Duration = Duration::from_hours(24);
 
 pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path) -> Option<Config> {
-    let input = reference(&mut section, "input", &names.inputs);
+    let input = reference(&mut section, "input", &names.inputs.keys().collect());
     let output = reference(&mut section, "output", &names.outputs);
     let decode = decode(&mut section);
+    if let (Some(input), Some(decode)) = (&input, &decode)
+        && let Some(Some(input)) = names.inputs.get(input)
+        && matches!(decode.time, Some(Stamp { place: Place::Property(_), .. }))
+        && input.version == Version::V311
+    {
+        let remedy =
+            "add `version = \"5\"` to the input's mqtt table, or take the time from a field or the topic";
+        section.fault_at("time", "takes a user property, which MQTT 3.1.1 does not have", remedy);
+    }
     let transforms: Vec<_> =
         section.sections("transform").into_iter().map(|step| module(step, folder)).collect();
     let window = section.optional_section("window").map(window);
@@ -126,17 +136,48 @@ fn decode(section: &mut Section<'_>) -> Option<decode::Config> {
             (format!("is {text:?}: {error}"), "for example \"{topic[1]}/{field.device}\"".into())
         })
     });
-    let time = section.optional_section("time").map(time);
-    let skew = section.or("skew", Duration::from_mins(5), duration(Duration::ZERO, 365 * DAY));
-    let time = match time {
-        Some(time) => Some(time?),
-        None => None,
-    };
-    Some(decode::Config { topics, format, key, time, skew })
+    let time = time(section);
+    let guard = guard(section, matches!(time, Some(None)));
+    Some(decode::Config { topics, format, key, time: time?, guard })
 }
 
-fn time(mut section: Section<'_>) -> Option<TimeField> {
-    let path = section.required("field", |value| Ok(text(value)?.split('.').map(str::to_owned).collect()));
+/// `"arrival"`, or a table that says where the stamp stands; `None` where there is a fault.
+fn time(section: &mut Section<'_>) -> Option<Option<Stamp>> {
+    let arrival = word(&[("arrival", ())]);
+    if section.text("time").is_some() {
+        return section.required("time", arrival).map(|()| None);
+    }
+    match section.optional_section("time") {
+        Some(stamp_section) => stamp(stamp_section).map(Some),
+        None if section.has("time") => None,
+        None => Some(None),
+    }
+}
+
+fn stamp(mut section: Section<'_>) -> Option<Stamp> {
+    let field = section.optional("field", |value| {
+        let path: Vec<String> = text(value)?.split('.').map(str::to_owned).collect();
+        if path.iter().any(String::is_empty) {
+            return Err((
+                "has an empty name".into(),
+                "write \"ts\", or \"meta.ts\" for one in an object".into(),
+            ));
+        }
+        Ok(Place::Field(path))
+    });
+    let topic = section
+        .optional("topic", integer(0..=1_000))
+        .map(|level| Place::Topic(usize::try_from(level).unwrap_or(usize::MAX)));
+    let property = section.optional("property", |value| {
+        let name = text(value)?;
+        if name.len() > source::PROPERTY_BYTES_MAX {
+            return Err((
+                "is too long".into(),
+                format!("use a name of up to {} bytes", source::PROPERTY_BYTES_MAX),
+            ));
+        }
+        Ok(Place::Property(name))
+    });
     let unit = section.required(
         "unit",
         word(&[
@@ -147,8 +188,44 @@ fn time(mut section: Section<'_>) -> Option<TimeField> {
             ("rfc3339", TimeUnit::Rfc3339),
         ]),
     );
+    let when_missing = section.or(
+        "missing",
+        WhenMissing::default(),
+        word(&[("reject", WhenMissing::Reject), ("arrival", WhenMissing::Arrival)]),
+    );
+    let named = ["field", "topic", "property"].into_iter().filter(|key| section.has(key)).count();
+    if named != 1 {
+        section.fault(
+            "names not exactly one place",
+            "write one of { field = \"ts\" }, { topic = 3 } and { property = \"ts\" }, and its `unit`",
+        );
+    }
     section.finish();
-    Some(TimeField { path: path?, unit: unit? })
+    let place = field.or(topic).or(property)?;
+    (named == 1).then_some(Stamp { place, unit: unit?, when_missing })
+}
+
+fn guard(section: &mut Section<'_>, by_arrival: bool) -> Guard {
+    const WHEN_OFF: &[(&str, WhenOff)] =
+        &[("reject", WhenOff::Reject), ("arrival", WhenOff::Arrival), ("clamp", WhenOff::Clamp)];
+    let default = Guard::default();
+    let guard = Guard {
+        skew: section.or("skew", default.skew, duration(Duration::ZERO, 365 * DAY)),
+        when_ahead: section.or("when_ahead", default.when_ahead, word(WHEN_OFF)),
+        past: section.optional("past", duration(Duration::from_secs(1), 36_500 * DAY)),
+        when_past: section.or("when_past", default.when_past, word(WHEN_OFF)),
+    };
+    if section.has("when_past") && !section.has("past") {
+        section.fault_at("when_past", "needs a bound", "add `past = \"7d\"`, or remove it");
+    }
+    if by_arrival && section.has("past") {
+        section.fault_at(
+            "past",
+            "bounds stamps, and the time is that of arrival",
+            "add `time`, or remove it",
+        );
+    }
+    guard
 }
 
 fn window(mut section: Section<'_>) -> Option<window::Config> {

@@ -117,6 +117,11 @@ impl<'a> Section<'a> {
         self.report.fault(self.span(), format!("`{}` {message}", self.path), remedy);
     }
 
+    /// A fault of what its parts say together.
+    pub(super) fn fault_of_all(&self, message: impl Into<String>, remedy: impl Into<String>) {
+        self.report.fault(self.span(), message, remedy);
+    }
+
     pub(super) fn fault_at(&self, key: &'static str, message: impl fmt::Display, remedy: impl Into<String>) {
         let span = self.table.get(key).map_or(self.span(), Spanned::span);
         self.report.fault(span, format!("`{}` {message}", self.name(key)), remedy);
@@ -153,6 +158,16 @@ impl<'a> Section<'a> {
     ) -> Option<T> {
         let value = self.take(key)?;
         self.read(key, value, read)
+    }
+
+    /// Whether there is something under that key, right or not.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// The text under a key that may hold something else.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        self.table.get(key)?.get_ref().as_str()
     }
 
     /// A table that must be there.

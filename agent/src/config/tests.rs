@@ -158,3 +158,65 @@ fn a_broker_s_url_says_how_it_is_reached() {
     check(r#""plant/+/+/telemetry""#, r#""$share/g""#, &["$share/<group>/<filter>"]);
     check(r#""plant/+/+/telemetry""#, r#""$share/+/a""#, &["$share/<group>/<filter>"]);
 }
+
+#[test]
+fn event_time_is_taken_from_one_place_in_a_stated_unit() {
+    use crate::decode::{Guard, Place, Stamp, TimeUnit, WhenMissing, WhenOff};
+    let time = r#"time = { field = "meta.ts", unit = "ms" }"#;
+    let read = |to: &str| {
+        let folder = folder();
+        let config = parse(&folder.path().join("h.toml"), &GOOD.replacen(time, to, 1)).unwrap();
+        (config.pipelines["temperature"].decode.clone(), config.inputs["plant"].properties.clone())
+    };
+    let stamp = |place, unit, when_missing| Some(Stamp { place, unit, when_missing });
+    let (reject, arrival) = (WhenMissing::Reject, WhenMissing::Arrival);
+    let (field, property) = (Place::Field(vec!["meta".into(), "ts".into()]), Place::Property("ts".into()));
+    assert_eq!(read(time).0.time, stamp(field, TimeUnit::Millis, reject));
+    let (decode, kept) = read(r#"time = { property = "ts", unit = "rfc3339", missing = "arrival" }"#);
+    assert_eq!((decode.time, kept), (stamp(property, TimeUnit::Rfc3339, arrival), vec!["ts".to_owned()]));
+    let (decode, kept) = read(r#"time = { topic = 3, unit = "us" }"#);
+    assert_eq!((decode.time, kept), (stamp(Place::Topic(3), TimeUnit::Micros, reject), Vec::new()));
+    for arrival in ["", r#"time = "arrival""#] {
+        assert_eq!((read(arrival).0.time, read(arrival).0.guard), (None, Guard::default()));
+    }
+    let guarded =
+        format!("{time}\nskew = \"1s\"\nwhen_ahead = \"clamp\"\npast = \"7d\"\nwhen_past = \"arrival\"");
+    let past = Some(Duration::from_hours(7 * 24));
+    let expected =
+        Guard { skew: Duration::from_secs(1), when_ahead: WhenOff::Clamp, past, when_past: WhenOff::Arrival };
+    assert_eq!(read(&guarded).0.guard, expected);
+
+    check(time, r#"time = { unit = "ms" }"#, &["`pipeline.temperature.time` names not exactly one place"]);
+    check(time, r#"time = { field = "a", topic = 1, unit = "s" }"#, &["names not exactly one place"]);
+    check(
+        time,
+        r#"time = { field = "a..b", unit = "s" }"#,
+        &["`pipeline.temperature.time.field` has an empty name"],
+    );
+    check(time, r#"time = { field = "a" }"#, &["has no `unit`"]);
+    check(time, r#"time = "received""#, &["`pipeline.temperature.time` is \"received\"", "use \"arrival\""]);
+    check(time, "time = 5", &["`pipeline.temperature.time` is an integer, not a table"]);
+    check(time, r#"when_past = "clamp""#, &["`pipeline.temperature.when_past` needs a bound", "add `past"]);
+    check(time, r#"past = "1d""#, &["`pipeline.temperature.past` bounds stamps"]);
+    check(time, r#"when_ahead = "drop""#, &["\"reject\" or \"arrival\" or \"clamp\""]);
+}
+
+#[test]
+fn a_user_property_needs_mqtt_5_and_an_input_keeps_few() {
+    let text = GOOD.replacen(", version = \"5\"", "", 1);
+    let text =
+        text.replacen(r#"{ field = "meta.ts", unit = "ms" }"#, r#"{ property = "ts", unit = "ms" }"#, 1);
+    let faults = self::faults(&text);
+    assert!(faults.contains("takes a user property, which MQTT 3.1.1 does not have"), "{faults}");
+    assert!(faults.contains("add `version = \"5\"`"), "{faults}");
+
+    let mut text = GOOD.to_owned();
+    for number in 0..=source::PROPERTIES_MAX {
+        text += &format!(
+            "[pipeline.p{number}]\ninput = \"plant\"\noutput = \"central\"\n\
+             time = {{ property = \"p{number}\", unit = \"s\" }}\n"
+        );
+    }
+    let faults = self::faults(&text);
+    assert!(faults.contains("ask for 17 user properties of the input `plant`"), "{faults}");
+}

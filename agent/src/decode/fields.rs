@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
+use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// A JSON value that can be a key or a time.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,13 +14,15 @@ pub(super) enum Scalar {
     Text(String),
     Integer(u64),
     Float(f64),
+    /// The digits of a number that is wanted exactly.
+    Decimal(String),
     Bool(bool),
 }
 
 impl fmt::Display for Scalar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(text) => text.fmt(f),
+            Self::Text(text) | Self::Decimal(text) => text.fmt(f),
             Self::Integer(number) => number.fmt(f),
             Self::Float(number) => number.fmt(f),
             Self::Bool(boolean) => boolean.fmt(f),
@@ -45,12 +49,19 @@ const LISTED_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Node {
     slot: Option<usize>,
+    /// A number there is read by its digits.
+    exact: bool,
     children: Vec<(String, Node)>,
 }
 
 impl Node {
     /// What the path leads to goes to this place.
     pub(crate) fn put(&mut self, path: &[String], slot: usize) {
+        self.at(path).slot = Some(slot);
+    }
+
+    /// What the path leads to, made if it is not there.
+    fn at(&mut self, path: &[String]) -> &mut Self {
         let mut node = self;
         for name in path {
             let index = node.children.iter().position(|(child, _)| child == name).unwrap_or_else(|| {
@@ -59,7 +70,7 @@ impl Node {
             });
             node = &mut node.children[index].1;
         }
-        node.slot = Some(slot);
+        node
     }
 
     /// Where what stands here goes.
@@ -74,7 +85,7 @@ impl Node {
 }
 
 /// What is not on a wanted path: checked and dropped.
-static NOWHERE: Node = Node { slot: None, children: Vec::new() };
+static NOWHERE: Node = Node { slot: None, exact: false, children: Vec::new() };
 
 impl Fields {
     /// For what devices send.
@@ -91,6 +102,12 @@ impl Fields {
         self.paths.push(path.to_vec());
         self.root.put(path, slot);
         slot
+    }
+
+    /// The same, and a number there is kept as it was written.
+    pub(super) fn want_exactly(&mut self, path: &[String]) -> usize {
+        self.root.at(path).exact = true;
+        self.want(path)
     }
 
     pub(super) fn slot(&self, path: &[String]) -> Option<usize> {
@@ -163,6 +180,21 @@ impl Pick<'_> {
         Ok(())
     }
 
+    /// The value of a node that is wanted exactly.
+    fn exactly(self, raw: &str) -> Result<(), serde_json::Error> {
+        let bytes = raw.as_bytes();
+        if let Ok(integer) = raw.parse::<u64>() {
+            return self.keep(|| Scalar::Integer(integer));
+        }
+        if !matches!(bytes.first(), Some(b'-' | b'0'..=b'9')) {
+            return serde_json::Deserializer::from_str(raw).deserialize_any(self);
+        }
+        // The same bounds as everywhere: the payload travels on.
+        let size: f64 = serde_json::from_str(raw)?;
+        *self.huge |= size.abs() >= 9e18;
+        self.keep(|| Scalar::Decimal(raw.to_owned()))
+    }
+
     fn check_integer<E: serde::de::Error>(&self, size: u64) -> Result<(), E> {
         let rounded = self.strict && self.node.slot.is_none() && size > INTEGER_MAX;
         if rounded { Err(too_great()) } else { Ok(()) }
@@ -177,7 +209,11 @@ impl<'de> DeserializeSeed<'de> for Pick<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+        if !self.node.exact {
+            return deserializer.deserialize_any(self);
+        }
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        self.exactly(raw).map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A dead letter, and the line of JSON that people and tools read and that reads back exactly.
 
-use super::{Seq, Timestamp};
+use super::{Properties, Seq, Timestamp};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -33,6 +33,8 @@ pub struct DeadLetter {
     pub window: Option<WindowOf>,
     /// The letter whose replay made this one.
     pub replay_of: Option<Seq>,
+    /// Of its message, where that is what it holds.
+    pub properties: Properties,
     /// Its bytes: of the message up to the first transform, then those the stage was given.
     pub payload: Vec<u8>,
 }
@@ -87,6 +89,8 @@ struct Line {
     window: Option<WindowOf>,
     replay_of: Option<Seq>,
     replayed: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    properties: Properties,
     payload: Option<String>,
     payload_base64: Option<String>,
 }
@@ -128,6 +132,7 @@ impl From<Kept> for Line {
             window: letter.window,
             replay_of: letter.replay_of,
             replayed,
+            properties: letter.properties,
             payload,
             payload_base64,
         }
@@ -155,6 +160,7 @@ impl TryFrom<Line> for Kept {
             event_time: line.event_time,
             window: line.window,
             replay_of: line.replay_of,
+            properties: line.properties,
             payload,
         };
         Ok(Self { number: line.number, replayed: line.replayed, letter })
@@ -229,6 +235,7 @@ pub(crate) mod tests {
             event_time in any::<Option<u64>>(),
             window in proptest::option::of(any_window()),
             replay_of in any::<Option<u64>>(),
+            properties in proptest::collection::vec((".{0,9}", ".{0,9}"), 0..3),
             payload in prop_oneof![
                 proptest::collection::vec(any::<u8>(), 0..300),
                 ".{0,80}".prop_map(String::into_bytes),
@@ -238,7 +245,7 @@ pub(crate) mod tests {
             let (received, event_time) = (Timestamp(received), event_time.map(Timestamp));
             DeadLetter {
                 pipeline, stage, reason, module, input, topic, key, time, received, event_time, window,
-                replay_of, payload,
+                replay_of, properties, payload,
             }
         }
     }

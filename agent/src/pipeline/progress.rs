@@ -1,10 +1,13 @@
-//! What a pipeline commits beside its windows: the ledger's counts, and the watermark.
+//! What a pipeline commits beside its windows: the ledger's counts, the latest arrival, and the watermark.
 //!
 //! ```text
-//! version u8 = 3 | the counts u64, little endian | the windows' own progress
+//! version u8 = 4 | the counts u64, little endian | the latest believable arrival u64 | the windows' own progress
 //! ```
 
-const VERSION: u8 = 3;
+use crate::decode::{Clock, Found, WhenOff};
+use crate::flow::Timestamp;
+
+const VERSION: u8 = 4;
 
 /// Declares the counts once: another one is a line here, another version, and a line where the
 /// pipeline brings its metrics up to date.
@@ -64,9 +67,39 @@ counts! {
     succeeded_replays,
     /// Events not used because the state of their window was lost.
     lost_events,
+    /// Stamps too far ahead, whose messages or events were dead-lettered.
+    ahead_rejected,
+    /// Stamps too far ahead, in whose place is the time of arrival.
+    ahead_arrival,
+    /// Stamps too far ahead that were moved to the bound.
+    ahead_clamped,
+    /// Stamps too far behind, whose messages were dead-lettered.
+    past_rejected,
+    /// Stamps too far behind, in whose place is the time of arrival.
+    past_arrival,
+    /// Stamps too far behind that were moved to the bound.
+    past_clamped,
+    /// Messages without a stamp, in whose place is the time of arrival.
+    missing_arrival,
+    /// Messages that came while the host's clock was not set or behind.
+    clock_behind,
 }
 
 impl Counts {
+    /// What a stamp was found to be.
+    pub(super) fn found(&mut self, found: Found) {
+        match found {
+            Found::Good => {}
+            Found::Missing => self.missing_arrival += 1,
+            Found::Ahead(WhenOff::Reject) => self.ahead_rejected += 1,
+            Found::Ahead(WhenOff::Arrival) => self.ahead_arrival += 1,
+            Found::Ahead(WhenOff::Clamp) => self.ahead_clamped += 1,
+            Found::Past(WhenOff::Reject) => self.past_rejected += 1,
+            Found::Past(WhenOff::Arrival) => self.past_arrival += 1,
+            Found::Past(WhenOff::Clamp) => self.past_clamped += 1,
+        }
+    }
+
     /// A transform made `passed` events of those that it did not reject.
     pub(super) fn transformed(&mut self, taken: usize, passed: usize) {
         self.filtered += taken.saturating_sub(passed) as u64;
@@ -85,6 +118,7 @@ impl std::ops::AddAssign for Counts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     pub(super) counts: Counts,
+    pub(super) clock: Clock,
     pub(super) windows: Vec<u8>,
 }
 
@@ -92,6 +126,7 @@ impl Progress {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         bytes.extend(self.counts.all().into_iter().flat_map(u64::to_le_bytes));
+        bytes.extend(self.clock.latest().0.to_le_bytes());
         bytes.extend(&self.windows);
         bytes
     }
@@ -108,7 +143,9 @@ impl Progress {
             *count = u64::from_le_bytes(*head);
             rest = tail;
         }
-        Some(Self { counts: Counts::from_all(all), windows: rest.to_vec() })
+        let (clock, windows) = rest.split_first_chunk()?;
+        let clock = Clock::new(Timestamp(u64::from_le_bytes(*clock)));
+        Some(Self { counts: Counts::from_all(all), clock, windows: windows.to_vec() })
     }
 }
 
@@ -119,7 +156,8 @@ mod tests {
     #[test]
     fn progress_reads_back_and_garbage_does_not() {
         let counts = Counts::from_all(std::array::from_fn(|at| u64::MAX - at as u64));
-        let progress = Progress { counts, windows: vec![9, 9] };
+        let clock = Clock::new(Timestamp(u64::MAX));
+        let progress = Progress { counts, clock, windows: vec![9, 9] };
         assert_eq!(Progress::decode(&progress.encode()), Some(progress));
         assert_eq!(Progress::decode(&[]), Some(Progress::default()));
         assert_eq!(Progress::decode(&[1, 2, 3]), None);

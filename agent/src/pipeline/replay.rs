@@ -5,9 +5,10 @@
 //! when its window is over. Letters come one at a time, so that what became of each is known.
 
 use super::step::{Stage, Step, Steps, Times};
-use crate::decode::check_json;
+use crate::decode::{Arrival, check_json};
 use crate::flow::{DeadLetter, Delivery, Event, Message, Seq, Timestamp};
 use crate::module;
+use crate::store::CLOCK_SET;
 use crate::window::Outcome;
 
 /// Where a letter enters.
@@ -57,7 +58,7 @@ impl Steps {
             return;
         };
         let (letters, late) = (step.dead_letters.len(), step.counts.late + step.counts.lost_events);
-        let at = Times { clock: now, now };
+        let at = Times { clock: self.clock.at(now), now };
         match entry {
             Entry::Decode | Entry::Transform(_) => step.counts.replayed_messages += 1,
             Entry::Conclude => step.counts.replayed_events += 1,
@@ -66,7 +67,10 @@ impl Steps {
         match entry {
             Entry::Decode => {
                 let (mut events, mut origins) = (Vec::new(), Vec::new());
-                self.decode(message(letter), at, step, &mut events, &mut origins);
+                let unset = letter.received < CLOCK_SET;
+                let time = if unset { self.clock.at(letter.received) } else { letter.received };
+                let arrival = Arrival { time, clock: at.clock.max(time) };
+                self.decode(message(letter), arrival, now, step, &mut events, &mut origins);
                 self.transform(0, events, &origins, at, step);
             }
             Entry::Transform(index) => self.transform(index, vec![event(letter)], &[], at, step),
@@ -143,6 +147,7 @@ fn message(letter: DeadLetter) -> Message {
         input: letter.input.into(),
         topic: letter.topic,
         payload: letter.payload.into(),
+        properties: letter.properties,
         received: letter.received,
         delivery: Delivery::default(),
     }

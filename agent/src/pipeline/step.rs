@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::line;
 use super::progress::Counts;
 use super::tally::Tally;
-use crate::decode::{self, Decode};
-use crate::flow::{DeadLetter, Event, Message, Report, Seq, Timestamp, WindowOf};
+use crate::decode::{self, Arrival, Clock, Decode};
+use crate::flow::{DeadLetter, Event, Message, Properties, Report, Seq, Timestamp, WindowOf};
 use crate::module;
-use crate::store::Change;
+use crate::store::{CLOCK_SET, Change};
 use crate::window::{Aggregate, Fate, Outcome, Settled, Windows};
 
 /// What steps have made since the last commit.
@@ -63,6 +63,10 @@ pub(super) struct Steps {
     pub(super) pipeline: String,
     pub(super) input: Arc<str>,
     pub(super) decode: Decode,
+    /// Of the messages so far.
+    pub(super) clock: Clock,
+    /// The host's was not set or behind when the last message came.
+    pub(super) clock_is_behind: bool,
     pub(super) transforms: Vec<module::Transform>,
     pub(super) stage: Stage,
     /// Results may be merged later.
@@ -93,6 +97,7 @@ pub(super) struct Origin {
     received: Timestamp,
     /// As it was published: what a number became is not what the device said.
     payload: bytes::Bytes,
+    properties: Properties,
 }
 
 /// The times that a step goes by.
@@ -111,18 +116,19 @@ impl Steps {
 
     /// One page of the journal.
     pub(super) fn run(&mut self, page: Vec<(Seq, Message)>, now: Timestamp, step: &mut Step) {
-        let clock = page.iter().map(|(_, message)| message.received).max().unwrap_or(now);
-        let at = Times { clock, now };
         let (mut events, mut origins) = (Vec::with_capacity(page.len()), Vec::with_capacity(page.len()));
+        let mut latest = Timestamp::default();
         for (_, message) in page {
+            let clock = self.tick(message.received, step);
+            latest = latest.max(clock);
             if !self.takes(&message) {
                 step.counts.skipped += 1;
                 continue;
             }
             step.counts.read += 1;
-            let clock = message.received;
-            self.decode(message, Times { clock, now }, step, &mut events, &mut origins);
+            self.decode(message, clock.into(), now, step, &mut events, &mut origins);
         }
+        let at = Times { clock: latest, now };
         self.transform(0, events, &origins, at, step);
     }
 
@@ -166,27 +172,47 @@ impl Steps {
         }
     }
 
-    /// One message, its stamp held against `at.clock`.
+    /// The next message of the journal arrived then, by the host's clock; by which time to judge it.
+    fn tick(&mut self, received: Timestamp, step: &mut Step) -> Timestamp {
+        let clock = self.clock.tick(received);
+        let behind = clock != received || received < CLOCK_SET;
+        step.counts.clock_behind += u64::from(behind);
+        if behind != std::mem::replace(&mut self.clock_is_behind, behind) {
+            let (pipeline, latest) = (&self.pipeline, self.clock.latest());
+            tracing::warn!(pipeline, %received, %latest, behind, "host clock not set or behind the journal");
+        }
+        clock
+    }
+
+    /// One message.
     pub(super) fn decode(
         &self,
         message: Message,
-        at: Times,
+        arrival: Arrival,
+        now: Timestamp,
         step: &mut Step,
         events: &mut Vec<Event>,
         origins: &mut Vec<Origin>,
     ) {
-        match self.decode.decode_at(&message, at.clock) {
-            Ok(event) => {
+        match self.decode.decode(&message, arrival) {
+            Ok((event, found)) => {
+                step.counts.found(found);
                 events.push(event);
-                origins.push(Origin { received: message.received, payload: message.payload });
+                origins.push(Origin {
+                    received: message.received,
+                    payload: message.payload,
+                    properties: message.properties,
+                });
             }
             Err(error) => {
                 step.counts.rejected_messages += 1;
-                let received = Times { clock: message.received, ..at };
+                step.counts.found(error.found());
+                let received = Times { clock: message.received, now };
                 let letter = self.letter("decode", error.to_string(), received);
                 step.dead_letter(DeadLetter {
                     input: message.input.to_string(),
                     topic: message.topic,
+                    properties: message.properties,
                     payload: message.payload.into(),
                     ..letter
                 });
@@ -214,6 +240,7 @@ impl Steps {
                 let mut letter = DeadLetter { module: self.digest(index), ..of_event(letter, event) };
                 if let Some(origin) = origins.get(rejection.index).filter(|_| index == 0) {
                     (letter.received, letter.payload) = (origin.received, origin.payload.to_vec());
+                    letter.properties = origin.properties.clone();
                 }
                 step.dead_letter(letter);
             }
@@ -241,10 +268,16 @@ impl Steps {
             return events;
         }
         let mut good = Vec::with_capacity(events.len());
-        for event in events {
-            match self.decode.check(&event, at.clock) {
-                Ok(()) => good.push(event),
-                Err(error) => self.refuse("check", error.to_string(), event, at, step),
+        for mut event in events {
+            match self.decode.check(&mut event, at.clock.into()) {
+                Ok(found) => {
+                    step.counts.found(found);
+                    good.push(event);
+                }
+                Err(error) => {
+                    step.counts.found(error.found());
+                    self.refuse("check", error.to_string(), event, at, step);
+                }
             }
         }
         good

@@ -42,7 +42,7 @@ impl Plant {
                 format: decode::Format::Json,
                 key: "{topic}".parse().unwrap(),
                 time: None,
-                skew: Duration::from_mins(5),
+                guard: decode::Guard::default(),
             },
             transforms: Vec::new(),
             windowed: Some((window, aggregate)),
@@ -66,6 +66,7 @@ impl Plant {
             input: "plant".into(),
             topic: "a".to_owned(),
             payload: br#"{"t":1}"#.to_vec().into(),
+            properties: Vec::new(),
             received: Timestamp(second * 1_000_000),
             delivery: Delivery::default(),
         };
@@ -213,4 +214,108 @@ fn a_letter_enters_again_where_it_was_refused() {
     let result = String::from_utf8(batch.lines[0].clone()).unwrap();
     assert!(result.contains(r#""revision":2,"#) && result.ends_with(r#""value":{"n":7}}"#), "{result}");
     assert_eq!(batch.lines[1], br#"{"agent":"gw"}"#);
+}
+
+/// 2027, in seconds.
+const NOW: u64 = 1_800_000_000;
+
+impl Plant {
+    /// A reading with its stamp, and when it arrived by the host's clock; both in seconds.
+    fn stamped(&self, received: u64, stamp: impl std::fmt::Display) {
+        let message = Message {
+            input: "plant".into(),
+            topic: "a".to_owned(),
+            payload: format!("{{\"t\":1,\"ts\":{stamp}}}").into_bytes().into(),
+            properties: Vec::new(),
+            received: Timestamp(received * 1_000_000),
+            delivery: Delivery::default(),
+        };
+        self.store.append(&[message]).unwrap();
+    }
+
+    /// Takes in all that was published, as a process would that ends then.
+    fn take_in(&self) -> Counts {
+        let mut pipeline = self.build();
+        for slice in pipeline.read_page(self.store.journal_end()).unwrap() {
+            pipeline.slice(slice);
+        }
+        assert!(pipeline.commit(|_| false).unwrap());
+        pipeline.counts
+    }
+}
+
+#[test]
+fn readings_count_by_their_stamps_though_the_host_booted_in_1970_or_an_hour_back() {
+    let mut plant = Plant::new();
+    let path = vec!["ts".to_owned()];
+    plant.config.decode.time = Some(decode::Stamp {
+        place: decode::Place::Field(path),
+        unit: decode::TimeUnit::Seconds,
+        when_missing: decode::WhenMissing::Reject,
+    });
+    plant.build();
+    // Never told the time: nothing is judged, and nothing rejected.
+    plant.stamped(30, NOW - 5);
+    plant.stamped(31, NOW - 4);
+    let counts = plant.take_in();
+    assert_eq!((counts.used, counts.rejected_messages, counts.clock_behind), (2, 0, 2));
+    // Then it was told, and booted again. The committed clock judges, not the host's.
+    plant.stamped(NOW, NOW);
+    plant.take_in();
+    plant.stamped(20, NOW + 1);
+    plant.stamped(21, NOW + 3_600);
+    plant.stamped(NOW - 3_600, NOW + 2);
+    plant.stamped(NOW + 3_600, NOW + 3_600);
+    plant.stamped(NOW + 10, NOW + 3_601);
+    let counts = plant.take_in();
+    assert_eq!((counts.used, counts.late, counts.clock_behind), (7, 0, 2 + 4));
+    assert_eq!((counts.rejected_messages, counts.ahead_rejected), (1, 1));
+    let letters = plant.store.dead_letters(0, 9).unwrap();
+    assert!(letters[0].1.reason.contains("ahead of its arrival"), "{}", letters[0].1.reason);
+}
+
+#[test]
+fn an_arrival_is_not_late_because_the_host_booted_in_1970() {
+    let plant = Plant::new();
+    plant.build();
+    plant.publish(NOW);
+    plant.take_in();
+    plant.publish(20);
+    plant.publish(NOW - 3_600);
+    plant.publish(NOW + 5);
+    let counts = plant.take_in();
+    assert_eq!((counts.used, counts.late, counts.clock_behind), (4, 0, 2));
+    let batch = plant.store.begin_batch("central", 10, 1 << 20).unwrap().unwrap();
+    let line: serde_json::Value = serde_json::from_slice(&batch.lines[0]).unwrap();
+    assert_eq!(line["count"], 3, "they are where the last trusted arrival was");
+}
+
+#[test]
+fn each_stamp_that_is_off_is_counted_under_its_policy() {
+    use decode::WhenOff::{Arrival, Clamp, Reject};
+    let stamps = ["1e9", "1.8e9", "9e9", "-5", "1e300", "null", "\"soon\""];
+    let run = |policy, when_missing| {
+        let mut plant = Plant::new();
+        let place = decode::Place::Field(vec!["ts".to_owned()]);
+        plant.config.decode.time =
+            Some(decode::Stamp { place, unit: decode::TimeUnit::Seconds, when_missing });
+        let past = Some(Duration::from_hours(1));
+        plant.config.decode.guard =
+            decode::Guard { skew: Duration::ZERO, when_ahead: policy, past, when_past: policy };
+        plant.build();
+        stamps.iter().for_each(|stamp| plant.stamped(NOW, stamp));
+        let counts = plant.take_in();
+        let metrics = plant.metrics.pipeline("p");
+        assert_eq!(counts.read, counts.rejected_messages + counts.events);
+        assert_eq!(counts.dead_letters, counts.rejected_messages, "only what is refused is in the ledger");
+        let ahead =
+            [&metrics.ahead_rejected_stamps, &metrics.ahead_arrival_stamps, &metrics.ahead_clamped_stamps];
+        let past =
+            [&metrics.past_rejected_stamps, &metrics.past_arrival_stamps, &metrics.past_clamped_stamps];
+        let missing = metrics.missing_arrival_stamps.get();
+        (ahead.map(|it| it.get()), past.map(|it| it.get()), missing, counts.rejected_messages)
+    };
+    assert_eq!(run(Reject, decode::WhenMissing::Reject), ([2, 0, 0], [2, 0, 0], 0, 6));
+    assert_eq!(run(Arrival, decode::WhenMissing::Arrival), ([0, 2, 0], [0, 2, 0], 1, 1));
+    assert_eq!(run(Clamp, decode::WhenMissing::Reject), ([0, 0, 2], [0, 0, 2], 0, 2));
 }

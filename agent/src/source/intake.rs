@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Config;
 use super::redelivery::{Redelivery, Verdict};
 use super::replay::Replay;
 use super::wire::{Ack, Publish};
 use super::writer::{Group, Memory};
-use crate::flow::{Delivery, Message, Timestamp};
+use super::{Config, PROPERTY_BYTES_MAX};
+use crate::flow::{Delivery, Message, Properties, Timestamp};
 use crate::metrics::Input;
 use crate::topic;
 
@@ -44,6 +44,7 @@ enum Fate {
 pub(super) struct Intake {
     input: Arc<str>,
     filters: Vec<String>,
+    properties: Vec<String>,
     bytes_max: usize,
     metrics: Input,
     redelivery: Redelivery,
@@ -62,6 +63,7 @@ impl Intake {
         Self {
             input: input.into(),
             filters: config.topics.clone(),
+            properties: config.properties.clone(),
             bytes_max: config.in_flight_bytes_max,
             metrics,
             redelivery: memory.redelivery,
@@ -75,13 +77,15 @@ impl Intake {
     }
 
     /// Takes a publish in, whatever becomes of it; `Full` if it stays the broker's.
-    pub(super) fn take(&mut self, publish: Publish, received: Timestamp) -> Result<(), Full> {
+    pub(super) fn take(&mut self, mut publish: Publish, received: Timestamp) -> Result<(), Full> {
         let bytes = publish.payload.len();
+        publish.properties = self.wanted(std::mem::take(&mut publish.properties));
         if !self.filters.iter().any(|filter| topic::matches(&publish.topic, filter)) {
             // An earlier configuration's subscription lives on in the broker's session.
             return self.refuse(&publish.topic, publish.ack(), bytes, "no configured topic matches");
         }
-        let cost = publish.topic.len() + bytes + MESSAGE_OVERHEAD_BYTES;
+        let properties: usize = publish.properties.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let cost = publish.topic.len() + bytes + properties + MESSAGE_OVERHEAD_BYTES;
         let fits = self.in_flight.0 == 0 || self.in_flight.1 + cost <= self.bytes_max;
         let fate = if let Some(ack) = publish.ack() {
             self.keep(publish, ack, received, cost, fits)?
@@ -194,9 +198,21 @@ impl Intake {
         Ok(Fate::Gathered)
     }
 
+    /// The first property of each name that a pipeline asks for; one too long is none.
+    fn wanted(&self, properties: Properties) -> Properties {
+        let mut wanted = Properties::new();
+        for (name, value) in properties {
+            let known = wanted.iter().any(|(known, _)| *known == name);
+            if self.properties.contains(&name) && !known && value.len() <= PROPERTY_BYTES_MAX {
+                wanted.push((name, value));
+            }
+        }
+        wanted
+    }
+
     /// Whether it is a retained message that was stored already.
     fn is_replay(&self, publish: &Publish) -> bool {
-        publish.retain && self.replay.is_known(&publish.topic, &publish.payload)
+        publish.retain && self.replay.is_known(&publish.topic, &publish.payload, &publish.properties)
     }
 
     fn owe(&mut self, ack: Ack) -> Result<(), Full> {
@@ -208,7 +224,7 @@ impl Intake {
     }
 
     fn gather(&mut self, publish: Publish, received: Timestamp, cost: usize) {
-        self.replay.stored(&publish.topic, &publish.payload);
+        self.replay.stored(&publish.topic, &publish.payload, &publish.properties);
         let delivery = Delivery {
             qos: publish.qos,
             retain: publish.retain,
@@ -219,6 +235,7 @@ impl Intake {
             input: self.input.clone(),
             topic: publish.topic,
             payload: publish.payload,
+            properties: publish.properties,
             received,
             delivery,
         });

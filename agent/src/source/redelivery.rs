@@ -45,7 +45,7 @@
 //!
 //! A step back that is not recognised ends this, and what was proved until then is forgotten.
 //!
-//! Other bytes are always a new message. After a restart the table is made again from the
+//! Other bytes are always a new message: of topic, payload, and the user properties that are kept. After a restart the table is made again from the
 //! journal's last messages.
 //!
 //! **Bound**: one entry for each of the 65,535 identifiers, 4 MiB. What is redelivered from further back is stored
@@ -117,7 +117,8 @@ impl Redelivery {
     /// After a restart, before the first connection: one of the input's last messages, in their order.
     pub(super) fn recall(&mut self, session: u64, message: &Message) {
         if message.delivery.qos > 0 && message.delivery.session == session {
-            self.insert(message.delivery.packet, digest(&message.topic, &message.payload));
+            let digest = digest(&message.topic, &message.payload, &message.properties);
+            self.insert(message.delivery.packet, digest);
         }
     }
 
@@ -130,14 +131,18 @@ impl Redelivery {
 
     /// Judges a publish of QoS 1 or 2 and remembers it.
     pub(super) fn judge(&mut self, publish: &Publish) -> Verdict {
-        let digest = digest(&publish.topic, &publish.payload);
+        // Stored before a pipeline asked for its properties, it has none.
+        let [digest, bare] = [&publish.properties[..], &[]]
+            .map(|properties| digest(&publish.topic, &publish.payload, properties));
+        let known = self.entries.get(&publish.packet).map(|entry| entry.digest);
+        let known = known.filter(|known| [digest, bare].contains(known));
         let counting = self.counting();
         let near = !counting || ahead(publish.packet, self.last) < REMEMBERED;
         let unmarked = counting && !self.fresh;
         if near
             && (publish.dup || unmarked)
-            && self.entries.get(&publish.packet).is_some_and(|entry| entry.digest == digest)
-            && (publish.dup || self.is_unique(digest))
+            && let Some(known) = known
+            && (publish.dup || self.is_unique(known))
             && let Some(entry) = self.entries.get_mut(&publish.packet)
         {
             entry.connection = self.connection;

@@ -11,6 +11,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
+use crate::flow::Properties;
+
 /// Topics whose last message is remembered.
 const TOPICS_MAX: usize = 65_536;
 
@@ -23,21 +25,21 @@ pub(super) struct Replay {
 
 impl Replay {
     /// A message was stored, or is about to be.
-    pub(super) fn stored(&mut self, topic: &str, payload: &[u8]) {
-        let (topic, digest) = self.digests(topic, payload);
+    pub(super) fn stored(&mut self, topic: &str, payload: &[u8], properties: &Properties) {
+        let (topic, digest) = self.digests(topic, payload, properties);
         if self.last.len() < TOPICS_MAX || self.last.contains_key(&topic) {
             self.last.insert(topic, digest);
         }
     }
 
     /// Whether a retained message is the topic's last.
-    pub(super) fn is_known(&self, topic: &str, payload: &[u8]) -> bool {
-        let (topic, digest) = self.digests(topic, payload);
+    pub(super) fn is_known(&self, topic: &str, payload: &[u8], properties: &Properties) -> bool {
+        let (topic, digest) = self.digests(topic, payload, properties);
         self.last.get(&topic) == Some(&digest)
     }
 
-    fn digests(&self, topic: &str, payload: &[u8]) -> (u64, u64) {
-        (self.hasher.hash_one(topic), self.hasher.hash_one(payload))
+    fn digests(&self, topic: &str, payload: &[u8], properties: &Properties) -> (u64, u64) {
+        (self.hasher.hash_one(topic), self.hasher.hash_one((payload, properties)))
     }
 }
 
@@ -48,23 +50,26 @@ mod tests {
     #[test]
     fn the_last_message_of_a_topic_is_known_and_no_other() {
         let mut replay = Replay::default();
-        assert!(!replay.is_known("t", b""));
-        replay.stored("t", b"on");
-        assert!(replay.is_known("t", b"on"));
-        assert!(!replay.is_known("u", b"on"));
-        replay.stored("t", b"off");
-        assert!(!replay.is_known("t", b"on"), "it was on, off, and on again");
+        assert!(!replay.is_known("t", b"", &Vec::new()));
+        replay.stored("t", b"on", &Vec::new());
+        assert!(replay.is_known("t", b"on", &Vec::new()));
+        assert!(!replay.is_known("u", b"on", &Vec::new()));
+        replay.stored("t", b"off", &Vec::new());
+        assert!(!replay.is_known("t", b"on", &Vec::new()), "it was on, off, and on again");
+        assert!(replay.is_known("t", b"off", &Vec::new()));
+        let stamped = vec![("ts".to_owned(), "5".to_owned())];
+        assert!(!replay.is_known("t", b"off", &stamped), "of another time");
     }
 
     #[test]
     fn topics_beyond_the_bound_are_not_remembered() {
         let mut replay = Replay::default();
         for topic in 0..=TOPICS_MAX {
-            replay.stored(&topic.to_string(), b"on");
+            replay.stored(&topic.to_string(), b"on", &Vec::new());
         }
-        assert!(replay.is_known("0", b"on"));
-        assert!(!replay.is_known(&TOPICS_MAX.to_string(), b"on"));
-        replay.stored("0", b"off");
-        assert!(replay.is_known("0", b"off"));
+        assert!(replay.is_known("0", b"on", &Vec::new()));
+        assert!(!replay.is_known(&TOPICS_MAX.to_string(), b"on", &Vec::new()));
+        replay.stored("0", b"off", &Vec::new());
+        assert!(replay.is_known("0", b"off", &Vec::new()));
     }
 }

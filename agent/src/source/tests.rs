@@ -84,6 +84,26 @@ async fn acknowledges_only_what_is_durable() {
 }
 
 #[tokio::test]
+async fn keeps_the_user_properties_that_are_asked_for_and_no_others() {
+    let (broker, journal) = (Broker::bind(Version::V5).await, Memory::default());
+    let agent = Agent::start(&broker, &journal, |config| {
+        (config.version, config.properties) = (Version::V5, vec!["ts".into()]);
+    });
+    let mut peer = broker.subscribed(false).await;
+    let long = "5".repeat(PROPERTY_BYTES_MAX + 1);
+    let sent: [&[(&str, &str)]; 4] =
+        [&[("other", "x"), ("ts", "5"), ("ts", "6")], &[("ts", &long)], &[], &[("ts", "7")]];
+    for (packet, properties) in (1..).zip(sent) {
+        peer.publish_with(packet, b"on", properties).await;
+        assert_eq!(peer.next_but_pings().await, Seen::PubAck(packet));
+    }
+    let kept: Vec<_> = journal.messages().into_iter().map(|message| message.properties).collect();
+    let ts = |value: &str| vec![("ts".to_owned(), value.to_owned())];
+    assert_eq!(kept, [ts("5"), Vec::new(), Vec::new(), ts("7")]);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn recognises_a_redelivery_after_a_restart() {
     let (broker, journal) = (Broker::bind(Version::V311).await, Memory::default());
     let agent = Agent::start(&broker, &journal, |_| {});

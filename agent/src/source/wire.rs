@@ -14,6 +14,7 @@ use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
 
 use super::Version;
+use crate::flow::Properties;
 
 /// Longest fixed header: type and flags, and four bytes of remaining length.
 const HEADER_BYTES_MAX: usize = 5;
@@ -40,6 +41,8 @@ pub(super) enum Incoming {
 pub(super) struct Publish {
     pub(super) topic: String,
     pub(super) payload: Bytes,
+    /// Its user properties: MQTT 5 only.
+    pub(super) properties: Properties,
     pub(super) qos: u8,
     pub(super) retain: bool,
     pub(super) dup: bool,
@@ -364,6 +367,7 @@ fn incoming_v4(packet: v4::Packet) -> Result<Incoming, Error> {
         v4::Packet::Publish(publish) => publish_of(Publish {
             topic: publish.topic,
             payload: own(&publish.payload),
+            properties: Properties::new(),
             qos: publish.qos as u8,
             retain: publish.retain,
             dup: publish.dup,
@@ -390,6 +394,7 @@ fn incoming_v5(packet: v5::Packet) -> Result<Incoming, Error> {
         v5::Packet::Publish(publish) => publish_of(Publish {
             topic: String::from_utf8(publish.topic.into()).map_err(|_| Error::Topic)?,
             payload: own(&publish.payload),
+            properties: publish.properties.map(|properties| properties.user_properties).unwrap_or_default(),
             qos: publish.qos as u8,
             retain: publish.retain,
             dup: publish.dup,

@@ -135,7 +135,7 @@ fn perform(input: &str, journal: &impl Journal, job: Job) -> Result<Done, BoxErr
             }
             journal.recent(input, &mut |message| {
                 memory.redelivery.recall(session, message);
-                memory.replay.stored(&message.topic, &message.payload);
+                memory.replay.stored(&message.topic, &message.payload, &message.properties);
             })?;
             memory.redelivery.connected();
             Ok(Done::Opened(memory))

@@ -8,10 +8,13 @@
 //! ```text
 //! message      version  qos + 128 if retained  received  session  packet  input  topic  payload…
 //!                 1              1              varint    varint   varint  text   text   the rest
+//!              version, 2: the same, and between topic and payload  properties
 //! dead letter  version, 2  time, received  pipeline, stage, reason, input, topic, key
 //!                 1           varints         texts
 //!              module?  event time?  replay of?  window?                                payload…
 //!                text     varint       varint    start end count late rejected revision  the rest
+//!              version, 3: the same, and before the payload  properties
+//! properties   how many (varint), for each: name, value (texts); a record without any is of the version before
 //! result       version  made    pipeline  state                    line of NDJSON, no line feed…
 //!                 1     varint    text    length (varint), bytes              the rest
 //! ```
@@ -52,12 +55,14 @@ use super::engine::VALUE_BYTES_MAX;
 use super::sending::Sending;
 use super::session::{Delivered, Filter, Session};
 use super::thin::Exchange;
-use crate::flow::{DeadLetter, Delivery, Epoch, Message, Seq, Timestamp, WindowOf};
+use crate::flow::{DeadLetter, Delivery, Epoch, Message, Properties, Seq, Timestamp, WindowOf};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 const VERSION: u8 = 1;
+const MESSAGE_WITH_PROPERTIES: u8 = 2;
 const LETTER_VERSION: u8 = 2;
+const LETTER_WITH_PROPERTIES: u8 = 3;
 const RETAIN: u8 = 0x80;
 const CHUNK_HEAD: usize = 3;
 const CHUNK_TAIL: usize = 4;
@@ -75,19 +80,21 @@ pub(super) struct Garbled(pub(super) &'static str);
 pub(super) fn put_message(out: &mut Vec<u8>, message: &Message) {
     let delivery = &message.delivery;
     let retain = if delivery.retain { RETAIN } else { 0 };
-    out.extend_from_slice(&[VERSION, (delivery.qos & !RETAIN) | retain]);
+    let version = if message.properties.is_empty() { VERSION } else { MESSAGE_WITH_PROPERTIES };
+    out.extend_from_slice(&[version, (delivery.qos & !RETAIN) | retain]);
     put_varint(out, message.received.0);
     put_varint(out, delivery.session);
     put_varint(out, u64::from(delivery.packet));
     put_text(out, &message.input);
     put_text(out, &message.topic);
+    put_properties(out, &message.properties);
     out.extend_from_slice(&message.payload);
 }
 
 /// Reads a message's record. `input` is the name last read: neighbours share it.
 pub(super) fn message(record: &[u8], input: &mut Arc<str>) -> Result<Message, Garbled> {
     let mut rest = Rest(record);
-    rest.version()?;
+    let with_properties = rest.is_either(VERSION, MESSAGE_WITH_PROPERTIES)?;
     let flags = rest.byte()?;
     let received = Timestamp(rest.varint()?);
     let session = rest.varint()?;
@@ -98,8 +105,9 @@ pub(super) fn message(record: &[u8], input: &mut Arc<str>) -> Result<Message, Ga
     }
     let topic = rest.text()?.to_owned();
     let delivery = Delivery { qos: flags & !RETAIN, retain: flags & RETAIN != 0, session, packet };
+    let properties = if with_properties { rest.properties()? } else { Properties::new() };
     let payload = bytes::Bytes::copy_from_slice(rest.0);
-    Ok(Message { input: Arc::clone(input), topic, payload, received, delivery })
+    Ok(Message { input: Arc::clone(input), topic, payload, properties, received, delivery })
 }
 
 /// The record of a result.
@@ -155,7 +163,8 @@ pub(super) fn exchange(value: &[u8]) -> Result<Exchange, Garbled> {
 
 /// The dead letter's record.
 pub(super) fn put_dead_letter(letter: &DeadLetter) -> Vec<u8> {
-    let mut out = vec![LETTER_VERSION];
+    let with_properties = !letter.properties.is_empty();
+    let mut out = vec![if with_properties { LETTER_WITH_PROPERTIES } else { LETTER_VERSION }];
     put_varint(&mut out, letter.time);
     put_varint(&mut out, letter.received.0);
     for text in [&letter.pipeline, &letter.stage, &letter.reason, &letter.input, &letter.topic, &letter.key] {
@@ -169,6 +178,7 @@ pub(super) fn put_dead_letter(letter: &DeadLetter) -> Vec<u8> {
         numbers.into_iter().for_each(|number| put_varint(out, number));
         put_varint(out, window.revision.into());
     });
+    put_properties(&mut out, &letter.properties);
     out.extend_from_slice(&letter.payload);
     out
 }
@@ -176,7 +186,7 @@ pub(super) fn put_dead_letter(letter: &DeadLetter) -> Vec<u8> {
 /// Reads a dead letter's record.
 pub(super) fn dead_letter(record: &[u8]) -> Result<DeadLetter, Garbled> {
     let mut rest = Rest(record);
-    rest.is_version(LETTER_VERSION)?;
+    let with_properties = rest.is_either(LETTER_VERSION, LETTER_WITH_PROPERTIES)?;
     let (time, received) = (rest.varint()?, Timestamp(rest.varint()?));
     let mut text = || rest.text().map(str::to_owned);
     let (pipeline, stage, reason) = (text()?, text()?, text()?);
@@ -194,6 +204,7 @@ pub(super) fn dead_letter(record: &[u8]) -> Result<DeadLetter, Garbled> {
         event_time: rest.optional(|rest| rest.varint().map(Timestamp))?,
         replay_of: rest.optional(Rest::varint)?,
         window: rest.optional(window_of)?,
+        properties: if with_properties { rest.properties()? } else { Properties::new() },
         payload: rest.0.to_vec(),
     })
 }
@@ -529,6 +540,18 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
+/// Nothing where there are none: the version says so.
+fn put_properties(out: &mut Vec<u8>, properties: &Properties) {
+    if properties.is_empty() {
+        return;
+    }
+    put_varint(out, properties.len() as u64);
+    for (name, value) in properties {
+        put_text(out, name);
+        put_text(out, value);
+    }
+}
+
 fn put_optional<T>(out: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
     out.push(value.is_some().into());
     if let Some(value) = value {
@@ -545,7 +568,22 @@ impl<'a> Rest<'a> {
     }
 
     fn is_version(&mut self, version: u8) -> Result<(), Garbled> {
-        if self.byte()? == version { Ok(()) } else { Err(Garbled("unknown version of record")) }
+        self.is_either(version, version).map(drop)
+    }
+
+    /// Whether it is the second of two versions.
+    fn is_either(&mut self, one: u8, other: u8) -> Result<bool, Garbled> {
+        let version = self.byte()?;
+        let known = version == one || version == other;
+        if known { Ok(version == other) } else { Err(Garbled("unknown version of record")) }
+    }
+
+    fn properties(&mut self) -> Result<Properties, Garbled> {
+        let mut properties = Properties::new();
+        for _ in 0..self.varint()? {
+            properties.push((self.text()?.to_owned(), self.text()?.to_owned()));
+        }
+        Ok(properties)
     }
 
     fn optional<T>(

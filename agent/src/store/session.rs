@@ -105,7 +105,11 @@ impl Store {
                 rows.insert(Arc::clone(&message.input), self.delivered(&message.input)?.into());
             }
             let row = rows.entry(message.input).or_default();
-            row.push_back(Delivered { session, packet, digest: digest(&message.topic, &message.payload) });
+            row.push_back(Delivered {
+                session,
+                packet,
+                digest: digest(&message.topic, &message.payload, &message.properties),
+            });
             if row.len() as u64 > quarter {
                 row.pop_front();
             }

@@ -20,6 +20,7 @@ fn message(number: u64, payload: &[u8]) -> Message {
         input: Arc::from("plant"),
         topic: format!("plant/line/{number}"),
         payload: bytes::Bytes::copy_from_slice(payload),
+        properties: Vec::new(),
         received: Timestamp(number),
         delivery: Delivery { qos: 1, retain: false, session: 1, packet: 7 },
     }
@@ -266,10 +267,13 @@ fn an_input_s_deliveries_outlive_another_s_traffic() {
     drop(store);
     let store = open(folder.path()).unwrap();
     assert!(recent(&store, "quiet").is_empty());
-    let digest = crate::flow::digest(&quiet(1).topic, b"q");
-    let kept =
-        |packet| Delivered { session: 3, packet, digest: crate::flow::digest(&quiet(packet).topic, b"q") };
-    assert_ne!(digest, crate::flow::digest(&quiet(1).topic, b"other"));
+    let digest = crate::flow::digest(&quiet(1).topic, b"q", &[]);
+    let kept = |packet| Delivered {
+        session: 3,
+        packet,
+        digest: crate::flow::digest(&quiet(packet).topic, b"q", &[]),
+    };
+    assert_ne!(digest, crate::flow::digest(&quiet(1).topic, b"other", &[]));
     assert_eq!(store.delivered("quiet").unwrap(), [kept(2), kept(3)]);
     assert_eq!(store.delivered("plant").unwrap().len(), 2);
     assert!(!recent(&store, "plant").is_empty());

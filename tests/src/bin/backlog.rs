@@ -250,7 +250,7 @@ fn fill_journal(store: &Store, records: u64, size: usize) -> anyhow::Result<()> 
         let (topic, payload) = reading(id, size);
         let delivery = Delivery { qos: 1, packet: (id % 65_535) as u16 + 1, session: 1, retain: false };
         let (input, payload) = (Arc::clone(&input), payload.into());
-        Message { input, topic, payload, received: Timestamp::now(), delivery }
+        Message { input, topic, payload, properties: Vec::new(), received: Timestamp::now(), delivery }
     };
     for first in (0..records).step_by(1_000) {
         let group: Vec<_> = (first..records.min(first + 1_000)).map(message).collect();

@@ -141,6 +141,7 @@ fn message(mark: u64, size: usize) -> Message {
         input: Arc::from(INPUTS[input_of(mark)]),
         topic: format!("plant/{mark}"),
         payload: bytes(mark, size).into(),
+        properties: Vec::new(),
         received: Timestamp(mark),
         delivery: Delivery { qos: 1, retain: false, session: 1, packet: 7 },
     }

@@ -29,6 +29,7 @@ pub fn message(number: u64) -> Message {
         input: Arc::from("i"),
         topic: format!("plant/{}", number % 10),
         payload: payload.into(),
+        properties: Vec::new(),
         received: Timestamp(number),
         delivery: Delivery { qos: 1, packet: (number % 1_000) as u16 + 1, ..Delivery::default() },
     }

@@ -46,7 +46,8 @@ fn messages_too_old_are_given_up_unread_unless_their_stamp_tells_no_age() {
     let publish = |received: Timestamp| {
         let (topic, payload) = ("a".to_owned(), br#"{"t":1}"#.to_vec().into());
         let delivery = Delivery::default();
-        let message = Message { input: "plant".into(), topic, payload, received, delivery };
+        let message =
+            Message { input: "plant".into(), topic, payload, properties: Vec::new(), received, delivery };
         plant.store.append(&[message]).unwrap();
     };
     let old = now.before(HOUR * 2);

@@ -4,7 +4,8 @@ use super::*;
 use crate::flow::{Delivery, Timestamp};
 
 fn publish(dup: bool, packet: u16, payload: &str) -> Publish {
-    Publish { topic: "t".into(), payload: payload.to_owned().into(), qos: 1, retain: false, dup, packet }
+    let (topic, payload) = ("t".into(), payload.to_owned().into());
+    Publish { topic, payload, properties: Vec::new(), qos: 1, retain: false, dup, packet }
 }
 
 fn stored(session: u64, packet: u16, payload: &str) -> Message {
@@ -12,6 +13,7 @@ fn stored(session: u64, packet: u16, payload: &str) -> Message {
         input: "plant".into(),
         topic: "t".into(),
         payload: payload.to_owned().into(),
+        properties: Vec::new(),
         received: Timestamp(0),
         delivery: Delivery { qos: 1, retain: false, session, packet },
     }
@@ -94,7 +96,7 @@ fn a_restart_remembers_the_session_s_last_messages() {
 fn what_the_journal_forgot_is_remembered_too() {
     let mut redelivery = Redelivery::default();
     for (session, packet) in [(1, 4), (2, 5), (2, 6)] {
-        let delivered = Delivered { session, packet, digest: digest("t", b"a") };
+        let delivered = Delivered { session, packet, digest: digest("t", b"a", &[]) };
         redelivery.recall_forgotten(2, &delivered);
     }
     redelivery.recall(2, &stored(2, 6, "b"));
@@ -298,4 +300,21 @@ fn rebuilt(session: u64, recent: &[Message]) -> Redelivery {
     recent.iter().for_each(|message| redelivery.recall(session, message));
     redelivery.connected();
     redelivery
+}
+
+#[test]
+fn a_user_property_that_is_kept_tells_two_messages_apart() {
+    let stamped = |dup, stamp: Option<&str>| {
+        let properties = stamp.map(|stamp| ("ts".to_owned(), stamp.to_owned())).into_iter().collect();
+        Publish { properties, ..publish(dup, 1, "on") }
+    };
+    let judged = |first, second| {
+        let mut redelivery = Redelivery::default();
+        assert_eq!(redelivery.judge(&stamped(false, first)), Verdict::New);
+        redelivery.connected();
+        redelivery.judge(&stamped(true, second))
+    };
+    assert_eq!(judged(Some("5"), Some("5")), Verdict::Redelivered);
+    assert_eq!(judged(Some("5"), Some("6")), Verdict::New);
+    assert_eq!(judged(None, Some("5")), Verdict::Redelivered, "stored before it was asked for");
 }

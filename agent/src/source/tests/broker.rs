@@ -142,6 +142,25 @@ impl Peer {
         self.send_publish(0x30 | u8::from(dup) << 3 | qos << 1, topic, packet, payload).await;
     }
 
+    /// At QoS 1, with user properties (MQTT 5).
+    pub(super) async fn publish_with(&mut self, packet: u16, payload: &[u8], properties: &[(&str, &str)]) {
+        let mut body = vec![0, 3, b't', b'/', b'1'];
+        body.extend(packet.to_be_bytes());
+        let mut user = Vec::new();
+        for (name, value) in properties {
+            user.push(0x26);
+            for text in [name, value] {
+                user.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+                user.extend(text.as_bytes());
+            }
+        }
+        let length = u16::try_from(user.len()).unwrap();
+        body.extend([(length % 128) as u8 | 0x80, (length / 128) as u8]);
+        body.extend(user);
+        body.extend(payload);
+        self.send(0x32, &body, false).await;
+    }
+
     /// At QoS 1 or 2, with a topic that is not UTF-8.
     pub(super) async fn publish_garbled(&mut self, qos: u8, packet: u16) {
         let mut body = vec![0, 3, b't', b'/', 0xff];

@@ -47,6 +47,10 @@ impl Memory {
         self.wait(|state| state.session.sure).await;
     }
 
+    pub(super) fn messages(&self) -> Vec<Message> {
+        self.0.0.lock().unwrap().messages.clone()
+    }
+
     pub(super) fn payloads(&self) -> Vec<String> {
         let state = self.0.0.lock().unwrap();
         state.messages.iter().map(|message| String::from_utf8_lossy(&message.payload).into_owned()).collect()

@@ -14,6 +14,7 @@ prop_compose! {
         input in ".{0,12}",
         topic in ".{0,40}",
         payload in proptest::collection::vec(any::<u8>(), 0..300),
+        properties in proptest::collection::vec((".{0,9}", ".{0,9}"), 0..3),
         received in any::<u64>(),
         qos in 0..3u8,
         retain in any::<bool>(),
@@ -22,7 +23,7 @@ prop_compose! {
     ) -> Message {
         let delivery = Delivery { qos, retain, session, packet };
         let (input, received) = (Arc::from(input), Timestamp(received));
-        Message { input, topic, payload: payload.into(), received, delivery }
+        Message { input, topic, payload: payload.into(), properties, received, delivery }
     }
 }
 

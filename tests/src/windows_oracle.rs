@@ -1,0 +1,228 @@
+//! What every kind of window must hold: a naive computation over the whole list of readings, which knows
+//! nothing of panes, watermarks or batches.
+//!
+//! It says what is in each window once nothing more comes. What an agent may leave out of it, because it
+//! came too late, is the caller's to take out of the list first.
+//!
+//! Windows are half open, `start <= time < end`, in whole microseconds:
+//!
+//! | kind | one window | start | end |
+//! | --- | --- | --- | --- |
+//! | none | a reading | its time | the same |
+//! | tumbling | a multiple of `size`, plus `offset` | that | start + size |
+//! | day | a calendar day of a zone | its midnight | the next midnight |
+//! | hopping | a multiple of `slide`, plus `offset` | that | start + size |
+//! | sliding | a distinct time t of a key | t - length + 1 us | t + 1 us |
+//! | session | readings less than `gap` apart, cut at multiples of `longest` | the first one's time | the last one's time + gap, at most the next multiple |
+//! | count | the last `size` readings of a key, at the `size`th and every `slide` later | the first one's time | the last one's time + 1 us |
+//!
+//! `part` is the ordinal among the key's windows for none and count, and else 0. Readings of one time are in
+//! the order of their arrival.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::tz::TimeZone;
+
+/// One reading; its place in the list is its order of arrival.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// What it belongs to.
+    pub key: String,
+    /// Event time, in microseconds since 1970.
+    pub time: u64,
+    /// The value measured.
+    pub value: f64,
+}
+
+/// How readings are put into windows; lengths in microseconds.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// Each reading on its own.
+    None,
+    /// Side by side.
+    Tumbling {
+        /// Length of a window.
+        size: u64,
+        /// What their starts are moved by.
+        offset: u64,
+    },
+    /// Calendar days.
+    Day {
+        /// Whose midnights count.
+        zone: TimeZone,
+    },
+    /// Overlapping; with a `slide` over `size` there are gaps between them.
+    Hopping {
+        /// Length of a window.
+        size: u64,
+        /// From one start to the next.
+        slide: u64,
+        /// What their starts are moved by.
+        offset: u64,
+    },
+    /// Looking back from each distinct time.
+    Sliding {
+        /// How far.
+        length: u64,
+    },
+    /// As long as readings come.
+    Session {
+        /// Silence that ends one.
+        gap: u64,
+        /// Where multiples of this pass, it is cut.
+        longest: Option<u64>,
+    },
+    /// By number, in event-time order.
+    Count {
+        /// Readings in a window.
+        size: usize,
+        /// Readings from one window to the next.
+        slide: usize,
+    },
+}
+
+/// Which window.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// What it belongs to.
+    pub key: String,
+    /// First instant; negative before 1970.
+    pub start: i64,
+    /// First instant after it.
+    pub end: i64,
+    /// Tells windows of one key and time apart.
+    pub part: u64,
+}
+
+/// Every window with something in it, and its readings in event-time order.
+pub type Contents<'a> = BTreeMap<Place, Vec<&'a Reading>>;
+
+/// Puts readings, in the order of their arrival, into windows.
+///
+/// # Panics
+/// When a length is zero or a time is beyond all calendars.
+#[must_use]
+pub fn contents<'a>(readings: &'a [Reading], kind: &Kind) -> Contents<'a> {
+    let keys: BTreeSet<&str> = readings.iter().map(|reading| &*reading.key).collect();
+    let mut contents = Contents::new();
+    for key in keys {
+        let mut own: Vec<_> = readings.iter().filter(|reading| reading.key == key).collect();
+        if !matches!(kind, Kind::None) {
+            own.sort_by_key(|reading| reading.time);
+        }
+        for (start, end, part, inside) in windows(&own, kind) {
+            let place = Place { key: key.to_owned(), start, end, part };
+            assert!(contents.insert(place, inside).is_none(), "a window twice");
+        }
+    }
+    contents
+}
+
+type Window<'a> = (i64, i64, u64, Vec<&'a Reading>);
+
+fn windows<'a>(own: &[&'a Reading], kind: &Kind) -> Vec<Window<'a>> {
+    match kind {
+        Kind::None => each(own),
+        Kind::Tumbling { size, offset } => between(own, |time| aligned(time, *size, *size, *offset)),
+        Kind::Day { zone } => between(own, |time| vec![day(time, zone)]),
+        Kind::Hopping { size, slide, offset } => between(own, |time| aligned(time, *size, *slide, *offset)),
+        Kind::Sliding { length } => between_these(own, own.iter().map(|reading| sliding(reading, *length))),
+        Kind::Session { gap, longest } => sessions(own, *gap, *longest),
+        Kind::Count { size, slide } => counted(own, *size, *slide),
+    }
+}
+
+fn time(reading: &Reading) -> i64 {
+    i64::try_from(reading.time).expect("a time of this calendar")
+}
+
+fn length(micros: u64) -> i64 {
+    i64::try_from(micros).ok().filter(|micros| *micros > 0).expect("a length")
+}
+
+fn each<'a>(own: &[&'a Reading]) -> Vec<Window<'a>> {
+    let ordinals = 0_u64..;
+    ordinals.zip(own).map(|(part, reading)| (time(reading), time(reading), part, vec![*reading])).collect()
+}
+
+/// All windows that hold any of the readings' times.
+fn between<'a>(own: &[&'a Reading], of: impl Fn(i64) -> Vec<(i64, i64)>) -> Vec<Window<'a>> {
+    between_these(own, own.iter().flat_map(|reading| of(time(reading))))
+}
+
+/// Each of these bounds once, with all readings in between.
+fn between_these<'a>(own: &[&'a Reading], bounds: impl Iterator<Item = (i64, i64)>) -> Vec<Window<'a>> {
+    let bounds: BTreeSet<_> = bounds.collect();
+    let inside = |start, end| own.iter().copied().filter(move |it| (start..end).contains(&time(it)));
+    bounds.into_iter().map(|(start, end)| (start, end, 0, inside(start, end).collect())).collect()
+}
+
+fn aligned(time: i64, size: u64, slide: u64, offset: u64) -> Vec<(i64, i64)> {
+    let (size, slide) = (length(size), length(slide));
+    let offset = i64::try_from(offset).expect("a length");
+    let mut start = (time - offset).div_euclid(slide) * slide + offset;
+    let mut all = Vec::new();
+    while start + size > time {
+        all.push((start, start + size));
+        start -= slide;
+    }
+    all
+}
+
+fn day(time: i64, zone: &TimeZone) -> (i64, i64) {
+    let instant = jiff::Timestamp::from_microsecond(time).expect("a time of this calendar");
+    let date = instant.to_zoned(zone.clone()).date();
+    let midnight = |date: jiff::civil::Date| {
+        let zoned = date.to_zoned(zone.clone()).expect("a day of this calendar");
+        zoned.timestamp().as_microsecond()
+    };
+    (midnight(date), midnight(date.tomorrow().expect("a day of this calendar")))
+}
+
+fn sliding(reading: &Reading, back: u64) -> (i64, i64) {
+    (time(reading) - length(back) + 1, time(reading) + 1)
+}
+
+fn sessions<'a>(own: &[&'a Reading], gap: u64, longest: Option<u64>) -> Vec<Window<'a>> {
+    let gap = length(gap);
+    let block = |at: i64| longest.map(|longest| at.div_euclid(length(longest)));
+    let mut all: Vec<Vec<&Reading>> = Vec::new();
+    for reading in own {
+        match all.last_mut() {
+            Some(session)
+                if session.last().is_some_and(|last| {
+                    time(reading) - time(last) < gap && block(time(reading)) == block(time(last))
+                }) =>
+            {
+                session.push(reading);
+            }
+            _ => all.push(vec![*reading]),
+        }
+    }
+    let bounds = |session: &[&Reading]| {
+        let (first, last) = (time(session[0]), time(session[session.len() - 1]));
+        let cut = longest.map(|longest| (last.div_euclid(length(longest)) + 1) * length(longest));
+        (first, cut.map_or(last + gap, |cut| cut.min(last + gap)))
+    };
+    all.into_iter()
+        .map(|session| {
+            let (start, end) = bounds(&session);
+            (start, end, 0, session)
+        })
+        .collect()
+}
+
+fn counted<'a>(own: &[&'a Reading], size: usize, slide: usize) -> Vec<Window<'a>> {
+    let ordinals = 0_u64..;
+    let all = (0..).map(|ordinal| ordinal * slide).take_while(|first| first + size <= own.len());
+    ordinals
+        .zip(all)
+        .map(|(part, first)| {
+            let inside = own[first..first + size].to_vec();
+            (time(inside[0]), time(inside[size - 1]) + 1, part, inside)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
