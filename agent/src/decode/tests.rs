@@ -211,3 +211,10 @@ fn plain_numbers_become_json() {
     check_number("21,5", None);
     check_number("", None);
 }
+
+#[test]
+fn a_stamp_that_readers_behind_us_would_round_is_poison_as_anywhere_else() {
+    let decode = Decode::new(config("k", Some(("ts", TimeUnit::Micros))));
+    let refused = decoded(&decode, &message(br#"{"ts":123456789012345678901}"#));
+    assert!(matches!(refused, Err(Error::Json(_))), "{refused:?}");
+}
