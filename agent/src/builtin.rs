@@ -45,7 +45,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::module::{Closed, Group, Rejection, Updated};
 use bytes::{Bytes, put_whole};
-pub use config::{BOUNDS_MAX, COUNTERS_MAX, Compute, Config, DISORDER, Function, QUANTILE_ERROR, counters};
+pub use config::{
+    BOUNDS_MAX, COUNTERS_MAX, Compute, Config, DISORDER, DISORDER_MAX, Function, QUANTILE_ERROR, counters,
+};
 use output::Output;
 use part::{Kind, Part};
 use reading::{Reader, Value};

@@ -4,6 +4,7 @@
 //! they are written. Unknown keys are faults. Paths are relative to the file. Secrets come by
 //! reference, so that the file itself is no secret.
 
+mod aggregate;
 mod input;
 mod output;
 mod pipeline;

@@ -10,6 +10,7 @@
 //! Limits: a commit comes at the latest after `commit_every`, [`COMMIT_MESSAGES_MAX`] messages or
 //! [`COMMIT_BYTES_MAX`] bytes of results, which bounds both memory and what a crash repeats.
 
+mod aggregate;
 mod full;
 mod line;
 mod progress;
@@ -25,12 +26,14 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
+use crate::builtin::Builtin;
 use crate::flow::{Kind, Message, NO_SPAN, Report, Run, Seq, Timestamp};
 use crate::metrics::{self, Metrics};
 use crate::module::{self, Host, Limits};
 use crate::store::{self, Commit, Store};
 use crate::window::Windows;
-use crate::{decode, window};
+use crate::{builtin, decode, window};
+use aggregate::Aggregate;
 pub use full::WhenFull;
 use full::{Full, Place, Relief};
 pub use progress::Counts;
@@ -70,7 +73,7 @@ pub struct Config {
     /// Its transforms, in order.
     pub transforms: Vec<ModuleConfig>,
     /// Its windows and their aggregate; without, each event is forwarded on its own.
-    pub windowed: Option<(window::Config, ModuleConfig)>,
+    pub windowed: Option<(window::Config, AggregateConfig)>,
     /// Longest time between commits while there is something to commit. Default 1 s.
     pub commit_every: Duration,
     /// The output its results go to.
@@ -92,6 +95,15 @@ pub enum Priority {
     /// The newest, before an old backlog, which drains beside them: for receivers that know a result
     /// by its identity, as the collector does. The two kinds keep no order between them.
     Live,
+}
+
+/// What readings of a window become a result by.
+#[derive(Clone, Debug)]
+pub enum AggregateConfig {
+    /// A module.
+    Module(ModuleConfig),
+    /// Built-ins.
+    Builtin(builtin::Config),
 }
 
 /// A module and its settings.
@@ -170,11 +182,14 @@ fn load_aggregate(
     config: &Config,
     host: &Host,
     metrics: &metrics::Pipeline,
-) -> Option<Result<module::Aggregate, Error>> {
-    let (_, module) = config.windowed.as_ref()?;
+) -> Option<Result<Aggregate, Error>> {
+    let module = match &config.windowed.as_ref()?.1 {
+        AggregateConfig::Module(module) => module,
+        AggregateConfig::Builtin(config) => return Some(Ok(Aggregate::Builtin(Builtin::new(config)))),
+    };
     let loaded = host.aggregate(&module.file, &module.settings, &module.limits, metrics);
     let place = || format!("the aggregate of pipeline `{name}`");
-    Some(loaded.map_err(|source| Error::Module { place: place(), source }))
+    Some(loaded.map(Aggregate::Module).map_err(|source| Error::Module { place: place(), source }))
 }
 
 /// A pipeline, ready to run on a thread of its own.

@@ -321,17 +321,23 @@ fn sound(value: &RawValue) -> Result<String, String> {
     Ok(value.get().to_owned())
 }
 
+/// By the digest of a module's file, or of the configuration of built-ins.
+fn names_an_aggregate(module: &str) -> bool {
+    let digits =
+        |prefix| module.strip_prefix(prefix).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    digits("sha256:").is_some_and(|hex| hex.len() == 64)
+        || digits("builtin:").is_some_and(|hex| hex.len() == 16)
+}
+
 impl Raw<'_> {
     fn check(self) -> Result<Measured, String> {
         check_pipeline(&self.pipeline)?;
         if self.key.len() > KEY_BYTES_MAX {
             return Err("key must have at most 1024 bytes".to_owned());
         }
-        if let Some(module) = &self.module {
-            let hex = module.strip_prefix("sha256:").unwrap_or_default();
-            if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-                return Err("module must be sha256: and 64 hexadecimal digits".to_owned());
-            }
+        if self.module.as_deref().is_some_and(|module| !names_an_aggregate(module)) {
+            let words = "module must be sha256: and 64 hexadecimal digits, or builtin: and 16";
+            return Err(words.to_owned());
         }
         Ok(Measured {
             span: self.span()?,

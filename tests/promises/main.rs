@@ -18,6 +18,8 @@ mod upstream;
 #[cfg(feature = "machine")]
 mod broker;
 #[cfg(feature = "machine")]
+mod builtins;
+#[cfg(feature = "machine")]
 mod crash;
 #[cfg(feature = "machine")]
 mod disk;

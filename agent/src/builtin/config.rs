@@ -81,6 +81,8 @@ pub enum Function {
 pub const QUANTILE_ERROR: f64 = 0.01;
 /// Readings out of order that a time-weighted mean puts right, if not said otherwise.
 pub const DISORDER: usize = 16;
+/// As many at most.
+pub const DISORDER_MAX: usize = 256;
 /// Bounds of one histogram.
 pub const BOUNDS_MAX: usize = 256;
 /// Values that one top list counts.

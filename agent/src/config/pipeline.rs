@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::aggregate;
 use super::read::{Read, Section, duration, integer, size, text, texts, word};
 use crate::decode::{self, Format, Guard, Place, Stamp, Template, TimeUnit, WhenMissing, WhenOff};
 use crate::module::Limits;
@@ -37,11 +38,12 @@ pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path
     let transforms: Vec<_> =
         section.sections("transform").into_iter().map(|step| module(step, folder)).collect();
     let window = section.optional_section("window").map(window);
-    let aggregate = section.optional_section("aggregate").map(|step| module(step, folder));
+    let aggregate = section.optional_section("aggregate").map(|step| aggregate::section(step, folder));
     match (&window, &aggregate) {
-        (Some(_), None) => {
-            section.fault("has a window and no aggregate", "add `aggregate = { module = ... }`")
-        }
+        (Some(_), None) => section.fault(
+            "has a window and no aggregate",
+            "add `aggregate = { compute = [...] }` or `{ module = ... }`",
+        ),
         (None, Some(_)) => {
             section.fault("has an aggregate and no window", "add `window = { tumbling = \"1m\" }`")
         }
@@ -237,7 +239,7 @@ fn window(mut section: Section<'_>) -> Option<window::Config> {
     Some(window::Config { tumbling: tumbling?, lateness, idle, revise })
 }
 
-fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleConfig> {
+pub(super) fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleConfig> {
     let file = section.required("module", text);
     if let Some(file) = file.as_ref().filter(|file| !folder.join(file).is_file()) {
         let message = format!("is {file:?}, and there is no such file in {}", folder.display());

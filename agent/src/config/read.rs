@@ -203,6 +203,23 @@ impl<'a> Section<'a> {
         named.filter_map(|(name, item)| self.as_section(name, item)).collect()
     }
 
+    /// What an array that must be there, and not empty, holds.
+    pub(super) fn items(&mut self, key: &'static str) -> Vec<Item<'a>> {
+        let Some(items) = self.take(key).and_then(|value| value.get_ref().as_array()) else {
+            self.fault_at(key, "is no array", format!("write `{key} = [ ... ]`"));
+            return Vec::new();
+        };
+        if items.is_empty() {
+            self.fault_at(key, "is empty", "write at least one");
+        }
+        let name = |index: usize| format!("{}[{index}]", self.name(key));
+        items
+            .iter()
+            .enumerate()
+            .map(|(at, value)| Item { report: self.report, name: name(at), value })
+            .collect()
+    }
+
     /// The tables `[key.NAME]`, by name.
     pub(super) fn named(&mut self, key: &'static str) -> Vec<(String, Section<'a>)> {
         let Some(table) = self.section(key) else { return Vec::new() };
@@ -274,7 +291,36 @@ impl<'a> Section<'a> {
     }
 }
 
-fn kind(value: &DeValue<'_>) -> String {
+/// One value of an array.
+pub(super) struct Item<'a> {
+    report: &'a Report,
+    name: String,
+    value: &'a Spanned<DeValue<'a>>,
+}
+
+impl<'a> Item<'a> {
+    pub(super) fn value(&self) -> &'a DeValue<'a> {
+        self.value.get_ref()
+    }
+
+    pub(super) fn fault(&self, message: impl fmt::Display, remedy: impl Into<String>) {
+        self.report.fault(self.value.span(), format!("`{}` {message}", self.name), remedy);
+    }
+
+    /// The table that it must be.
+    pub(super) fn section(&self) -> Option<Section<'a>> {
+        let Some(table) = self.value().as_table() else {
+            self.fault(
+                format_args!("is {}, not a table", kind(self.value())),
+                "write `{ key = value, ... }`",
+            );
+            return None;
+        };
+        Some(Section::new(self.report, self.name.clone(), self.value.span(), table))
+    }
+}
+
+pub(super) fn kind(value: &DeValue<'_>) -> String {
     let kind = value.type_str();
     let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
     format!("{article} {kind}")

@@ -49,6 +49,7 @@ fn every_setting_reaches_its_stage() {
     let (window, aggregate) = pipeline.windowed.as_ref().unwrap();
     assert_eq!((window.tumbling, window.lateness), (Duration::from_mins(1), Duration::from_secs(10)));
     assert_eq!(window.idle, Some(Duration::from_secs(30)));
+    let crate::pipeline::AggregateConfig::Module(aggregate) = aggregate else { panic!("{aggregate:?}") };
     assert_eq!(aggregate.limits.deadline, Duration::from_millis(250));
     assert_eq!(aggregate.limits.memory_bytes_max, 16 << 20);
     assert_eq!(config.outputs["central"].token, Some(Secret::File(folder.path().join("token"))));
@@ -103,6 +104,77 @@ fn each_fault_names_place_and_remedy() {
     check(at, &http("tls = { cert = \"a\" }"), &["`output.central.http.tls.cert` is unknown"]);
     check("output = \"central\"", "output = \"central\"\npriority = \"first\"", &["\"order\" or \"live\""]);
     check("1.8", "inf", &["which JSON cannot say"]);
+}
+
+#[test]
+fn built_ins_are_read_with_their_parameters() {
+    use crate::builtin::Function;
+    let compute = r#"compute = [
+      "count", { mean = "temperature" }, { max = "wind.speed", as = "gust" },
+      { quantile = "t", at = [0.5, 1] }, { quantile = "u", at = 0.9, error = 0.001 },
+      { top = "code", k = 20 }, { top = "site", counters = 500 },
+      { histogram = "t", bounds = [-1, 0, 2.5] }, { time_mean = "t" }, { time_mean = "u", disorder = 3 }, { count = "t" },
+    ]"#;
+    let module = "module = \"c.wasm\", deadline = \"250ms\", memory_bytes_max = \"16 MiB\"";
+    let folder = folder();
+    let config = parse(&folder.path().join("h.toml"), &GOOD.replacen(module, compute, 1)).unwrap();
+    let (_, aggregate) = config.pipelines["temperature"].windowed.as_ref().unwrap();
+    let crate::pipeline::AggregateConfig::Builtin(config) = aggregate else { panic!("{aggregate:?}") };
+    let (names, functions): (Vec<_>, Vec<_>) =
+        config.compute.iter().map(|compute| (compute.name.as_str(), &compute.function)).unzip();
+    assert_eq!(names[..4], ["count", "mean_temperature", "gust", "quantile_t"]);
+    assert_eq!(
+        names[4..],
+        ["quantile_u", "top_code", "top_site", "histogram_t", "time_mean_t", "time_mean_u", "count_t"]
+    );
+    assert_eq!(config.compute[2].field, Some(vec!["wind".to_owned(), "speed".to_owned()]));
+    assert_eq!(*functions[3], Function::Quantile { at: vec![0.5, 1.0], error: 0.01 });
+    assert_eq!(*functions[4], Function::Quantile { at: vec![0.9], error: 0.001 });
+    assert_eq!(*functions[5], Function::Top { k: 20, counters: 160 });
+    assert_eq!(*functions[6], Function::Top { k: 10, counters: 500 });
+    assert_eq!(*functions[7], Function::Histogram { bounds: vec![-1.0, 0.0, 2.5] });
+    assert_eq!(*functions[8], Function::TimeMean { disorder: 16 });
+    assert_eq!(*functions[9], Function::TimeMean { disorder: 3 });
+}
+
+#[test]
+fn each_fault_of_a_built_in_names_place_and_remedy() {
+    let check = |compute: &str, expected: &[&str]| {
+        let module = "module = \"c.wasm\", deadline = \"250ms\", memory_bytes_max = \"16 MiB\"";
+        check(module, compute, expected);
+    };
+    let at = |item: &str, expected: &[&str]| check(&format!("compute = [{item}]"), expected);
+    at(
+        "\"cuont\"",
+        &["/h.toml:15:26: `pipeline.temperature.aggregate.compute[0]` is \"cuont\"", "one of: count, sum"],
+    );
+    at("\"mean\"", &["is \"mean\" of no field", "write { mean = \"FIELD\" }"]);
+    at("{ maen = \"t\" }", &["/h.toml:15:26:", "compute[0]` names no function", "count, sum, mean"]);
+    at("{ mean = \"t\", max = \"t\" }", &["compute[0].max` stands beside `mean`", "a table of its own"]);
+    at(
+        "{ mean = \"t\", bounds = [1] }",
+        &["/h.toml:15:40: ", "compute[0].bounds` is unknown", "known here are: mean, as"],
+    );
+    at("{ quantile = \"t\" }", &["compute[0]` has no `at`"]);
+    at(
+        "{ quantile = \"t\", at = [0.5, 1.5] }",
+        &["compute[0].at` holds 1.5, which is no quantile", "from 0 to 1"],
+    );
+    at("{ quantile = \"t\", at = [0.5, 0.5] }", &["holds 0.5 twice"]);
+    at("{ quantile = \"t\", at = [\"p50\"] }", &["holds a string", "from 0 to 1"]);
+    at("{ quantile = \"t\", at = 0.5, error = 0.5 }", &["compute[0].error` is 0.5", "from 0.001 to 0.1"]);
+    at("{ histogram = \"t\", bounds = [1, 1] }", &["compute[0].bounds` does not ascend"]);
+    at("{ histogram = \"t\", bounds = [nan] }", &["holds nan"]);
+    at("{ top = \"t\", k = 20, counters = 10 }", &["compute[0].counters` is 10", "from 20 to 1000"]);
+    at("{ mean = \"a..b\" }", &["compute[0].mean` has an empty name"]);
+    at("{ mean = 5 }", &["compute[0].mean` is an integer, not text"]);
+    at("{ mean = \"a.b\" }, { mean = \"a_b\" }", &["compute[1]` gives a second result `mean_a_b`", "`as ="]);
+    at("5", &["compute[0]` is an integer, not a table"]);
+    check("compute = []", &["`pipeline.temperature.aggregate.compute` is empty"]);
+    check("compute = \"count\"", &["compute` is no array"]);
+    check("compute = [\"count\"], module = \"c.wasm\"", &["compute` stands beside `module`", "keep one"]);
+    check("", &["has neither `compute` nor `module`"]);
+    check("compute = [\"count\"], deadline = \"1s\"", &["deadline` is unknown"]);
 }
 
 #[test]

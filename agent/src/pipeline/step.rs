@@ -79,11 +79,11 @@ pub(super) enum Stage {
     /// Each a result.
     Each,
     /// A result for each key and window.
-    Windowed { windows: Windows, aggregate: Box<module::Aggregate> },
+    Windowed { windows: Windows, aggregate: Box<super::aggregate::Aggregate> },
 }
 
 impl Stage {
-    pub(super) fn aggregate(&mut self) -> Option<&mut module::Aggregate> {
+    pub(super) fn aggregate(&mut self) -> Option<&mut super::aggregate::Aggregate> {
         match self {
             Self::Each => None,
             Self::Windowed { aggregate, .. } => Some(aggregate),
@@ -394,28 +394,4 @@ fn observe(
     }
     all.append(windows.apply(aggregate));
     all
-}
-
-impl super::thin::Merge for module::Aggregate {
-    fn digest(&self) -> &str {
-        Self::digest(self)
-    }
-
-    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        Self::merge(self, a, b)
-    }
-
-    fn finish(&mut self, windows: &[module::Closed]) -> Vec<Result<Vec<u8>, String>> {
-        Self::finish(self, windows)
-    }
-}
-
-impl Aggregate for module::Aggregate {
-    fn update(&mut self, groups: &[module::Group]) -> Vec<module::Updated> {
-        Self::update(self, groups)
-    }
-
-    fn finish(&mut self, windows: &[module::Closed]) -> Vec<Result<Vec<u8>, String>> {
-        Self::finish(self, windows)
-    }
 }

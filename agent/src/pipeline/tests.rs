@@ -34,7 +34,7 @@ impl Plant {
             revise: Duration::ZERO,
         };
         let settings = r#"{"fields":["t"]}"#.to_owned();
-        let aggregate = ModuleConfig { file, settings, limits: Limits::default() };
+        let aggregate = AggregateConfig::Module(ModuleConfig { file, settings, limits: Limits::default() });
         let config = Config {
             input: "plant".to_owned(),
             decode: decode::Config {

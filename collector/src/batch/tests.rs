@@ -64,6 +64,13 @@ fn reads_a_window_and_keeps_its_value_as_it_was_sent() {
 }
 
 #[test]
+fn results_of_built_ins_name_their_configuration() {
+    let line = window_with("module", "\"builtin:4be3f581a199c013\"");
+    let batch = Batch::parse(key(1), line.as_bytes());
+    assert!(batch.is_ok(), "{batch:?}");
+}
+
+#[test]
 fn reads_an_event_with_any_value_and_without_a_module() {
     for value in ["17", "null", r#""text""#, "[1,2]"] {
         let line = format!(
@@ -104,6 +111,8 @@ fn names_the_line_and_what_is_wrong_with_it() {
     refused(&window_with("pipeline", ""), "pipeline");
     refused(&window_with("key", &format!("\"{}\"", "k".repeat(1025))), "key");
     refused(&window_with("module", "\"sha256:12\""), "module");
+    refused(&window_with("module", "\"builtin:0123456789abcdeg\""), "module");
+    refused(&window_with("module", "\"builtin:00\""), "module");
     refused(&window_with("surprise", "1"), "unknown field `surprise`");
     refused(&window_with("count", "-1"), "-1");
     refused(&window_with("count", "9223372036854775808"), "2^63");

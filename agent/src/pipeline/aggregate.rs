@@ -1,0 +1,70 @@
+//! What a pipeline's windows become: by a module, or by built-ins.
+
+use crate::builtin::Builtin;
+use crate::module::{self, Closed, Group, Updated};
+use crate::window;
+
+/// One of the two.
+#[expect(clippy::large_enum_variant, reason = "there is one a pipeline, and it is boxed")]
+#[derive(Debug)]
+pub(super) enum Aggregate {
+    Module(module::Aggregate),
+    Builtin(Builtin),
+}
+
+impl Aggregate {
+    /// Whose results they are: `sha256:<hex>` of the module, `builtin:<hex>` of the built-ins' configuration.
+    pub(super) fn digest(&self) -> &str {
+        match self {
+            Self::Module(module) => module.digest(),
+            Self::Builtin(builtin) => builtin.digest(),
+        }
+    }
+
+    pub(super) fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
+        match self {
+            Self::Module(module) => module.update(groups),
+            Self::Builtin(builtin) => builtin.update(groups),
+        }
+    }
+
+    /// Each pair of states of one key as one; what is earlier in time stands on the left.
+    pub(super) fn merge(&mut self, pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<Result<Vec<u8>, String>> {
+        match self {
+            Self::Module(module) => pairs.iter().map(|(a, b)| module.merge(a, b)).collect(),
+            Self::Builtin(builtin) => builtin.merge(pairs),
+        }
+    }
+
+    pub(super) fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
+        match self {
+            Self::Module(module) => module.finish(windows),
+            Self::Builtin(builtin) => builtin.finish(windows),
+        }
+    }
+}
+
+impl window::Aggregate for Aggregate {
+    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
+        Self::update(self, groups)
+    }
+
+    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
+        Self::finish(self, windows)
+    }
+}
+
+impl super::thin::Merge for Aggregate {
+    fn digest(&self) -> &str {
+        Self::digest(self)
+    }
+
+    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
+        let merged = Self::merge(self, &[(a.to_vec(), b.to_vec())]).pop();
+        merged.unwrap_or_else(|| Err("the aggregate gave no answer".to_owned()))
+    }
+
+    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
+        Self::finish(self, windows)
+    }
+}
