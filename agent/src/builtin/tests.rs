@@ -325,3 +325,30 @@ fn a_garbled_state_is_told_in_words() {
         assert_eq!((updated.state, updated.rejected.len()), (state, 1), "it is kept as it was");
     }
 }
+
+#[test]
+fn bytes_that_no_part_could_have_written_are_refused() {
+    let whole = |numbers: &[u64]| {
+        let mut bytes = Vec::new();
+        numbers.iter().for_each(|number| put_whole(&mut bytes, *number));
+        bytes
+    };
+    let extremes = [0; 16].to_vec();
+    let refused = |kind: &Kind, bytes: Vec<u8>| assert!(kind.decode(&bytes).is_none(), "{kind:?} {bytes:?}");
+    let bins = &output::kinds(&quantile(&[0.5], 0.01))[0];
+    refused(bins, [extremes.clone(), whole(&[1, u64::MAX, 1])].concat());
+    refused(bins, [extremes.clone(), whole(&[2, 1, 1, 0, 1])].concat());
+    refused(bins, [extremes, whole(&[1, 1, 0])].concat());
+    let hold = &Kind::Hold { disorder: 4 };
+    let reading = [whole(&[2, u64::MAX, 0]), vec![0; 8], whole(&[1, 0]), vec![0; 8]].concat();
+    refused(hold, reading);
+    refused(hold, [whole(&[1, u64::MAX, 1]), vec![0; 16]].concat());
+    refused(&Kind::Distinct, vec![66; 4096]);
+    refused(&Kind::Distinct, [2_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat());
+    refused(
+        &Kind::Top { counters: 4 },
+        [whole(&[3, 2, 1]), b"2".to_vec(), whole(&[1, 1]), b"1".to_vec(), whole(&[1])].concat(),
+    );
+    refused(&Kind::Top { counters: 4 }, [whole(&[1, 1, 1]), b"2".to_vec(), whole(&[2])].concat());
+    refused(&Kind::Count, vec![0xff; 10]);
+}

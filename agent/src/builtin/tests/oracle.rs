@@ -134,6 +134,31 @@ fn distinct_is_exact_to_256_and_then_within_its_error() {
 }
 
 #[test]
+fn sketches_of_distinct_values_merge_as_if_all_had_come_to_one() {
+    let of = |numbers: std::ops::Range<u32>| {
+        let mut sketch = distinct::Distinct::default();
+        numbers.for_each(|n| sketch.add(distinct::hash(n.to_string().as_bytes())));
+        sketch
+    };
+    let whole = of(0..5_000).count();
+    for (a, b) in [(0..3_000, 2_000..5_000), (0..100, 50..5_000), (0..4_990, 4_980..5_000)] {
+        let (a, b) = (of(a), of(b));
+        let (mut left, mut right) = (a.clone(), b.clone());
+        left.merge(&b);
+        right.merge(&a);
+        assert_eq!((left.count(), right.count()), (whole, whole));
+    }
+}
+
+#[test]
+fn a_value_that_is_frequent_enough_is_among_the_top_whenever_it_comes() {
+    let others = (0..1000).map(|n| (0, f64::from(n)));
+    let readings: Vec<_> = others.chain((0..200).map(|_| (1, -1.0))).collect();
+    let found = result(vec![of(Function::Top { k: 1, counters: 16 }, "x")], &readings);
+    assert_eq!(found["top_x"][0]["value"], -1, "{found}");
+}
+
+#[test]
 fn a_hash_is_the_same_in_every_process() {
     let hashes = ["1", "\"a\"", "true"].map(|json| distinct::hash(json.as_bytes()));
     assert_eq!(hashes, [14_871_141_024_336_893_441, 3_949_704_496_160_154_204, 806_227_783_840_092_482]);
