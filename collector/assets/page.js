@@ -72,7 +72,7 @@ async function update() {
       const page = await ask("/v1/results", { ...of, order: "change", after, limit: PAGE_ROWS });
       if (outdated()) return;
       if (page.change < after) break;
-      series.add(page.results);
+      series.add(page.results, page.retracted);
       after = page.next ?? page.change;
       if (!page.next) return;
     }
@@ -168,6 +168,10 @@ function valueOf(key) {
   return column[at];
 }
 
+function timeUnderCursor() {
+  return cursor === null ? undefined : drawn.columns[0][cursor];
+}
+
 function showKeys() {
   const keys = matching();
   const listed = keys.slice(0, LISTED_MAX);
@@ -184,6 +188,9 @@ function showKeys() {
     mark.firstChild.style.fill = mark.firstChild.style.stroke = colour ?? "";
     name.textContent = key || "(no key)";
     value.textContent = measure(valueOf(key));
+    const early = series.early(key, timeUnderCursor());
+    value.classList.toggle("early", early);
+    value.title = early ? "provisional: its window is still open" : "";
   });
   const rest = keys.length - listed.length + series.left;
   const shown = `${drawn.keys.length} of ${keys.length} drawn`;
@@ -206,8 +213,10 @@ function keyItem() {
 
 function showCaption() {
   const field = chosen.get("field") ?? "";
-  const time = cursor === null ? undefined : drawn.columns[0][cursor];
-  const at = time === undefined ? "" : ` at ${new Date(time * 1000).toLocaleString()}`;
+  const time = timeUnderCursor();
+  const local = (seconds) => new Date(seconds * 1000).toLocaleString();
+  const until = Number.isFinite(series.watermark) ? `, counted up to ${local(series.watermark)}` : "";
+  const at = time === undefined ? until : ` at ${local(time)}`;
   $("caption").textContent = field ? `${field} per key${at}` : "";
 }
 
@@ -220,7 +229,7 @@ function showAgents() {
     return;
   }
   const sum = (name) => agents.reduce((all, agent) => all + agent[name], 0);
-  const changes = sum("results") + sum("events") + sum("replaced");
+  const changes = sum("results") + sum("events") + sum("replaced") + sum("retracted");
   totals.push([performance.now() / 1000, changes]);
   while (totals.length > 2 && totals.at(-1)[0] - totals[0][0] > RATE_SECONDS) totals.shift();
   const [[since, before], [now, changed]] = [totals[0], totals.at(-1)];

@@ -25,6 +25,11 @@ export function timeOf(row) {
   return Date.parse(row.window ? row.window.end : row.time) / 1000;
 }
 
+/** What makes two rows of one key the same result: a later one replaces the earlier one. */
+function identity({ window }) {
+  return window ? `${window.start} ${window.part ?? 0}` : "";
+}
+
 export class Series {
   #keys = new Map();
   #fields = new Map();
@@ -32,10 +37,12 @@ export class Series {
   left = 0;
   /** Time of the newest point, in seconds. */
   latest = -Infinity;
+  /** The newest watermark, in seconds. */
+  watermark = -Infinity;
 
-  /** Takes rows in any order; a later row of the same time replaces the earlier one. */
-  add(rows) {
-    for (const row of [...rows].sort((a, b) => a.change - b.change)) {
+  /** Takes rows and retractions, each list in any order. */
+  add(rows, retracted = []) {
+    for (const row of rows) {
       const time = timeOf(row);
       const points = this.#points(row.key);
       if (!points || !Number.isFinite(time)) continue;
@@ -43,8 +50,12 @@ export class Series {
       for (const field of Object.keys(values)) {
         if (this.#fields.size < FIELDS_MAX) this.#fields.set(field, true);
       }
-      points.put(time, values);
+      points.put(time, identity(row), { values, change: row.change, early: row.early === true });
       this.latest = Math.max(this.latest, time);
+      if (row.watermark) this.watermark = Math.max(this.watermark, Date.parse(row.watermark) / 1000);
+    }
+    for (const row of retracted) {
+      this.#keys.get(row.key)?.remove(timeOf(row), identity(row), row.change);
     }
   }
 
@@ -74,7 +85,13 @@ export class Series {
   /** The newest value of a key. */
   last(key, field) {
     const points = this.#keys.get(key);
-    return points?.values.get(points.times().at(-1))?.[field];
+    return points?.at(points.times().at(-1))?.values[field];
+  }
+
+  /** Whether what a key has at this time, or its newest, is provisional. */
+  early(key, time) {
+    const points = this.#keys.get(key);
+    return points?.at(time ?? points.times().at(-1))?.early ?? false;
   }
 
   /**
@@ -90,21 +107,40 @@ export class Series {
 
 const collator = new Intl.Collator("en", { numeric: true });
 
+/** The points of one key. Results may share a time: parts of a window, sessions that became one. */
 class Points {
-  values = new Map();
+  #points = new Map();
   #times = [];
   #sorted = true;
 
-  put(time, values) {
-    if (!this.values.has(time)) {
+  /** What is drawn at a time: the newest result there. */
+  at(time) {
+    const [first, ...others] = this.#points.get(time)?.values() ?? [];
+    return others.reduce((newest, point) => (point.change > newest.change ? point : newest), first);
+  }
+
+  put(time, identity, point) {
+    let here = this.#points.get(time);
+    if (!here) {
       this.#sorted &&= !(time < this.#times.at(-1));
       this.#times.push(time);
+      this.#points.set(time, (here = new Map()));
     }
-    this.values.set(time, values);
+    if (!(here.get(identity)?.change > point.change)) here.set(identity, point);
     if (this.#times.length > POINTS_MAX * 1.1) {
       const old = this.times().splice(0, this.#times.length - POINTS_MAX);
-      old.forEach((time) => this.values.delete(time));
+      old.forEach((time) => this.#points.delete(time));
     }
+  }
+
+  /** Takes a result away, unless it is newer than its retraction. */
+  remove(time, identity, change) {
+    const here = this.#points.get(time);
+    if (!here || here.get(identity)?.change > change) return;
+    here.delete(identity);
+    if (here.size) return;
+    this.#points.delete(time);
+    this.#times = this.#times.filter((other) => other !== time);
   }
 
   times() {
@@ -119,7 +155,7 @@ class Points {
     const line = new Map();
     times.forEach((time, i) => {
       if (i > 0 && time - times[i - 1] > gap) line.set((time + times[i - 1]) / 2, null);
-      line.set(time, this.values.get(time)[field] ?? null);
+      line.set(time, this.at(time).values[field] ?? null);
     });
     return line;
   }

@@ -2,12 +2,15 @@
 //!
 //! All of it is checked when it is made: whatever holds a [`Batch`] holds one that may be stored.
 
-use std::fmt;
-use std::str::FromStr;
+mod key;
+mod sound;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
+
+pub use key::BatchKey;
+use sound::Sound;
 
 /// Longest name of an agent or a pipeline, in bytes.
 const NAME_BYTES_MAX: usize = 256;
@@ -18,84 +21,6 @@ const KEY_BYTES_MAX: usize = 1024;
 #[must_use]
 pub fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
-}
-
-/// Identity of a batch: `agent/epoch/first-last`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BatchKey {
-    /// Who sent it.
-    pub agent: String,
-    /// The outbox it comes from: 32 hexadecimal digits.
-    pub epoch: String,
-    /// Sequence number of the first line.
-    pub first: u64,
-    /// Sequence number of the last line.
-    pub last: u64,
-}
-
-impl BatchKey {
-    /// Number of lines the batch must have.
-    #[must_use]
-    pub fn lines(&self) -> u64 {
-        self.last - self.first + 1
-    }
-}
-
-impl fmt::Display for BatchKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}-{}", self.agent, self.epoch, self.first, self.last)
-    }
-}
-
-/// Reads the header's value: the key as a string of RFC 8941, so with its double quotes.
-impl FromStr for BatchKey {
-    type Err = &'static str;
-
-    fn from_str(header: &str) -> Result<Self, Self::Err> {
-        let text = unquote(header.trim()).ok_or("it is not a string in double quotes")?;
-        let mut parts = text.rsplitn(3, '/');
-        let (Some(range), Some(epoch), Some(agent)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err("it is not agent/epoch/first-last");
-        };
-        if agent.is_empty() || agent.len() > NAME_BYTES_MAX {
-            return Err("the agent must have 1 to 256 bytes");
-        }
-        let hexadecimal = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
-        if epoch.len() != 32 || !epoch.bytes().all(hexadecimal) {
-            return Err("the epoch must be 32 lowercase hexadecimal digits");
-        }
-        let (first, last) = range.split_once('-').ok_or("the range is not first-last")?;
-        let (first, last) = (sequence(first)?, sequence(last)?);
-        if first > last {
-            return Err("the range ends before it begins");
-        }
-        Ok(Self { agent: agent.to_owned(), epoch: epoch.to_owned(), first, last })
-    }
-}
-
-/// One spelling per number, or one batch would have several keys; SQLite's integers are signed.
-fn sequence(digits: &str) -> Result<u64, &'static str> {
-    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    if !plain || (digits.len() > 1 && digits.starts_with('0')) {
-        return Err("a sequence number must be plain decimal digits");
-    }
-    let number = digits.parse::<i64>().map_err(|_| "a sequence number is 2^63 or more")?;
-    Ok(number.unsigned_abs())
-}
-
-/// The content of an RFC 8941 string.
-fn unquote(header: &str) -> Option<String> {
-    let inner = header.strip_prefix('"')?.strip_suffix('"')?;
-    let mut text = String::with_capacity(inner.len());
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => text.push(chars.next().filter(|c| matches!(c, '"' | '\\'))?),
-            ' '..='~' if c != '"' => text.push(c),
-            _ => return None,
-        }
-    }
-    Some(text)
 }
 
 /// A batch that may be stored.
@@ -151,7 +76,7 @@ pub struct Measured {
 /// What a result says about time, in microseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
-    /// Identity: (agent, pipeline, key, start, end); the highest revision stays.
+    /// Identity: (agent, pipeline, key, start, end, part); the highest revision stays.
     Window(Window),
     /// Event time. Identity: (agent, epoch, sequence number).
     Event(i64),
@@ -164,14 +89,31 @@ pub struct Window {
     pub start: i64,
     /// Does not.
     pub end: i64,
-    /// Grows when late readings change the result.
+    /// Tells results of the same bounds apart: parts of a window that was full, and count windows.
+    pub part: u32,
+    /// Grows when the result changes.
     pub revision: u32,
+    /// Whether this is its last word, as far as the agent knows.
+    pub state: State,
+    /// The event time up to which the agent had counted, in microseconds since the Unix epoch.
+    pub watermark: Option<i64>,
     /// Readings used.
     pub count: i64,
     /// Of these, readings that came after the window had first closed.
     pub late: i64,
     /// Readings refused by the aggregate.
     pub rejected: i64,
+}
+
+/// What a result says about its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has closed.
+    Closed,
+    /// It is open still: the value is provisional.
+    Early,
+    /// It is no more: its readings are part of another window's result.
+    Retracted,
 }
 
 /// Why a body is no batch.
@@ -234,6 +176,11 @@ struct Raw<'a> {
     count: Option<u64>,
     late: Option<u64>,
     rejected: Option<u64>,
+    #[serde(default)]
+    early: bool,
+    #[serde(default)]
+    retracted: bool,
+    watermark: Option<String>,
     #[serde(borrow)]
     value: &'a RawValue,
 }
@@ -243,6 +190,8 @@ struct Raw<'a> {
 struct RawWindow {
     start: String,
     end: String,
+    #[serde(default)]
+    part: u32,
 }
 
 /// What every line has, and what tells a report from a result.
@@ -350,27 +299,45 @@ impl Raw<'_> {
 
     fn span(&self) -> Result<Span, String> {
         match (&self.window, &self.time) {
-            (Some(window), None) => {
-                let (Some(revision), Some(count), Some(late), Some(rejected)) =
-                    (self.revision, self.count, self.late, self.rejected)
-                else {
-                    return Err("a window needs revision, count, late and rejected".to_owned());
-                };
-                let (start, end) = (micros(&window.start)?, micros(&window.end)?);
-                if start >= end {
-                    return Err("window.end must be after window.start".to_owned());
-                }
-                let (count, late, rejected) = (number(count)?, number(late)?, number(rejected)?);
-                Ok(Span::Window(Window { start, end, revision, count, late, rejected }))
-            }
+            (Some(window), None) => self.window(window).map(Span::Window),
             (None, Some(time)) => {
                 let counts = [self.count, self.late, self.rejected];
                 if self.revision.is_some() || counts.iter().any(Option::is_some) {
                     return Err("revision, count, late and rejected need a window".to_owned());
                 }
+                if self.early || self.retracted || self.watermark.is_some() {
+                    return Err("early, retracted and watermark need a window".to_owned());
+                }
                 Ok(Span::Event(micros(time)?))
             }
             _ => Err("exactly one of window and time is needed".to_owned()),
+        }
+    }
+
+    fn window(&self, bounds: &RawWindow) -> Result<Window, String> {
+        let (Some(revision), Some(count), Some(late), Some(rejected)) =
+            (self.revision, self.count, self.late, self.rejected)
+        else {
+            return Err("a window needs revision, count, late and rejected".to_owned());
+        };
+        let (start, end) = (micros(&bounds.start)?, micros(&bounds.end)?);
+        if start >= end {
+            return Err("window.end must be after window.start".to_owned());
+        }
+        let (count, late, rejected) = (number(count)?, number(late)?, number(rejected)?);
+        let (part, state) = (bounds.part, self.state()?);
+        let watermark = self.watermark.as_deref().map(micros).transpose()?;
+        Ok(Window { start, end, part, revision, state, watermark, count, late, rejected })
+    }
+
+    fn state(&self) -> Result<State, String> {
+        let nothing = [self.count, self.late, self.rejected].iter().all(|count| *count == Some(0));
+        match (self.early, self.retracted) {
+            (false, false) => Ok(State::Closed),
+            (true, false) => Ok(State::Early),
+            (true, true) => Err("a result is early or retracted, not both".to_owned()),
+            (false, true) if nothing && self.value.get() == "null" => Ok(State::Retracted),
+            (false, true) => Err("what is retracted has counts of 0 and the value null".to_owned()),
         }
     }
 }
@@ -391,60 +358,6 @@ fn plain(error: &serde_json::Error) -> String {
     match text.rfind(" at line ") {
         Some(at) => format!("{} at column {}", &text[..at], error.column()),
         None => text,
-    }
-}
-
-/// JSON that every reader can take: a raw value alone may nest without end or hold numbers like
-/// 1e999. Parsing it applies the depth limit (128) and the range of doubles, and keeps nothing.
-struct Sound;
-
-impl<'de> Deserialize<'de> for Sound {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Walk)
-    }
-}
-
-struct Walk;
-
-impl<'de> serde::de::Visitor<'de> for Walk {
-    type Value = Sound;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Sound, E> {
-        Ok(Sound)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Sound, E> {
-        Ok(Sound)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Sound, E> {
-        Ok(Sound)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Sound, E> {
-        Ok(Sound)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Sound, E> {
-        Ok(Sound)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Sound, E> {
-        Ok(Sound)
-    }
-
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Sound, A::Error> {
-        while items.next_element::<Sound>()?.is_some() {}
-        Ok(Sound)
-    }
-
-    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut fields: A) -> Result<Sound, A::Error> {
-        while fields.next_entry::<Sound, Sound>()?.is_some() {}
-        Ok(Sound)
     }
 }
 

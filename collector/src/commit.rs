@@ -1,7 +1,8 @@
 //! Stores batches: one transaction each, durable before it is reported, all on one thread.
 //!
 //! **Invariants.** A batch is stored as a whole or not at all. The same key with the same digest is
-//! stored once, with another digest never. A windowed result is replaced only by a higher revision.
+//! stored once, with another digest never. A windowed result is replaced only by a higher revision, and
+//! withdrawn by a retraction, whichever comes first.
 //! The sums in `pipelines` and the ranges in `coverage` change in the transaction of the results they
 //! speak of, so they are never out of step.
 //!

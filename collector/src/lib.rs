@@ -37,7 +37,7 @@ use tokio::net::TcpListener;
 
 pub use query::{
     Agent, Cursor, Epoch, Order, Page, QueryError, ROWS_MAX, ReportRow, Reported, ReportsOf, ResultRow,
-    Selection, Sums, Totals, Window,
+    RetractedRow, Selection, Sums, Totals, Window,
 };
 
 /// Where results are kept, who may store them, and how much work there may be at once.

@@ -7,6 +7,7 @@
 mod agents;
 mod reports;
 mod results;
+mod rows;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,8 +19,10 @@ pub use agents::{Agent, Epoch, Sums, Totals};
 pub(crate) use agents::{agents, totals};
 pub(crate) use reports::reports;
 pub use reports::{ReportRow, Reported, ReportsOf};
-pub(crate) use results::{CSV_HEADER, results};
-pub use results::{Cursor, Order, Page, ROWS_MAX, ResultRow, Selection, Window};
+pub(crate) use results::results;
+pub use results::{Cursor, Order, Page, ROWS_MAX, Selection};
+pub(crate) use rows::CSV_HEADER;
+pub use rows::{ResultRow, RetractedRow, Window};
 
 use crate::{Config, Error, store};
 

@@ -9,8 +9,14 @@
 //! - `modules`: digests, so that a result holds a small number.
 //! - `results`: what was measured. `change` grows with each result stored or replaced: whoever has
 //!   seen all up to one number finds everything newer beyond it. A result without a window has no
-//!   `end`; SQL holds NULLs to be distinct, so `by_series` is the identity of windows alone.
+//!   `end`; SQL holds NULLs to be distinct, so `by_series` is the identity of windows alone. A
+//!   retraction is a row as well, with `retracted` = 1, or a lower revision that comes after it would
+//!   pass for new; the indexes that queries go by do not have it.
 //! - `reports`: the agents' words on what will never come; by (epoch, sequence number), each once.
+//!
+//! A file of an older format is brought to this one at open, by the same steps that make a new one, in
+//! one transaction: a crash leaves the old file. The steps add tables, columns and indexes, and rewrite
+//! no row. A newer format is refused.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,11 +28,13 @@ use rusqlite::{Connection, OpenFlags};
 use crate::{Config, Error};
 
 /// The format this version writes; it brings an older file to it.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = STEPS.len() as i64;
+/// What makes each format of the one before; the first of an empty file.
+const STEPS: [&str; 3] = [TABLES, REPORTS, PARTS];
 /// Marks the file as a collector's: "HWCo".
 const APPLICATION: i64 = 0x4857_436f;
 
-const SCHEMA: &str = "
+const TABLES: &str = "
 CREATE TABLE epochs (
     id INTEGER PRIMARY KEY,
     agent TEXT NOT NULL,
@@ -112,6 +120,23 @@ CREATE TABLE reports (
 CREATE INDEX by_agent ON reports (agent, kind);
 ";
 
+/// New in format 3.
+const PARTS: &str = "
+ALTER TABLE results ADD COLUMN part INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE results ADD COLUMN early INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE results ADD COLUMN retracted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE results ADD COLUMN watermark INTEGER;
+ALTER TABLE pipelines ADD COLUMN early INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE pipelines ADD COLUMN retracted INTEGER NOT NULL DEFAULT 0;
+DROP INDEX by_series;
+DROP INDEX by_pipeline;
+DROP INDEX by_start;
+CREATE UNIQUE INDEX by_window ON results (series, start, end, part);
+CREATE INDEX by_series ON results (series, start) WHERE retracted = 0;
+CREATE INDEX by_pipeline ON results (pipeline, start) WHERE retracted = 0;
+CREATE INDEX by_start ON results (start) WHERE retracted = 0;
+";
+
 /// Opens or creates the file, for the one thread that writes.
 pub(crate) fn open(config: &Config) -> Result<Connection, Error> {
     let path = &config.store;
@@ -156,19 +181,22 @@ fn prepare(connection: &mut Connection, config: &Config) -> rusqlite::Result<i64
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Creates the tables in an empty file, and those that an older one lacks, as a whole or not at all.
+/// Brings an empty or older file to this format, as a whole or not at all; leaves a newer one alone.
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if tables == 0 {
-        transaction.execute_batch(SCHEMA)?;
-        transaction.pragma_update(None, "application_id", APPLICATION)?;
-    }
     let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if tables == 0 || found == 1 {
-        transaction.execute_batch(REPORTS)?;
-        transaction.pragma_update(None, "user_version", FORMAT)?;
+    if tables == 0 {
+        transaction.pragma_update(None, "application_id", APPLICATION)?;
+    } else if !(1..FORMAT).contains(&found) {
+        return Ok(());
     }
+    let made = if tables == 0 { 0 } else { found as usize };
+    if made > 0 {
+        tracing::info!(from = found, to = FORMAT, "bringing the store to a newer format");
+    }
+    STEPS[made..].iter().try_for_each(|step| transaction.execute_batch(step))?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()
 }
 
@@ -197,3 +225,6 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests;

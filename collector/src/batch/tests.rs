@@ -52,7 +52,10 @@ fn reads_a_window_and_keeps_its_value_as_it_was_sent() {
             span: Span::Window(Window {
                 start,
                 end: start + 60_000_001,
+                part: 0,
                 revision: 2,
+                state: State::Closed,
+                watermark: None,
                 count: 60,
                 late: 1,
                 rejected: 0
@@ -61,6 +64,59 @@ fn reads_a_window_and_keeps_its_value_as_it_was_sent() {
             value: r#"{"mean": 21.50, "big": 9007199254740993}"#.into(),
         })]
     );
+}
+
+/// The window of a line with these fields after its others.
+fn window_of(bounds: &str, counts: &str, fields: &str) -> String {
+    format!(
+        r#"{{"agent":"plant-7","pipeline":"p","key":"k","window":{{"start":"2026-01-01T00:00:00Z","end":"2026-01-01T00:01:00Z"{bounds}}},"revision":1,{counts}{fields}}}"#
+    )
+}
+
+const COUNTS: &str = r#""count":3,"late":1,"rejected":0,"value":{}"#;
+const NOTHING: &str = r#""count":0,"late":0,"rejected":0,"value":null"#;
+
+#[test]
+fn reads_parts_early_results_retractions_and_watermarks() {
+    #[track_caller]
+    fn check(line: &str, expected: (u32, State, Option<i64>)) {
+        let batch = Batch::parse(key(1), line.as_bytes()).unwrap();
+        let [Line::Result(Measured { span: Span::Window(window), .. })] = &batch.lines[..] else {
+            panic!("it has a window");
+        };
+        assert_eq!((window.part, window.state, window.watermark), expected);
+    }
+    check(&window_of("", COUNTS, ""), (0, State::Closed, None));
+    check(
+        &window_of(r#","part":0"#, COUNTS, r#","early":false,"retracted":false"#),
+        (0, State::Closed, None),
+    );
+    check(&window_of(r#","part":4294967295"#, COUNTS, ""), (u32::MAX, State::Closed, None));
+    check(&window_of("", COUNTS, r#","early":true"#), (0, State::Early, None));
+    check(&window_of(r#","part":2"#, NOTHING, r#","retracted":true"#), (2, State::Retracted, None));
+    let watermark = r#","watermark":"2026-01-01T01:00:00.000001+01:00""#;
+    check(&window_of("", COUNTS, watermark), (0, State::Closed, Some(1_767_225_600_000_001)));
+}
+
+#[test]
+fn refuses_states_that_contradict_themselves() {
+    refused(&window_of(r#","part":-1"#, COUNTS, ""), "-1");
+    refused(&window_of(r#","part":4294967296"#, COUNTS, ""), "4294967296");
+    refused(&window_of(r#","piece":1"#, COUNTS, ""), "unknown field `piece`");
+    refused(&window_of("", COUNTS, r#","early":1"#), "boolean");
+    refused(&window_of("", NOTHING, r#","early":true,"retracted":true"#), "not both");
+    refused(&window_of("", COUNTS, r#","retracted":true"#), "counts of 0 and the value null");
+    let late = NOTHING.replace(r#""late":0"#, r#""late":1"#);
+    refused(&window_of("", &late, r#","retracted":true"#), "counts of 0 and the value null");
+    let valued = NOTHING.replace("null", "0");
+    refused(&window_of("", &valued, r#","retracted":true"#), "counts of 0 and the value null");
+    refused(&window_of("", COUNTS, r#","watermark":"soon""#), "RFC 3339");
+    for field in [r#""early":true"#, r#""retracted":true"#, r#""watermark":"2026-01-01T00:00:00Z""#] {
+        let line = format!(
+            r#"{{"agent":"plant-7","pipeline":"raw","key":"","time":"2026-01-01T00:00:00Z",{field},"value":null}}"#
+        );
+        refused(&line, "need a window");
+    }
 }
 
 #[test]

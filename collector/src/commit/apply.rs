@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::CommitError;
-use crate::batch::{Batch, Line, Measured, Report, Span, Window};
+use crate::batch::{Batch, Line, Measured, Report, Span, State, Window};
 
 /// Stores the lines in order.
 pub(super) fn lines(transaction: &Transaction<'_>, epoch: i64, batch: &Batch) -> Result<(), CommitError> {
@@ -60,27 +60,51 @@ enum Effect {
     Ignored,
 }
 
+/// What one row adds to its pipeline's sums.
 #[derive(Clone, Copy, Default)]
 struct Counts {
+    results: i64,
+    early: i64,
+    retracted: i64,
     readings: i64,
     late: i64,
     rejected: i64,
 }
 
+impl Counts {
+    fn of(window: &Window) -> Self {
+        let (readings, late, rejected) = (window.count, window.late, window.rejected);
+        match window.state {
+            State::Closed => Self { results: 1, early: 0, retracted: 0, readings, late, rejected },
+            State::Early => Self { results: 1, early: 1, retracted: 0, readings, late, rejected },
+            State::Retracted => Self { retracted: 1, ..Self::default() },
+        }
+    }
+}
+
+/// Stores the line if it is the highest revision of its window so far. A retraction takes the place of
+/// the result, come before or later, so that what it withdraws finds a higher revision there.
 fn window(
     transaction: &Transaction<'_>,
     at: &mut Place,
     line: &Measured,
     new: Window,
 ) -> rusqlite::Result<Effect> {
-    let gained = Counts { readings: new.count, late: new.late, rejected: new.rejected };
+    let gained = Counts::of(&new);
     let known: Option<(i64, u32, Counts)> = transaction
         .prepare_cached(
-            "SELECT change, revision, count, late, rejected FROM results
-             WHERE series = ? AND start = ? AND end = ?",
+            "SELECT change, revision, 1 - retracted, early, retracted, count, late, rejected FROM results
+             WHERE series = ? AND start = ? AND end = ? AND part = ?",
         )?
-        .query_row(params![at.series, new.start, new.end], |row| {
-            let counts = Counts { readings: row.get(2)?, late: row.get(3)?, rejected: row.get(4)? };
+        .query_row(params![at.series, new.start, new.end, new.part], |row| {
+            let counts = Counts {
+                results: row.get(2)?,
+                early: row.get(3)?,
+                retracted: row.get(4)?,
+                readings: row.get(5)?,
+                late: row.get(6)?,
+                rejected: row.get(7)?,
+            };
             Ok((row.get(0)?, row.get(1)?, counts))
         })
         .optional()?;
@@ -151,8 +175,9 @@ fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &Measured) -> rus
     transaction
         .prepare_cached(
             "INSERT INTO results (change, pipeline, series, epoch, seq, start, module, value,
-                                  end, revision, count, late, rejected)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                  end, revision, count, late, rejected, part, early, retracted,
+                                  watermark)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             at.change,
@@ -168,6 +193,10 @@ fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &Measured) -> rus
             window.map(|window| window.count),
             window.map(|window| window.late),
             window.map(|window| window.rejected),
+            window.map_or(0, |window| window.part),
+            window.is_some_and(|window| window.state == State::Early),
+            window.is_some_and(|window| window.state == State::Retracted),
+            window.and_then(|window| window.watermark),
         ])?;
     Ok(())
 }
@@ -175,7 +204,6 @@ fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &Measured) -> rus
 /// A batch's effect on one pipeline's sums.
 #[derive(Default)]
 struct Sums {
-    results: i64,
     events: i64,
     replaced: i64,
     ignored: i64,
@@ -185,6 +213,9 @@ struct Sums {
 
 impl Counts {
     fn add(&mut self, other: Self) {
+        self.results += other.results;
+        self.early += other.early;
+        self.retracted += other.retracted;
         self.readings = self.readings.saturating_add(other.readings);
         self.late = self.late.saturating_add(other.late);
         self.rejected = self.rejected.saturating_add(other.rejected);
@@ -196,10 +227,7 @@ impl Sums {
         match effect {
             Effect::Event => self.events += 1,
             Effect::Ignored => self.ignored += 1,
-            Effect::Stored(new) => {
-                self.results += 1;
-                self.gained.add(new);
-            }
+            Effect::Stored(new) => self.gained.add(new),
             Effect::Replaced(old, new) => {
                 self.replaced += 1;
                 self.lost.add(old);
@@ -208,29 +236,30 @@ impl Sums {
         }
     }
 
-    /// Added here, not in SQL: SQLite turns an integer that overflows into a double.
+    /// Added here, not in SQL, where it may overflow: SQLite turns such an integer into a double.
     fn write(self, transaction: &Transaction<'_>, pipeline: i64) -> rusqlite::Result<()> {
         let old: [i64; 3] = transaction
             .prepare_cached("SELECT readings, late, rejected FROM pipelines WHERE id = ?")?
             .query_row([pipeline], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?;
-        let gained = [self.gained.readings, self.gained.late, self.gained.rejected];
-        let lost = [self.lost.readings, self.lost.late, self.lost.rejected];
-        let sum = |i: usize| old[i].saturating_add(gained[i]).saturating_sub(lost[i]).max(0);
+        let Self { gained, lost, .. } = self;
+        let sum = |old: i64, gained: i64, lost: i64| old.saturating_add(gained).saturating_sub(lost).max(0);
         transaction
             .prepare_cached(
                 "UPDATE pipelines SET results = results + ?2, events = events + ?3,
-                 replaced = replaced + ?4, ignored = ignored + ?5,
-                 readings = ?6, late = ?7, rejected = ?8 WHERE id = ?1",
+                 replaced = replaced + ?4, ignored = ignored + ?5, early = early + ?6,
+                 retracted = retracted + ?7, readings = ?8, late = ?9, rejected = ?10 WHERE id = ?1",
             )?
             .execute(params![
                 pipeline,
-                self.results,
+                gained.results - lost.results,
                 self.events,
                 self.replaced,
                 self.ignored,
-                sum(0),
-                sum(1),
-                sum(2),
+                gained.early - lost.early,
+                gained.retracted - lost.retracted,
+                sum(old[0], gained.readings, lost.readings),
+                sum(old[1], gained.late, lost.late),
+                sum(old[2], gained.rejected, lost.rejected),
             ])?;
         Ok(())
     }

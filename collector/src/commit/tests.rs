@@ -1,5 +1,7 @@
+mod states;
+
 use super::*;
-use crate::batch::{BatchKey, Line, Measured, Span, Window};
+use crate::batch::{BatchKey, Line, Measured, Span, State, Window};
 use crate::{Config, query, store as file};
 use proptest::prelude::*;
 
@@ -18,7 +20,8 @@ fn batch(first: u64, lines: Vec<Line>) -> Batch {
 }
 
 fn window(key: &str, start: i64, revision: u32, count: i64) -> Line {
-    let window = Window { start, end: start + 10, revision, count, late: 1, rejected: 2 };
+    let (end, part, state, watermark) = (start + 10, 0, State::Closed, None);
+    let window = Window { start, end, part, revision, state, watermark, count, late: 1, rejected: 2 };
     let value = format!("{{\"revision\":{revision},\"count\":{count}}}");
     let (pipeline, module) = ("p".into(), Some("sha256:00".into()));
     Line::Result(Measured { pipeline, key: key.into(), span: Span::Window(window), module, value })
@@ -117,17 +120,6 @@ fn a_full_store_is_told_from_a_broken_one_and_takes_nothing_half() {
     assert_eq!(agents[0].epochs[0].lines, stored * 50);
 }
 
-#[test]
-fn refuses_a_store_of_a_newer_format_and_a_file_that_is_none() {
-    let folder = tempfile::tempdir().unwrap();
-    let (connection, config) = open(&folder);
-    connection.pragma_update(None, "user_version", 3).unwrap();
-    drop(connection);
-    assert!(matches!(file::open(&config), Err(crate::Error::Format { found: 3, known: 2, .. })));
-    std::fs::write(&config.store, "no database at all, but long enough to be looked at").unwrap();
-    assert!(matches!(file::open(&config), Err(crate::Error::Open { .. })));
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..<_>::default() })]
 
@@ -174,19 +166,4 @@ proptest! {
         prop_assert_eq!(sums.late, oracle.len() as u64);
         prop_assert_eq!(sums.results + sums.replaced + sums.ignored, sent.len() as u64);
     }
-}
-
-#[test]
-fn a_store_without_reports_gets_them_at_open() {
-    let folder = tempfile::tempdir().unwrap();
-    let (connection, _) = open(&folder);
-    connection.execute_batch("DROP TABLE reports; PRAGMA user_version = 1").unwrap();
-    drop(connection);
-    let (connection, _) = open(&folder);
-    let of = query::ReportsOf { limit: 10, ..<_>::default() };
-    assert!(query::reports(&connection, &of, usize::MAX).unwrap().is_empty());
-    drop(connection);
-    let (connection, _) = open(&folder);
-    let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(format, 2);
 }

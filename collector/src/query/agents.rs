@@ -70,11 +70,15 @@ pub struct Totals {
     pub sums: Sums,
 }
 
-/// Sums over stored results: a result that was replaced no longer counts.
+/// Sums over stored results: one that was replaced or retracted no longer counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Sums {
     /// Results with a window.
     pub results: u64,
+    /// Of these, provisional ones: their windows are still open.
+    pub early: u64,
+    /// Windows that are no more: their readings are part of other results.
+    pub retracted: u64,
     /// Results without one.
     pub events: u64,
     /// Sum of the results' `count`.
@@ -83,7 +87,7 @@ pub struct Sums {
     pub late: u64,
     /// Sum of the results' `rejected`.
     pub rejected: u64,
-    /// Results replaced by a higher revision.
+    /// Results replaced, or retracted, by a higher revision.
     pub replaced: u64,
     /// Lines that changed nothing: a revision not higher than the one stored, or an event stored before.
     pub ignored: u64,
@@ -162,7 +166,7 @@ pub(crate) fn totals(
 }
 
 const TOTALS: &str = "SELECT agent, pipeline, results, events, readings, late, rejected, replaced,
-                      ignored FROM pipelines";
+                      ignored, early, retracted FROM pipelines";
 
 impl Totals {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -177,6 +181,8 @@ impl Totals {
                 rejected: row.get(6)?,
                 replaced: row.get(7)?,
                 ignored: row.get(8)?,
+                early: row.get(9)?,
+                retracted: row.get(10)?,
             },
         })
     }
@@ -186,6 +192,8 @@ impl Sums {
     fn with(self, other: &Self) -> Self {
         Self {
             results: self.results.saturating_add(other.results),
+            early: self.early.saturating_add(other.early),
+            retracted: self.retracted.saturating_add(other.retracted),
             events: self.events.saturating_add(other.events),
             readings: self.readings.saturating_add(other.readings),
             late: self.late.saturating_add(other.late),

@@ -1,13 +1,11 @@
 //! Pages of results.
 
-use std::fmt;
 use std::str::FromStr;
 
 use rusqlite::{Connection, Row, ToSql};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use super::rfc3339;
+use super::rows::{COLUMNS, ResultRow, RetractedRow};
 
 /// Most rows of a page.
 pub const ROWS_MAX: u32 = 10_000;
@@ -42,7 +40,7 @@ pub enum Order {
     Oldest,
     /// By time, the last first.
     Latest,
-    /// As they were stored: what is new or replaced since `after` comes after it.
+    /// As they were stored: what is new, replaced or retracted since `after` comes after it.
     Change,
 }
 
@@ -64,62 +62,31 @@ impl FromStr for Cursor {
     }
 }
 
+impl Cursor {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { time: row.get(3)?, change: row.get(11)? })
+    }
+
+    fn text(self, order: Order) -> String {
+        match order {
+            Order::Change => self.change.to_string(),
+            Order::Oldest | Order::Latest => format!("{}.{}", self.time, self.change),
+        }
+    }
+}
+
 /// A page of results.
 #[derive(Debug, Serialize)]
 pub struct Page {
     /// In the order asked for.
     pub results: Vec<ResultRow>,
+    /// In the order of changes what is no longer among the results; else empty.
+    pub retracted: Vec<RetractedRow>,
     /// Where the next page begins; `None` when this is the last.
     pub next: Option<String>,
     /// The newest change the query could see, whether it matched or not: with the order of changes,
     /// what comes later lies after this.
     pub change: i64,
-}
-
-/// A stored result.
-#[derive(Debug, Serialize)]
-pub struct ResultRow {
-    /// Who sent it.
-    pub agent: String,
-    /// The pipeline that made it.
-    pub pipeline: String,
-    /// What it belongs to.
-    pub key: String,
-    /// Its window, if it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub window: Option<Window>,
-    /// Event time, if it has no window; RFC 3339.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time: Option<String>,
-    /// How often late readings changed it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub revision: Option<u32>,
-    /// Digest of the module that made it.
-    pub module: Option<String>,
-    /// Readings used.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub count: Option<u64>,
-    /// Of these, late ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub late: Option<u64>,
-    /// Readings refused by the aggregate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rejected: Option<u64>,
-    /// As it was sent.
-    pub value: Box<RawValue>,
-    /// Grows with each result stored or replaced.
-    pub change: i64,
-    #[serde(skip)]
-    start: i64,
-}
-
-/// Bounds of a window, RFC 3339.
-#[derive(Debug, Serialize)]
-pub struct Window {
-    /// Belongs to it.
-    pub start: String,
-    /// Does not.
-    pub end: String,
 }
 
 /// Reads a page: at most `limit` rows, and no more once their values have `bytes_max` bytes.
@@ -130,18 +97,26 @@ pub(crate) fn results(store: &Connection, selection: &Selection, bytes_max: usiz
     let mut statement = store.prepare_cached(&sql)?;
     let parameters: Vec<&dyn ToSql> = parameters.iter().map(AsRef::as_ref).collect();
     let mut rows = statement.query(&parameters[..])?;
-    let (mut results, mut bytes, mut more) = (Vec::new(), 0, false);
+    let (mut results, mut retracted) = (Vec::new(), Vec::new());
+    let (mut bytes, mut last, mut next) = (0, None, None);
     while let Some(row) = rows.next()? {
-        if results.len() >= limit || bytes >= bytes_max {
-            more = true;
+        if results.len() + retracted.len() >= limit || bytes >= bytes_max {
+            next = last;
             break;
         }
-        let row = ResultRow::read(row)?;
-        bytes += row.value.get().len() + row.key.len();
-        results.push(row);
+        last = Some(Cursor::read(row)?);
+        if row.get(15)? {
+            let row = RetractedRow::read(row)?;
+            bytes += row.key.len();
+            retracted.push(row);
+        } else {
+            let row = ResultRow::read(row)?;
+            bytes += row.value.get().len() + row.key.len();
+            results.push(row);
+        }
     }
-    let next = results.last().filter(|_| more).map(|last| last.place(selection.order));
-    Ok(Page { results, next, change })
+    let next = next.map(|next: Cursor| next.text(selection.order));
+    Ok(Page { results, retracted, next, change })
 }
 
 /// Each shape of a question has an index that gives its answer in order, so that a page costs its
@@ -177,11 +152,10 @@ fn statement(selection: &Selection) -> (String, Vec<Box<dyn ToSql>>) {
             "r.start DESC, r.change DESC"
         }
     };
+    let stored = if selection.order == Order::Change { "" } else { " AND r.retracted = 0" };
     let text = format!(
-        "SELECT p.agent, p.pipeline, s.key, r.start, r.end, r.revision,
-                (SELECT digest FROM modules WHERE id = r.module),
-                r.count, r.late, r.rejected, r.value, r.change
-         FROM {tables} WHERE p.id = r.pipeline AND s.id = r.series AND s.pipeline = p.id{}
+        "SELECT {COLUMNS}
+         FROM {tables} WHERE p.id = r.pipeline AND s.id = r.series AND s.pipeline = p.id{stored}{}
          ORDER BY {order}",
         sql.sql
     );
@@ -220,75 +194,5 @@ impl Clauses {
     fn add(&mut self, comparison: &str, value: impl ToSql + 'static) {
         self.parameters.push(Box::new(value));
         self.sql += &format!(" AND {comparison} ?{}", self.parameters.len());
-    }
-}
-
-impl ResultRow {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let start: i64 = row.get(3)?;
-        let end: Option<i64> = row.get(4)?;
-        let value: String = row.get(10)?;
-        let value = RawValue::from_string(value).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(10, rusqlite::types::Type::Text, error.into())
-        })?;
-        Ok(Self {
-            agent: row.get(0)?,
-            pipeline: row.get(1)?,
-            key: row.get(2)?,
-            window: end.map(|end| Window { start: rfc3339(start), end: rfc3339(end) }),
-            time: end.is_none().then(|| rfc3339(start)),
-            revision: row.get(5)?,
-            module: row.get(6)?,
-            count: row.get(7)?,
-            late: row.get(8)?,
-            rejected: row.get(9)?,
-            value,
-            change: row.get(11)?,
-            start,
-        })
-    }
-
-    fn place(&self, order: Order) -> String {
-        match order {
-            Order::Change => self.change.to_string(),
-            Order::Oldest | Order::Latest => format!("{}.{}", self.start, self.change),
-        }
-    }
-}
-
-/// The header of a page as CSV.
-pub(crate) const CSV_HEADER: &str =
-    "agent,pipeline,key,time,start,end,revision,module,count,late,rejected,value\r\n";
-
-/// One row as CSV (RFC 4180): always the same columns, whatever the value holds; `value` is JSON.
-impl fmt::Display for ResultRow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (start, end) = self.window.as_ref().map_or(("", ""), |w| (&w.start, &w.end));
-        let time = self.time.as_deref().unwrap_or_default();
-        let module = self.module.as_deref().unwrap_or_default();
-        for text in [&self.agent, &self.pipeline, &self.key] {
-            write!(f, "{},", Quoted(text))?;
-        }
-        write!(f, "{time},{start},{end},{},{module},", Number(self.revision.map(u64::from)))?;
-        for number in [self.count, self.late, self.rejected] {
-            write!(f, "{},", Number(number))?;
-        }
-        write!(f, "{}\r\n", Quoted(self.value.get()))
-    }
-}
-
-struct Quoted<'a>(&'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0.replace('"', "\"\""))
-    }
-}
-
-struct Number(Option<u64>);
-
-impl fmt::Display for Number {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |number| number.fmt(f))
     }
 }

@@ -107,6 +107,98 @@ async fn json_gives_back_what_was_sent() {
     assert_eq!(row, serde_json::from_str::<Value>(&window("hall/1", 0, 0, 1)).unwrap());
 }
 
+/// The line of a window, its bounds and itself with further fields.
+fn with(line: &str, bounds: &str, fields: &str) -> String {
+    let line = line.replacen("\"},\"revision\"", &format!("\"{bounds}}},\"revision\""), 1);
+    line.replacen("\"module\"", &format!("{fields}\"module\""), 1)
+}
+
+fn retraction(key: &str, start: i64, revision: u32) -> String {
+    let line = with(&window(key, start, revision, 0), "", "\"retracted\":true,");
+    line.replace("{\"mean\":0.5}", "null")
+}
+
+#[tokio::test]
+async fn parts_and_early_results_come_back_as_they_were_sent() {
+    let served = serve().await;
+    let watermark = format!("\"watermark\":\"{}\",", time(12));
+    let lines = [
+        with(&window("a", 0, 0, 3), "", &watermark),
+        with(&window("a", 0, 0, 4), ",\"part\":1", ""),
+        with(&window("b", 0, 1, 5), ",\"part\":7", &format!("\"early\":true,{watermark}")),
+    ];
+    served.accepted(0, &lines).await;
+    let page = served.json("/v1/results").await;
+    for (row, line) in page["results"].as_array().unwrap().iter().zip(&lines) {
+        let mut row = row.clone();
+        row.as_object_mut().unwrap().remove("change");
+        assert_eq!(row, serde_json::from_str::<Value>(line).unwrap());
+    }
+    let totals = &served.json("/v1/totals").await["totals"][0];
+    assert_eq!(
+        (&totals["results"], &totals["early"], &totals["readings"]),
+        (&json!(3), &json!(1), &json!(12))
+    );
+    let csv = served.get("/v1/results?format=csv").await.text().await.unwrap();
+    let last = csv.lines().last().unwrap();
+    assert!(last.contains(&format!(",{},7,1,true,sha256:", time(10))), "{last}");
+    assert!(last.ends_with(&format!(",5,0,0,{},\"{{\"\"mean\"\":5.5}}\"", time(12))), "{last}");
+}
+
+#[tokio::test]
+async fn what_is_retracted_is_seen_nowhere_but_among_the_changes() {
+    let served = filled().await;
+    // A result stored, one that never comes, and one that comes after its retraction.
+    let lines = [
+        retraction("hall/1", 0, 1),
+        retraction("hall/3", 0, 1),
+        retraction("hall/3", 10, 1),
+        window("hall/3", 10, 0, 9),
+    ];
+    served.accepted(13, &lines).await;
+    for filter in
+        ["", "&agent=plant-7&pipeline=temperature", "&agent=plant-7&pipeline=temperature&key=hall/1"]
+    {
+        for order in ["oldest", "latest", "change"] {
+            let page = served.json(&format!("/v1/results?order={order}{filter}")).await;
+            let gone = |(key, at): &(&str, &str)| *key == "hall/3" || (*key == "hall/1" && *at == time(0));
+            assert!(!starts(&page).iter().any(gone), "{order} {filter}: {page}");
+            let told = page["retracted"].as_array().unwrap().len();
+            let expected = if order != "change" {
+                0
+            } else if filter.contains("key") {
+                1
+            } else {
+                3
+            };
+            assert_eq!(told, expected, "{order} {filter}");
+        }
+    }
+    let csv = served.get("/v1/results?format=csv&order=change").await.text().await.unwrap();
+    assert_eq!((csv.lines().count(), csv.contains("hall/3")), (1 + 12, false));
+    let totals = served.json("/v1/totals?pipeline=temperature").await["totals"][0].clone();
+    for (sum, expected) in
+        [("results", 11), ("readings", 17), ("retracted", 3), ("replaced", 1), ("ignored", 1)]
+    {
+        assert_eq!(totals[sum], expected, "{sum}: {totals}");
+    }
+    // Whoever goes by changes hears of each once, in pages that count it.
+    let (mut after, mut told) = ("13".to_owned(), Vec::new());
+    loop {
+        let page = served.json(&format!("/v1/results?order=change&limit=2&after={after}")).await;
+        told.extend(page["retracted"].as_array().unwrap().clone());
+        assert_eq!(page["results"], json!([]));
+        match page["next"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => break,
+        }
+    }
+    let bounds = json!({ "start": time(0), "end": time(10) });
+    let first = json!({ "agent": "plant-7", "pipeline": "temperature", "key": "hall/1", "window": bounds,
+                        "revision": 1, "change": 14 });
+    assert_eq!((told.len(), &told[0]), (3, &first));
+}
+
 #[tokio::test]
 async fn csv_has_the_same_columns_whatever_a_value_holds() {
     let served = filled().await;
@@ -114,15 +206,17 @@ async fn csv_has_the_same_columns_whatever_a_value_holds() {
     assert_eq!(by_name.headers()["content-type"], "text/csv; charset=utf-8; header=present");
     let text = by_name.text().await.unwrap();
     let (header, rows) = text.split_once("\r\n").unwrap();
-    assert_eq!(header, "agent,pipeline,key,time,start,end,revision,module,count,late,rejected,value");
+    let columns =
+        "agent,pipeline,key,time,start,end,part,revision,early,module,count,late,rejected,watermark,value";
+    assert_eq!(header, columns);
     let value = r#""{""text"":""say \""hi\"", twice"",""n"":-0.0}""#;
-    assert_eq!(rows, format!("\"plant-7\",\"raw\",\"hall/1\",{},,,,,,,,{value}\r\n", time(15)));
+    assert_eq!(rows, format!("\"plant-7\",\"raw\",\"hall/1\",{},,,,,,,,,,,{value}\r\n", time(15)));
     let request = served.client.get(format!("{}/v1/results?limit=1", served.url));
     let by_accept = request.header("accept", "text/csv").send().await.unwrap();
     assert_eq!(by_accept.headers()["headwater-next"], "1767225600000000.1");
     let text = by_accept.text().await.unwrap();
     let expected = format!(
-        "\"plant-7\",\"temperature\",\"hall/1\",,{},{},0,sha256:{},1,0,0,\"{{\"\"mean\"\":1.5}}\"\r\n",
+        "\"plant-7\",\"temperature\",\"hall/1\",,{},{},0,0,false,sha256:{},1,0,0,,\"{{\"\"mean\"\":1.5}}\"\r\n",
         time(0),
         time(10),
         "ab".repeat(32)
@@ -172,7 +266,7 @@ async fn totals_are_per_agent_and_pipeline() {
     let one = served.json("/v1/totals?agent=plant-7&pipeline=temperature").await;
     assert_eq!(
         one["totals"],
-        json!([{ "agent": "plant-7", "pipeline": "temperature", "results": 12, "events": 0,
+        json!([{ "agent": "plant-7", "pipeline": "temperature", "results": 12, "early": 0, "retracted": 0, "events": 0,
                  "readings": 18, "late": 0, "rejected": 0, "replaced": 0, "ignored": 0 }])
     );
 }

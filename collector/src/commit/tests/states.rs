@@ -1,0 +1,225 @@
+//! Parts, early results and retractions: whatever the order, the same is seen and summed up.
+
+use super::*;
+use query::{Order, Selection, Sums};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn temporary() -> (tempfile::TempDir, Connection) {
+    let folder = tempfile::tempdir().unwrap();
+    let (connection, _) = open(&folder);
+    connection.pragma_update(None, "synchronous", "OFF").unwrap();
+    (folder, connection)
+}
+
+/// A result of the window (start, end, part) whose readings are `count`, of them one late, one rejected.
+fn result((start, end, part): (i64, i64, u32), revision: u32, state: State, count: i64) -> Line {
+    let [count, late, rejected] = if state == State::Retracted { [0; 3] } else { [count, 1, 1] };
+    let watermark = Some(i64::from(revision));
+    let window = Window { start, end, part, revision, state, watermark, count, late, rejected };
+    let value = if state == State::Retracted { "null".into() } else { count.to_string() };
+    let (pipeline, key) = ("p".into(), "k".into());
+    Line::Result(Measured { pipeline, key, span: Span::Window(window), module: None, value })
+}
+
+/// What queries show: the values in each order (all orders must agree), the retracted windows, the sums.
+fn seen(store: &Connection) -> (Vec<String>, Vec<String>, Sums) {
+    let page = |order, key: Option<&str>| {
+        let [agent, pipeline] = ["a", "p"].map(|name| key.map(|_| name.to_owned()));
+        let key = key.map(str::to_owned);
+        let selection = Selection { order, agent, pipeline, key, limit: 1000, ..<_>::default() };
+        query::results(store, &selection, usize::MAX).unwrap()
+    };
+    let text = |row: Value| {
+        let mut row = row;
+        row.as_object_mut().unwrap().remove("change");
+        row.to_string()
+    };
+    let sorted = |page: &query::Page| {
+        let rows = page.results.iter().map(|row| text(serde_json::to_value(row).unwrap()));
+        rows.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    let changes = page(Order::Change, None);
+    let results = sorted(&changes);
+    assert_eq!(results.len(), changes.results.len(), "a result is there twice");
+    for (order, key) in [(Order::Oldest, None), (Order::Latest, None), (Order::Oldest, Some("k"))] {
+        let page = page(order, key);
+        assert_eq!((sorted(&page), page.retracted.len()), (results.clone(), 0), "{order:?} {key:?}");
+    }
+    let retracted = changes.retracted.iter().map(|row| text(serde_json::to_value(row).unwrap()));
+    let sums = query::totals(store, None, None).unwrap()[0].sums;
+    (results, retracted.collect::<BTreeSet<_>>().into_iter().collect(), sums)
+}
+
+fn permutations(n: usize) -> Vec<Vec<usize>> {
+    if n == 0 {
+        return vec![vec![]];
+    }
+    let shorter = permutations(n - 1);
+    (0..n)
+        .flat_map(|at| {
+            shorter.iter().map(move |rest| {
+                let mut order = rest.clone();
+                order.insert(at, n - 1);
+                order
+            })
+        })
+        .collect()
+}
+
+/// Stores the lines in every order, each line a batch; values in the order of time, then
+/// [results, early, retracted, readings, late, rejected].
+#[track_caller]
+fn check(lines: &[Line], values: &[&str], sums: [u64; 6]) {
+    for order in permutations(lines.len()) {
+        let (_folder, mut connection) = temporary();
+        for &place in &order {
+            store(&mut connection, &batch(place as u64, vec![lines[place].clone()]), 1).unwrap();
+        }
+        let mut found = super::values(&connection);
+        let mut expected: Vec<_> = values.iter().map(ToString::to_string).collect();
+        // Results of one start come in the order of their arrival.
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{order:?}");
+        let (_, _, found) = seen(&connection);
+        let told = [found.results, found.early, found.retracted, found.readings, found.late, found.rejected];
+        assert_eq!(told, sums, "{order:?}");
+        let changes = found.results + found.retracted + found.replaced + found.ignored;
+        assert_eq!(changes, lines.len() as u64, "{order:?}: each line is somewhere");
+    }
+}
+
+const WINDOW: (i64, i64, u32) = (0, 10, 0);
+
+#[test]
+fn parts_of_a_window_are_results_of_their_own() {
+    let part = |part, revision, count| result((0, 10, part), revision, State::Closed, count);
+    let lines = [part(0, 0, 3), part(1, 0, 4), part(2, 0, 5), part(1, 1, 6)];
+    check(&lines, &["3", "6", "5"], [3, 0, 0, 14, 3, 3]);
+}
+
+#[test]
+fn an_early_result_counts_until_a_later_revision_takes_its_place() {
+    let of = |revision, state, count| result(WINDOW, revision, state, count);
+    let early = [of(0, State::Early, 2), of(1, State::Early, 3)];
+    check(&early, &["3"], [1, 1, 0, 3, 1, 1]);
+    let closed = [of(0, State::Early, 2), of(1, State::Early, 3), of(2, State::Closed, 4)];
+    check(&closed, &["4"], [1, 0, 0, 4, 1, 1]);
+}
+
+#[test]
+fn a_retraction_withdraws_its_result_whichever_comes_first() {
+    let of = |revision, state| result(WINDOW, revision, state, 7);
+    check(&[of(0, State::Closed), of(1, State::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
+    check(&[of(1, State::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
+    check(&[of(0, State::Early), of(1, State::Early), of(2, State::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
+    let before = [of(0, State::Closed), of(1, State::Closed), of(2, State::Retracted)];
+    check(&before, &[], [0, 0, 1, 0, 0, 0]);
+}
+
+#[test]
+fn a_window_comes_back_with_a_revision_above_its_retraction() {
+    let of = |revision, state, count| result(WINDOW, revision, state, count);
+    let lines = [of(0, State::Closed, 1), of(1, State::Retracted, 0), of(2, State::Closed, 3)];
+    check(&lines, &["3"], [1, 0, 0, 3, 1, 1]);
+}
+
+#[test]
+fn merged_sessions_leave_the_one_that_they_became() {
+    let session = |start, end, revision, state, count| result((start, end, 0), revision, state, count);
+    let lines = [
+        session(0, 10, 0, State::Closed, 3),
+        session(12, 20, 0, State::Closed, 4),
+        session(0, 10, 1, State::Retracted, 0),
+        session(12, 20, 1, State::Retracted, 0),
+        session(0, 20, 0, State::Closed, 8),
+    ];
+    check(&lines, &["8"], [1, 0, 2, 8, 1, 1]);
+}
+
+#[test]
+fn an_old_retraction_that_comes_again_under_another_key_withdraws_nothing() {
+    let (_folder, mut connection) = temporary();
+    let of = |revision, state, count| result(WINDOW, revision, state, count);
+    let lines = vec![of(0, State::Closed, 1), of(1, State::Retracted, 0), of(2, State::Closed, 3)];
+    store(&mut connection, &batch(0, lines.clone()), 1).unwrap();
+    store(&mut connection, &batch(0, lines[..2].to_vec()), 1).unwrap();
+    store(&mut connection, &batch(1, lines[1..2].to_vec()), 1).unwrap();
+    let (results, retracted, sums) = seen(&connection);
+    assert_eq!((results.len(), retracted.len()), (1, 0));
+    assert_eq!((sums.readings, sums.retracted, sums.ignored), (3, 0, 3));
+}
+
+/// A window's name, and what its agent says of it with each revision.
+type Saying = ((i64, i64, u32), Vec<(State, i64)>);
+
+fn sayings() -> impl Strategy<Value = Vec<Saying>> {
+    let state = prop_oneof![Just(State::Closed), Just(State::Early), Just(State::Retracted)];
+    let name = (0i64..3, 1i64..3, 0u32..2).prop_map(|(start, length, part)| (start, start + length, part));
+    let said = prop::collection::vec((state, 0i64..100), 1..5);
+    let windows = prop::collection::btree_map(name, said, 1..7);
+    windows.prop_map(|windows: BTreeMap<_, _>| windows.into_iter().collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..<_>::default() })]
+
+    /// In any order, in whole batches or line by line, however often: what is seen is each window's
+    /// last word, and the sums are those of what is seen.
+    #[test]
+    fn any_order_and_repetition_gives_the_same_results_and_sums(
+        sayings in sayings(),
+        size in 1usize..5,
+        sent in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..30),
+    ) {
+        let lines: Vec<Line> = sayings
+            .iter()
+            .flat_map(|(name, said)| {
+                said.iter().zip(0..).map(|(&(state, count), revision)| result(*name, revision, state, count))
+            })
+            .collect();
+        let batches: Vec<_> = lines.chunks(size).enumerate()
+            .map(|(at, lines)| batch((at * size) as u64, lines.to_vec()))
+            .collect();
+        let (_folder, mut in_order) = temporary();
+        for batch in &batches {
+            store(&mut in_order, batch, 1).unwrap();
+        }
+        let (_folder, mut connection) = temporary();
+        let mut applied = 0;
+        let mut send = |batch: &Batch| {
+            let receipt = store(&mut connection, batch, 1).unwrap();
+            applied += if receipt.duplicate { 0 } else { batch.lines.len() as u64 };
+        };
+        for (index, narrowed) in sent {
+            let chosen = &batches[index.index(batches.len())];
+            if narrowed {
+                for (seq, line) in (chosen.key.first..=chosen.key.last).rev().zip(chosen.lines.iter().rev()) {
+                    send(&batch(seq, vec![line.clone()]));
+                }
+            } else {
+                send(chosen);
+            }
+        }
+        batches.iter().rev().for_each(&mut send);
+
+        let (results, retracted, sums) = seen(&connection);
+        let (results_in_order, retracted_in_order, sums_in_order) = seen(&in_order);
+        prop_assert_eq!(&results, &results_in_order);
+        prop_assert_eq!(&retracted, &retracted_in_order);
+        let stored = |sums: Sums| Sums { replaced: 0, ignored: 0, ..sums };
+        prop_assert_eq!(stored(sums), stored(sums_in_order));
+
+        let last = |wanted: fn(State) -> bool| {
+            sayings.iter().filter_map(move |(_, said)| said.last().filter(|(state, _)| wanted(*state)))
+        };
+        let counted = last(|state| state != State::Retracted).map(|(_, count)| *count);
+        prop_assert_eq!(sums.readings as i64, counted.clone().sum::<i64>());
+        prop_assert_eq!([sums.results, sums.late, sums.rejected], [counted.count() as u64; 3]);
+        prop_assert_eq!(sums.early, last(|state| state == State::Early).count() as u64);
+        prop_assert_eq!(sums.retracted, last(|state| state == State::Retracted).count() as u64);
+        prop_assert_eq!((results.len(), retracted.len()), (sums.results as usize, sums.retracted as usize));
+        prop_assert_eq!(sums.results + sums.retracted + sums.replaced + sums.ignored, applied);
+    }
+}
