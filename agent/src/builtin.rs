@@ -99,9 +99,24 @@ impl Builtin {
         groups.iter().map(|group| self.fold(group)).collect()
     }
 
-    /// Each pair of states of one key as one; what is earlier in time stands on the left.
-    pub fn merge(&mut self, pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<Result<Vec<u8>, String>> {
-        pairs.iter().map(|(earlier, later)| self.merged(earlier, later)).collect()
+    /// Two states of one key as one.
+    ///
+    /// # Errors
+    /// When one of them is no state of this version.
+    pub fn merge(&mut self, earlier: &[u8], later: &[u8]) -> Result<Vec<u8>, String> {
+        let mut parts = self.decode(earlier).ok_or_else(garbled)?;
+        let others = self.decode(later).ok_or_else(garbled)?;
+        if earlier.is_empty() || later.is_empty() {
+            return Ok([earlier, later].concat());
+        }
+        for ((kind, part), other) in self.kinds.iter().zip(&mut parts).zip(&others) {
+            if part.is_empty() {
+                part.clone_from(other);
+            } else if !other.is_empty() {
+                kind.merge(part, other);
+            }
+        }
+        Ok(self.encode(&parts))
     }
 
     /// One answer a window, in their order: its result as one line of JSON, or why it has none.
@@ -149,22 +164,6 @@ impl Builtin {
         let unchanged = rejected.len() == group.samples.len();
         let state = if unchanged { group.state.clone() } else { self.encode(&parts) };
         Updated { state, rejected }
-    }
-
-    fn merged(&mut self, earlier: &[u8], later: &[u8]) -> Result<Vec<u8>, String> {
-        let mut parts = self.decode(earlier).ok_or_else(garbled)?;
-        let others = self.decode(later).ok_or_else(garbled)?;
-        if earlier.is_empty() || later.is_empty() {
-            return Ok([earlier, later].concat());
-        }
-        for ((kind, part), other) in self.kinds.iter().zip(&mut parts).zip(&others) {
-            if part.is_empty() {
-                part.clone_from(other);
-            } else if !other.is_empty() {
-                kind.merge(part, other);
-            }
-        }
-        Ok(self.encode(&parts))
     }
 
     fn result(&self, window: &Closed) -> Option<Vec<u8>> {

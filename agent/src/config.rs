@@ -9,6 +9,7 @@ mod input;
 mod output;
 mod pipeline;
 mod read;
+mod window;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

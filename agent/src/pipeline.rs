@@ -130,7 +130,7 @@ pub enum Error {
     },
     /// Committed state that this version cannot read.
     #[error(transparent)]
-    Windows(#[from] window::CodecError),
+    Windows(#[from] window::Error),
     /// Committed counts that this version cannot read.
     #[error("failed to read the committed progress: it has another version or is cut short")]
     Progress,
@@ -217,6 +217,19 @@ pub struct Pipeline {
     replaying: bool,
 }
 
+/// A pipeline's window state in the store.
+#[derive(Debug)]
+struct Rows {
+    store: Store,
+    pipeline: String,
+}
+
+impl window::Cold for Rows {
+    fn rows(&self, key: &str) -> Result<store::Rows, window::Error> {
+        Ok(self.store.shelf(&self.pipeline, key.as_bytes())?)
+    }
+}
+
 /// What the last commit held.
 #[derive(Debug)]
 struct Committed {
@@ -253,12 +266,15 @@ impl Pipeline {
         let aggregate = load_aggregate(name, config, host, &metrics).transpose()?;
         let stage = match (&config.windowed, aggregate) {
             (Some((window, _)), Some(aggregate)) => {
-                let windows = Windows::restore(window.clone(), &progress.windows, &checkpoint.windows)?;
-                Stage::Windowed { windows, aggregate: Box::new(aggregate) }
+                let cold = Box::new(Rows { store: store.clone(), pipeline: name.to_owned() });
+                let mut windows = Windows::new(window.clone(), cold, window::KEPT_BYTES_MAX);
+                windows.restore(&progress.windows, |each| store.windows(name, each))?;
+                Stage::Windowed { windows: Box::new(windows), aggregate: Box::new(aggregate) }
             }
             _ => Stage::Each,
         };
-        let window = config.windowed.as_ref().map_or(Duration::ZERO, |(window, _)| window.tumbling);
+        let window =
+            config.windowed.as_ref().and_then(|(window, _)| window.kind.mergeable()).unwrap_or_default();
         let widest = crate::flow::micros(window).saturating_mul(config.coarsen_max);
         let bounds = full::Bounds {
             policy: config.when_full,
@@ -305,7 +321,7 @@ impl Pipeline {
         crate::fail::point("pipeline.built");
         let is_harmed = checkpoint.harm.is_some();
         if let Some(harm) = checkpoint.harm {
-            pipeline.suffer(harm);
+            pipeline.suffer(harm)?;
         }
         if checkpoint.position.is_none() || is_harmed {
             let committed = pipeline.commit(|full| {
@@ -333,10 +349,13 @@ impl Pipeline {
             if end > self.position {
                 for slice in self.read_page(end)? {
                     crate::fail::point("pipeline.read");
-                    if self.slice(slice) {
+                    if self.slice(slice)? {
                         quiet_since = Instant::now();
                     }
                     beat();
+                    if !self.settle(stop, &beat)? {
+                        return Ok(());
+                    }
                     if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, &beat))? {
                         return Ok(());
                     }
@@ -345,7 +364,7 @@ impl Pipeline {
                     }
                 }
             } else if self.input_is_open() {
-                self.steps.idle(quiet_since.elapsed(), &mut self.step);
+                self.steps.idle(quiet_since.elapsed());
             } else {
                 // The devices may be anything but silent: the broker keeps what they send.
                 quiet_since = Instant::now();
@@ -357,6 +376,9 @@ impl Pipeline {
                     return Ok(());
                 }
             }
+            if !self.settle(stop, &beat)? {
+                return Ok(());
+            }
             self.gauge(end);
             let whose = Whose { agent: &self.steps.agent, pipeline: &self.name, now: Timestamp::now() };
             self.full.expire(Place { store: &self.store, output: &self.outbox, whose })?;
@@ -367,21 +389,33 @@ impl Pipeline {
         self.commit(|_| false).map(drop)
     }
 
+    /// Gives what is due, with as many commits as it takes; whether the pipeline may go on. A stop leaves
+    /// the rest for the next start.
+    fn settle(&mut self, stop: &AtomicBool, beat: &impl Fn()) -> Result<bool, Error> {
+        while !stop.load(Ordering::Acquire) && self.steps.settle(Timestamp::now(), &mut self.step)? {
+            beat();
+            if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, beat))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn input_is_open(&self) -> bool {
         self.source.connected.get() == 1 && self.source.in_flight_messages.get() == 0
     }
 
     /// Steps over some messages; whether one of them was for this pipeline.
-    fn slice(&mut self, mut messages: Vec<(Seq, Message)>) -> bool {
+    fn slice(&mut self, mut messages: Vec<(Seq, Message)>) -> Result<bool, Error> {
         let (before, now) = (self.step.counts.read, Timestamp::now());
         for (seq, message) in &messages {
             self.step_over(self.position, *seq, Some(message.received));
             self.position = seq + 1;
         }
         self.expire(&mut messages, now);
-        self.steps.run(messages, now, &mut self.step);
+        self.steps.run(messages, now, &mut self.step)?;
         crate::fail::point("pipeline.step");
-        self.step.counts.read > before
+        Ok(self.step.counts.read > before)
     }
 
     /// Takes messages out that are too old. Their age is judged by the journal: a clock that is behind
@@ -412,7 +446,7 @@ impl Pipeline {
         let (now, kept_from) = (Timestamp::now(), self.store.letters_start());
         for (number, letter) in letters {
             match letter {
-                Some(letter) => self.steps.replay(number, letter, now, &mut self.step),
+                Some(letter) => self.steps.replay(number, letter, now, &mut self.step)?,
                 None => {
                     warn!(pipeline = self.name, number, "a dead letter was gone before it was replayed");
                     // Those that damage took are in the report of the repair.
@@ -469,7 +503,7 @@ impl Pipeline {
     }
 
     /// Takes in what a repair took: windows whose state is lost give no result, and upstream is told.
-    fn suffer(&mut self, harm: store::Harm) {
+    fn suffer(&mut self, harm: store::Harm) -> Result<(), Error> {
         let began = harm.position.then(Timestamp::now);
         if harm.position {
             // What became of those before nobody knows any more.
@@ -480,10 +514,11 @@ impl Pipeline {
             self.report(None, None, last, (None, began), "journal", harm.reason.clone());
         }
         if harm.windows
-            && let Some((from, to)) = self.steps.lose_windows(began)
+            && let Some((from, to)) = self.steps.lose_windows(began)?
         {
             self.report(None, None, None, (Some(from), Some(to)), "windows", harm.reason);
         }
+        Ok(())
     }
 
     fn commit_is_due(&self) -> bool {

@@ -55,6 +55,7 @@ mod tests;
 mod thin;
 mod told;
 
+pub use codec::WINDOW_TAIL_BYTES;
 pub use deliver::live;
 pub use error::Error;
 pub use given_up::Sum;
@@ -166,6 +167,9 @@ pub struct Commit<'a> {
 /// A key of a pipeline's own, and its new value; `None` removes.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
+/// Keys of a pipeline's own, and their values.
+pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What a pipeline goes on from.
 #[derive(Debug, Default)]
 pub struct Checkpoint {
@@ -175,8 +179,6 @@ pub struct Checkpoint {
     pub progress: Vec<u8>,
     /// What became of its results, as last committed; empty for a new pipeline.
     pub tally: Vec<u8>,
-    /// All window state, in no order.
-    pub windows: Vec<(Vec<u8>, Vec<u8>)>,
     /// What a repair took of it; its next commit is taken as having told that.
     pub harm: Option<Harm>,
 }
@@ -337,13 +339,45 @@ impl Store {
         let Some((position, progress)) = self.position(pipeline)? else {
             return Ok(Checkpoint { harm, ..Checkpoint::default() });
         };
-        let mut windows = Vec::new();
-        self.0.meta.scan(&Row::windows(pipeline), |_, value| {
-            windows.push(codec::window(&value).map_err(|garbled| self.garbled(garbled))?);
-            Ok(())
-        })?;
         let tally = self.0.meta.get(&Row::tally(pipeline))?.unwrap_or_default();
-        Ok(Checkpoint { position: Some(position), progress, tally, windows, harm })
+        Ok(Checkpoint { position: Some(position), progress, tally, harm })
+    }
+
+    /// Shows all window state of a pipeline, by keys and values; what is kept together comes together.
+    pub fn windows<E: From<Error>>(
+        &self,
+        pipeline: &str,
+        each: &mut dyn FnMut(Vec<u8>, Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.scan_windows(&Row::windows(pipeline), each)
+    }
+
+    /// The window state whose keys are `shelf` and a tail: [`WINDOW_TAIL_BYTES`] that begin with 255.
+    pub fn shelf(&self, pipeline: &str, shelf: &[u8]) -> Result<Rows, Error> {
+        let mut rows = Vec::new();
+        self.scan_windows(&Row::shelf(pipeline, shelf), &mut |key: Vec<u8>, value| {
+            if key.len() == shelf.len() + WINDOW_TAIL_BYTES && key.starts_with(shelf) {
+                rows.push((key, value));
+            }
+            Ok::<_, Error>(())
+        })?;
+        Ok(rows)
+    }
+
+    fn scan_windows<E: From<Error>>(
+        &self,
+        rows: &Row,
+        each: &mut dyn FnMut(Vec<u8>, Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut stopped = None;
+        let scanned = self.0.meta.scan(rows, |_, value| {
+            let (key, value) = codec::window(&value).map_err(|garbled| self.garbled(garbled))?;
+            if stopped.is_none() {
+                stopped = each(key, value).err();
+            }
+            Ok(())
+        });
+        stopped.map_or_else(|| scanned.map_err(E::from), Err)
     }
 
     /// The atomic step. A new pipeline's first commit may have an empty change.

@@ -1,45 +1,140 @@
-//! Event-time windows: assign, observe, watermark, close. Pure; time is an argument.
+//! Event-time windows: assign, observe, watermark, close. Pure but for [`Cold`]; time is an argument.
 //!
-//! Owns which windows are open, the watermark, and the opaque state of each (window, key); what a
-//! state means is the [`Aggregate`]'s business. Windows close at an exact place in the order of
-//! the readings, so that the results do not depend on how readings were batched: the caller
-//! settles whenever [`Windows::due`] says so, before the next reading is observed.
+//! Owns which windows are open, the watermark, and the opaque state of each pane; what a state
+//! means is the [`Aggregate`]'s business. Readings of a key lie in *panes*; a window is a pane
+//! (`aligned.rs`, `session.rs`) or a run of them (`overlap.rs`, `count.rs`, merged in `fold.rs`).
 //!
 //! The watermark follows the dataflow model (Akidau et al., "The Dataflow Model", VLDB 2015): the
 //! highest event time so far less the allowed `lateness`; never backwards. A window closes when
-//! the watermark reaches its end. A reading whose window has closed is late: it is counted and not
-//! used, unless the window is kept for `revise`; then it gives a new revision of the result.
+//! the watermark reaches its end. A reading whose windows have closed is late: it is counted and not
+//! used, unless a window is kept for `revise`; then it gives a new revision of the result.
 //!
-//! **Invariant:** every observed reading is exactly one of used, late, lost, rejected or pending.
+//! **Invariant:** a result is a function of the readings and their order alone, to the last bit. What is
+//! due is given later than its watermark, so that there is no limit to how much may be due at once; but
+//! no reading is let into a window that should have been closed, or shown, before it.
+//!
+//! **Invariant:** every observed reading is exactly one of used, late, lost, rejected or waiting.
+//!
+//! **Limits.** Open keys: [`Config::keys_max`], each some 100 bytes in memory for its due time; what
+//! else is known of them lies in the store, and for as many as [`KEPT_BYTES_MAX`] takes, in memory.
 
+mod aligned;
 mod codec;
+mod count;
+mod fold;
+mod kind;
+mod overlap;
+mod pane;
+mod scene;
+mod session;
+mod shelves;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::flow::{Timestamp, micros};
 use crate::module::{Closed, Group, Updated};
+use crate::store::{self, Change};
 pub use codec::CodecError;
+use kind::Hops;
+pub use kind::Kind;
+use overlap::Over;
+use pane::{Keyed, Pane, Place};
+use scene::{Ready, Scene, Without};
+use shelves::Shelves;
+pub use shelves::{BYTES_MAX as KEPT_BYTES_MAX, Cold};
+
+/// What readings beyond [`Config::keys_max`] are put together under.
+pub const OVERFLOW_KEY: &str = "(overflow)";
 
 /// The windows of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Length of a window; windows start at whole multiples of it since 1970 UTC.
-    pub tumbling: Duration,
+    /// Which windows.
+    pub kind: Kind,
     /// How far behind the newest reading another may come and still be used. Default 0 s.
     pub lateness: Duration,
     /// After this long without a reading the watermark goes on at the pace of the host's clock, so
     /// that windows close though the devices are silent. Without it they stay open.
     pub idle: Option<Duration>,
     /// How long, in event time, a closed window still takes late readings, each of which gives a
-    /// new revision of its result. Default 0 s.
+    /// new revision of its result. Default 0 s; not for sliding and count windows.
     pub revise: Duration,
+    /// Each key has its own watermark, so that one device's clock or backlog does not touch the others. A
+    /// key is at most this far behind the pipeline's watermark. Without it there is one for all.
+    pub patience: Option<Duration>,
+    /// An open window that has changed gives a result each time the watermark passes a multiple of
+    /// this. For tumbling windows, days and sessions.
+    pub early: Option<Duration>,
+    /// A tumbling window or day is closed at so many readings; what follows is its next part.
+    pub readings_max: u64,
+    /// As `readings_max`, for the bytes of the readings.
+    pub bytes_max: u64,
+    /// A count window's readings are forgotten so long, in event time, after the last one of the key.
+    pub forget: Option<Duration>,
+    /// Keys that have open windows. Default 100,000.
+    pub keys_max: usize,
+    /// What becomes of a reading with another key.
+    pub when_keys_full: WhenKeysFull,
 }
 
-/// What a window's readings become: a module, or a built-in.
+/// What becomes of readings with one key too many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenKeysFull {
+    /// They go to the dead letters.
+    #[default]
+    Reject,
+    /// They are put together under [`OVERFLOW_KEY`].
+    Overflow,
+}
+
+/// Keys with open windows by default.
+pub const KEYS_MAX: usize = 100_000;
+
+impl Config {
+    /// Windows of a kind, everything else as by default.
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            lateness: Duration::ZERO,
+            idle: None,
+            revise: Duration::ZERO,
+            patience: None,
+            early: None,
+            readings_max: u64::MAX,
+            bytes_max: u64::MAX,
+            forget: None,
+            keys_max: KEYS_MAX,
+            when_keys_full: WhenKeysFull::default(),
+        }
+    }
+
+    /// When a window that ends here is forgotten.
+    fn over_at(&self, end: u64) -> u64 {
+        end.saturating_add(micros(self.revise))
+    }
+}
+
+/// Why windows cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Committed state that this version cannot read.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Committed state cannot be read at all.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// What a window's readings become: a module, or a built-in. The empty state is neutral, and readings
+/// given one by one come to the same state as given at once.
 pub trait Aggregate {
     /// New states, one for each group, in their order.
     fn update(&mut self, groups: &[Group]) -> Vec<Updated>;
+    /// Two states of one key as one, or why not; the earlier readings are in the first.
+    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String>;
     /// The results' JSON, or why there is none, one for each window, in their order.
     fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>>;
 }
@@ -49,10 +144,12 @@ pub trait Aggregate {
 pub enum Fate {
     /// It belongs to a window that takes it.
     Used,
-    /// Its window can no longer change.
+    /// None of its windows can change any more.
     Late,
     /// The state of its window was lost: what is left would pass for the whole.
     Lost,
+    /// Too many keys have open windows.
+    Full,
 }
 
 /// A result, or the reason why a window has none.
@@ -64,7 +161,9 @@ pub struct Outcome {
     pub start: Timestamp,
     /// First instant after it.
     pub end: Timestamp,
-    /// 0 the first time, one more with each late reading.
+    /// Tells windows with the same bounds apart: parts of one that was full, and count windows.
+    pub part: u32,
+    /// 0 the first time, one more with each late reading and after each early result.
     pub revision: u32,
     /// Readings used.
     pub count: u64,
@@ -72,6 +171,12 @@ pub struct Outcome {
     pub late: u64,
     /// Readings that the aggregate refused.
     pub rejected: u64,
+    /// The watermark that made the result due.
+    pub watermark: Timestamp,
+    /// The window is still open.
+    pub early: bool,
+    /// The window is no more: its readings are part of another one. There is no value.
+    pub retracted: bool,
     /// The aggregate's JSON; or its words and the state that it could not finish.
     pub value: Result<Vec<u8>, (String, Vec<u8>)>,
     /// The state that it finished.
@@ -91,10 +196,10 @@ pub struct Refused {
     pub reason: String,
 }
 
-/// What settling gave.
+/// What came out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// One for each window that closed or was revised, by start and key.
+    /// One for each window that closed, was revised or gave an early result.
     pub outcomes: Vec<Outcome>,
     /// Readings that the aggregate refused.
     pub refused: Vec<Refused>,
@@ -102,103 +207,182 @@ pub struct Settled {
     pub used: u64,
 }
 
-impl Settled {
-    /// What came after is put behind.
-    pub fn append(&mut self, later: Self) {
-        self.outcomes.extend(later.outcomes);
-        self.refused.extend(later.refused);
-        self.used += later.used;
-    }
-}
-
-/// One key's part of one window.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Pane {
-    state: Vec<u8>,
-    count: u64,
-    late: u64,
-    rejected: u64,
-    /// Of the next result.
-    revision: u32,
-    /// Readings were used since the last result.
-    changed: bool,
-    samples: Vec<(Timestamp, Vec<u8>)>,
-    /// Differs from what the store holds.
-    dirty: bool,
-    /// The store holds it in some form.
-    stored: bool,
-}
-
 /// The open windows of one pipeline.
 #[derive(Debug)]
 pub struct Windows {
     config: Config,
-    newest: Option<Timestamp>,
-    watermark: Timestamp,
-    /// The watermark when last settled: a window is closed when its end is not after this.
-    settled: Timestamp,
-    panes: BTreeMap<Timestamp, HashMap<String, Pane>>,
-    /// Readings wait for the aggregate.
-    pending: bool,
-    /// One of them revises a closed window.
-    revising: bool,
-    /// Panes to be removed from the store.
-    forgotten: Vec<(Timestamp, String)>,
-    /// State of windows that begin before this was lost: those that are not there take no readings.
-    lost_before: Timestamp,
+    newest: Option<u64>,
+    watermark: u64,
+    /// Watermarks since nothing was due, ascending.
+    passed: Vec<u64>,
+    shelves: Shelves,
+    /// Each key that holds something, by when something is to be done about it.
+    due: BTreeSet<(u64, Arc<str>)>,
+    /// Keys with readings that wait for the aggregate.
+    waiting: Vec<Arc<str>>,
+    /// Keys that changed since the last commit.
+    changed: Vec<Arc<str>>,
+    /// Rows that only have to go.
+    removed: Vec<Change>,
+    ready: Vec<Ready>,
+    settled: Settled,
+    panes: usize,
+    state_bytes: usize,
+    /// State of windows that begin before this was lost.
+    lost_before: u64,
 }
 
 impl Windows {
-    /// No windows, watermark at the beginning of time.
+    /// No windows, watermark at the beginning of time; `kept_bytes_max` of the keys stay in memory.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, cold: Box<dyn Cold>, kept_bytes_max: usize) -> Self {
         Self {
             config,
             newest: None,
-            watermark: Timestamp(0),
-            settled: Timestamp(0),
-            panes: BTreeMap::new(),
-            pending: false,
-            revising: false,
-            forgotten: Vec::new(),
-            lost_before: Timestamp(0),
+            watermark: 0,
+            passed: Vec::new(),
+            shelves: Shelves::new(cold, kept_bytes_max),
+            due: BTreeSet::new(),
+            waiting: Vec::new(),
+            changed: Vec::new(),
+            removed: Vec::new(),
+            ready: Vec::new(),
+            settled: Settled::default(),
+            panes: 0,
+            state_bytes: 0,
+            lost_before: 0,
         }
+    }
+
+    /// Takes in what was committed: `progress` is empty for a new pipeline; `rows` shows all rows, those
+    /// of a key one after the other.
+    ///
+    /// # Errors
+    /// When they cannot be read, or are not of this version.
+    pub fn restore(
+        &mut self,
+        progress: &[u8],
+        rows: impl FnOnce(&mut dyn FnMut(Vec<u8>, Vec<u8>) -> Result<(), Error>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.take_progress(progress)?;
+        let (mut key, mut of_key) = (None::<Arc<str>>, Vec::new());
+        rows(&mut |row, value| {
+            let Some((name, _)) = codec::split(&row) else {
+                let (name, keyed) = codec::renew(&self.config, &row, &value)?;
+                self.removed.push((row, None));
+                return self.adopt(&name, keyed);
+            };
+            if key.as_deref() != Some(name) {
+                let name = Arc::from(name);
+                self.know(key.replace(name).as_deref(), &of_key)?;
+                of_key.clear();
+            }
+            of_key.push((row, value));
+            Ok(())
+        })?;
+        self.know(key.as_deref(), &of_key)
+    }
+
+    /// Counts a key that stays in the store.
+    fn know(&mut self, key: Option<&str>, rows: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Error> {
+        let Some(key) = key else { return Ok(()) };
+        let keyed = codec::keyed(&self.config, rows)?;
+        self.panes += keyed.panes.len();
+        self.state_bytes += keyed.bytes;
+        self.due.insert((keyed.due.unwrap_or(u64::MAX), Arc::from(key)));
+        Ok(())
+    }
+
+    /// Takes in a window that is not in the store as this version writes it.
+    fn adopt(&mut self, key: &Arc<str>, renewed: Keyed) -> Result<(), Error> {
+        self.visit(key, None, |_, keyed| {
+            for (place, pane) in renewed.panes {
+                keyed.insert(place, pane);
+            }
+        })
     }
 
     /// State was lost, and what is there is whole: windows that may have been begun and are not there
     /// give no results any more, since these would replace whole ones or pass for them. `began` is the
     /// newest time a reading may have had, should that be lost as well. Says which times are concerned.
-    pub fn lose(&mut self, began: Option<Timestamp>) -> Option<(Timestamp, Timestamp)> {
-        let newest = self.newest.max(began)?;
-        let oldest = self.watermark.before(self.config.revise).min(newest);
-        self.lost_before = self.lost_before.max(Timestamp(newest.0.saturating_add(1)));
-        let from = if began.is_some() { Timestamp(0) } else { self.start_of(oldest) };
-        Some((from, self.end_of(self.start_of(newest))))
+    ///
+    /// # Errors
+    /// When what is left cannot be read.
+    pub fn lose(&mut self, began: Option<Timestamp>) -> Result<Option<(Timestamp, Timestamp)>, Error> {
+        let Some(newest) = self.newest.max(began.map(|began| began.0)) else { return Ok(None) };
+        let oldest = self.watermark.saturating_sub(micros(self.config.revise)).min(newest);
+        self.lost_before = self.lost_before.max(newest.saturating_add(1));
+        let from = match (began, bounds_at(&self.config, Timestamp(oldest))) {
+            (None, Some((start, _))) => start,
+            _ => 0,
+        };
+        let to = match self.config.kind {
+            Kind::Tumbling { .. } | Kind::Day { .. } => bounds_at(&self.config, Timestamp(newest)),
+            Kind::Hopping { size, .. } | Kind::Sliding { size } => {
+                Some((0, newest.saturating_add(micros(size))))
+            }
+            Kind::Session { gap, .. } => Some((0, newest.saturating_add(micros(gap)))),
+            Kind::Count { .. } => None,
+        };
+        if !matches!(self.config.kind, Kind::Tumbling { .. } | Kind::Day { .. }) {
+            // Of a run of panes some may be missing, and none of them tells.
+            let keys: Vec<_> = self.due.iter().map(|(_, key)| Arc::clone(key)).collect();
+            for key in keys {
+                self.visit(&key, None, |_, keyed| keyed.clear())?;
+            }
+        }
+        Ok(Some((Timestamp(from), Timestamp(to.map_or(newest, |(_, end)| end)))))
     }
 
-    /// Assigns a reading to its window and moves the watermark. The reading waits for the next
-    /// [`Windows::settle`] or [`Windows::apply`]; nothing may be due.
-    pub fn observe(&mut self, key: &str, time: Timestamp, payload: Vec<u8>) -> Fate {
-        debug_assert!(!self.due(), "what is due is settled before the next reading");
-        self.settled = self.watermark;
-        let start = self.start_of(time);
-        if self.is_over(start) {
-            return Fate::Late;
+    /// Assigns a reading to its windows and moves the watermark. It waits for the next
+    /// [`Windows::apply`], unless it is refused: then its payload comes back.
+    ///
+    /// # Errors
+    /// When the key's state cannot be read.
+    pub fn observe(
+        &mut self,
+        aggregate: &mut dyn Aggregate,
+        key: &str,
+        time: Timestamp,
+        payload: Vec<u8>,
+    ) -> Result<Result<(), (Fate, Vec<u8>)>, Error> {
+        let name = self.shelves.name(key).unwrap_or_else(|| Arc::from(key));
+        let assigned = self.visit(&name, Some(aggregate), |scene, keyed| {
+            let first = scene.config.early.is_some() || time.0 < scene.watermark;
+            if first && keyed.due.is_some_and(|due| due <= scene.watermark) {
+                // What was due before this reading came must not see it.
+                scene.apply(keyed);
+                fire(scene, keyed);
+            }
+            if keyed.is_empty() && scene.keys >= scene.config.keys_max && key != OVERFLOW_KEY {
+                return Err((Fate::Full, payload));
+            }
+            assign(scene, keyed, time, payload)?;
+            if scene.config.patience.is_some() {
+                (keyed.newest, keyed.dirty) = (keyed.newest.max(Some(time.0)), true);
+            }
+            Ok(())
+        })?;
+        match assigned {
+            Err((Fate::Full, payload)) if self.config.when_keys_full == WhenKeysFull::Overflow => {
+                return self.observe(aggregate, OVERFLOW_KEY, time, payload);
+            }
+            Err(refused) => return Ok(Err(refused)),
+            Ok(()) => {}
         }
-        if start < self.lost_before && !self.panes.get(&start).is_some_and(|panes| panes.contains_key(key)) {
-            return Fate::Lost;
+        self.note();
+        self.newest = self.newest.max(Some(time.0));
+        self.advance(time.before(self.config.lateness).0);
+        if self.config.patience.is_some() {
+            // Its own watermark may have closed some of its windows; nobody else looks for them.
+            self.visit(&name, Some(aggregate), |scene, keyed| {
+                if keyed.due.is_some_and(|due| due <= scene.watermark) {
+                    scene.apply(keyed);
+                    fire(scene, keyed);
+                }
+            })?;
         }
-        let panes = self.panes.entry(start).or_default();
-        if !panes.contains_key(key) {
-            panes.insert(key.to_owned(), Pane::default());
-        }
-        let pane = panes.get_mut(key).expect("it was put there if it was missing");
-        pane.samples.push((time, payload));
-        self.pending = true;
-        self.revising |= self.end_of(start) <= self.settled;
-        self.newest = self.newest.max(Some(time));
-        self.watermark = self.watermark.max(time.before(self.config.lateness));
-        Fate::Used
+        Ok(Ok(()))
     }
 
     /// Moves the watermark of an idle pipeline: `quiet` is how long, on a monotonic clock, nothing
@@ -206,183 +390,300 @@ impl Windows {
     pub fn idle(&mut self, quiet: Duration) {
         let (Some(idle), Some(newest)) = (self.config.idle, self.newest) else { return };
         if quiet >= idle {
-            self.watermark = self.watermark.max(newest.after(quiet).before(self.config.lateness));
+            self.advance(Timestamp(newest).after(quiet).before(self.config.lateness).0);
         }
     }
 
-    /// Whether a window is to be closed, revised or forgotten before the next reading.
+    fn advance(&mut self, watermark: u64) {
+        if watermark > self.watermark {
+            self.watermark = watermark;
+            self.note();
+        }
+    }
+
+    /// Keeps which watermark it is that made something due.
+    fn note(&mut self) {
+        let closing = self.closing();
+        if self.due() && self.passed.last() < Some(&closing) {
+            self.passed.push(closing);
+        }
+    }
+
+    /// The watermark of keys that are silent.
+    fn closing(&self) -> u64 {
+        self.watermark.saturating_sub(self.config.patience.map_or(0, micros))
+    }
+
+    /// Whether something is to be closed, revised, shown or forgotten.
     #[must_use]
     pub fn due(&self) -> bool {
-        let oldest = self.panes.keys().next();
-        let open = self.panes.range(self.first_open()..).next();
-        self.revising
-            || oldest.is_some_and(|start| self.is_over(*start))
-            || open.is_some_and(|(start, _)| self.end_of(*start) <= self.watermark)
+        self.due.first().is_some_and(|(due, _)| *due <= self.closing())
     }
 
-    /// Gives waiting readings to the aggregate, finishes what has closed, forgets what is over.
-    pub fn settle(&mut self, aggregate: &mut impl Aggregate) -> Settled {
-        let mut settled = self.apply(aggregate);
-        let closed = self.close();
-        let values = aggregate.finish(&closed);
-        settled.outcomes =
-            closed.into_iter().zip(values).map(|(window, value)| self.outcome(window, value)).collect();
-        self.forget();
-        self.settled = self.watermark;
-        self.revising = false;
-        settled
-    }
-
-    /// Gives waiting readings to the aggregate and closes nothing.
-    pub fn apply(&mut self, aggregate: &mut impl Aggregate) -> Settled {
-        let mut settled = Settled::default();
-        if std::mem::take(&mut self.pending) {
-            let mut groups = self.groups();
+    /// Gives waiting readings to the aggregate and takes what has become of all since the last call.
+    ///
+    /// # Errors
+    /// When state cannot be read.
+    pub fn apply(&mut self, aggregate: &mut dyn Aggregate) -> Result<Settled, Error> {
+        let keys = std::mem::take(&mut self.waiting);
+        let (mut groups, mut places) = (Vec::new(), Vec::new());
+        for key in &keys {
+            let Some(keyed) = self.shelves.changed(key) else { continue };
+            let waiting = scene::groups(&self.config, key, keyed);
+            self.state_bytes -= waiting.iter().map(|group| group.state.len()).sum::<usize>();
+            places.extend(std::mem::take(&mut keyed.waiting).into_iter().map(|place| (key, place)));
+            groups.extend(waiting);
+        }
+        if !groups.is_empty() {
             let updates = aggregate.update(&groups);
-            for (group, updated) in groups.iter_mut().zip(updates) {
-                self.take_update(group, updated, &mut settled);
+            for (((key, place), group), updated) in places.into_iter().zip(&mut groups).zip(updates) {
+                let Some(keyed) = self.shelves.changed(key) else { continue };
+                self.state_bytes += updated.state.len();
+                scene::take(keyed, place, group, updated, &mut self.settled);
             }
         }
-        settled
+        let ready = std::mem::take(&mut self.ready);
+        let (closed, rest): (Vec<_>, Vec<_>) =
+            ready.into_iter().map(|ready| (ready.closed.clone(), ready)).unzip();
+        let mut settled = std::mem::take(&mut self.settled);
+        let to_finish: Vec<_> = closed
+            .iter()
+            .zip(&rest)
+            .filter(|(_, ready)| ready.without.is_none())
+            .map(|(closed, _)| closed.clone())
+            .collect();
+        let mut values = aggregate.finish(&to_finish).into_iter();
+        settled.outcomes = rest.into_iter().map(|ready| outcome(ready, &mut values)).collect();
+        Ok(settled)
     }
 
-    /// Windows that are open or kept for revision, counted by key.
+    /// Gives some of what is due, by due time and key, after what is waiting: about `results_max`.
+    ///
+    /// # Errors
+    /// When state cannot be read.
+    pub fn settle(&mut self, aggregate: &mut dyn Aggregate, results_max: usize) -> Result<Settled, Error> {
+        if !self.waiting.is_empty() {
+            return self.apply(aggregate);
+        }
+        while self.ready.len() < results_max {
+            let Some((_, key)) = self.due.first().filter(|(due, _)| *due <= self.closing()).cloned() else {
+                self.passed.clear();
+                break;
+            };
+            self.visit(&key, Some(aggregate), fire)?;
+        }
+        self.apply(aggregate)
+    }
+
+    /// Windows that are open or kept for revision, and panes of such, counted by key.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.panes.values().map(HashMap::len).sum()
+        self.panes
     }
 
-    /// Bytes of aggregate state held.
+    /// Keys that have some.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Bytes of aggregate state held, most of them in the store.
     #[must_use]
     pub fn state_bytes(&self) -> usize {
-        self.panes.values().flat_map(HashMap::values).map(|pane| pane.state.len()).sum()
+        self.state_bytes
     }
 
-    /// Readings before this are late.
+    /// Readings before this are late; with `patience`, those of a key that was never heard of.
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
-        self.watermark
+        Timestamp(self.watermark)
     }
 
-    fn start_of(&self, time: Timestamp) -> Timestamp {
-        Timestamp(time.0 - time.0 % micros(self.config.tumbling).max(1))
-    }
-
-    fn end_of(&self, start: Timestamp) -> Timestamp {
-        start.after(self.config.tumbling)
-    }
-
-    /// The first start whose window was not closed when last settled.
-    fn first_open(&self) -> Timestamp {
-        let one_past = |time: Timestamp| Timestamp(time.0 + 1);
-        if self.settled < self.end_of(Timestamp(0)) {
-            return Timestamp(0);
-        }
-        one_past(self.settled.before(self.config.tumbling))
-    }
-
-    /// Whether the window takes no readings any more.
-    fn is_over(&self, start: Timestamp) -> bool {
-        self.end_of(start).after(self.config.revise) <= self.watermark
-    }
-
-    /// Moves the waiting samples and the states out, by window and key.
-    fn groups(&mut self) -> Vec<Group> {
-        let mut groups = Vec::new();
-        for (start, panes) in &mut self.panes {
-            let end = start.after(self.config.tumbling);
-            let waiting = panes.iter_mut().filter(|(_, pane)| !pane.samples.is_empty());
-            groups.extend(waiting.map(|(key, pane)| Group {
-                key: key.clone(),
-                start: *start,
-                end,
-                state: std::mem::take(&mut pane.state),
-                samples: std::mem::take(&mut pane.samples),
-            }));
-        }
-        groups.sort_by(|a, b| (a.start, &a.key).cmp(&(b.start, &b.key)));
-        groups
-    }
-
-    fn take_update(&mut self, group: &mut Group, updated: Updated, settled: &mut Settled) {
-        let late = group.end <= self.settled;
-        let pane = self.pane(group.start, &group.key);
-        let rejected = updated.rejected.len() as u64;
-        let used = (group.samples.len() as u64).saturating_sub(rejected);
-        pane.state = updated.state;
-        pane.count += used;
-        pane.late += if late { used } else { 0 };
-        pane.rejected += rejected;
-        pane.changed |= used > 0;
-        pane.dirty = true;
-        settled.used += used;
-        settled.refused.extend(updated.rejected.into_iter().map(|rejection| Refused {
-            key: group.key.clone(),
-            time: group.samples[rejection.index].0,
-            payload: std::mem::take(&mut group.samples[rejection.index].1),
-            reason: rejection.reason,
-        }));
-    }
-
-    fn pane(&mut self, start: Timestamp, key: &str) -> &mut Pane {
-        self.panes
-            .get_mut(&start)
-            .and_then(|panes| panes.get_mut(key))
-            .expect("groups and closed windows are made from panes, and none is forgotten in between")
-    }
-
-    /// What the watermark has passed and the results do not show yet, by start and key.
-    fn close(&self) -> Vec<Closed> {
-        let passed = self.panes.iter().take_while(|(start, _)| self.end_of(**start) <= self.watermark);
-        let mut closed: Vec<Closed> = passed
-            .flat_map(|(start, panes)| {
-                let changed = panes.iter().filter(|(_, pane)| pane.changed);
-                changed.map(|(key, pane)| Closed {
-                    key: key.clone(),
-                    start: *start,
-                    end: self.end_of(*start),
-                    state: pane.state.clone(),
-                    count: pane.count,
-                    late: pane.late,
-                    revision: pane.revision,
-                })
-            })
-            .collect();
-        closed.sort_by(|a, b| (a.start, &a.key).cmp(&(b.start, &b.key)));
-        closed
-    }
-
-    fn outcome(&mut self, window: Closed, value: Result<Vec<u8>, String>) -> Outcome {
-        let pane = self.pane(window.start, &window.key);
-        pane.changed = false;
-        pane.revision += 1;
-        pane.dirty = true;
-        let (value, state) = match value {
-            Ok(value) => (Ok(value), window.state),
-            Err(reason) => (Err((reason, window.state)), Vec::new()),
-        };
-        Outcome {
-            rejected: pane.rejected,
-            key: window.key,
-            start: window.start,
-            end: window.end,
-            revision: window.revision,
-            count: window.count,
-            late: window.late,
-            value,
-            state,
-        }
-    }
-
-    fn forget(&mut self) {
-        while let Some(oldest) = self.panes.first_entry() {
-            let start = *oldest.key();
-            if start.after(self.config.tumbling).after(self.config.revise) > self.watermark {
-                return;
+    /// What changed since the last call.
+    pub fn drain_changes(&mut self) -> Vec<Change> {
+        let mut changes = std::mem::take(&mut self.removed);
+        for key in std::mem::take(&mut self.changed) {
+            let Some(keyed) = self.shelves.changed(&key) else { continue };
+            keyed.is_listed = false;
+            changes.extend(codec::changes(&key, keyed));
+            if keyed.is_empty() {
+                self.shelves.drop(&key);
             }
-            let stored = oldest.remove().into_iter().filter(|(_, pane)| pane.stored);
-            self.forgotten.extend(stored.map(|(key, _)| (start, key)));
         }
+        changes
+    }
+
+    /// Works on one key, and keeps the books about it.
+    fn visit<R>(
+        &mut self,
+        key: &Arc<str>,
+        aggregate: Option<&mut dyn Aggregate>,
+        work: impl FnOnce(&mut Scene<'_>, &mut Keyed) -> R,
+    ) -> Result<R, Error> {
+        let (closing, mut nothing) = (self.closing(), Nothing);
+        let keyed = self.shelves.get(&self.config, key)?;
+        let before = (keyed.due, keyed.is_empty(), keyed.panes.len(), keyed.bytes, keyed.waiting.is_empty());
+        let own = keyed.newest.filter(|_| self.config.patience.is_some());
+        let mut scene = Scene {
+            config: &self.config,
+            key,
+            watermark: own.map_or(0, |own| own.saturating_sub(micros(self.config.lateness))).max(closing),
+            closing,
+            keys: self.due.len(),
+            passed: &self.passed,
+            lost_before: self.lost_before,
+            aggregate: aggregate.unwrap_or(&mut nothing),
+            ready: &mut self.ready,
+            settled: &mut self.settled,
+        };
+        let done = work(&mut scene, keyed);
+        self.panes = self.panes + keyed.panes.len() - before.2;
+        self.state_bytes = self.state_bytes + keyed.bytes - before.3;
+        if before.4 && !keyed.waiting.is_empty() {
+            self.waiting.push(Arc::clone(key));
+        }
+        keyed.due = due(&self.config, keyed);
+        let after = (keyed.due, keyed.is_empty());
+        if after != (before.0, before.1) {
+            if !before.1 {
+                self.due.remove(&(before.0.unwrap_or(u64::MAX), Arc::clone(key)));
+            }
+            if !after.1 {
+                self.due.insert((after.0.unwrap_or(u64::MAX), Arc::clone(key)));
+            }
+        }
+        if !std::mem::replace(&mut keyed.is_listed, true) {
+            self.changed.push(Arc::clone(key));
+        }
+        Ok(done)
+    }
+}
+
+/// For work on a key that gives its aggregate nothing.
+struct Nothing;
+
+impl Aggregate for Nothing {
+    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
+        groups.iter().map(|_| Updated::default()).collect()
+    }
+
+    fn merge(&mut self, _: &[u8], _: &[u8]) -> Result<Vec<u8>, String> {
+        Err("there is no aggregate".to_owned())
+    }
+
+    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
+        windows.iter().map(|_| Err("there is no aggregate".to_owned())).collect()
+    }
+}
+
+fn assign(
+    scene: &mut Scene<'_>,
+    keyed: &mut Keyed,
+    time: Timestamp,
+    payload: Vec<u8>,
+) -> Result<(), (Fate, Vec<u8>)> {
+    match (&scene.config.kind, Over::of(&scene.config.kind)) {
+        (_, Some(over)) => overlap::assign(scene, over, keyed, time, payload),
+        (Kind::Session { gap, longest }, _) => {
+            session::assign(scene, session::Bounds::new(*gap, *longest), keyed, time, payload)
+        }
+        (Kind::Count { .. }, _) => count::assign(scene, keyed, time, payload),
+        _ => aligned::assign(scene, keyed, time, payload),
+    }
+}
+
+fn fire(scene: &mut Scene<'_>, keyed: &mut Keyed) {
+    match (&scene.config.kind, Over::of(&scene.config.kind)) {
+        (_, Some(over)) => overlap::fire(scene, over, keyed),
+        (Kind::Session { gap, longest }, _) => {
+            session::fire(scene, session::Bounds::new(*gap, *longest), keyed);
+        }
+        (Kind::Count { size, slide }, _) => count::fire(scene, count::Size::new(*size, *slide), keyed),
+        _ => aligned::fire(scene, keyed),
+    }
+    let config = scene.config;
+    let known = keyed.newest.is_some_and(|newest| clock(config, newest) <= scene.closing);
+    if known && keyed.panes.is_empty() && keyed.given.is_empty() && !matches!(config.kind, Kind::Count { .. })
+    {
+        // The pipeline's watermark says as much.
+        (keyed.newest, keyed.dirty) = (None, true);
+    }
+}
+
+/// When something is to be done about a key next.
+fn due(config: &Config, keyed: &Keyed) -> Option<u64> {
+    let due = match (&config.kind, Over::of(&config.kind)) {
+        (_, Some(over)) => overlap::due(config, over, keyed),
+        (Kind::Session { gap, longest }, _) => {
+            session::due(config, session::Bounds::new(*gap, *longest), keyed)
+        }
+        (Kind::Count { .. }, _) => count::due(config, keyed),
+        _ => aligned::due(config, keyed),
+    };
+    due.or_else(|| Some(clock(config, keyed.newest?)))
+}
+
+/// The watermark of a key with such a newest reading.
+fn clock(config: &Config, newest: u64) -> u64 {
+    newest.saturating_sub(micros(config.lateness))
+}
+
+/// Start and end of the tumbling window or day that holds a time; none before the first.
+fn bounds_at(config: &Config, time: Timestamp) -> Option<(u64, u64)> {
+    match &config.kind {
+        Kind::Tumbling { size, offset } => {
+            let hops = Hops::new(*size, *size, *offset);
+            let start = hops.last_start(time.0)?;
+            Some((start, start.saturating_add(hops.size)))
+        }
+        Kind::Day { zone } => {
+            let (start, end) = kind::day(zone, time);
+            Some((start.0, end.0))
+        }
+        _ => None,
+    }
+}
+
+/// Start and end of a pane.
+fn bounds(config: &Config, place: Place, pane: &Pane) -> (u64, u64) {
+    match &config.kind {
+        Kind::Hopping { size, slide, offset } => {
+            (place.at, place.at.saturating_add(Hops::new(*size, *slide, *offset).pane()))
+        }
+        Kind::Session { gap, longest } => session::Bounds::new(*gap, *longest).of(pane, place),
+        Kind::Sliding { .. } | Kind::Count { .. } => (place.at, place.at.saturating_add(1)),
+        Kind::Tumbling { .. } | Kind::Day { .. } => {
+            bounds_at(config, Timestamp(place.at)).unwrap_or((place.at, place.at))
+        }
+    }
+}
+
+fn outcome(ready: Ready, values: &mut impl Iterator<Item = Result<Vec<u8>, String>>) -> Outcome {
+    let Ready { closed, part, rejected, watermark, early, without } = ready;
+    let retracted = matches!(without, Some(Without::Retracted));
+    let value = match without {
+        Some(Without::Retracted) => Ok(b"null".to_vec()),
+        Some(Without::Failed(reason)) => Err(reason),
+        None => values.next().unwrap_or_else(|| Err("the aggregate gave too few results".to_owned())),
+    };
+    let (value, state) = match value {
+        Ok(value) => (Ok(value), closed.state),
+        Err(reason) => (Err((reason, closed.state)), Vec::new()),
+    };
+    Outcome {
+        key: closed.key,
+        start: closed.start,
+        end: closed.end,
+        part,
+        revision: closed.revision,
+        count: closed.count,
+        late: closed.late,
+        rejected,
+        watermark,
+        early,
+        retracted,
+        value,
+        state,
     }
 }
 

@@ -102,7 +102,12 @@ fn verify(state: &Path, promised: Promised) -> Result<(), String> {
     })?;
     claim(position <= end, || format!("position {position} after the journal's end {end}"))?;
     claim(found.progress == power::progress(commits, position), || "progress is torn".to_owned())?;
-    let mut windows = found.windows;
+    let mut windows = Vec::new();
+    let mut each = |key, value| {
+        windows.push((key, value));
+        Ok::<_, headwater::store::Error>(())
+    };
+    store.windows("p", &mut each).expect("whole rows");
     windows.sort();
     claim(windows == power::windows(commits), || format!("windows are not those of commit {commits}"))?;
     check_journal(&store, position, end)?;

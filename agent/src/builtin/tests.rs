@@ -320,7 +320,7 @@ fn a_garbled_state_is_told_in_words() {
     for state in [vec![2], vec![1, 0], vec![1, 0, 0, 0, 0, 9], b"nonsense".to_vec()] {
         let reason = builtin.finish(&[closed(state.clone())]).remove(0).unwrap_err();
         assert!(reason.contains("cannot be read"), "{reason}");
-        assert!(builtin.merge(&[(state.clone(), Vec::new())])[0].is_err());
+        assert!(builtin.merge(&state, &[]).is_err());
         let updated = builtin.update(&[group(state.clone(), &[(1.0, "{}")])]).remove(0);
         assert_eq!((updated.state, updated.rejected.len()), (state, 1), "it is kept as it was");
     }

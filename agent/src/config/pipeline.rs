@@ -37,7 +37,7 @@ pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path
     }
     let transforms: Vec<_> =
         section.sections("transform").into_iter().map(|step| module(step, folder)).collect();
-    let window = section.optional_section("window").map(window);
+    let window = section.optional_section("window").map(super::window::section);
     let aggregate = section.optional_section("aggregate").map(|step| aggregate::section(step, folder));
     match (&window, &aggregate) {
         (Some(_), None) => section.fault(
@@ -54,9 +54,7 @@ pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path
         Duration::from_secs(1),
         duration(Duration::from_millis(10), Duration::from_mins(10)),
     );
-    let revises =
-        window.as_ref().map(|window| window.as_ref().is_some_and(|window| !window.revise.is_zero()));
-    let (when_full, coarsen_max) = when_full(&mut section, revises);
+    let (when_full, coarsen_max) = when_full(&mut section, window.as_ref().map(Option::as_ref));
     let priority = section.or(
         "priority",
         Priority::default(),
@@ -81,7 +79,8 @@ pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path
     })
 }
 
-fn when_full(section: &mut Section<'_>, revises: Option<bool>) -> (WhenFull, u64) {
+/// `window` is the pipeline's, if it has one, and none in there if that has faults.
+fn when_full(section: &mut Section<'_>, window: Option<Option<&window::Config>>) -> (WhenFull, u64) {
     let when_full = section.or(
         "when_full",
         WhenFull::Block,
@@ -97,20 +96,40 @@ fn when_full(section: &mut Section<'_>, revises: Option<bool>) -> (WhenFull, u64
         let remedy = "write 2, 4, 8 or another power of two: each round doubles the width";
         if factor.is_power_of_two() { Ok(factor) } else { Err(("is no power of two".into(), remedy.into())) }
     });
-    match (when_full, revises) {
-        (WhenFull::Coarsen, None) => section.fault_at(
-            "when_full",
-            "is \"coarsen\", and there are no windows to merge",
-            "add a window and an aggregate, or use \"drop-oldest\"",
-        ),
-        (WhenFull::Coarsen, Some(true)) => section.fault_at(
-            "when_full",
-            "is \"coarsen\", and the window has `revise`: a revision would count twice beside the wider window",
-            "take out `revise` and raise `lateness`, or use \"drop-oldest\"",
-        ),
-        _ => {}
+    if when_full == WhenFull::Coarsen
+        && let Some((message, remedy)) = window.map_or(Some(NO_WINDOWS), |window| not_merged(window?))
+    {
+        section.fault_at("when_full", format!("is \"coarsen\", and {message}"), remedy);
     }
     (when_full, coarsen_max)
+}
+
+/// What is wrong, and the remedy.
+type Fault = (&'static str, &'static str);
+
+const NO_WINDOWS: Fault =
+    ("there are no windows to merge", "add a window and an aggregate, or use \"drop-oldest\"");
+
+/// Why results of such windows cannot be merged into wider ones.
+fn not_merged(window: &window::Config) -> Option<Fault> {
+    let parts = (window.readings_max, window.bytes_max) != (u64::MAX, u64::MAX);
+    if window.kind.mergeable().is_none() {
+        let message = "only tumbling windows without an offset can be merged";
+        Some((message, "write `window = { tumbling = ... }`, or use \"drop-oldest\""))
+    } else if !window.revise.is_zero() {
+        let message = "the window has `revise`: a revision would count twice beside the wider window";
+        Some((message, "take out `revise` and raise `lateness`, or use \"drop-oldest\""))
+    } else if window.early.is_some() {
+        Some((
+            "an early result would count twice beside the wider window",
+            "take out `early`, or use \"drop-oldest\"",
+        ))
+    } else if parts {
+        let remedy = "take out `readings_max` and `bytes_max`, or use \"drop-oldest\"";
+        Some(("only whole windows can be merged", remedy))
+    } else {
+        None
+    }
 }
 
 fn reference(section: &mut Section<'_>, kind: &'static str, names: &BTreeSet<&String>) -> Option<String> {
@@ -228,15 +247,6 @@ fn guard(section: &mut Section<'_>, by_arrival: bool) -> Guard {
         );
     }
     guard
-}
-
-fn window(mut section: Section<'_>) -> Option<window::Config> {
-    let tumbling = section.required("tumbling", duration(Duration::from_millis(1), 366 * DAY));
-    let lateness = section.or("lateness", Duration::ZERO, duration(Duration::ZERO, 366 * DAY));
-    let idle = section.optional("idle", duration(Duration::from_millis(100), 366 * DAY));
-    let revise = section.or("revise", Duration::ZERO, duration(Duration::ZERO, 366 * DAY));
-    section.finish();
-    Some(window::Config { tumbling: tumbling?, lateness, idle, revise })
 }
 
 pub(super) fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleConfig> {

@@ -1,6 +1,6 @@
 use super::*;
 
-const GOOD: &str = r#"
+pub(super) const GOOD: &str = r#"
 [agent]
 id = "plant-7-gateway-1"
 state = "state"
@@ -21,7 +21,7 @@ output = "central"
 http = { url = "https://collect.example.com/v1/batches", token = { file = "token" }, compression = "gzip" }
 "#;
 
-fn folder() -> tempfile::TempDir {
+pub(super) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("c.wasm"), "").unwrap();
     folder
@@ -47,7 +47,10 @@ fn every_setting_reaches_its_stage() {
     let settings: serde_json::Value = serde_json::from_str(&pipeline.transforms[0].settings).unwrap();
     assert_eq!(settings, serde_json::json!({"field": "temperature", "scale": 1.8, "list": [1, true]}));
     let (window, aggregate) = pipeline.windowed.as_ref().unwrap();
-    assert_eq!((window.tumbling, window.lateness), (Duration::from_mins(1), Duration::from_secs(10)));
+    assert_eq!(
+        (window.kind.mergeable().unwrap(), window.lateness),
+        (Duration::from_mins(1), Duration::from_secs(10))
+    );
     assert_eq!(window.idle, Some(Duration::from_secs(30)));
     let crate::pipeline::AggregateConfig::Module(aggregate) = aggregate else { panic!("{aggregate:?}") };
     assert_eq!(aggregate.limits.deadline, Duration::from_millis(250));
@@ -56,7 +59,7 @@ fn every_setting_reaches_its_stage() {
 }
 
 #[track_caller]
-fn check(from: &str, to: &str, expected: &[&str]) {
+pub(super) fn check(from: &str, to: &str, expected: &[&str]) {
     assert!(GOOD.contains(from), "{from}");
     let faults = faults(&GOOD.replacen(from, to, 1));
     for expected in expected {

@@ -48,6 +48,9 @@ pub struct WindowOf {
     /// First instant after it.
     #[serde(with = "text")]
     pub end: Timestamp,
+    /// Tells windows with the same bounds apart.
+    #[serde(default)]
+    pub part: u32,
     /// Of the result.
     pub revision: u32,
     /// Readings used.
@@ -222,7 +225,7 @@ pub(crate) mod tests {
             revision in any::<u32>(),
             (count, late, rejected) in any::<(u64, u64, u64)>(),
         ) -> WindowOf {
-            WindowOf { start: Timestamp(start), end: Timestamp(end), revision, count, late, rejected }
+            WindowOf { start: Timestamp(start), end: Timestamp(end), part: revision / 2, revision, count, late, rejected }
         }
     }
 

@@ -28,11 +28,11 @@ impl Aggregate {
         }
     }
 
-    /// Each pair of states of one key as one; what is earlier in time stands on the left.
-    pub(super) fn merge(&mut self, pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<Result<Vec<u8>, String>> {
+    /// Two states of one key as one; what is earlier in time stands on the left.
+    pub(super) fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
         match self {
-            Self::Module(module) => pairs.iter().map(|(a, b)| module.merge(a, b)).collect(),
-            Self::Builtin(builtin) => builtin.merge(pairs),
+            Self::Module(module) => module.merge(a, b),
+            Self::Builtin(builtin) => builtin.merge(a, b),
         }
     }
 
@@ -49,6 +49,10 @@ impl window::Aggregate for Aggregate {
         Self::update(self, groups)
     }
 
+    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
+        Self::merge(self, a, b)
+    }
+
     fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
         Self::finish(self, windows)
     }
@@ -60,8 +64,7 @@ impl super::thin::Merge for Aggregate {
     }
 
     fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        let merged = Self::merge(self, &[(a.to_vec(), b.to_vec())]).pop();
-        merged.unwrap_or_else(|| Err("the aggregate gave no answer".to_owned()))
+        Self::merge(self, a, b)
     }
 
     fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {

@@ -17,10 +17,15 @@ struct WindowedLine<'a> {
     key: &'a str,
     window: WindowLine,
     revision: u32,
+    #[serde(skip_serializing_if = "is_false")]
+    early: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    retracted: bool,
     module: &'a str,
     count: u64,
     late: u64,
     rejected: u64,
+    watermark: Timestamp,
     value: &'a RawValue,
 }
 
@@ -28,6 +33,18 @@ struct WindowedLine<'a> {
 struct WindowLine {
     start: Timestamp,
     end: Timestamp,
+    #[serde(skip_serializing_if = "is_first")]
+    part: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(it: &bool) -> bool {
+    !*it
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_first(part: &u32) -> bool {
+    *part == 0
 }
 
 #[derive(Serialize)]
@@ -54,12 +71,15 @@ pub(super) fn result(
         agent,
         pipeline,
         key: &outcome.key,
-        window: WindowLine { start: outcome.start, end: outcome.end },
+        window: WindowLine { start: outcome.start, end: outcome.end, part: outcome.part },
         revision: outcome.revision,
+        early: outcome.early,
+        retracted: outcome.retracted,
         module,
         count: outcome.count,
         late: outcome.late,
         rejected: outcome.rejected,
+        watermark: outcome.watermark,
         value,
     });
     check_json(&line).map_err(|error| (error.to_string(), json.clone()))?;
@@ -209,10 +229,14 @@ mod tests {
             key: "hall \"2\"\n".into(),
             start: Timestamp(60_000_000),
             end: Timestamp(120_000_000),
+            part: 0,
             revision: 1,
             count: 3,
             late: 1,
             rejected: 2,
+            watermark: Timestamp(121_000_000),
+            early: false,
+            retracted: false,
             value: Ok(b"{\n  \"mean\": 1.5\r\n}".to_vec()),
             state: Vec::new(),
         };
@@ -221,7 +245,7 @@ mod tests {
             r#"{"agent":"gw","pipeline":"t","key":"hall \"2\"\n","#,
             r#""window":{"start":"1970-01-01T00:01:00Z","end":"1970-01-01T00:02:00Z"},"#,
             r#""revision":1,"module":"sha256:0","count":3,"late":1,"rejected":2,"#,
-            r#""value":{   "mean": 1.5  }}"#
+            r#""watermark":"1970-01-01T00:02:01Z","value":{   "mean": 1.5  }}"#
         );
         assert_eq!(line, expected);
         let Said::Window(window) = said(line.as_bytes()) else { panic!("it is a window's") };

@@ -9,7 +9,7 @@ use crate::decode::{Arrival, check_json};
 use crate::flow::{DeadLetter, Delivery, Event, Message, Seq, Timestamp};
 use crate::module;
 use crate::store::CLOCK_SET;
-use crate::window::Outcome;
+use crate::window::{self, Outcome};
 
 /// Where a letter enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,13 @@ pub fn is_replayable(letter: &DeadLetter) -> bool {
 
 impl Steps {
     /// The letter of that number, once more.
-    pub(super) fn replay(&mut self, number: Seq, letter: DeadLetter, now: Timestamp, step: &mut Step) {
+    pub(super) fn replay(
+        &mut self,
+        number: Seq,
+        letter: DeadLetter,
+        now: Timestamp,
+        step: &mut Step,
+    ) -> Result<(), window::Error> {
         let Some(entry) = Entry::of(&letter) else {
             tracing::error!(
                 pipeline = self.pipeline,
@@ -55,7 +61,7 @@ impl Steps {
                 stage = letter.stage,
                 "unknown stage: not replayed"
             );
-            return;
+            return Ok(());
         };
         let (letters, late) = (step.dead_letters.len(), step.counts.late + step.counts.lost_events);
         let at = Times { clock: self.clock.at(now), now };
@@ -71,10 +77,10 @@ impl Steps {
                 let time = if unset { self.clock.at(letter.received) } else { letter.received };
                 let arrival = Arrival { time, clock: at.clock.max(time) };
                 self.decode(message(letter), arrival, now, step, &mut events, &mut origins);
-                self.transform(0, events, &origins, at, step);
+                self.transform(0, events, &origins, at, step)?;
             }
-            Entry::Transform(index) => self.transform(index, vec![event(letter)], &[], at, step),
-            Entry::Conclude => self.conclude(vec![event(letter)], at, step),
+            Entry::Transform(index) => self.transform(index, vec![event(letter)], &[], at, step)?,
+            Entry::Conclude => self.conclude(vec![event(letter)], at, step)?,
             Entry::Result | Entry::Finish => self.finish(letter, entry, at, step),
             Entry::Outbox => self.send(letter, at, step),
         }
@@ -86,6 +92,7 @@ impl Steps {
         if !refused && step.counts.late + step.counts.lost_events == late {
             step.counts.succeeded_replays += 1;
         }
+        Ok(())
     }
 
     /// A window's state or result.
@@ -112,10 +119,14 @@ impl Steps {
             key: closed.key,
             start: closed.start,
             end: closed.end,
+            part: window.part,
             revision: closed.revision,
             count: closed.count,
             late: closed.late,
             rejected: window.rejected,
+            watermark: window.end,
+            early: false,
+            retracted: false,
             value: value.map_err(|reason| (reason, closed.state)),
             state: Vec::new(),
         };

@@ -10,7 +10,10 @@ use crate::decode::{self, Arrival, Clock, Decode};
 use crate::flow::{DeadLetter, Event, Message, Properties, Report, Seq, Timestamp, WindowOf};
 use crate::module;
 use crate::store::{CLOCK_SET, Change};
-use crate::window::{Aggregate, Fate, Outcome, Settled, Windows};
+use crate::window::{self, Fate, Outcome, Settled, Windows};
+
+/// Results given at once.
+const RESULTS_MAX: usize = 256;
 
 /// What steps have made since the last commit.
 #[derive(Debug, Default)]
@@ -79,7 +82,7 @@ pub(super) enum Stage {
     /// Each a result.
     Each,
     /// A result for each key and window.
-    Windowed { windows: Windows, aggregate: Box<super::aggregate::Aggregate> },
+    Windowed { windows: Box<Windows>, aggregate: Box<super::aggregate::Aggregate> },
 }
 
 impl Stage {
@@ -115,7 +118,12 @@ impl Steps {
     }
 
     /// One page of the journal.
-    pub(super) fn run(&mut self, page: Vec<(Seq, Message)>, now: Timestamp, step: &mut Step) {
+    pub(super) fn run(
+        &mut self,
+        page: Vec<(Seq, Message)>,
+        now: Timestamp,
+        step: &mut Step,
+    ) -> Result<(), window::Error> {
         let (mut events, mut origins) = (Vec::with_capacity(page.len()), Vec::with_capacity(page.len()));
         let mut latest = Timestamp::default();
         for (_, message) in page {
@@ -129,14 +137,17 @@ impl Steps {
             self.decode(message, clock.into(), now, step, &mut events, &mut origins);
         }
         let at = Times { clock: latest, now };
-        self.transform(0, events, &origins, at, step);
+        self.transform(0, events, &origins, at, step)
     }
 
     /// The state of windows was lost, all of it or some; which times are concerned. `began` is the newest
     /// time a reading may have had, where that was lost as well.
-    pub(super) fn lose_windows(&mut self, began: Option<Timestamp>) -> Option<(Timestamp, Timestamp)> {
+    pub(super) fn lose_windows(
+        &mut self,
+        began: Option<Timestamp>,
+    ) -> Result<Option<(Timestamp, Timestamp)>, window::Error> {
         match &mut self.stage {
-            Stage::Each => None,
+            Stage::Each => Ok(None),
             Stage::Windowed { windows, .. } => windows.lose(began),
         }
     }
@@ -147,14 +158,22 @@ impl Steps {
     }
 
     /// Nothing came for this long though nothing was waiting.
-    pub(super) fn idle(&mut self, quiet: Duration, step: &mut Step) {
-        let Stage::Windowed { windows, aggregate } = &mut self.stage else { return };
-        windows.idle(quiet);
-        if windows.due() {
-            let settled = windows.settle(aggregate.as_mut());
-            let now = Timestamp::now();
-            self.take_settled(settled, Times { clock: now, now }, step);
+    pub(super) fn idle(&mut self, quiet: Duration) {
+        if let Stage::Windowed { windows, .. } = &mut self.stage {
+            windows.idle(quiet);
         }
+    }
+
+    /// Gives some of the results that are due; whether there may be more.
+    pub(super) fn settle(&mut self, now: Timestamp, step: &mut Step) -> Result<bool, window::Error> {
+        let Stage::Windowed { windows, aggregate } = &mut self.stage else { return Ok(false) };
+        if !windows.due() {
+            return Ok(false);
+        }
+        let settled = windows.settle(aggregate.as_mut(), RESULTS_MAX)?;
+        let due = windows.due();
+        self.take_settled(settled, Times { clock: now, now }, step);
+        Ok(due)
     }
 
     /// The windows' progress and changed state since the last call.
@@ -229,7 +248,7 @@ impl Steps {
         origins: &[Origin],
         at: Times,
         step: &mut Step,
-    ) {
+    ) -> Result<(), window::Error> {
         for index in first..self.transforms.len() {
             let (passed, rejections) = self.transforms[index].process(&events);
             step.counts.transformed(events.len().saturating_sub(rejections.len()), passed.len());
@@ -247,19 +266,38 @@ impl Steps {
             events = passed;
         }
         step.counts.events += events.len() as u64;
-        self.conclude(events, at, step);
+        self.conclude(events, at, step)
     }
 
     /// Events become results, or part of their windows.
-    pub(super) fn conclude(&mut self, events: Vec<Event>, at: Times, step: &mut Step) {
+    pub(super) fn conclude(
+        &mut self,
+        events: Vec<Event>,
+        at: Times,
+        step: &mut Step,
+    ) -> Result<(), window::Error> {
         let events = self.check(events, at, step);
-        match &mut self.stage {
-            Stage::Each => self.forward_each(events, at, step),
-            Stage::Windowed { windows, aggregate } => {
-                let settled = observe(windows, aggregate.as_mut(), events, &mut step.counts);
-                self.take_settled(settled, at, step);
+        let Stage::Windowed { windows, aggregate } = &mut self.stage else {
+            self.forward_each(events, at, step);
+            return Ok(());
+        };
+        let mut refused = Vec::new();
+        for mut event in events {
+            let payload = std::mem::take(&mut event.payload);
+            match windows.observe(aggregate.as_mut(), &event.key, event.time, payload)? {
+                Ok(()) => {}
+                Err((Fate::Full, payload)) => refused.push(Event { payload, ..event }),
+                Err((Fate::Lost, _)) => step.counts.lost_events += 1,
+                Err((Fate::Late | Fate::Used, _)) => step.counts.late += 1,
             }
         }
+        let settled = windows.apply(aggregate.as_mut())?;
+        self.take_settled(settled, at, step);
+        for event in refused {
+            let reason = "too many keys have open windows: raise `keys_max`, or set `when_keys_full`";
+            self.refuse("window", reason.to_owned(), event, at, step);
+        }
+        Ok(())
     }
 
     /// A transform may change key and time: they must keep to the same bounds as what was decoded.
@@ -326,7 +364,7 @@ impl Steps {
         match line::result(&self.agent, &self.pipeline, module, &outcome) {
             Ok(line) => {
                 step.result(line);
-                if self.keeps_states {
+                if self.keeps_states && !outcome.early && outcome.part == 0 {
                     step.state(outcome.state);
                 }
             }
@@ -339,12 +377,12 @@ impl Steps {
                     "failed to finish window {} to {} with {} readings; this is its {what}: {reason}",
                     outcome.start, outcome.end, outcome.count
                 );
-                let Outcome { key, start, end, revision, count, late, rejected, .. } = outcome;
+                let Outcome { key, start, end, part, revision, count, late, rejected, .. } = outcome;
                 step.dead_letter(DeadLetter {
                     module: Some(module.to_owned()),
                     key,
                     payload,
-                    window: Some(WindowOf { start, end, revision, count, late, rejected }),
+                    window: Some(WindowOf { start, end, part, revision, count, late, rejected }),
                     ..self.letter(stage, reason, at)
                 });
             }
@@ -372,26 +410,4 @@ impl Steps {
 fn of_event(letter: DeadLetter, event: Event) -> DeadLetter {
     let Event { topic, key, time, payload } = event;
     DeadLetter { topic, key, event_time: Some(time), payload, ..letter }
-}
-
-/// Observes in order; windows close exactly where the watermark passes them.
-fn observe(
-    windows: &mut Windows,
-    aggregate: &mut impl Aggregate,
-    events: Vec<Event>,
-    counts: &mut Counts,
-) -> Settled {
-    let mut all = Settled::default();
-    for event in events {
-        match windows.observe(&event.key, event.time, event.payload) {
-            Fate::Used => {}
-            Fate::Late => counts.late += 1,
-            Fate::Lost => counts.lost_events += 1,
-        }
-        if windows.due() {
-            all.append(windows.settle(aggregate));
-        }
-    }
-    all.append(windows.apply(aggregate));
-    all
 }

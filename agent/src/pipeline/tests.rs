@@ -27,12 +27,9 @@ impl Plant {
         let file = folder.path().join("stats.wasm");
         std::fs::write(&file, headwater_bundle::STATS).unwrap();
         let metrics = Metrics::new();
-        let window = window::Config {
-            tumbling: Duration::from_secs(1),
-            lateness: Duration::ZERO,
-            idle: Some(Duration::from_millis(100)),
-            revise: Duration::ZERO,
-        };
+        let kind = window::Kind::Tumbling { size: Duration::from_secs(1), offset: Duration::ZERO };
+        let idle = Some(Duration::from_millis(100));
+        let window = window::Config { idle, ..window::Config::new(kind) };
         let settings = r#"{"fields":["t"]}"#.to_owned();
         let aggregate = AggregateConfig::Module(ModuleConfig { file, settings, limits: Limits::default() });
         let config = Config {
@@ -125,8 +122,9 @@ fn an_open_window_outlives_a_restart_and_counts_once() {
     // The stop above closed the store's waiting rooms for good, as a process that ends does.
     let mut pipeline = again.build();
     for slice in pipeline.read_page(again.store.journal_end()).unwrap() {
-        pipeline.slice(slice);
+        pipeline.slice(slice).unwrap();
     }
+    assert!(pipeline.settle(&AtomicBool::new(false), &|| {}).unwrap());
     assert!(pipeline.commit(|_| false).unwrap());
     let batch = again.store.begin_batch("central", 10, 1 << 20).unwrap().unwrap();
     let line: serde_json::Value = serde_json::from_slice(&batch.lines[0]).unwrap();
@@ -150,6 +148,7 @@ fn a_letter_enters_again_where_it_was_refused() {
     let window = crate::flow::WindowOf {
         start: Timestamp(0),
         end: Timestamp(1_000_000),
+        part: 1,
         revision: 2,
         count: 3,
         late: 1,
@@ -237,8 +236,9 @@ impl Plant {
     fn take_in(&self) -> Counts {
         let mut pipeline = self.build();
         for slice in pipeline.read_page(self.store.journal_end()).unwrap() {
-            pipeline.slice(slice);
+            pipeline.slice(slice).unwrap();
         }
+        assert!(pipeline.settle(&AtomicBool::new(false), &|| {}).unwrap());
         assert!(pipeline.commit(|_| false).unwrap());
         pipeline.counts
     }

@@ -176,7 +176,7 @@ pub(super) fn put_dead_letter(letter: &DeadLetter) -> Vec<u8> {
     put_optional(&mut out, letter.window.as_ref(), |out, window| {
         let numbers = [window.start.0, window.end.0, window.count, window.late, window.rejected];
         numbers.into_iter().for_each(|number| put_varint(out, number));
-        put_varint(out, window.revision.into());
+        put_varint(out, u64::from(window.part) << 32 | u64::from(window.revision));
     });
     put_properties(&mut out, &letter.properties);
     out.extend_from_slice(&letter.payload);
@@ -209,12 +209,22 @@ pub(super) fn dead_letter(record: &[u8]) -> Result<DeadLetter, Garbled> {
     })
 }
 
+fn halves(both: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = both.to_be_bytes();
+    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+}
+
 fn window_of(rest: &mut Rest<'_>) -> Result<WindowOf, Garbled> {
     let (start, end) = (Timestamp(rest.varint()?), Timestamp(rest.varint()?));
     let (count, late, rejected) = (rest.varint()?, rest.varint()?, rest.varint()?);
-    let revision = u32::try_from(rest.varint()?).map_err(|_| Garbled("revision over 32 bits"))?;
-    Ok(WindowOf { start, end, revision, count, late, rejected })
+    let (part, revision) = halves(rest.varint()?);
+    Ok(WindowOf { start, end, part, revision, count, late, rejected })
 }
+
+/// How many bytes at the end of a window's key tell those apart that are kept together, and what the
+/// first of them is: one that text never has.
+pub const WINDOW_TAIL_BYTES: usize = 14;
+const WINDOW_TAIL: u8 = 0xFF;
 
 /// A row of `meta`, named by its key without the number of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -231,8 +241,20 @@ impl Row {
     }
 
     pub(super) fn window(pipeline: &str, key: &[u8]) -> Self {
+        match key.len().checked_sub(WINDOW_TAIL_BYTES).map(|at| key.split_at(at)) {
+            Some((shelf, [WINDOW_TAIL, tail @ ..])) => {
+                let Self(mut bytes) = Self::shelf(pipeline, shelf);
+                bytes.extend_from_slice(tail);
+                Self(bytes)
+            }
+            _ => Self::shelf(pipeline, key),
+        }
+    }
+
+    /// What the keys of the rows begin with that a pipeline keeps together.
+    pub(super) fn shelf(pipeline: &str, shelf: &[u8]) -> Self {
         let Self(mut bytes) = Self::windows(pipeline);
-        bytes.extend_from_slice(&Sha256::digest(key)[..16]);
+        bytes.extend_from_slice(&Sha256::digest(shelf)[..16]);
         Self(bytes)
     }
 

@@ -1,235 +1,173 @@
-use std::collections::BTreeMap;
+//! Windows against oracles that know nothing of panes, batches, caches and restarts.
+
+mod oracle;
+mod run;
+mod table;
+
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::module::Rejection;
-
-/// Adds up payloads of one byte; refuses 255; cannot finish a sum of 13.
-struct Sum;
-
-impl Aggregate for Sum {
-    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
-        groups.iter().map(update).collect()
-    }
-
-    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
-        windows.iter().map(|window| finish(&window.state)).collect()
-    }
-}
-
-fn update(group: &Group) -> Updated {
-    let mut sum = sum_of(&group.state);
-    let mut rejected = Vec::new();
-    for (index, (_, payload)) in group.samples.iter().enumerate() {
-        match payload[0] {
-            255 => rejected.push(Rejection { index, reason: "255".into() }),
-            number => sum += u64::from(number),
-        }
-    }
-    Updated { state: sum.to_le_bytes().to_vec(), rejected }
-}
-
-fn finish(state: &[u8]) -> Result<Vec<u8>, String> {
-    match sum_of(state) {
-        13 => Err("unlucky".into()),
-        sum => Ok(sum.to_string().into_bytes()),
-    }
-}
-
-fn sum_of(state: &[u8]) -> u64 {
-    state.try_into().map_or(0, u64::from_le_bytes)
-}
+use oracle::Oracle;
+use run::{Action, Collected, Reading, run};
 
 const SECOND: u64 = 1_000_000;
 
-fn config(lateness: u64, revise: u64) -> Config {
-    Config {
-        tumbling: Duration::from_secs(10),
-        lateness: Duration::from_secs(lateness),
-        idle: Some(Duration::from_secs(30)),
-        revise: Duration::from_secs(revise),
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// So many, or as many as `PROPTEST_CASES` says.
+fn cases() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(500);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// Readings of a few keys: mostly forward, some far behind, some twice.
+fn readings() -> impl Strategy<Value = Vec<Reading>> {
+    let step = prop_oneof![6 => -5_i64..8, 2 => -40_i64..5, 1 => 10_i64..60];
+    let action = prop_oneof![6 => Just(Action::None), 1 => Just(Action::Apply), 1 => Just(Action::Settle),
+        1 => Just(Action::SettleOne), 1 => Just(Action::Commit), 1 => Just(Action::Restart)];
+    prop::collection::vec((0_u8..3, step, action), 0..120).prop_map(|steps| {
+        let mut at = 100_i64;
+        let readings = steps.into_iter().enumerate().map(|(id, (key, step, action))| {
+            at = (at + step).max(0);
+            Reading { key, second: u64::try_from(at).unwrap(), id: u16::try_from(id).unwrap(), action }
+        });
+        readings.collect()
+    })
+}
+
+fn any_config(kind: impl Strategy<Value = Kind>) -> impl Strategy<Value = Config> {
+    let patience = prop_oneof![2 => Just(None), 1 => (0_u64..60).prop_map(Some)];
+    (kind, 0_u64..30, 0_u64..40, patience).prop_map(|(kind, lateness, revise, patience)| Config {
+        lateness: seconds(lateness),
+        revise: match kind {
+            Kind::Sliding { .. } | Kind::Count { .. } => Duration::ZERO,
+            _ => seconds(revise / 2 * 2),
+        },
+        patience: patience.map(seconds),
+        ..Config::new(kind)
+    })
+}
+
+/// Whatever batches, commits, restarts and however little stays in memory, the results are the same
+/// to the last bit; and what is left of them is what the oracle says.
+fn holds(config: &Config, readings: &[Reading]) -> Result<(), TestCaseError> {
+    let plain: Vec<_> = readings.iter().map(|reading| Reading { action: Action::None, ..*reading }).collect();
+    let eager: Vec<_> =
+        readings.iter().map(|reading| Reading { action: Action::Settle, ..*reading }).collect();
+    let (whole, late) = run(config, &plain, usize::MAX);
+    for (readings, kept_bytes) in [(&eager[..], usize::MAX), (readings, 0), (readings, 4_000)] {
+        let (other, other_late) = run(config, readings, kept_bytes);
+        prop_assert_eq!(&whole, &other);
+        prop_assert_eq!(&late, &other_late);
     }
-}
-
-/// Feeds readings of (key, second, number), settling as the pipeline does.
-fn feed(windows: &mut Windows, readings: &[(&str, u64, u8)]) -> (Vec<Outcome>, u64) {
-    let (mut outcomes, mut late) = (Vec::new(), 0);
-    for &(key, second, number) in readings {
-        match windows.observe(key, Timestamp(second * SECOND), vec![number]) {
-            Fate::Used => {}
-            Fate::Late => late += 1,
-            Fate::Lost => panic!("nothing was lost"),
-        }
-        if windows.due() {
-            outcomes.extend(windows.settle(&mut Sum).outcomes);
-        }
-    }
-    (outcomes, late)
-}
-
-fn summary(outcomes: &[Outcome]) -> Vec<(String, u64, u32, u64, u64, String)> {
-    let line = |outcome: &Outcome| {
-        let value = match &outcome.value {
-            Ok(json) => String::from_utf8(json.clone()).unwrap(),
-            Err((reason, _)) => reason.clone(),
-        };
-        let start = outcome.start.0 / SECOND;
-        (outcome.key.clone(), start, outcome.revision, outcome.count, outcome.late, value)
-    };
-    outcomes.iter().map(line).collect()
-}
-
-#[test]
-fn a_window_closes_when_the_watermark_reaches_its_end() {
-    let mut windows = Windows::new(config(5, 0));
-    let (outcomes, late) = feed(&mut windows, &[("a", 1, 1), ("b", 9, 2), ("a", 14, 4), ("a", 9, 8)]);
-    assert_eq!((outcomes.len(), late), (0, 0), "14 s - 5 s has not reached 10 s");
-    let (outcomes, late) = feed(&mut windows, &[("a", 15, 16), ("a", 9, 32)]);
-    let expected = vec![("a".into(), 0, 0, 2, 0, "9".into()), ("b".into(), 0, 0, 1, 0, "2".into())];
-    assert_eq!((summary(&outcomes), late), (expected, 1));
-    assert_eq!(windows.open(), 1);
-}
-
-#[test]
-fn a_late_reading_revises_a_window_that_is_kept() {
-    let mut windows = Windows::new(config(0, 10));
-    let (outcomes, late) =
-        feed(&mut windows, &[("a", 1, 1), ("a", 12, 2), ("a", 5, 4), ("b", 6, 8), ("a", 20, 1), ("a", 7, 9)]);
-    let expected = vec![
-        ("a".into(), 0, 0, 1, 0, "1".into()),
-        ("a".into(), 0, 1, 2, 1, "5".into()),
-        ("b".into(), 0, 0, 1, 1, "8".into()),
-        ("a".into(), 10, 0, 1, 0, "2".into()),
-    ];
-    assert_eq!((summary(&outcomes), late), (expected, 1));
-}
-
-#[test]
-fn the_watermark_goes_on_at_the_pace_of_the_clock_when_idle() {
-    let mut windows = Windows::new(config(5, 0));
-    feed(&mut windows, &[("a", 1, 1)]);
-    windows.idle(Duration::from_secs(13));
-    assert!(!windows.due(), "idle is counted from 30 s on");
-    windows.idle(Duration::from_secs(31));
-    assert_eq!(windows.watermark(), Timestamp(27 * SECOND));
-    assert!(windows.due());
-    assert_eq!(windows.settle(&mut Sum).outcomes.len(), 1);
-    windows.idle(Duration::from_secs(30));
-    assert_eq!(windows.watermark(), Timestamp(27 * SECOND), "never backwards");
-}
-
-#[test]
-fn what_the_aggregate_refuses_or_cannot_finish_is_named() {
-    let mut windows = Windows::new(config(0, 0));
-    for number in [13, 255] {
-        windows.observe("a", Timestamp(SECOND), vec![number]);
-    }
-    windows.observe("b", Timestamp(SECOND), vec![255]);
-    windows.observe("a", Timestamp(10 * SECOND), vec![1]);
-    let settled = windows.settle(&mut Sum);
-    assert_eq!((settled.used, settled.refused.len()), (2, 2));
-    assert_eq!(settled.outcomes.len(), 1, "a window without a used reading has no result");
-    assert_eq!(settled.outcomes[0].value, Err(("unlucky".into(), 13_u64.to_le_bytes().to_vec())));
-    assert_eq!(settled.outcomes[0].rejected, 1);
-}
-
-/// Per (window start, key) the numbers of the used readings, by a plain replay.
-fn oracle(
-    readings: &[(u8, u64, u8)],
-    lateness: u64,
-    revise: u64,
-) -> (BTreeMap<(u64, String), Vec<u8>>, u64, u64) {
-    let (mut used, mut late, mut watermark) = (BTreeMap::<_, Vec<u8>>::new(), 0, 0);
-    for &(key, second, number) in readings {
-        let start = second / 10 * 10;
-        if start + 10 + revise <= watermark {
-            late += 1;
-            continue;
-        }
-        used.entry((start, key.to_string())).or_default().push(number);
-        watermark = watermark.max(second.saturating_sub(lateness));
-    }
-    (used, late, watermark)
+    let oracle = Oracle::replay(config, readings);
+    prop_assert_eq!(late, oracle.late);
+    let collected = Collected::of(&whole);
+    prop_assert_eq!(collected.readings(), oracle.windows);
+    Ok(())
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
 
     #[test]
-    fn results_equal_a_plain_replay_whatever_the_batching_and_restarts(
-        readings in prop::collection::vec((0_u8..4, 0_u64..200, 0_u8..=254, 0_u8..8), 0..120),
-        lateness in 0_u64..40,
-        revise in 0_u64..40,
+    fn tumbling_windows_equal_the_oracle(
+        config in any_config((1_u64..30, 0_u64..30).prop_map(|(size, offset)| {
+            Kind::Tumbling { size: seconds(size), offset: seconds(offset % size) }
+        })),
+        early in prop::option::of(1_u64..20),
+        readings_max in prop_oneof![2 => Just(u64::MAX), 1 => 1_u64..5],
+        readings in readings(),
     ) {
-        let mut windows = Windows::new(config(lateness, revise));
-        let (mut stored, mut last, mut late) = (BTreeMap::new(), BTreeMap::new(), 0);
-        let keep = |outcomes: Vec<Outcome>, last: &mut BTreeMap<_, Outcome>| {
-            for outcome in outcomes {
-                let id = (outcome.start.0 / SECOND, outcome.key.clone());
-                let revision = last.get(&id).map_or(0, |before: &Outcome| before.revision + 1);
-                assert_eq!(outcome.revision, revision);
-                last.insert(id, outcome);
-            }
-        };
-        for &(key, second, number, action) in &readings {
-            let fate = windows.observe(&key.to_string(), Timestamp(second * SECOND), vec![number]);
-            late += u64::from(fate == Fate::Late);
-            if windows.due() {
-                keep(windows.settle(&mut Sum).outcomes, &mut last);
-            }
-            if action == 0 {
-                windows.apply(&mut Sum);
-            }
-            if action == 1 {
-                windows.apply(&mut Sum);
-                for (key, value) in windows.drain_changes() {
-                    match value {
-                        Some(value) => stored.insert(key, value),
-                        None => stored.remove(&key),
-                    };
-                }
-                let panes: Vec<_> = stored.clone().into_iter().collect();
-                windows = Windows::restore(config(lateness, revise), &windows.progress(), &panes).unwrap();
-            }
-        }
-        let plain: Vec<_> = readings.iter().map(|&(key, second, number, _)| (key, second, number)).collect();
-        let (used, expected_late, watermark) = oracle(&plain, lateness, revise);
-        prop_assert_eq!(late, expected_late);
-        let closed: Vec<_> = used.iter().filter(|((start, _), _)| start + 10 <= watermark).collect();
-        prop_assert_eq!(closed.len(), last.len());
-        for (id, numbers) in closed {
-            let outcome = &last[id];
-            prop_assert_eq!(outcome.count, numbers.len() as u64);
-            let sum: u64 = numbers.iter().copied().map(u64::from).sum();
-            let expected = finish(&sum.to_le_bytes());
-            prop_assert_eq!(outcome.value.clone().map_err(|(reason, _)| reason), expected);
-        }
+        let early = early.map(seconds);
+        holds(&Config { early, readings_max, ..config }, &readings)?;
     }
-}
 
-#[test]
-fn windows_whose_state_was_lost_give_no_result_and_later_ones_do() {
-    let mut windows = Windows::new(config(0, 60));
-    let (outcomes, _) = feed(&mut windows, &[("a", 1, 1), ("b", 1, 1), ("a", 11, 1), ("a", 15, 1)]);
-    assert_eq!(outcomes.len(), 2, "the first window is closed, and kept for revision");
-    drop(windows.apply(&mut Sum));
-    let (progress, mut changes) = (windows.progress(), windows.drain_changes());
-    // Of both windows the part of `a` is lost.
-    changes.retain(|(key, _)| key.ends_with(b"b"));
-    let panes: Vec<_> = changes.into_iter().map(|(key, state)| (key, state.unwrap())).collect();
-    let mut windows = Windows::restore(config(0, 60), &progress, &panes).unwrap();
-    let concerned = windows.lose(None).unwrap();
-    assert_eq!(concerned, (Timestamp(0), Timestamp(20 * SECOND)));
-    let progress = windows.progress();
-    let mut windows = Windows::restore(config(0, 60), &progress, &panes).unwrap();
-    for (key, second, fate) in
-        [("a", 2, Fate::Lost), ("b", 2, Fate::Used), ("a", 16, Fate::Lost), ("a", 20, Fate::Used)]
-    {
-        assert_eq!(windows.observe(key, Timestamp(second * SECOND), vec![1]), fate, "{key} at {second}");
-        if windows.due() {
-            let outcomes = windows.settle(&mut Sum).outcomes;
-            assert!(outcomes.iter().all(|outcome| outcome.key == "b"), "{outcomes:?}");
-        }
+    #[test]
+    fn hopping_windows_equal_the_oracle(
+        config in any_config((1_u64..30, 1_u64..30, 0_u64..30).prop_map(|(size, slide, offset)| {
+            let (size, slide) = (size.max(slide), size.min(slide));
+            Kind::Hopping { size: seconds(size), slide: seconds(slide), offset: seconds(offset % slide) }
+        })),
+        readings in readings(),
+    ) {
+        holds(&config, &readings)?;
+    }
+
+    #[test]
+    fn sliding_windows_equal_the_oracle(
+        config in any_config((1_u64..40).prop_map(|size| Kind::Sliding { size: seconds(size) })),
+        readings in readings(),
+    ) {
+        holds(&config, &readings)?;
+    }
+
+    #[test]
+    fn sessions_equal_the_oracle(
+        config in any_config((1_u64..15, prop::option::of(15_u64..60)).prop_map(|(gap, longest)| {
+            Kind::Session { gap: seconds(gap), longest: longest.map(seconds) }
+        })),
+        early in prop::option::of(1_u64..20),
+        readings in readings(),
+    ) {
+        // An early result of a session that was closed and is open again is a case of the table's.
+        let early = early.filter(|_| config.revise.is_zero()).map(seconds);
+        holds(&Config { early, ..config }, &readings)?;
+    }
+
+    #[test]
+    fn count_windows_equal_the_oracle(
+        config in any_config((1_u64..8, 1_u64..8).prop_map(|(a, b)| Kind::Count { size: a.max(b), slide: a.min(b) })),
+        readings in readings(),
+    ) {
+        holds(&config, &readings)?;
+    }
+
+    #[test]
+    fn days_equal_the_oracle(hours in prop::collection::vec((0_u64..400, any::<bool>()), 0..60)) {
+        // Around the day in October that has 25 hours.
+        let zone = jiff::tz::TimeZone::get("Europe/Berlin").unwrap();
+        let first = 1_792_000_000;
+        let readings: Vec<_> = hours.iter().enumerate().map(|(id, (hour, restart))| Reading {
+            key: 0,
+            second: first + hour * 3_600,
+            id: u16::try_from(id).unwrap(),
+            action: if *restart { Action::Restart } else { Action::None },
+        }).collect();
+        holds(&Config { lateness: seconds(100 * 3_600), ..Config::new(Kind::Day { zone }) }, &readings)?;
+    }
+
+    /// No permutation within the lateness changes what is there in the end.
+    #[test]
+    fn the_order_of_readings_within_the_lateness_does_not_show(
+        (readings, permuted) in readings().prop_flat_map(|readings| {
+            let permuted = Just(readings.clone()).prop_shuffle();
+            (Just(readings), permuted)
+        }),
+        kind in prop_oneof![
+            Just(Kind::Tumbling { size: seconds(10), offset: Duration::ZERO }),
+            Just(Kind::Hopping { size: seconds(20), slide: seconds(6), offset: seconds(2) }),
+            Just(Kind::Sliding { size: seconds(15) }),
+            Just(Kind::Session { gap: seconds(7), longest: Some(seconds(40)) }),
+            Just(Kind::Count { size: 3, slide: 2 }),
+        ],
+    ) {
+        let lateness = seconds(10_000);
+        let config = Config { lateness, ..Config::new(kind) };
+        let (one, other) = [readings, permuted].map(|mut readings| {
+            if let Kind::Count { .. } = config.kind {
+                // Those of one time are counted as they came, so there is but one.
+                readings.iter_mut().for_each(|reading| reading.second = u64::from(reading.id) * 7 % 121);
+            }
+            readings.push(Reading { key: 9, second: 30_000, id: 65_000, action: Action::None });
+            readings
+        }).into();
+        let one = Collected::of(&run(&config, &one, usize::MAX).0).readings();
+        let other = Collected::of(&run(&config, &other, 0).0).readings();
+        prop_assert_eq!(one, other);
     }
 }

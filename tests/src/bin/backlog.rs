@@ -28,7 +28,7 @@ const ROLE: (&str, &str) = ("HEADWATER_BACKLOG_ROLE", "agent");
 /// As deploy/headwater.service sets them.
 const UNIT: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
 /// More than any backlog takes.
-const QUOTA_BYTES: u64 = 64 << 30;
+const QUOTA_GIB: u64 = 64;
 const PIPELINE: &str = "bench";
 const OUTPUT: &str = "sink";
 
@@ -187,7 +187,7 @@ impl Plant {
             .input("plant", feeder.port()?, &[TOPICS], "3.1.1")
             .pipeline(PIPELINE, "plant", OUTPUT, body)
             .output(OUTPUT, &sink, "");
-        let quota = format!("bytes_max = {QUOTA_BYTES}");
+        let quota = format!("bytes_max = \"{QUOTA_GIB} GiB\"");
         let config = format!("journal = {{ {quota} }}\n{}outbox = {{ {quota} }}\n", plan.toml());
         let mut agent = Agent::at_home(&config).played_by(std::env::current_exe()?, ROLE);
         agent.environment(UNIT.map(|(name, value)| (name, value.to_owned())));
@@ -206,8 +206,9 @@ impl Plant {
         self.agent.stop().await;
         drop(subscriber);
         let mut config = Config::new(self.agent.state().join("store"));
-        config.quotas.journal.bytes_max = QUOTA_BYTES;
-        config.quotas.outboxes.insert(OUTPUT.to_owned(), Quota { bytes_max: QUOTA_BYTES, age_max: None });
+        let bytes_max = QUOTA_GIB << 30;
+        config.quotas.journal.bytes_max = bytes_max;
+        config.quotas.outboxes.insert(OUTPUT.to_owned(), Quota { bytes_max, age_max: None });
         let store = Store::open(&config, &Default::default())?;
         let records = options.bytes / options.size as u64;
         match backlog {

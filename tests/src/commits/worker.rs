@@ -1,5 +1,6 @@
 //! The process that works on a real store: one operation a line in, one answer a line out.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -108,7 +109,11 @@ fn look(store: &Store) -> anyhow::Result<Seen> {
     for (name, _) in PIPELINES {
         let checkpoint = store.checkpoint(name)?;
         if let Some(position) = checkpoint.position {
-            let windows = checkpoint.windows.iter().map(|(key, state)| (key[0], mark(state))).collect();
+            let mut windows = BTreeMap::new();
+            store.windows(name, &mut |key, state| {
+                windows.insert(key[0], mark(&state));
+                Ok::<_, headwater::store::Error>(())
+            })?;
             seen.pipelines.insert(name.to_owned(), (position, mark(&checkpoint.progress), windows));
         }
     }

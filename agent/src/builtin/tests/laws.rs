@@ -35,7 +35,7 @@ fn update(builtin: &mut Builtin, state: Vec<u8>, readings: &[(f64, String)]) -> 
 }
 
 fn merge(builtin: &mut Builtin, a: &[u8], b: &[u8]) -> Vec<u8> {
-    builtin.merge(&[(a.to_vec(), b.to_vec())]).remove(0).unwrap()
+    builtin.merge(a, b).unwrap()
 }
 
 fn result(builtin: &mut Builtin, state: &[u8]) -> serde_json::Value {
@@ -174,7 +174,7 @@ proptest! {
                 let value: serde_json::Value = serde_json::from_slice(&result).unwrap();
                 prop_assert!(value.is_object());
             }
-            let merged = builtin.merge(&[(state.clone(), good.clone()), (good.clone(), state.clone())]);
+            let merged = [builtin.merge(&state, &good), builtin.merge(&good, &state)];
             for merged in merged.into_iter().flatten() {
                 builtin.finish(&[closed(merged)]);
             }

@@ -19,7 +19,7 @@ fn plant(quotas: Quotas) -> Plant {
 /// Reads all there is, and commits.
 fn read(plant: &Plant, pipeline: &mut Pipeline) {
     for slice in pipeline.read_page(plant.store.journal_end()).unwrap() {
-        pipeline.slice(slice);
+        pipeline.slice(slice).unwrap();
     }
     assert!(pipeline.commit(|_| false).unwrap());
 }

@@ -1,0 +1,171 @@
+//! Feeds readings to windows as a pipeline does, with batches, commits and restarts where it is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use super::super::*;
+use super::SECOND;
+
+/// A reading, and what is done after it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    pub(super) key: u8,
+    pub(super) second: u64,
+    pub(super) id: u16,
+    pub(super) action: Action,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    None,
+    Apply,
+    Settle,
+    SettleOne,
+    Commit,
+    Restart,
+}
+
+/// Lists the readings it was given, in the order of merges.
+pub(super) struct List;
+
+impl Aggregate for List {
+    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
+        let state = |group: &Group| {
+            let samples = group.samples.iter().flat_map(|(_, payload)| payload);
+            group.state.iter().chain(samples).copied().collect()
+        };
+        groups.iter().map(|group| Updated { state: state(group), rejected: Vec::new() }).collect()
+    }
+
+    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
+        Ok([a, b].concat())
+    }
+
+    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
+        windows.iter().map(|window| Ok(window.state.clone())).collect()
+    }
+}
+
+/// What a commit writes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Disk(Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>);
+
+impl Disk {
+    pub(super) fn write(&self, windows: &mut Windows) {
+        let mut rows = self.0.lock().unwrap();
+        for (key, value) in windows.drain_changes() {
+            match value {
+                Some(value) => rows.insert(key, value),
+                None => rows.remove(&key),
+            };
+        }
+    }
+
+    pub(super) fn restore(&self, config: &Config, progress: &[u8], kept_bytes: usize) -> Windows {
+        let mut windows = Windows::new(config.clone(), Box::new(self.clone()), kept_bytes);
+        let rows = self.0.lock().unwrap().clone();
+        windows
+            .restore(progress, |each| rows.into_iter().try_for_each(|(key, value)| each(key, value)))
+            .unwrap();
+        windows
+    }
+
+    pub(super) fn put(&self, key: Vec<u8>, value: Vec<u8>) {
+        self.0.lock().unwrap().insert(key, value);
+    }
+
+    /// Loses the rows of a key.
+    pub(super) fn forget(&self, key: &str) {
+        self.0.lock().unwrap().retain(|row, _| codec::split(row).is_none_or(|(name, _)| name != key));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+impl Cold for Disk {
+    fn rows(&self, key: &str) -> Result<crate::store::Rows, Error> {
+        let rows = self.0.lock().unwrap();
+        let of_key = rows.iter().filter(|(row, _)| codec::split(row).is_some_and(|(name, _)| name == key));
+        Ok(of_key.map(|(row, value)| (row.clone(), value.clone())).collect())
+    }
+}
+
+/// All outcomes, each key's windows in order, and the readings that were late.
+pub(super) fn run(config: &Config, readings: &[Reading], kept_bytes: usize) -> (Vec<Outcome>, BTreeSet<u16>) {
+    let (disk, mut outcomes, mut late) = (Disk::default(), Vec::new(), BTreeSet::new());
+    let mut windows = disk.restore(config, &[], kept_bytes);
+    for reading in readings {
+        let (time, payload) = (Timestamp(reading.second * SECOND), reading.id.to_be_bytes().to_vec());
+        match windows.observe(&mut List, &reading.key.to_string(), time, payload).unwrap() {
+            Ok(()) => {}
+            Err((Fate::Late, _)) => drop(late.insert(reading.id)),
+            Err(other) => panic!("{other:?}"),
+        }
+        match reading.action {
+            Action::None => {}
+            Action::Apply => outcomes.extend(windows.apply(&mut List).unwrap().outcomes),
+            Action::Settle => drain(&mut windows, &mut outcomes),
+            Action::SettleOne => outcomes.extend(windows.settle(&mut List, 1).unwrap().outcomes),
+            Action::Commit | Action::Restart => {
+                outcomes.extend(windows.apply(&mut List).unwrap().outcomes);
+                disk.write(&mut windows);
+                if reading.action == Action::Restart {
+                    let before = (windows.keys(), windows.open(), windows.state_bytes(), windows.due.clone());
+                    windows = disk.restore(config, &windows.progress(), kept_bytes);
+                    let after = (windows.keys(), windows.open(), windows.state_bytes(), windows.due.clone());
+                    assert_eq!(before, after);
+                }
+            }
+        }
+    }
+    drain(&mut windows, &mut outcomes);
+    disk.write(&mut windows);
+    assert_eq!(windows.keys() == 0, disk.len() == 0, "what holds nothing has no rows");
+    outcomes.sort_by(|a, b| {
+        let place = |outcome: &Outcome| (outcome.start, outcome.end, outcome.part, outcome.revision);
+        (&a.key, place(a)).cmp(&(&b.key, place(b)))
+    });
+    (outcomes, late)
+}
+
+fn drain(windows: &mut Windows, outcomes: &mut Vec<Outcome>) {
+    outcomes.extend(windows.apply(&mut List).unwrap().outcomes);
+    while windows.due() {
+        outcomes.extend(windows.settle(&mut List, 256).unwrap().outcomes);
+    }
+}
+
+/// A window: its key, start and end in seconds but for the last microsecond, and part.
+pub(super) type Id = (String, u64, u64, u32);
+
+/// What a receiver holds in the end.
+#[derive(Debug)]
+pub(super) struct Collected(BTreeMap<Id, Outcome>);
+
+impl Collected {
+    pub(super) fn of(outcomes: &[Outcome]) -> Self {
+        let mut held = BTreeMap::<Id, Outcome>::new();
+        for outcome in outcomes {
+            let id = (outcome.key.clone(), outcome.start.0, outcome.end.0, outcome.part);
+            let expected = held.get(&id).map_or(0, |before| before.revision + 1);
+            assert_eq!(outcome.revision, expected, "revisions are counted: {outcome:?}");
+            held.insert(id, outcome.clone());
+        }
+        held.retain(|_, outcome| !outcome.retracted && !outcome.early);
+        Self(held)
+    }
+
+    /// The readings of each window, sorted, and how many were late.
+    pub(super) fn readings(&self) -> BTreeMap<Id, (Vec<u16>, u64)> {
+        let readings = |outcome: &Outcome| {
+            let bytes = outcome.value.as_ref().unwrap();
+            let mut ids: Vec<_> = bytes.as_chunks().0.iter().map(|id| u16::from_be_bytes(*id)).collect();
+            assert_eq!(ids.len() as u64, outcome.count);
+            ids.sort_unstable();
+            ids
+        };
+        self.0.iter().map(|(id, outcome)| (id.clone(), (readings(outcome), outcome.late))).collect()
+    }
+}
