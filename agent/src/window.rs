@@ -20,9 +20,12 @@
 
 mod aligned;
 mod codec;
+mod config;
 mod count;
+mod dispatch;
 mod fold;
 mod kind;
+mod outcome;
 mod overlap;
 mod pane;
 mod scene;
@@ -37,85 +40,15 @@ use crate::flow::{Timestamp, micros};
 use crate::module::{Closed, Group, Updated};
 use crate::store::{self, Change};
 pub use codec::CodecError;
-use kind::Hops;
+pub use config::{Config, KEYS_MAX, OVERFLOW_KEY, WhenKeysFull};
+use dispatch::{assign, bounds, bounds_at, due, fire};
 pub use kind::Kind;
-use overlap::Over;
-use pane::{Keyed, Pane, Place};
-use scene::{Ready, Scene, Without};
+use outcome::outcome;
+pub use outcome::{Fate, Outcome, Refused, Settled};
+use pane::Keyed;
+use scene::{Ready, Scene};
 use shelves::Shelves;
 pub use shelves::{BYTES_MAX as KEPT_BYTES_MAX, Cold};
-
-/// What readings beyond [`Config::keys_max`] are put together under.
-pub const OVERFLOW_KEY: &str = "(overflow)";
-
-/// The windows of a pipeline.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Which windows.
-    pub kind: Kind,
-    /// How far behind the newest reading another may come and still be used. Default 0 s.
-    pub lateness: Duration,
-    /// After this long without a reading the watermark goes on at the pace of the host's clock, so
-    /// that windows close though the devices are silent. Without it they stay open.
-    pub idle: Option<Duration>,
-    /// How long, in event time, a closed window still takes late readings, each of which gives a
-    /// new revision of its result. Default 0 s; not for sliding and count windows.
-    pub revise: Duration,
-    /// Each key has its own watermark, so that one device's clock or backlog does not touch the others. A
-    /// key is at most this far behind the pipeline's watermark. Without it there is one for all.
-    pub patience: Option<Duration>,
-    /// An open window that has changed gives a result each time the watermark passes a multiple of
-    /// this. For tumbling windows, days and sessions.
-    pub early: Option<Duration>,
-    /// A tumbling window or day is closed at so many readings; what follows is its next part.
-    pub readings_max: u64,
-    /// As `readings_max`, for the bytes of the readings.
-    pub bytes_max: u64,
-    /// A count window's readings are forgotten so long, in event time, after the last one of the key.
-    pub forget: Option<Duration>,
-    /// Keys that have open windows. Default 100,000.
-    pub keys_max: usize,
-    /// What becomes of a reading with another key.
-    pub when_keys_full: WhenKeysFull,
-}
-
-/// What becomes of readings with one key too many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WhenKeysFull {
-    /// They go to the dead letters.
-    #[default]
-    Reject,
-    /// They are put together under [`OVERFLOW_KEY`].
-    Overflow,
-}
-
-/// Keys with open windows by default.
-pub const KEYS_MAX: usize = 100_000;
-
-impl Config {
-    /// Windows of a kind, everything else as by default.
-    #[must_use]
-    pub fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            lateness: Duration::ZERO,
-            idle: None,
-            revise: Duration::ZERO,
-            patience: None,
-            early: None,
-            readings_max: u64::MAX,
-            bytes_max: u64::MAX,
-            forget: None,
-            keys_max: KEYS_MAX,
-            when_keys_full: WhenKeysFull::default(),
-        }
-    }
-
-    /// When a window that ends here is forgotten.
-    fn over_at(&self, end: u64) -> u64 {
-        end.saturating_add(micros(self.revise))
-    }
-}
 
 /// Why windows cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -137,74 +70,6 @@ pub trait Aggregate {
     fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String>;
     /// The results' JSON, or why there is none, one for each window, in their order.
     fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>>;
-}
-
-/// What became of an observed reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It belongs to a window that takes it.
-    Used,
-    /// None of its windows can change any more.
-    Late,
-    /// The state of its window was lost: what is left would pass for the whole.
-    Lost,
-    /// Too many keys have open windows.
-    Full,
-}
-
-/// A result, or the reason why a window has none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// What the window belongs to.
-    pub key: String,
-    /// First instant.
-    pub start: Timestamp,
-    /// First instant after it.
-    pub end: Timestamp,
-    /// Tells windows with the same bounds apart: parts of one that was full, and count windows.
-    pub part: u32,
-    /// 0 the first time, one more with each late reading and after each early result.
-    pub revision: u32,
-    /// Readings used.
-    pub count: u64,
-    /// Of these, readings that came after the window had first closed.
-    pub late: u64,
-    /// Readings that the aggregate refused.
-    pub rejected: u64,
-    /// The watermark that made the result due.
-    pub watermark: Timestamp,
-    /// The window is still open.
-    pub early: bool,
-    /// The window is no more: its readings are part of another one. There is no value.
-    pub retracted: bool,
-    /// The aggregate's JSON; or its words and the state that it could not finish.
-    pub value: Result<Vec<u8>, (String, Vec<u8>)>,
-    /// The state that it finished.
-    pub state: Vec<u8>,
-}
-
-/// A reading that the aggregate refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// What it belongs to.
-    pub key: String,
-    /// Its event time.
-    pub time: Timestamp,
-    /// Its content.
-    pub payload: Vec<u8>,
-    /// The aggregate's words.
-    pub reason: String,
-}
-
-/// What came out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settled {
-    /// One for each window that closed, was revised or gave an early result.
-    pub outcomes: Vec<Outcome>,
-    /// Readings that the aggregate refused.
-    pub refused: Vec<Refused>,
-    /// Readings that it used.
-    pub used: u64,
 }
 
 /// The open windows of one pipeline.
@@ -573,117 +438,6 @@ impl Aggregate for Nothing {
 
     fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
         windows.iter().map(|_| Err("there is no aggregate".to_owned())).collect()
-    }
-}
-
-fn assign(
-    scene: &mut Scene<'_>,
-    keyed: &mut Keyed,
-    time: Timestamp,
-    payload: Vec<u8>,
-) -> Result<(), (Fate, Vec<u8>)> {
-    match (&scene.config.kind, Over::of(&scene.config.kind)) {
-        (_, Some(over)) => overlap::assign(scene, over, keyed, time, payload),
-        (Kind::Session { gap, longest }, _) => {
-            session::assign(scene, session::Bounds::new(*gap, *longest), keyed, time, payload)
-        }
-        (Kind::Count { .. }, _) => count::assign(scene, keyed, time, payload),
-        _ => aligned::assign(scene, keyed, time, payload),
-    }
-}
-
-fn fire(scene: &mut Scene<'_>, keyed: &mut Keyed) {
-    match (&scene.config.kind, Over::of(&scene.config.kind)) {
-        (_, Some(over)) => overlap::fire(scene, over, keyed),
-        (Kind::Session { gap, longest }, _) => {
-            session::fire(scene, session::Bounds::new(*gap, *longest), keyed);
-        }
-        (Kind::Count { size, slide }, _) => count::fire(scene, count::Size::new(*size, *slide), keyed),
-        _ => aligned::fire(scene, keyed),
-    }
-    let config = scene.config;
-    let known = keyed.newest.is_some_and(|newest| clock(config, newest) <= scene.closing);
-    if known && keyed.panes.is_empty() && keyed.given.is_empty() && !matches!(config.kind, Kind::Count { .. })
-    {
-        // The pipeline's watermark says as much.
-        (keyed.newest, keyed.dirty) = (None, true);
-    }
-}
-
-/// When something is to be done about a key next.
-fn due(config: &Config, keyed: &Keyed) -> Option<u64> {
-    let due = match (&config.kind, Over::of(&config.kind)) {
-        (_, Some(over)) => overlap::due(config, over, keyed),
-        (Kind::Session { gap, longest }, _) => {
-            session::due(config, session::Bounds::new(*gap, *longest), keyed)
-        }
-        (Kind::Count { .. }, _) => count::due(config, keyed),
-        _ => aligned::due(config, keyed),
-    };
-    due.or_else(|| Some(clock(config, keyed.newest?)))
-}
-
-/// The watermark of a key with such a newest reading.
-fn clock(config: &Config, newest: u64) -> u64 {
-    newest.saturating_sub(micros(config.lateness))
-}
-
-/// Start and end of the tumbling window or day that holds a time; none before the first.
-fn bounds_at(config: &Config, time: Timestamp) -> Option<(u64, u64)> {
-    match &config.kind {
-        Kind::Tumbling { size, offset } => {
-            let hops = Hops::new(*size, *size, *offset);
-            let start = hops.last_start(time.0)?;
-            Some((start, start.saturating_add(hops.size)))
-        }
-        Kind::Day { zone } => {
-            let (start, end) = kind::day(zone, time);
-            Some((start.0, end.0))
-        }
-        _ => None,
-    }
-}
-
-/// Start and end of a pane.
-fn bounds(config: &Config, place: Place, pane: &Pane) -> (u64, u64) {
-    match &config.kind {
-        Kind::Hopping { size, slide, offset } => {
-            (place.at, place.at.saturating_add(Hops::new(*size, *slide, *offset).pane()))
-        }
-        Kind::Session { gap, longest } => session::Bounds::new(*gap, *longest).of(pane, place),
-        Kind::Sliding { .. } | Kind::Count { .. } => (place.at, place.at.saturating_add(1)),
-        Kind::Tumbling { .. } | Kind::Day { .. } => {
-            bounds_at(config, Timestamp(place.at)).unwrap_or((place.at, place.at))
-        }
-    }
-}
-
-fn outcome(ready: Ready, values: &mut impl Iterator<Item = Result<Vec<u8>, String>>) -> Outcome {
-    let Ready { closed, part, rejected, watermark, early, without } = ready;
-    let retracted = matches!(without, Some(Without::Retracted));
-    let value = match without {
-        Some(Without::Retracted) => Ok(b"null".to_vec()),
-        Some(Without::Failed(reason)) => Err(reason),
-        None => values.next().unwrap_or_else(|| Err("the aggregate gave too few results".to_owned())),
-    };
-    let (value, state) = match value {
-        Ok(value) => (Ok(value), closed.state),
-        Err(reason) => (Err((reason, closed.state)), Vec::new()),
-    };
-    Outcome {
-        key: closed.key,
-        start: closed.start,
-        end: closed.end,
-        part,
-        revision: closed.revision,
-        count: closed.count,
-        late: closed.late,
-        rejected,
-        watermark,
-        early,
-        retracted,
-        value,
-        state,
     }
 }
 
