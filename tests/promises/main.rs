@@ -39,3 +39,5 @@ mod proxy_tls;
 mod recorded;
 #[cfg(feature = "machine")]
 mod stamps;
+#[cfg(feature = "machine")]
+mod windows;

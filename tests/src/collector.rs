@@ -104,17 +104,27 @@ impl Collector {
     /// # Panics
     /// When it does not answer.
     pub async fn results(&self) -> Vec<Value> {
-        let (mut results, mut after) = (Vec::new(), "0".to_owned());
+        self.stored().await.0
+    }
+
+    /// Every stored result, and the windows that were retracted.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn stored(&self) -> (Vec<Value>, Vec<Value>) {
+        let (mut results, mut retracted, mut after) = (Vec::new(), Vec::new(), "0".to_owned());
         loop {
             let path = format!("/v1/results?order=change&limit=10000&after={after}");
             let mut page = self.get(&path).await.expect("the collector answers");
-            match page["results"].take() {
-                Value::Array(rows) => results.extend(rows),
-                other => panic!("{path}: no list of results: {other}"),
+            for (name, rows) in [("results", &mut results), ("retracted", &mut retracted)] {
+                match page[name].take() {
+                    Value::Array(more) => rows.extend(more),
+                    other => panic!("{path}: no list of {name}: {other}"),
+                }
             }
             match &page["next"] {
                 Value::String(next) => after.clone_from(next),
-                _ => return results,
+                _ => return (results, retracted),
             }
         }
     }

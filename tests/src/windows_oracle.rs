@@ -153,8 +153,10 @@ fn between<'a>(own: &[&'a Reading], of: impl Fn(i64) -> Vec<(i64, i64)>) -> Vec<
 /// Each of these bounds once, with all readings in between.
 fn between_these<'a>(own: &[&'a Reading], bounds: impl Iterator<Item = (i64, i64)>) -> Vec<Window<'a>> {
     let bounds: BTreeSet<_> = bounds.collect();
-    let inside = |start, end| own.iter().copied().filter(move |it| (start..end).contains(&time(it)));
-    bounds.into_iter().map(|(start, end)| (start, end, 0, inside(start, end).collect())).collect()
+    // In the order of their times, which is all that spares looking at each for each.
+    let before = |bound: i64| own.partition_point(|reading| time(reading) < bound);
+    let inside = |start, end| own[before(start)..before(end)].to_vec();
+    bounds.into_iter().map(|(start, end)| (start, end, 0, inside(start, end))).collect()
 }
 
 fn aligned(time: i64, size: u64, slide: u64, offset: u64) -> Vec<(i64, i64)> {

@@ -1,0 +1,356 @@
+//! Windows of every kind through the whole agent: what the collector holds is what a naive computation over
+//! all readings says, and nothing of how they came (kills, a backlog) shows in it.
+
+mod load;
+mod marks;
+mod naive;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use headwater_tests::agent::Agent;
+use headwater_tests::broker::Mosquitto;
+use headwater_tests::collector::Collector;
+use headwater_tests::ledger::balances;
+use headwater_tests::plant::{self, Plan};
+use headwater_tests::publisher::Publisher;
+use headwater_tests::recorded::{SERIES, series};
+use headwater_tests::windows_oracle::{Kind, Reading, contents};
+use jiff::tz::TimeZone;
+use serde_json::Value;
+
+use load::{LATENESS, Load};
+use marks::{Clock, Marks, Shown};
+use naive::{Aggregate, Found};
+
+const SECOND: u64 = 1_000_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR.cast_signed();
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What closes all windows of the others: it stays in open ones itself.
+const END: &str = "end";
+
+/// A pipeline, and what it must come to.
+struct Way {
+    name: String,
+    window: String,
+    kind: Kind,
+    aggregate: Aggregate,
+    clock: Clock,
+    shown: Shown,
+}
+
+/// Each kind with built-ins and with a module.
+fn both(kinds: &[(&str, &str, Kind)], lateness: &str) -> Vec<Way> {
+    let ways = kinds.iter().flat_map(|(name, window, kind)| {
+        [Aggregate::BuiltIn, Aggregate::Module].map(|aggregate| Way {
+            name: format!("{name}-{}", aggregate.name()),
+            window: format!("{window}, lateness = {lateness:?}"),
+            kind: kind.clone(),
+            aggregate,
+            clock: Clock::Pipeline,
+            shown: Shown::Late,
+        })
+    });
+    ways.collect()
+}
+
+fn day(zone: &str) -> Kind {
+    Kind::Day { zone: TimeZone::get(zone).expect("a time zone") }
+}
+
+fn plan(ways: &[Way], broker: &Mosquitto, collector: &Collector) -> Plan {
+    let mut plan = Plan::default().input("plant", broker.port(), &["plant/+/telemetry"], "3.1.1").output(
+        "central",
+        &collector.url(),
+        "",
+    );
+    for Way { name, window, aggregate, .. } in ways {
+        let body = format!(
+            "key = \"{{topic[1]}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\nwindow = {{ {window} }}\n\
+             aggregate = {}\ncommit_every = \"100ms\"",
+            aggregate.toml()
+        );
+        plan = plan.pipeline(name, "plant", "central", &body);
+    }
+    plan
+}
+
+async fn publish(publisher: &Publisher, id: usize, reading: &Reading) {
+    let topic = format!("plant/{}/telemetry", reading.key);
+    publisher.publish(&topic, plant::payload(id as u64, reading.time / 1_000, reading.value)).await;
+}
+
+/// A reading so much later that every window of the others closes.
+fn end(after: &[Reading]) -> Reading {
+    let newest = after.iter().map(|reading| reading.time).max().unwrap_or_default();
+    Reading { key: END.to_owned(), time: newest + 30 * 24 * HOUR, value: 0.0 }
+}
+
+/// The differences of a pipeline's results from those that there must be.
+fn differences(way: &Way, readings: &[Reading], lateness: u64, lines: &[Value]) -> String {
+    let marks = Marks::of(readings, lateness, way.clock);
+    let mut expected = contents(readings, &way.kind);
+    expected.retain(|place, _| place.key != END);
+    assert!(expected.len() > 10, "{} has {} windows", way.name, expected.len());
+    let mut wrong = Vec::new();
+    for line in lines.iter().filter(|line| line["pipeline"] == way.name) {
+        let found = Found::of(line);
+        let Some(inside) = expected.remove(&found.place) else {
+            wrong.push(format!("not expected, or twice: {line}"));
+            continue;
+        };
+        let same =
+            way.aggregate.check(&inside, &found).and_then(|()| marks.check(&inside, &found, way.shown));
+        wrong.extend(same.err().map(|difference| format!("{difference}: {line}")));
+    }
+    wrong.extend(expected.into_iter().map(|(place, inside)| format!("missing {place:?}: {inside:?}")));
+    if wrong.is_empty() {
+        return String::new();
+    }
+    let number = wrong.len();
+    wrong.truncate(5);
+    format!("{number} of {} differ:\n{}\n", way.name, wrong.join("\n"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_of_every_kind_over_the_recorded_series_equal_a_naive_computation() {
+    let kinds = [
+        (
+            "tumbling",
+            r#"tumbling = "6h", offset = "90m""#,
+            Kind::Tumbling { size: 6 * HOUR, offset: 90 * MINUTE },
+        ),
+        // Clocks went back on 2014-02-16 there, and here on 2015-08-15.
+        ("day-sao-paulo", r#"tumbling = "1d", zone = "America/Sao_Paulo""#, day("America/Sao_Paulo")),
+        ("day-pyongyang", r#"tumbling = "1d", zone = "Asia/Pyongyang""#, day("Asia/Pyongyang")),
+        (
+            "hopping",
+            r#"hopping = "3h", slide = "30m", offset = "10m""#,
+            Kind::Hopping { size: 3 * HOUR, slide: 30 * MINUTE, offset: 10 * MINUTE },
+        ),
+        ("sliding", r#"sliding = "1h""#, Kind::Sliding { length: HOUR }),
+        (
+            "session",
+            r#"session = "20m", longest = "12h""#,
+            Kind::Session { gap: 20 * MINUTE, longest: Some(12 * HOUR) },
+        ),
+        ("count", "count = 12, slide = 5", Kind::Count { size: 12, slide: 5 }),
+    ];
+    let ways = both(&kinds, "2h");
+    let mut readings = recorded();
+    readings.push(end(&readings));
+    let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
+    let mut agent = Agent::start(plan(&ways, &broker, &collector).toml()).await;
+    let publisher = Publisher::connect("devices", broker.port());
+    for (id, reading) in readings.iter().enumerate() {
+        publish(&publisher, id, reading).await;
+    }
+    publisher.confirmed().await;
+    for way in &ways {
+        let metrics = balances(&agent, &way.name, "central", readings.len() as u64, PATIENCE).await;
+        assert_eq!(metrics.of("pipeline_used_events", &way.name), readings.len() as u64, "{}", way.name);
+    }
+    let results = collector.results().await;
+    let wrong: String = ways.iter().map(|way| differences(way, &readings, 2 * HOUR, &results)).collect();
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(agent.dead_letters().await.is_empty());
+    eprintln!("{} results of {} readings and {} ways", results.len(), readings.len(), ways.len());
+
+    // Without these the series would say nothing about them.
+    let lengths = |name: &str| results.iter().filter(|line| line["pipeline"] == name).map(length).collect();
+    let (west, east): (Vec<i64>, Vec<i64>) =
+        (lengths("day-sao-paulo-module"), lengths("day-pyongyang-module"));
+    assert!(west.iter().any(|day| day - DAY == HOUR.cast_signed()), "a day of 25 hours");
+    assert!(east.iter().any(|day| day - DAY == 30 * MINUTE.cast_signed()), "a day of 24 hours and a half");
+}
+
+fn length(line: &Value) -> i64 {
+    let place = Found::of(line).place;
+    place.end - place.start
+}
+
+/// All series as one plant: each in its own order, and always the device whose next reading is the earliest.
+fn recorded() -> Vec<Reading> {
+    let mut series: Vec<_> = SERIES.iter().map(|name| series(name).into_iter().peekable()).collect();
+    let mut all = Vec::new();
+    loop {
+        let heads = series.iter_mut().filter_map(|series| Some((series.peek()?.time, series)));
+        let Some((_, first)) = heads.min_by_key(|(time, _)| *time) else { return all };
+        let reading = first.next().expect("it was seen");
+        all.push(Reading { key: reading.key, time: reading.time * 1_000, value: reading.value });
+    }
+}
+
+/// Kinds for the load: those that give each result once, and such that give it provisionally, revise it, or
+/// have a watermark for each key.
+fn load_ways() -> Vec<Way> {
+    let tumbling = || Kind::Tumbling { size: 30 * MINUTE, offset: 10 * MINUTE };
+    let hopping = || Kind::Hopping { size: HOUR, slide: 25 * MINUTE, offset: 5 * MINUTE };
+    let session = || Kind::Session { gap: 20 * MINUTE, longest: Some(7 * HOUR) };
+    let count = || Kind::Count { size: 7, slide: 3 };
+    let sliding = || Kind::Sliding { length: 40 * MINUTE };
+    let berlin = || day("Europe/Berlin");
+    let (tumbling_text, hopping_text) =
+        (r#"tumbling = "30m", offset = "10m""#, r#"hopping = "1h", slide = "25m", offset = "5m""#);
+    let session_text = r#"session = "20m", longest = "7h""#;
+    let once = [
+        ("tumbling", tumbling_text, tumbling()),
+        ("day", r#"tumbling = "1d", zone = "Europe/Berlin""#, berlin()),
+        ("hopping", hopping_text, hopping()),
+        ("sliding", r#"sliding = "40m""#, sliding()),
+        ("session", session_text, session()),
+        ("count", "count = 7, slide = 3", count()),
+    ];
+    let mut ways = both(&once, "1h");
+    let own = r#"lateness = "1h", watermark = "key", patience = "24h""#;
+    let more = [
+        (
+            "tumbling-early",
+            format!(r#"{tumbling_text}, revise = "1h", early = "10m""#),
+            tumbling(),
+            Shown::Early,
+        ),
+        (
+            "day-revised",
+            r#"tumbling = "1d", zone = "Europe/Berlin", revise = "1h""#.to_owned(),
+            berlin(),
+            Shown::Late,
+        ),
+        ("hopping-revised", format!(r#"{hopping_text}, revise = "1h""#), hopping(), Shown::Late),
+        ("session-revised", format!(r#"{session_text}, revise = "1h""#), session(), Shown::Joined),
+        ("hopping-own", format!("{hopping_text}, {own}"), hopping(), Shown::Late),
+        ("sliding-own", format!(r#"sliding = "40m", {own}"#), sliding(), Shown::Late),
+        ("session-own", format!("{session_text}, {own}"), session(), Shown::Late),
+        ("count-own", format!("count = 7, slide = 3, {own}"), count(), Shown::Late),
+    ];
+    ways.extend(more.into_iter().map(|(name, window, kind, shown)| Way {
+        name: name.to_owned(),
+        clock: if window.contains("watermark") { Clock::Key } else { Clock::Pipeline },
+        window,
+        kind,
+        aggregate: Aggregate::BuiltIn,
+        shown,
+    }));
+    ways
+}
+
+/// How the same readings come to an agent.
+#[derive(Clone, Copy, Debug)]
+enum History {
+    /// With small pauses.
+    Live,
+    /// All while it was away.
+    Outage,
+    /// With small pauses, and an agent that is killed so often.
+    Kills(u32),
+}
+
+/// Results at the collector by pipeline, key, window and part, as text; and windows retracted, likewise.
+#[derive(Debug, PartialEq)]
+struct Stored {
+    results: BTreeMap<String, String>,
+    retracted: BTreeMap<String, String>,
+    lines: Vec<Value>,
+}
+
+async fn run(history: History, ways: &[Way], load: &Load, seed: u64) -> Stored {
+    let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
+    let mut agent = Agent::start(plan(ways, &broker, &collector).toml()).await;
+    let publisher = Publisher::connect("devices", broker.port());
+    let mut rng = fastrand::Rng::with_seed(seed);
+    match history {
+        History::Outage => {
+            assert_eq!(agent.stop().await.code(), Some(0));
+            pour(&publisher, load, None).await;
+            agent.spawn();
+        }
+        History::Live => pour(&publisher, load, Some(&mut rng.clone())).await,
+        History::Kills(kills) => {
+            let mut pauses = rng.fork();
+            tokio::join!(pour(&publisher, load, Some(&mut pauses)), async {
+                for kill in 0..kills {
+                    let moment = Duration::from_millis(rng.u64(0..1_500));
+                    tokio::time::sleep(moment).await;
+                    agent.kill9();
+                    eprintln!("kill {kill} after {moment:?}, seed {seed}");
+                    agent.spawn();
+                }
+            });
+        }
+    }
+    agent.ready().await;
+    for Way { name, .. } in ways {
+        let metrics = balances(&agent, name, "central", load.published.len() as u64, PATIENCE).await;
+        let late = metrics.of("pipeline_late_events", name);
+        assert_eq!(late, load.late(), "late readings of {name}, {history:?}, seed {seed}");
+    }
+    let (lines, retracted) = collector.stored().await;
+    assert!(agent.dead_letters().await.is_empty(), "{history:?}, seed {seed}");
+    assert!(!agent.logged().contains("panicked"), "no thread panicked, {history:?}, seed {seed}");
+    Stored { results: by_identity(&lines), retracted: by_identity(&retracted), lines }
+}
+
+/// Publishes all, with a pause now and then.
+async fn pour(publisher: &Publisher, load: &Load, mut pauses: Option<&mut fastrand::Rng>) {
+    for (id, reading) in load.published.iter().enumerate() {
+        publish(publisher, id, reading).await;
+        if let Some(pauses) = pauses.as_mut().filter(|_| id % 8 == 0) {
+            tokio::time::sleep(Duration::from_millis(pauses.u64(0..30))).await;
+        }
+    }
+    publisher.confirmed().await;
+}
+
+/// Rows as they are, but for when they were stored.
+fn by_identity(rows: &[Value]) -> BTreeMap<String, String> {
+    let rows = rows.iter().map(|row| {
+        let mut row = row.clone();
+        row.as_object_mut().expect("a row").remove("change");
+        (format!("{} {} {}", row["pipeline"], row["key"], row["window"]), row.to_string())
+    });
+    let number = rows.len();
+    let by_identity: BTreeMap<_, _> = rows.collect();
+    assert_eq!(by_identity.len(), number, "an identity twice");
+    by_identity
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_kills_nor_a_backlog_show_in_windows_of_any_kind() {
+    let seed = seed();
+    let (ways, load) = (load_ways(), Load::new(seed));
+    let (live, outage, killed) = tokio::join!(
+        run(History::Live, &ways, &load, seed),
+        run(History::Outage, &ways, &load, seed),
+        run(History::Kills(8), &ways, &load, seed),
+    );
+    for (history, stored) in [("live", &live), ("outage", &outage), ("killed", &killed)] {
+        let lateness = |way: &Way| if way.window.contains("revise") { 0 } else { LATENESS };
+        let of = |way| differences(way, &load.used, lateness(way), &stored.lines);
+        let wrong: String = ways.iter().map(of).collect();
+        assert!(wrong.is_empty(), "{history}, seed {seed}:\n{wrong}");
+        // Without these the load would say nothing about them.
+        assert!(stored.retracted.len() > 10, "{history}, seed {seed}: sessions were joined");
+        let revised = |line: &&Value| line["revision"] != 0 && line["late"] != 0;
+        let revised = stored.lines.iter().filter(revised).count();
+        assert!(revised > 100, "{history}, seed {seed}: {revised} results revised");
+    }
+    for (history, stored) in [("outage", &outage), ("killed", &killed)] {
+        for (kind, one, other) in
+            [("result", &live.results, &stored.results), ("retracted", &live.retracted, &stored.retracted)]
+        {
+            let differ: Vec<_> = one.iter().filter(|(place, row)| other.get(*place) != Some(row)).collect();
+            let first = differ.first().map(|(place, row)| (row, other.get(*place)));
+            assert!(differ.is_empty(), "{history}, {kind}, seed {seed}: {} differ: {first:#?}", differ.len());
+            assert_eq!(one.len(), other.len(), "{history}, {kind}, seed {seed}");
+        }
+    }
+}
+
+/// Taken from HEADWATER_SEED to repeat a run, else new.
+fn seed() -> u64 {
+    let given = std::env::var("HEADWATER_SEED").ok();
+    given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("HEADWATER_SEED is a number"))
+}

@@ -1,0 +1,58 @@
+//! Readings of four devices in the order they are published: out of order within the lateness, several at one
+//! time, silent in turns, and some far too late.
+
+use headwater_tests::windows_oracle::Reading;
+
+use super::{HOUR, MINUTE, SECOND, end};
+
+/// How far a reading is behind the newest one at most, if it is to be used.
+pub(super) const LATENESS: u64 = HOUR;
+
+const READINGS: u64 = 3_500;
+/// 2026-03-26T00:00:00Z: three days later a day in Europe has 23 hours.
+const BEGIN: u64 = 1_774_483_200 * SECOND;
+/// Event time from one to the next.
+const STEP: u64 = 2 * MINUTE;
+/// Readings for which a device is silent: three hours.
+const SILENCE: u64 = 90;
+
+pub(super) struct Load {
+    /// All, in their order.
+    pub(super) published: Vec<Reading>,
+    /// Without those that are too late for every kind.
+    pub(super) used: Vec<Reading>,
+}
+
+impl Load {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut load = Self { published: Vec::new(), used: Vec::new() };
+        for number in 0..READINGS {
+            let now = BEGIN + number * STEP;
+            let silent = number / SILENCE % 5;
+            let device = (0..4).filter(|device| *device != silent).nth(rng.usize(0..3)).unwrap_or_default();
+            let behind =
+                if rng.u8(0..10) < 6 { 0 } else { rng.u64(0..=LATENESS / SECOND / 10) * 10 * SECOND };
+            let again = load.used.last().filter(|last| rng.u8(0..10) == 0 && last.time + LATENESS >= now);
+            let time = again.map_or(now - behind, |last| last.time);
+            let key = format!("device-{device}");
+            let reading = Reading { key, time, value: f64::from(rng.u16(0..1_000)) / 8.0 };
+            if number > 500 && number % 97 == 0 {
+                // Older than a day that is over, and a key's patience.
+                load.published.push(Reading { time: now - 96 * HOUR, ..reading });
+                continue;
+            }
+            load.published.push(reading.clone());
+            load.used.push(reading);
+        }
+        let end = end(&load.used);
+        load.published.push(end.clone());
+        load.used.push(end);
+        load
+    }
+
+    /// Readings that no window takes.
+    pub(super) fn late(&self) -> u64 {
+        (self.published.len() - self.used.len()) as u64
+    }
+}

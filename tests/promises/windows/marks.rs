@@ -1,0 +1,76 @@
+//! When a window's result is due, and how often it has come: from the readings in their order.
+
+use std::collections::BTreeMap;
+
+use headwater_tests::windows_oracle::Reading;
+
+use super::HOUR;
+use super::naive::Found;
+
+/// Whose readings move the watermark.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Clock {
+    /// Everybody's.
+    Pipeline,
+    /// The key's own; the others' less a day.
+    Key,
+}
+
+/// What a window gives before the result that is compared, and so what its revision can be told from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Shown {
+    /// One result for each reading that came late, at most.
+    Late,
+    /// Provisional ones too.
+    Early,
+    /// What sessions gave that were then joined.
+    Joined,
+}
+
+/// The watermark of each key, after each reading of all.
+pub(super) struct Marks<'a> {
+    readings: &'a [Reading],
+    of: BTreeMap<&'a str, Vec<i64>>,
+}
+
+impl<'a> Marks<'a> {
+    pub(super) fn of(readings: &'a [Reading], lateness: u64, clock: Clock) -> Self {
+        let mut of: BTreeMap<&str, Vec<i64>> = readings.iter().map(|it| (&*it.key, Vec::new())).collect();
+        for (key, marks) in &mut of {
+            let (mut newest, mut own) = (0_u64, 0);
+            for reading in readings {
+                newest = newest.max(reading.time);
+                own = own.max(if reading.key == *key { reading.time } else { 0 });
+                let newest = match clock {
+                    Clock::Pipeline => newest,
+                    Clock::Key => own.max(newest.saturating_sub(24 * HOUR)),
+                };
+                marks.push(newest.saturating_sub(lateness).cast_signed());
+            }
+        }
+        Self { readings, of }
+    }
+
+    /// Says what is wrong with how often and when a window gave its result.
+    pub(super) fn check(&self, inside: &[&Reading], found: &Found<'_>, shown: Shown) -> Result<(), String> {
+        if shown == Shown::Joined {
+            return Ok(());
+        }
+        let (end, marks) = (found.place.end, &self.of[&*found.place.key]);
+        let came_at = inside.iter().map(|reading| {
+            // Of equal ones it is the place in the list that tells.
+            let begin = self.readings.as_ptr().addr();
+            let index = (std::ptr::from_ref::<Reading>(reading).addr() - begin) / size_of::<Reading>();
+            index.checked_sub(1).map_or(0, |before| marks[before])
+        });
+        let late: Vec<_> = came_at.filter(|mark| *mark >= end).collect();
+        let first = marks.get(marks.partition_point(|mark| *mark < end)).copied();
+        let watermark = late.iter().max().copied().or(first);
+        let revision = if late.len() == inside.len() { late.len() - 1 } else { late.len() };
+        let same = found.late == late.len() as u64
+            && Some(found.watermark) == watermark
+            && (shown == Shown::Early || found.revision == revision as u64);
+        same.then_some(())
+            .ok_or_else(|| format!("revision {revision}, {} late, at {watermark:?}", late.len()))
+    }
+}
