@@ -7,8 +7,9 @@
 //! **Invariant:** position, window state, results and dead letters move in one commit. A crash
 //! before it repeats the step from the journal; after it, never.
 //!
-//! Limits: a commit comes at the latest after `commit_every`, [`COMMIT_MESSAGES_MAX`] messages or
-//! [`COMMIT_BYTES_MAX`] bytes of results, which bounds both memory and what a crash repeats.
+//! Limits: a commit comes at the latest after `commit_every`, [`COMMIT_MESSAGES_MAX`] messages,
+//! [`COMMIT_BYTES_MAX`] bytes of results or [`COMMIT_KEYS_MAX`] changed keys, which bounds both memory and
+//! what a crash repeats.
 
 mod aggregate;
 mod full;
@@ -51,6 +52,9 @@ const SLICE_MESSAGES: usize = 256;
 pub const COMMIT_MESSAGES_MAX: u64 = 20_000;
 /// Bytes of results and dead letters after which a commit is due.
 pub const COMMIT_BYTES_MAX: usize = 1 << 20;
+/// Keys whose windows changed, beyond which a commit is due: the engine holds some 10 KiB for each of them
+/// until a batch is applied.
+pub const COMMIT_KEYS_MAX: usize = 10_000;
 /// Results wait this long for others, so that a trickle does not cost a synced flush each.
 const RESULTS_LINGER: Duration = Duration::from_millis(100);
 /// Dead letters replayed at once, in one commit.
@@ -529,6 +533,7 @@ impl Pipeline {
         age >= self.commit_every
             || (self.step.has_output() && age >= RESULTS_LINGER)
             || self.step.bytes >= COMMIT_BYTES_MAX
+            || self.steps.windows().is_some_and(|windows| windows.changed() > COMMIT_KEYS_MAX)
             || self.position - self.committed.position >= COMMIT_MESSAGES_MAX
     }
 

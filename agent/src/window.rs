@@ -352,6 +352,12 @@ impl Windows {
         self.due.len()
     }
 
+    /// Keys that changed since [`Windows::drain_changes`].
+    #[must_use]
+    pub fn changed(&self) -> usize {
+        self.changed.len()
+    }
+
     /// Bytes of aggregate state held, most of them in the store.
     #[must_use]
     pub fn state_bytes(&self) -> usize {

@@ -319,3 +319,25 @@ fn each_stamp_that_is_off_is_counted_under_its_policy() {
     assert_eq!(run(Arrival, decode::WhenMissing::Arrival), ([0, 2, 0], [0, 2, 0], 1, 1));
     assert_eq!(run(Clamp, decode::WhenMissing::Reject), ([0, 0, 2], [0, 0, 2], 0, 2));
 }
+
+#[test]
+fn a_commit_is_due_before_many_changed_keys_are_held() {
+    let mut plant = Plant::new();
+    plant.config.commit_every = Duration::from_secs(3600);
+    let mut pipeline = plant.build();
+    let message = |topic: usize| Message {
+        input: "plant".into(),
+        topic: topic.to_string(),
+        payload: br#"{"t":1}"#.to_vec().into(),
+        properties: Vec::new(),
+        received: Timestamp(1_000_000),
+        delivery: Delivery::default(),
+    };
+    let page = |keys: std::ops::Range<usize>| keys.map(|key| (key as u64, message(key))).collect();
+    pipeline.slice(page(0..COMMIT_KEYS_MAX)).unwrap();
+    assert!(!pipeline.commit_is_due());
+    pipeline.slice(page(COMMIT_KEYS_MAX..COMMIT_KEYS_MAX + 1)).unwrap();
+    assert!(pipeline.commit_is_due());
+    assert!(pipeline.commit(|_| false).unwrap());
+    assert!(!pipeline.commit_is_due());
+}
