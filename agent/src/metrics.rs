@@ -206,6 +206,8 @@ stage!(
         commits: Counter,
         /// Windows open.
         open_windows: Gauge,
+        /// Keys that have some: at most `window.keys_max`.
+        open_keys: Gauge,
         /// Bytes of window state held.
         state_bytes: Gauge,
         /// Watermark, in microseconds since the Unix epoch.

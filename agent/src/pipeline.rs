@@ -52,8 +52,8 @@ const SLICE_MESSAGES: usize = 256;
 pub const COMMIT_MESSAGES_MAX: u64 = 20_000;
 /// Bytes of results and dead letters after which a commit is due.
 pub const COMMIT_BYTES_MAX: usize = 1 << 20;
-/// Keys whose windows changed, beyond which a commit is due: the engine holds some 10 KiB for each of them
-/// until a batch is applied.
+/// Keys whose windows changed, beyond which a commit is due: the engine's memory grows with the rows of a
+/// batch, far beyond their bytes.
 pub const COMMIT_KEYS_MAX: usize = 10_000;
 /// Results wait this long for others, so that a trickle does not cost a synced flush each.
 const RESULTS_LINGER: Duration = Duration::from_millis(100);
@@ -664,6 +664,7 @@ impl Pipeline {
         if let Some(windows) = self.steps.windows() {
             let size = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
             self.metrics.open_windows.set(size(windows.open()));
+            self.metrics.open_keys.set(size(windows.keys()));
             self.metrics.state_bytes.set(size(windows.state_bytes()));
             self.metrics.watermark_micros.set(i64::try_from(windows.watermark().0).unwrap_or(i64::MAX));
         }

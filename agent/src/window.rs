@@ -15,7 +15,7 @@
 //!
 //! **Invariant:** every observed reading is exactly one of used, late, lost, rejected or waiting.
 //!
-//! **Limits.** Open keys: [`Config::keys_max`], each some 100 bytes in memory for its due time; what
+//! **Limits.** Open keys: [`Config::keys_max`], each with its name and due time in memory; what
 //! else is known of them lies in the store, and for as many as [`KEPT_BYTES_MAX`] takes, in memory.
 
 mod aligned;

@@ -1,7 +1,7 @@
 //! Tumbling windows and calendar days: a pane is a window, or the next part of one that was full.
 
 use super::pane::{Keyed, Pane, Place};
-use super::scene::{Scene, unless_lost};
+use super::scene::Scene;
 use super::{Config, Fate, bounds_at};
 use crate::flow::Timestamp;
 
@@ -23,7 +23,7 @@ pub(super) fn assign(
         None => Place::at(start),
     };
     // Of what was lost a part may be there, but not what it would go on from.
-    if unless_lost(scene, start, last.is_some()) == Fate::Lost {
+    if start < scene.lost_before && last.is_none() {
         return Err((Fate::Lost, payload));
     }
     let is_late = end <= scene.watermark;

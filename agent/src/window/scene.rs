@@ -2,7 +2,7 @@
 
 use super::fold::Part;
 use super::pane::{Keyed, Pane, Place, Shown};
-use super::{Aggregate, Config, Fate, Settled};
+use super::{Aggregate, Config, Settled};
 use crate::flow::{Timestamp, micros};
 use crate::module::{Closed, Group, Updated};
 
@@ -187,9 +187,4 @@ pub(super) fn take(
         payload: std::mem::take(&mut group.samples[rejection.index].1),
         reason: rejection.reason,
     }));
-}
-
-/// What becomes of a reading whose window is not there, though it may have been begun.
-pub(super) fn unless_lost(scene: &Scene<'_>, time: u64, is_there: bool) -> Fate {
-    if time < scene.lost_before && !is_there { Fate::Lost } else { Fate::Used }
 }

@@ -100,10 +100,9 @@ fn join(scene: &mut Scene<'_>, bounds: Bounds, keyed: &mut Keyed, left: Place, r
             earlier.count += later.count;
             earlier.late += later.late;
             earlier.rejected += later.rejected;
-            earlier.changed |= later.changed || earlier.provisional || later.provisional;
             earlier.shown.extend(later.shown.iter().copied());
-            // The session that was closed alone is now another one.
-            earlier.changed |= !earlier.shown.is_empty();
+            // What was shown of either alone is to be withdrawn.
+            earlier.changed |= later.changed || !earlier.shown.is_empty();
         }
         Err(reason) => {
             let part = Part::of(&later);

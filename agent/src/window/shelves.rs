@@ -17,7 +17,7 @@ use crate::store::Rows;
 
 /// Bytes of keys kept in memory.
 pub const BYTES_MAX: usize = 4 << 20;
-/// What a key and a pane take beside their states: measured with short keys.
+/// What a key and a pane take beside their states: estimated from their types, names included.
 const KEY_BYTES: usize = 700;
 const PANE_BYTES: usize = 250;
 
