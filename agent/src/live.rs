@@ -82,7 +82,7 @@ pub struct Sign {
 /// Since when a stage has work and does nothing of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Watch {
-    progress: u64,
+    last: Sign,
     since: Instant,
 }
 
@@ -90,13 +90,14 @@ impl Watch {
     /// Nothing is known yet.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { progress: 0, since: now }
+        Self { last: Sign { pending: false, progress: 0 }, since: now }
     }
 
-    /// How long nothing has moved, zero while there is nothing to do.
+    /// How long nothing has moved, zero while there is nothing to do. Never more than it was: what
+    /// came since the last look counts from this one.
     pub fn look(&mut self, sign: Sign, now: Instant) -> Duration {
-        if !sign.pending || sign.progress != self.progress {
-            *self = Self { progress: sign.progress, since: now };
+        if !sign.pending || sign != self.last {
+            *self = Self { last: sign, since: now };
         }
         now.saturating_duration_since(self.since)
     }
@@ -126,6 +127,7 @@ mod tests {
         check(&[(false, 0), (false, 0), (false, 0)], &[0, 0, 0]);
         check(&[(true, 1), (true, 2), (true, 3)], &[0, 0, 0]);
         check(&[(true, 1), (true, 1), (true, 1), (true, 2), (true, 2)], &[0, 1, 2, 0, 1]);
-        check(&[(true, 1), (true, 1), (false, 1), (true, 1), (true, 1)], &[0, 1, 0, 1, 2]);
+        check(&[(true, 1), (true, 1), (false, 1), (true, 1), (true, 1)], &[0, 1, 0, 0, 1]);
+        check(&[(false, 1), (true, 1), (true, 1)], &[0, 0, 1]);
     }
 }
