@@ -62,6 +62,10 @@ enum Command {
     /// What could not be used, with its original bytes and the reason.
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    /// Write, build, test and measure modules.
+    #[cfg(feature = "author")]
+    #[command(subcommand)]
+    Module(crate::author::Command),
     /// Look into the store of a stopped agent: check, dump, mend.
     #[command(subcommand)]
     Store(store::Command),
@@ -89,6 +93,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check { config } => check(&config),
         Command::Status(options) => status::run(&options),
         Command::DeadLetters(command) => dead_letters::run(&command),
+        #[cfg(feature = "author")]
+        Command::Module(command) => return crate::author::run(&command),
         Command::Store(command) => return store::run(&command),
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -182,6 +188,8 @@ impl Command {
             #[cfg(feature = "demo")]
             Self::Demo(_) => "warn,rumqttd=off",
             Self::Status(_) | Self::DeadLetters(_) | Self::Store(_) => "warn",
+            #[cfg(feature = "author")]
+            Self::Module(_) => "warn",
             Self::Run { .. } | Self::Check { .. } => "info",
         }
     }

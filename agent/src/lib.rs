@@ -40,5 +40,7 @@ pub mod secret;
 pub mod tls;
 mod topic;
 
+#[cfg(feature = "author")]
+pub mod author;
 #[cfg(feature = "demo")]
 pub mod demo;

@@ -1,0 +1,33 @@
+;; A transform by hand, as a compiler with WASI makes one: it asks WASI for a write, the time and random bytes, and
+;; answers each call with one event of what it got. A config that is not empty makes it exit.
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock_time_get (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "random_get" (func $random_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
+  (memory (export "memory") 2)
+  (global $free (mut i32) (i32.const 1024))
+  (global $ready (mut i32) (i32.const 0))
+  (func (export "_initialize") (global.set $ready (i32.const 1)))
+  (func (export "cabi_realloc") (param i32 i32 i32) (param $bytes i32) (result i32)
+    (global.get $free)
+    (global.set $free (i32.and (i32.add (i32.add (global.get $free) (local.get $bytes)) (i32.const 7)) (i32.const -8))))
+  (func (export "init") (param $config i32) (param $bytes i32) (result i32)
+    (if (i32.eqz (global.get $ready)) (then (unreachable)))
+    (if (i32.gt_u (local.get $bytes) (i32.const 2)) (then (call $proc_exit (i32.const 1))))
+    (i32.const 16))
+  (func (export "process") (param i32 i32) (result i32)
+    ;; Two vectors of 5 and 6 bytes.
+    (i32.store (i32.const 100) (i32.const 512))
+    (i32.store (i32.const 104) (i32.const 5))
+    (i32.store (i32.const 108) (i32.const 512))
+    (i32.store (i32.const 112) (i32.const 6))
+    (if (call $fd_write (i32.const 1) (i32.const 100) (i32.const 2) (i32.const 200)) (then (unreachable)))
+    (if (call $random_get (i32.const 204) (i32.const 8)) (then (unreachable)))
+    ;; The event: no topic, no key, the clock's time, and 12 bytes of payload.
+    (if (call $clock_time_get (i32.const 0) (i64.const 1) (i32.const 336)) (then (unreachable)))
+    (i32.store (i32.const 344) (i32.const 200))
+    (i32.store (i32.const 348) (i32.const 12))
+    (i32.store (i32.const 36) (i32.const 320))
+    (i32.store (i32.const 40) (i32.const 1))
+    (i32.const 32)))
