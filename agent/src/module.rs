@@ -2,7 +2,7 @@
 //!
 //! A module is a WebAssembly component of one of the two worlds in `wit/headwater.wit`. It has no
 //! files, no network, no environment, no clock and no randomness: the log is its only import, and
-//! any other is refused at load.
+//! any other is refused at load, unless its configuration grants a [`Capability`] by name.
 //!
 //! **Invariants.**
 //! - A call never fails as a whole: what a module does wrong (trap, deadline, a limit, an answer
@@ -27,6 +27,7 @@ mod guest;
 mod instance;
 mod load;
 mod transform;
+mod wasi;
 
 #[cfg(test)]
 mod tests;
@@ -35,8 +36,16 @@ pub use aggregate::{Aggregate, Closed, Group, Updated};
 pub use load::{FILE_BYTES_MAX, Host};
 pub use transform::Transform;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What a module may use beside the log, where its configuration names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Capability {
+    /// WASI 0.2 with nothing behind it: no files, network, environment or arguments.
+    Wasi,
+}
 
 /// Bounds of one module's calls. Past one of them the call fails and the instance is replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +59,8 @@ pub struct Limits {
     pub output_bytes_max: usize,
     /// Log lines per second; more are counted and dropped. Default 10.
     pub log_lines_per_second_max: u32,
+    /// Imports that it may have. Default none.
+    pub granted: BTreeSet<Capability>,
 }
 
 impl Default for Limits {
@@ -59,6 +70,7 @@ impl Default for Limits {
             memory_bytes_max: 64 << 20,
             output_bytes_max: 8 << 20,
             log_lines_per_second_max: 10,
+            granted: BTreeSet::new(),
         }
     }
 }
@@ -114,12 +126,14 @@ pub enum Error {
         found: String,
     },
     /// It wants what no module gets.
-    #[error("failed to load the module {}: it imports `{import}`, and modules get nothing but `headwater:module/logging`: build it without WASI (for Rust: wasm32-unknown-unknown)", file.display())]
+    #[error("failed to load the module {}: it imports `{import}`, which it is not granted: {remedy}", file.display())]
     ForbiddenImport {
         /// The module.
         file: PathBuf,
         /// The import, as the module names it.
         import: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// Built against another version of the contract.
     #[error("failed to load the module {}: expected headwater:module@{expected}, found {found}: build it against the agent's wit/headwater.wit", file.display())]

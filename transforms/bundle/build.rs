@@ -10,6 +10,9 @@ use wit_component::ComponentEncoder;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
+/// What a module is built for that asks for WASI. Its linker makes the component.
+const WASI_TARGET: &str = "wasm32-wasip2";
+
 /// Package, constant, and what its documentation says.
 const MODULES: [(&str, &str, &str); 4] = [
     ("celsius", "CELSIUS", "The transform `transforms/celsius`."),
@@ -36,8 +39,10 @@ fn main() -> Result<()> {
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
-    require_target()?;
-    build(&root, &out.join("target"))?;
+    require_target(TARGET)?;
+    require_target(WASI_TARGET)?;
+    build(&root, &out.join("target"), TARGET, &["--workspace"])?;
+    build(&root, &out.join("target"), WASI_TARGET, &["--package", "headwater-hostile"])?;
 
     let built = out.join("target").join(TARGET).join("release");
     let mut constants = String::new();
@@ -49,37 +54,41 @@ fn main() -> Result<()> {
     }
     let core = built.join("headwater_celsius.wasm");
     declare(&mut constants, "CORE_MODULE", "A core module, which the agent refuses, for tests.", &core)?;
+    let component = out.join("target").join(WASI_TARGET).join("release/headwater_hostile.wasm");
+    declare(&mut constants, "HOSTILE_WASI", "The transform `tests/hostile`, built with WASI.", &component)?;
     fs::write(out.join("modules.rs"), constants)?;
     Ok(())
 }
 
 /// The compiler's standard library for WebAssembly; rustup gets it where rustup is there.
-fn require_target() -> Result<()> {
-    if has_target()? {
+fn require_target(target: &str) -> Result<()> {
+    if has_target(target)? {
         return Ok(());
     }
-    let added = Command::new("rustup").args(["target", "add", TARGET]).status();
+    let added = Command::new("rustup").args(["target", "add", target]).status();
     ensure!(
-        matches!(added, Ok(status) if status.success()) && has_target()?,
-        "the target {TARGET} of the Rust compiler is missing, and `rustup target add {TARGET}` \
+        matches!(added, Ok(status) if status.success()) && has_target(target)?,
+        "the target {target} of the Rust compiler is missing, and `rustup target add {target}` \
          failed: run it where the network is reachable, or install your distribution's package \
-         (Debian: libstd-rust-dev-wasm32, Fedora: rust-std-static-{TARGET})",
+         (Debian: libstd-rust-dev-wasm32, Fedora: rust-std-static-{target})",
     );
     Ok(())
 }
 
-fn has_target() -> Result<bool> {
+fn has_target(target: &str) -> Result<bool> {
     let rustc = env::var_os("RUSTC").context("RUSTC is not set: run this through cargo")?;
-    let output = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output()?;
+    let output = Command::new(rustc).args(["--print", "target-libdir", "--target", target]).output()?;
     Ok(Path::new(String::from_utf8(output.stdout)?.trim()).is_dir())
 }
 
-fn build(root: &Path, target: &Path) -> Result<()> {
+fn build(root: &Path, folder: &Path, target: &str, packages: &[&str]) -> Result<()> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(root.join("transforms"))
-        .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
-        .arg(target)
+        .args(["build", "--release", "--locked", "--target", target])
+        .args(packages)
+        .arg("--target-dir")
+        .arg(folder)
         // The same module, and so the same digest, wherever it is built.
         .env("CARGO_ENCODED_RUSTFLAGS", remapped(root));
     // What the outer build (clippy, coverage, a cross build) wants is not for the modules.

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::aggregate;
 use super::read::{Read, Section, duration, integer, size, text, texts, word};
 use crate::decode::{self, Format, Guard, Place, Stamp, Template, TimeUnit, WhenMissing, WhenOff};
-use crate::module::Limits;
+use crate::module::{Capability, Limits};
 use crate::pipeline::{COARSEN_MAX, Config, ModuleConfig, Priority, WhenFull};
 use crate::source::{self, Version};
 use crate::window;
@@ -267,8 +267,17 @@ pub(super) fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleCo
     limits.output_bytes_max = section.or("output_bytes_max", limits.output_bytes_max, size(1 << 10, 8 << 20));
     let lines = section.or("log_lines_max", limits.log_lines_per_second_max.into(), integer(0..=10_000));
     limits.log_lines_per_second_max = u32::try_from(lines).unwrap_or(u32::MAX);
+    limits.granted = section.or("capabilities", BTreeSet::new(), capabilities);
     section.finish();
     Some(ModuleConfig { file: folder.join(file?), settings, limits })
+}
+
+fn capabilities(value: &DeValue<'_>) -> Read<BTreeSet<Capability>> {
+    let one = word(&[("wasi", Capability::Wasi)]);
+    match value {
+        DeValue::Array(items) => items.iter().map(|item| one(item.get_ref())).collect(),
+        _ => Err(("is no list".into(), "write it as [\"wasi\"]".into())),
+    }
 }
 
 /// A module's settings: any TOML, given to it as JSON.

@@ -2,6 +2,7 @@
 
 use super::Limits;
 use super::contract::Level;
+use super::wasi::Virtual;
 use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,18 +27,21 @@ pub(super) struct Guest {
     /// Whether it was refused memory; a guest that does not cope traps without saying so.
     pub(super) memory_refused: bool,
     pub(super) log: Log,
+    /// The clocks and random numbers of the running call.
+    pub(super) world: Virtual,
 }
 
 impl Guest {
     pub(super) fn new(limits: &Limits, log: Log) -> Self {
         let memory_bytes_max = limits.memory_bytes_max;
-        Self { memory_bytes: 0, memory_bytes_max, memory_refused: false, log }
+        Self { memory_bytes: 0, memory_bytes_max, memory_refused: false, log, world: Virtual::default() }
     }
 
     /// What went before is no cause of what comes.
     pub(super) fn forget(&mut self) {
         self.memory_refused = false;
         self.log.error = None;
+        self.world = Virtual::default();
     }
 }
 

@@ -7,9 +7,10 @@ use super::contract::{Init, PACKAGE, Started, VERSION, add_imports};
 use super::guest::Guest;
 use super::instance::{Exports, Module, Running, World};
 use super::transform::Transform;
-use super::{Error, Limits};
+use super::{Capability, Error, Limits, wasi};
 use crate::metrics::Pipeline;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -91,7 +92,7 @@ impl Host {
         let digest: [u8; 32] = Sha256::digest(&wasm).into();
         check_preamble(&wasm, file)?;
         let component = self.component(&wasm, &digest, file)?;
-        let linked = self.link::<W>(&component, file)?;
+        let linked = self.link::<W>(&component, limits, file)?;
         let module = Module {
             linked,
             clock: Arc::clone(&self.clock),
@@ -118,14 +119,27 @@ impl Host {
         Ok(component)
     }
 
-    fn link<W: World>(&self, component: &Component, file: &Path) -> Result<InstancePre<Guest>, Error> {
+    fn link<W: World>(
+        &self,
+        component: &Component,
+        limits: &Limits,
+        file: &Path,
+    ) -> Result<InstancePre<Guest>, Error> {
         let exports = Exports { engine: &self.engine, component: component.component_type() };
         for (import, _) in exports.component.imports(&self.engine) {
-            check_import(import, file)?;
+            check_import(import, &limits.granted, file)?;
         }
+        let link = || {
+            if !limits.granted.contains(&Capability::Wasi) {
+                return self.linker.instantiate_pre(component);
+            }
+            let mut linker = Linker::clone(&self.linker);
+            wasi::add_imports(&mut linker, component, &self.engine)?;
+            linker.instantiate_pre(component)
+        };
         W::check(&exports)
             .and_then(|()| exports.check::<Init<'_>, Started>("init"))
-            .and_then(|()| self.linker.instantiate_pre(component).map_err(|error| format!("{error:#}")))
+            .and_then(|()| link().map_err(|error| format!("{error:#}")))
             .map_err(|found| Error::WrongWorld { file: file.to_owned(), expected: W::NAME, found })
     }
 }
@@ -171,8 +185,11 @@ fn check_preamble(wasm: &[u8], file: &Path) -> Result<(), Error> {
     Err(Error::NotAComponent { file: file.to_owned(), found: found.to_owned() })
 }
 
+const WITHOUT: &str = "build it without; no configuration grants it";
+const WITHOUT_WASI: &str = "build it without WASI (for Rust: wasm32-unknown-unknown), or grant `capabilities = [\"wasi\"]`, which has nothing behind it";
+
 /// Interfaces of types alone are imports, too. A version with the same 0.x is understood.
-fn check_import(import: &str, file: &Path) -> Result<(), Error> {
+fn check_import(import: &str, granted: &BTreeSet<Capability>, file: &Path) -> Result<(), Error> {
     let track = VERSION.rsplit_once('.').map_or(VERSION, |(track, _)| track);
     let name = import.strip_prefix(PACKAGE).and_then(|name| name.strip_prefix('/'));
     match name.and_then(|name| name.split_once('@')) {
@@ -181,6 +198,10 @@ fn check_import(import: &str, file: &Path) -> Result<(), Error> {
             Err(Error::WrongVersion { file: file.to_owned(), expected: VERSION, found })
         }
         Some(("logging" | "types", _)) => Ok(()),
-        _ => Err(Error::ForbiddenImport { file: file.to_owned(), import: import.to_owned() }),
+        _ if import.starts_with(wasi::NAMESPACE) && granted.contains(&Capability::Wasi) => Ok(()),
+        _ => {
+            let remedy = if import.starts_with(wasi::NAMESPACE) { WITHOUT_WASI } else { WITHOUT };
+            Err(Error::ForbiddenImport { file: file.to_owned(), import: import.to_owned(), remedy })
+        }
     }
 }

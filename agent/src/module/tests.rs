@@ -3,6 +3,7 @@
 mod aggregates;
 mod loading;
 mod transforms;
+mod wasi;
 
 use super::{Aggregate, Host, Limits, Transform};
 use crate::flow::{Event, Timestamp};

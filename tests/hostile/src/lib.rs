@@ -1,7 +1,7 @@
 //! A transform that misbehaves on request.
 //!
 //! `{"do": "panic"}` in its settings says how, `"bad":true` in an event's payload says when. All
-//! other events pass unchanged.
+//! other events pass unchanged. Built with WASI, it also asks for what lies outside (`world`).
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,6 +11,8 @@ mod bindings {
     wit_bindgen::generate!({ path: "../../wit", world: "transform" });
     pub(crate) use headwater::module::{logging, types::Rejection};
 }
+
+mod world;
 
 use bindings::{Event, Processed, Rejection, logging};
 
@@ -78,7 +80,11 @@ fn misbehave(what: &str, index: u32, calls: u32, event: &Event, out: &mut Proces
         "log-loop" => loop {
             logging::log(logging::Level::Info, "hostile line");
         },
-        _ => out.events.push(event.clone()),
+        _ => match world::ask(what) {
+            Some(Ok(found)) => out.events.push(Event { payload: found.into_bytes(), ..event.clone() }),
+            Some(Err(reason)) => out.rejected.push(Rejection { index, reason }),
+            None => out.events.push(event.clone()),
+        },
     }
     Ok(())
 }
