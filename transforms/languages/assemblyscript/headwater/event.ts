@@ -1,0 +1,91 @@
+// What `process` gets, and what it hands on.
+import { rejected } from "./call";
+import { Settings } from "./settings";
+import { Text, allocate } from "./memory";
+import { number, text, withNumber, writtenSize } from "./json";
+
+/** As it lies in memory. */
+@unmanaged
+class Record {
+  topic: usize;
+  topicSize: usize;
+  key: usize;
+  keySize: usize;
+  time: u64;
+  payload: usize;
+  payloadSize: usize;
+}
+
+export const EVENT_BYTES: usize = offsetof<Record>();
+
+export class Event {
+  private record: Record = changetype<Record>(0);
+
+  get topic(): string { return this.at(offsetof<Record>("topic")).toString(); }
+  set topic(topic: string) { this.at(offsetof<Record>("topic")).setString(topic); }
+
+  get key(): string { return this.at(offsetof<Record>("key")).toString(); }
+  set key(key: string) { this.at(offsetof<Record>("key")).setString(key); }
+
+  /** Event time in microseconds since the Unix epoch. */
+  get time(): u64 { return this.record.time; }
+  set time(time: u64) { this.record.time = time; }
+
+  /** JSON, unless the pipeline says otherwise. */
+  get payload(): string { return this.at(offsetof<Record>("payload")).toString(); }
+  set payload(payload: string) { this.at(offsetof<Record>("payload")).setString(payload); }
+
+  /** The finite number in a field of the payload. */
+  number(field: string): f64 { return number(this.record.payload, this.record.payloadSize, field); }
+
+  text(field: string): string { return text(this.record.payload, this.record.payloadSize, field); }
+
+  /** Replaces the number in a field; the rest of the payload stays as it is, byte for byte. */
+  setNumber(field: string, value: f64): void {
+    this.record.payload = withNumber(this.record.payload, this.record.payloadSize, field, value);
+    this.record.payloadSize = writtenSize();
+  }
+
+  private at(offset: usize): Text { return changetype<Text>(changetype<usize>(this.record) + offset); }
+
+  /** For the calls alone. */
+  static over(event: Event, record: usize): void { event.record = changetype<Record>(record); }
+  static copy(event: Event, to: usize): void { memory.copy(to, changetype<usize>(event.record), EVENT_BYTES); }
+}
+
+let out: usize = 0;
+let outCount: usize = 0;
+let outRoom: usize = 0;
+
+/** Hands an event on: none, one or many for each that came. */
+export function emit(event: Event): void {
+  if (rejected()) return;
+  if (outCount == outRoom) {
+    outRoom = max<usize>(outRoom * 2, 16);
+    const larger = allocate(outRoom * EVENT_BYTES);
+    memory.copy(larger, out, outCount * EVENT_BYTES);
+    out = larger;
+  }
+  Event.copy(event, out + outCount++ * EVENT_BYTES);
+}
+
+/** Room for as many as came, most often all that is needed. */
+export function beginOut(room: usize): void {
+  out = allocate(room * EVENT_BYTES);
+  outRoom = room;
+  outCount = 0;
+}
+
+/** Takes back what a rejected event emitted. */
+export function cutOut(count: usize): void { outCount = count; }
+export function outEvents(): usize { return out; }
+export function outSize(): usize { return outCount; }
+
+export let initWith: (settings: Settings) => void = (_: Settings) => {};
+export let processWith: (event: Event) => void = (_: Event) => {};
+
+/** Makes the module of these two functions. */
+export function transform(init: (settings: Settings) => void, process: (event: Event) => void): void {
+  initWith = init;
+  processWith = process;
+}

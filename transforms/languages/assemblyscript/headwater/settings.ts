@@ -1,0 +1,69 @@
+// The settings of the step, in `init`. One that nobody asks for is a fault.
+import { count, find, firstItem, isTwice, member, nextItem, object, textOf, Member } from "./json";
+import { begin, reject } from "./call";
+import { parseNumber } from "./number";
+import { allocate, decode } from "./memory";
+
+export class Settings {
+  private asked: string[] = [];
+
+  /** Without `otherwise`, it has to be there. */
+  text(name: string, otherwise: string | null = null): string {
+    const one = this.find(name, otherwise === null);
+    if (one === null) return otherwise === null ? "" : otherwise;
+    return asText(name, textOf(one));
+  }
+
+  number(name: string, otherwise: f64 = NaN): f64 {
+    const one = this.find(name, isNaN(otherwise));
+    const value = one === null ? otherwise : parseNumber(one.value, one.valueSize);
+    if (one !== null && !isFinite(value)) reject(`setting \`${name}\` is not a number`);
+    return value;
+  }
+
+  /** The number of the text among the choices; the first if there is none. */
+  choice(name: string, choices: string[]): i32 {
+    const wanted = this.text(name, choices[0]);
+    const number = choices.indexOf(wanted);
+    if (number < 0) reject(`setting \`${name}\` cannot be \`${wanted}\``);
+    return number;
+  }
+
+  texts(name: string): string[] {
+    const all: string[] = [];
+    const one = this.find(name, true);
+    if (one === null) return all;
+    if (load<u8>(one.value) != 0x5b) {
+      reject(`setting \`${name}\` is not a list`);
+      return all;
+    }
+    const item = changetype<Member>(allocate(offsetof<Member>()));
+    for (let more = firstItem(one, item); more; more = nextItem(item)) all.push(asText(name, textOf(item)));
+    return all;
+  }
+
+  private find(name: string, needed: bool): Member | null {
+    this.asked.push(name);
+    const one = find(name);
+    if (one === null && isTwice()) reject(`setting \`${name}\` is there twice`);
+    else if (one === null && needed) reject(`setting \`${name}\` is missing`);
+    return one;
+  }
+
+  /** Hands the settings to `init`; a fault is what is rejected then. */
+  static read(data: usize, size: usize, init: (settings: Settings) => void): void {
+    begin();
+    if (!object(data, size)) return;
+    const settings = new Settings();
+    init(settings);
+    for (let i: usize = 0; i < count(); i++) {
+      const name = decode(member(i).name, member(i).nameSize);
+      if (!settings.asked.includes(name)) reject(`unknown setting \`${name}\``);
+    }
+  }
+}
+
+function asText(name: string, value: string | null): string {
+  if (value === null) reject(`setting \`${name}\` is not a text`);
+  return value === null ? "" : value;
+}

@@ -1,0 +1,89 @@
+// What the author of a Headwater module in C uses. The calls' batches, their memory and the JSON
+// around a field stay in headwater.c.
+//
+// A call that cannot give what it should rejects the event or sample at hand, which then goes to
+// the dead letters with the reason; what is done with it afterwards has no effect. So there is
+// nothing to check and nothing to free: what these functions return lives until the call's end.
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// UTF-8 or bytes. A zero that `size` does not count follows all that comes from the agent.
+typedef struct { const char *data; size_t size; } Text;
+
+// ---- A transform defines these two.
+
+typedef struct {
+    Text topic, key;
+    uint64_t time;     // Event time in microseconds since the Unix epoch.
+    Text payload;      // JSON, unless the pipeline says otherwise.
+} Event;
+
+// Reads the settings. A `reject` in here is a fault of the configuration.
+void init(void);
+// Called with each event, which may be changed.
+void process(Event *event);
+// An event to hand on: none, one or many for each that came.
+void emit(const Event *event);
+
+// ---- An aggregate defines `init` and these four.
+
+typedef struct {
+    uint64_t time;
+    Text payload;
+} Sample;
+
+// A closed window, half open: `start` belongs to it, `end` does not.
+typedef struct {
+    Text key;
+    uint64_t start, end;
+    uint64_t count, late;  // Readings used, and how many of them came after it had first closed.
+    uint32_t revision;
+} Window;
+
+// The bytes of a state: the agent keeps them, a new one is all zeros, so it has no pointers in it.
+size_t state_size(void);
+// Takes one more sample into the state. One that is rejected leaves the state as it was.
+void update(void *state, const Sample *sample);
+// Takes one partial state into another.
+void merge(void *state, const void *other);
+// Writes the result of a window with the `write_` functions.
+void finish(const Window *window, const void *state);
+
+// ---- Settings, in `init`. One that nobody asks for is a fault.
+
+const char *setting_text(const char *name, const char *otherwise);  // NULL: it has to be there.
+const char **setting_texts(const char *name, size_t *count);
+double setting_number(const char *name, double otherwise);          // NAN: it has to be there.
+// The number of the text among those listed, which end with NULL; the first if there is none.
+int setting_choice(const char *name, const char *first, ...);
+
+// ---- A payload that is a JSON object.
+
+double json_number(Text payload, const char *field);
+Text json_text(Text payload, const char *field);
+// Whether the field is there and a finite number. Only a payload that is no object is rejected.
+bool json_has_number(Text payload, const char *field, double *number);
+// The payload with another number in the field; all else is as it was, byte for byte.
+Text json_with_number(Text payload, const char *field, double number);
+
+// ---- A result: the members of a JSON object.
+
+void write_number(const char *name, double number);
+void write_integer(const char *name, uint64_t number);
+void write_text(const char *name, Text text);
+void write_open(const char *name);  // An object in it, up to `write_close`.
+void write_close(void);
+
+// ---- Anything else.
+
+// The event or sample at hand goes to the dead letters with this reason, as printf writes it.
+void reject(const char *reason, ...) __attribute__((format(printf, 1, 2)));
+// Memory until the end of the call, zeroed.
+void *scratch(size_t size);
+Text text(const char *zero_ended);
+
+typedef enum { DEBUG, INFO, WARN, ERROR } Level;
+// A line in the agent's log, as printf writes it.
+void write_log(Level level, const char *line, ...) __attribute__((format(printf, 2, 3)));

@@ -1,0 +1,47 @@
+// What the files of this folder share.
+#pragma once
+#include "../headwater.h"
+
+// memory.c: one arena, emptied after each call.
+void *allocate(size_t size);
+void release(void);
+bool equal(Text a, Text b);
+
+// reject.c: the first reason of the event, sample or call at hand; without `data` there is none.
+extern Text rejected;
+
+// json.c: read without building a tree.
+typedef struct { Text name, value; } Member;
+typedef struct { Member *members; size_t count, room; } Object;
+typedef struct { const char *at, *start, *end; } Reader;
+// NULL, and rejected, if it is none. Valid until `forget`.
+const Object *read_object(Text payload);
+void forget(void);
+// Where the field's value is written; NULL, and in `reason` why, where it is not.
+const Text *find(const Object *object, Text field, const char **reason);
+bool skip_blank(Reader *r);
+bool skip_value(Reader *r);
+bool take(Reader *r, char c);
+// What is between the quotes of a checked string, without escapes; false for half a surrogate pair.
+bool unescaped(Text raw, Text *out);
+
+// number.c: NAN for what is no number.
+double number_of(Text value);
+Text number_text(double number);
+
+// setting.c
+void settings_begin(const Object *all);
+void settings_end(void);
+
+// call.c: what the calls answer.
+typedef struct { uint32_t index; Text reason; } Rejection;
+typedef struct { uint32_t failed; Text value, rejected; } Answer;
+// A state is only good for the settings that it was made with: their hash (FNV-1a).
+extern uint64_t made_with;
+void begin(void);
+Answer *answer_with(Text value, Text rejections);
+Answer *answer_failed(void);
+
+// write.c
+void result_begin(void);
+Text result_end(void);

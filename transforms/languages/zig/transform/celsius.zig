@@ -1,0 +1,18 @@
+//! A temperature in a field of the payload, to degrees Celsius.
+const headwater = @import("headwater.zig");
+pub const panic = headwater.panic;
+comptime {
+    headwater.transform(@This());
+}
+
+pub const Settings = struct { field: []const u8, from: enum { fahrenheit, kelvin, celsius } = .fahrenheit };
+
+pub fn process(settings: Settings, event: *headwater.Event) !void {
+    const degrees = try event.number(settings.field);
+    try event.setNumber(settings.field, switch (settings.from) {
+        .fahrenheit => (degrees - 32) / 1.8,
+        .kelvin => degrees - 273.15,
+        .celsius => degrees,
+    });
+    try headwater.emit(event.*);
+}
