@@ -32,5 +32,5 @@ for helper in call field json memory number reject setting write "$kind"; do
 done
 # shellcheck disable=SC2086 # one word each
 PYTHONPATH="$tools/ziglang-$version" python3 -m ziglang cc --target=wasm32-wasi -mexec-model=reactor \
-    -std=c23 -O2 -flto -Wall -Wextra -Wno-unused-parameter -I. "$name.c" $sources -s -o "$core"
+    -Wl,-z,stack-size=262144 -std=c23 -O2 -flto -Wall -Wextra -Wno-unused-parameter -I. "$name.c" $sources -s -o "$core"
 "${HEADWATER:-headwater}" module wrap "$core" --world "$kind" -o "$name.wasm"

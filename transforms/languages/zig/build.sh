@@ -28,5 +28,5 @@ core=$tools/build/$name.wasm
 
 # Checks stay on: an overflow or a bad index costs the event at hand, instead of a wrong result.
 PYTHONPATH="$tools/ziglang-$version" python3 -m ziglang build-exe "$name.zig" -target wasm32-freestanding \
-    -fno-entry -rdynamic -O ReleaseSafe -fstrip -femit-bin="$core"
+    -fno-entry -rdynamic -O ReleaseSafe -fstrip --stack 262144 -femit-bin="$core"
 "${HEADWATER:-headwater}" module wrap "$core" --world "$kind" -o "$name.wasm"

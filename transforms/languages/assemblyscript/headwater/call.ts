@@ -28,6 +28,10 @@ declare function agentLog(level: i32, line: usize, size: usize): void;
 
 /** A line in the agent's log. */
 export function log(level: Level, line: string): void {
+  if (!isRejected) write(level, line);
+}
+
+function write(level: Level, line: string): void {
   const text = changetype<Text>(allocate(8));
   text.setString(line);
   agentLog(level, text.data, text.size);
@@ -37,7 +41,7 @@ export function log(level: Level, line: string): void {
 export function abort(message: string | null, file: string | null, line: u32, column: u32): void {
   const why = message === null ? "aborted" : message;
   const place = file === null ? "" : ` in ${file}:${line}:${column}`;
-  log(Level.error, why + place);
+  write(Level.error, why + place);
   unreachable();
 }
 

@@ -33,6 +33,7 @@ __attribute__((import_module("headwater:module/logging@0.1.0"), import_name("log
 void agent_log(int32_t level, const char *line, size_t size);
 
 void write_log(Level level, const char *line, ...) {
+    if (rejected.data) return;
     va_list values;
     va_start(values, line);
     Text whole = formatted(line, values);

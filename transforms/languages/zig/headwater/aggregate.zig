@@ -13,6 +13,7 @@ const Updated = extern struct { state: Text, rejected: Text };
 const Closed = extern struct { key: Text, start: u64, end: u64, state: Text, count: u64, late: u64, revision: u32 };
 
 pub fn exported(Module: type) void {
+    call.require(Module, &.{ "Settings", "State", "update", "merge", "finish" });
     const State = Module.State;
     const calls = struct {
         var settings: Module.Settings = undefined;

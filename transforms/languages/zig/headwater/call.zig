@@ -101,8 +101,9 @@ fn read(Settings: type, object: json.Object) !Settings {
     var all: Settings = undefined;
     inline for (info.field_names, info.field_types, info.field_attrs) |name, Type, attributes| {
         if (object.find(name)) |value| {
-            @field(all, name) = std.json.parseFromSliceLeaky(Type, kept, value, .{ .allocate = .alloc_always }) catch |fault|
-                return reject("setting `{s}` cannot be {s} ({t})", .{ name, value, fault });
+            if (!fits(Type, value)) return reject("setting `{s}` cannot be {s}", .{ name, value });
+            @field(all, name) = std.json.parseFromSliceLeaky(Type, kept, value, .{ .allocate = .alloc_always }) catch
+                return reject("setting `{s}` cannot be {s}", .{ name, value });
         } else |fault| {
             if (fault == error.Twice) return reject("setting `{s}` is there twice", .{name});
             @field(all, name) = attributes.defaultValue(Type) orelse
@@ -110,4 +111,22 @@ fn read(Settings: type, object: json.Object) !Settings {
         }
     }
     return all;
+}
+
+/// std.json would take numbers as names of an enum, texts as numbers and lists of numbers as texts.
+fn fits(Type: type, value: []const u8) bool {
+    return switch (@typeInfo(Type)) {
+        .int, .float => value[0] == '-' or std.ascii.isDigit(value[0]),
+        .@"enum" => value[0] == '"' and !std.ascii.isDigit(value[1]) and value[1] != '-',
+        .optional => |info| value[0] == 'n' or fits(info.child, value),
+        .pointer => |info| value[0] == @as(u8, if (info.child == u8) '"' else '['),
+        else => true,
+    };
+}
+
+/// A compile error in words where `Module` lacks something.
+pub fn require(Module: type, comptime names: []const []const u8) void {
+    inline for (names) |name| {
+        if (!@hasDecl(Module, name)) @compileError("the module has no `pub` declaration `" ++ name ++ "`: see headwater.zig");
+    }
 }

@@ -20,6 +20,7 @@ pub fn emit(event: Event) !void {
 }
 
 pub fn exported(Module: type) void {
+    call.require(Module, &.{ "Settings", "process" });
     const calls = struct {
         var settings: Module.Settings = undefined;
 
