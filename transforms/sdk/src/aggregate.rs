@@ -27,6 +27,40 @@ pub use bindings::headwater::module::types::Sample;
 ///
 /// Whatever order and whatever parts the samples come in, the result has to be the same (up to
 /// rounding): the agent updates as they arrive, and merges partial states.
+///
+/// ```
+/// use headwater_module::{Aggregate, Sample, Window, export_aggregate};
+///
+/// /// The sum of a field.
+/// #[derive(serde::Deserialize)]
+/// struct Sum {
+///     field: String,
+/// }
+///
+/// impl Aggregate for Sum {
+///     type State = f64;
+///
+///     fn update(&self, state: &mut f64, sample: &Sample) -> Result<(), String> {
+///         *state += sample.object()?.number(&self.field).ok_or("no number")?;
+///         Ok(())
+///     }
+///
+///     fn merge(&self, a: f64, b: f64) -> f64 {
+///         a + b
+///     }
+///
+///     fn finish(&self, _: &Window, state: f64) -> Result<impl serde::Serialize, String> {
+///         Ok(std::collections::BTreeMap::from([("sum", state)]))
+///     }
+/// }
+///
+/// export_aggregate!(Sum);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an aggregate",
+    label = "`headwater_module::Aggregate` is not implemented for it",
+    note = "a transform is exported with `export_transform!`"
+)]
 pub trait Aggregate: DeserializeOwned {
     /// What the agent keeps between calls, as [postcard] bytes: small, and equal states give equal
     /// bytes if it has no hash maps in it. A window starts with the default.
@@ -121,8 +155,9 @@ macro_rules! export_aggregate {
 #[derive(Debug)]
 pub struct Module<A>(RefCell<Option<A>>);
 
+// The bound is on each method: on the block, a type without the trait would lack them, in many words.
 #[expect(clippy::new_without_default, reason = "it has to be const for a static")]
-impl<A: Aggregate> Module<A> {
+impl<A> Module<A> {
     /// Before `init`.
     #[must_use]
     pub const fn new() -> Self {
@@ -133,7 +168,10 @@ impl<A: Aggregate> Module<A> {
     ///
     /// # Errors
     /// What the aggregate does not like in its settings.
-    pub fn init(&self, config: &str) -> Result<(), String> {
+    pub fn init(&self, config: &str) -> Result<(), String>
+    where
+        A: Aggregate,
+    {
         log::hook_panics();
         let mut aggregate: A = settings(config)?;
         aggregate.prepare()?;
@@ -145,7 +183,10 @@ impl<A: Aggregate> Module<A> {
     ///
     /// # Errors
     /// Says that a state cannot be read, or written.
-    pub fn update(&self, groups: Vec<Group>) -> Result<Vec<Updated>, String> {
+    pub fn update(&self, groups: Vec<Group>) -> Result<Vec<Updated>, String>
+    where
+        A: Aggregate,
+    {
         self.with(|aggregate| groups.into_iter().map(|group| update(aggregate, &group)).collect())
     }
 
@@ -153,7 +194,10 @@ impl<A: Aggregate> Module<A> {
     ///
     /// # Errors
     /// Says that a state cannot be read, or written.
-    pub fn merge(&self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
+    pub fn merge(&self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String>
+    where
+        A: Aggregate,
+    {
         self.with(|aggregate| encode(&aggregate.merge(decode(a)?, decode(b)?)))
     }
 
@@ -161,7 +205,10 @@ impl<A: Aggregate> Module<A> {
     ///
     /// # Errors
     /// Names the first window that has no result, and why.
-    pub fn finish(&self, windows: Vec<Closed>) -> Result<Vec<Vec<u8>>, String> {
+    pub fn finish(&self, windows: Vec<Closed>) -> Result<Vec<Vec<u8>>, String>
+    where
+        A: Aggregate,
+    {
         self.with(|aggregate| windows.into_iter().map(|closed| finish(aggregate, closed)).collect())
     }
 

@@ -23,6 +23,30 @@ pub use bindings::Event;
 
 /// A step from one event to any number of events, deserialized from the step's settings: what
 /// `config = { … }` in the pipeline says.
+///
+/// ```
+/// use headwater_module::{Event, Transform, export_transform};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Scale {
+///     field: String,
+///     factor: f64,
+/// }
+///
+/// impl Transform for Scale {
+///     fn process(&mut self, mut event: Event) -> Result<impl IntoIterator<Item = Event>, String> {
+///         event.map_number(&self.field, |number| number * self.factor)?;
+///         Ok(Some(event))
+///     }
+/// }
+///
+/// export_transform!(Scale);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a transform",
+    label = "`headwater_module::Transform` is not implemented for it",
+    note = "an aggregate is exported with `export_aggregate!`"
+)]
 pub trait Transform: DeserializeOwned {
     /// Checks the settings, and fills fields that are none (`#[serde(skip)]`).
     ///
@@ -86,8 +110,9 @@ macro_rules! export_transform {
 #[derive(Debug)]
 pub struct Module<T>(RefCell<Option<T>>);
 
+// The bound is on each method: on the block, a type without the trait would lack them, in many words.
 #[expect(clippy::new_without_default, reason = "it has to be const for a static")]
-impl<T: Transform> Module<T> {
+impl<T> Module<T> {
     /// Before `init`.
     #[must_use]
     pub const fn new() -> Self {
@@ -98,7 +123,10 @@ impl<T: Transform> Module<T> {
     ///
     /// # Errors
     /// What the transform does not like in its settings.
-    pub fn init(&self, config: &str) -> Result<(), String> {
+    pub fn init(&self, config: &str) -> Result<(), String>
+    where
+        T: Transform,
+    {
         log::hook_panics();
         let mut transform: T = settings(config)?;
         transform.prepare()?;
@@ -110,7 +138,10 @@ impl<T: Transform> Module<T> {
     ///
     /// # Errors
     /// Only when called before `init`.
-    pub fn process(&self, events: Vec<Event>) -> Result<Processed, String> {
+    pub fn process(&self, events: Vec<Event>) -> Result<Processed, String>
+    where
+        T: Transform,
+    {
         let mut transform = self.0.borrow_mut();
         let transform = transform.as_mut().ok_or("called before `init`")?;
         let mut out = Processed { events: Vec::with_capacity(events.len()), rejected: Vec::new() };
