@@ -1,0 +1,150 @@
+package headwater
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"unicode/utf8"
+)
+
+// MapNumber is the event with another number in the field; all else stays as it is, byte for byte.
+func (e Event) MapNumber(field string, change func(float64) float64) ([]Event, error) {
+	found := 0
+	var start, end int
+	err := members(e.Payload, func(name string, from, to int) {
+		if name == field {
+			start, end = from, to
+			found++
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	switch found {
+	case 0:
+		return nil, fmt.Errorf("field `%s` is missing", field)
+	case 1:
+	default:
+		return nil, fmt.Errorf("field `%s` is there twice", field)
+	}
+	value, isNumber := number(e.Payload[start:end])
+	if !isNumber {
+		return nil, fmt.Errorf("field `%s` is not a number: %.40s", field, e.Payload[start:end])
+	}
+	value = change(value)
+	if math.IsInf(value, 0) || math.IsNaN(value) {
+		return nil, fmt.Errorf("field `%s` would become %v", field, value)
+	}
+	payload := make([]byte, 0, len(e.Payload)+24)
+	payload = append(payload, e.Payload[:start]...)
+	payload = strconv.AppendFloat(payload, value, 'g', -1, 64)
+	e.Payload = append(payload, e.Payload[end:]...)
+	return []Event{e}, nil
+}
+
+// Numbers are the finite numbers in the fields of the payload.
+func (s Sample) Numbers(fields []string) (map[string]float64, error) {
+	numbers := make(map[string]float64, len(fields))
+	err := members(s.Payload, func(name string, from, to int) {
+		for _, field := range fields {
+			if name != field {
+				continue
+			}
+			if value, isNumber := number(s.Payload[from:to]); isNumber {
+				numbers[field] = value
+			}
+		}
+	})
+	return numbers, err
+}
+
+func number(value []byte) (float64, bool) {
+	if value[0] != '-' && (value[0] < '0' || value[0] > '9') {
+		return 0, false
+	}
+	number, err := strconv.ParseFloat(string(value), 64)
+	return number, err == nil
+}
+
+// members checks the payload as a whole, and says where in it the values of the object's members stand.
+func members(payload []byte, each func(name string, start, end int)) error {
+	if !utf8.Valid(payload) {
+		return errors.New("not UTF-8")
+	}
+	if !json.Valid(payload) {
+		return fmt.Errorf("not a JSON object: %.40s", payload)
+	}
+	at := blank(payload, 0)
+	if payload[at] != '{' {
+		return fmt.Errorf("not a JSON object: %.40s", payload)
+	}
+	for at = blank(payload, at+1); payload[at] != '}'; {
+		end := quoted(payload, at)
+		name := text(payload[at:end])
+		start := blank(payload, blank(payload, end)+1)
+		end = ending(payload, start)
+		each(name, start, end)
+		if at = blank(payload, end); payload[at] == ',' {
+			at = blank(payload, at+1)
+		}
+	}
+	return nil
+}
+
+// All below take valid JSON.
+
+func text(quoted []byte) string {
+	for _, it := range quoted {
+		if it == '\\' {
+			var text string
+			_ = json.Unmarshal(quoted, &text)
+			return text
+		}
+	}
+	return string(quoted[1 : len(quoted)-1])
+}
+
+func blank(payload []byte, at int) int {
+	for at < len(payload) && payload[at] <= ' ' {
+		at++
+	}
+	return at
+}
+
+func quoted(payload []byte, at int) int {
+	for at++; payload[at] != '"'; at++ {
+		if payload[at] == '\\' {
+			at++
+		}
+	}
+	return at + 1
+}
+
+func ending(payload []byte, at int) int {
+	for depth := 0; ; {
+		switch payload[at] {
+		case '"':
+			at = quoted(payload, at)
+		case '{', '[':
+			depth++
+			at++
+			continue
+		case '}', ']':
+			depth--
+			at++
+		default:
+			for at < len(payload) && payload[at] > ' ' && payload[at] != ',' && payload[at] != ':' &&
+				payload[at] != '}' && payload[at] != ']' {
+				at++
+			}
+		}
+		if depth == 0 {
+			return at
+		}
+		for payload[at] <= ' ' || payload[at] == ',' || payload[at] == ':' {
+			at++
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package headwater
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Settings are what `config = { … }` in the pipeline says. What is missing, of another type, or not asked for becomes
+// a fault that the operator sees.
+type Settings struct {
+	members map[string]json.RawMessage
+	faults  []error
+}
+
+// Text is the text of that name.
+func (s *Settings) Text(name string) string {
+	var text string
+	s.read(name, "text", &text)
+	return text
+}
+
+// TextOr is the text of that name, or the default if there is none.
+func (s *Settings) TextOr(name, otherwise string) string {
+	if _, there := s.members[name]; !there {
+		return otherwise
+	}
+	return s.Text(name)
+}
+
+// Texts is the list of texts of that name, with at least one in it.
+func (s *Settings) Texts(name string) []string {
+	var texts []*string
+	s.read(name, "list of texts", &texts)
+	list := make([]string, 0, len(texts))
+	for _, text := range texts {
+		if text == nil {
+			s.Fault(fmt.Errorf("`%s` is no list of texts", name))
+			return nil
+		}
+		list = append(list, *text)
+	}
+	if len(list) == 0 {
+		s.Fault(fmt.Errorf("`%s` is empty: name at least one", name))
+	}
+	return list
+}
+
+// Fault adds what the module does not like.
+func (s *Settings) Fault(fault error) { s.faults = append(s.faults, fault) }
+
+func (s *Settings) read(name, kind string, into any) {
+	value, there := s.members[name]
+	delete(s.members, name)
+	if !there {
+		s.Fault(fmt.Errorf("`%s` is missing", name))
+	} else if bytes.Equal(value, []byte("null")) || json.Unmarshal(value, into) != nil {
+		s.Fault(fmt.Errorf("`%s` is no %s: %s", name, kind, value))
+	}
+}
+
+// Configure reads the settings, and refuses them if there are faults or anything is left.
+func Configure(config string, configure func(*Settings)) error {
+	settings := Settings{}
+	if err := json.Unmarshal([]byte(config), &settings.members); err != nil || settings.members == nil {
+		return fmt.Errorf("the settings are no JSON object: %.40s", config)
+	}
+	configure(&settings)
+	left := make([]string, 0, len(settings.members))
+	for name := range settings.members {
+		left = append(left, name)
+	}
+	slices.Sort(left)
+	for _, name := range left {
+		settings.Fault(fmt.Errorf("`%s` is unknown", name))
+	}
+	return errors.Join(settings.faults...)
+}

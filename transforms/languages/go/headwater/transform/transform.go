@@ -1,0 +1,69 @@
+// Package transform makes a module of a function for one event.
+package transform
+
+import (
+	"module/headwater"
+	"module/headwater/abi"
+	"structs"
+)
+
+// Function says what becomes of an event: one, none or many. An error is why it cannot be used: it goes to the dead
+// letters.
+type Function = func(headwater.Event) ([]headwater.Event, error)
+
+var (
+	configure func(*headwater.Settings) Function
+	function  Function
+)
+
+// Of exports the module: call it from `init`. The settings that nobody asks for are refused.
+func Of(of func(settings *headwater.Settings) Function) { configure = of }
+
+type event struct {
+	_       structs.HostLayout
+	topic   abi.List
+	key     abi.List
+	time    uint64
+	payload abi.List
+}
+
+//go:wasmexport init
+func start(config, bytes uint32) uint32 {
+	settings := abi.Text(abi.List{At: config, Count: bytes})
+	abi.Taken()
+	return abi.Answered(headwater.Configure(settings, func(settings *headwater.Settings) {
+		function = configure(settings)
+	}))
+}
+
+//go:wasmexport process
+func process(at, count uint32) uint32 {
+	given := abi.Read[event](abi.List{At: at, Count: count})
+	inputs := make([]headwater.Event, len(given))
+	for n, it := range given {
+		inputs[n] = headwater.Event{
+			Topic: abi.Text(it.topic), Key: abi.Text(it.key), Time: it.time, Payload: abi.Read[byte](it.payload),
+		}
+	}
+	abi.Taken()
+	made := make([]event, 0, len(inputs))
+	rejected := abi.Sift(inputs, func(input *headwater.Event) error {
+		events, err := function(*input)
+		if err != nil {
+			return err
+		}
+		for _, it := range events {
+			made = append(made, event{
+				topic: abi.KeepText(it.Topic), key: abi.KeepText(it.Key), time: it.Time, payload: abi.Keep(it.Payload),
+			})
+		}
+		return nil
+	})
+	return abi.Answered(nil, abi.Keep(made), abi.Keep(rejected))
+}
+
+//go:wasmexport cabi_post_init
+func started(uint32) { abi.Release() }
+
+//go:wasmexport cabi_post_process
+func processed(uint32) { abi.Release() }
