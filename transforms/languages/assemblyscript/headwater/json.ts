@@ -2,6 +2,7 @@
 // memory it takes is a small multiple of its size. What passes is what RFC 8259 says, however deep.
 import { allocate, decode, same, utf8 } from "./memory";
 import { reject } from "./call";
+import { isUtf8 } from "./utf8";
 import { parseNumber, writeNumber, NUMBER_BYTES_MAX } from "./number";
 
 /** A member: where its name is, without escapes, and its value, as it is written. */
@@ -395,22 +396,4 @@ function encoded(to: usize, c: u32): usize {
   }
   store<u8>(to++, 0x80 | (c & 0x3f));
   return to;
-}
-
-function isUtf8(s: usize, end: usize): bool {
-  while (s < end) {
-    const c = load<u8>(s++);
-    if (c < 0x80) continue;
-    const more: usize = c >= 0xc2 && c < 0xe0 ? 1 : c >= 0xe0 && c < 0xf0 ? 2 : c >= 0xf0 && c < 0xf5 ? 3 : 0;
-    if (more == 0 || end - s < more) return false;
-    const second = load<u8>(s);
-    const low: u8 = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
-    const high: u8 = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
-    if (second < low || second > high) return false;
-    for (let i: usize = 1; i < more; i++) {
-      if ((load<u8>(s + i) & 0xc0) != 0x80) return false;
-    }
-    s += more;
-  }
-  return true;
 }
