@@ -28,7 +28,7 @@ use headwater::flow::Timestamp;
 use headwater::metrics::{Metrics, Pipeline};
 use headwater::module::{self, Closed, Group, Host, Limits, Updated};
 use headwater::pipeline::{COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, COMMIT_MESSAGES_MAX};
-use headwater::store::{self, Commit, Store};
+use headwater::store::{self, Commit, Outgoing, Store};
 use headwater::window::{Aggregate, Cold, Config, Error, KEPT_BYTES_MAX, Kind, Outcome, Windows};
 use std::path::Path;
 use std::process::Command;
@@ -389,8 +389,7 @@ impl Bench {
             position: self.position,
             progress: self.windows.progress(),
             windows,
-            output: "central",
-            results: std::mem::take(&mut self.results),
+            results: Outgoing::new("central", std::mem::take(&mut self.results)),
             ..Commit::default()
         };
         self.store.commit(&commit).unwrap();

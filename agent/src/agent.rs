@@ -381,11 +381,12 @@ fn try_open_store(config: &Config, metrics: &Metrics) -> Result<Store, Error> {
     crate::fail::point("agent.claimed");
     let mut store = store::Config::new(agent.state.join("store"));
     store.ballast_bytes = agent.ballast_bytes;
-    store.quotas = Quotas {
-        journal: agent.journal,
-        dead_letters: agent.dead_letters,
-        outboxes: config.outputs.iter().map(|(name, output)| (name.clone(), output.outbox)).collect(),
-    };
+    let outboxes = config
+        .outputs
+        .iter()
+        .flat_map(|(name, output)| [(name.clone(), output.outbox), (store::late(name), output.late)]);
+    store.quotas =
+        Quotas { journal: agent.journal, dead_letters: agent.dead_letters, outboxes: outboxes.collect() };
     Ok(Store::open(&store, metrics)?)
 }
 

@@ -55,34 +55,59 @@ pub struct Books {
     outputs: Vec<Reading>,
 }
 
-/// A pipeline, and the output it writes to.
+/// A pipeline, and the outputs it writes to.
 #[derive(Debug)]
 struct Writing {
     name: String,
     output: String,
+    /// Of its late readings.
+    late_output: Option<String>,
     metrics: metrics::Pipeline,
     opening: Written,
 }
 
-/// What a pipeline did to its outbox.
+/// What a pipeline did to its outboxes.
 #[derive(Clone, Copy, Debug)]
 struct Written {
-    results: u64,
-    report_lines: i64,
-    dropped: u64,
+    results: Lines,
     coarsened: u64,
+    late: Lines,
+}
+
+/// What it did to one of them.
+#[derive(Clone, Copy, Debug)]
+struct Lines {
+    lines: u64,
+    reports: i64,
+    dropped: u64,
     expired: u64,
 }
 
 impl Written {
     fn of(metrics: &metrics::Pipeline) -> Self {
-        Self {
-            results: metrics.results.get(),
-            report_lines: metrics.report_lines.get(),
+        let results = Lines {
+            lines: metrics.results.get(),
+            reports: metrics.report_lines.get(),
             dropped: metrics.dropped_results.get(),
-            coarsened: metrics.coarsened_results.get(),
             expired: metrics.expired_results.get(),
-        }
+        };
+        let late = Lines {
+            lines: metrics.sent_late_events.get(),
+            reports: metrics.late_report_lines.get(),
+            dropped: metrics.dropped_late_events.get(),
+            expired: metrics.expired_late_events.get(),
+        };
+        Self { results, coarsened: metrics.coarsened_results.get(), late }
+    }
+}
+
+impl Lines {
+    /// What came since, but for the lines themselves; how many these are.
+    fn since(&self, opening: &Self, seen: &mut Output) -> u64 {
+        seen.reports += self.reports - opening.reports;
+        seen.dropped += self.dropped - opening.dropped;
+        seen.expired += self.expired - opening.expired;
+        self.lines - opening.lines
     }
 }
 
@@ -103,7 +128,8 @@ impl Books {
         let pipelines = config.pipelines.iter().map(|(name, pipeline)| {
             let metrics = metrics.pipeline(name);
             let opening = Written::of(&metrics);
-            Writing { name: name.clone(), output: pipeline.output.clone(), metrics, opening }
+            let late_output = pipeline.late.as_ref().map(|late| late.output.clone());
+            Writing { name: name.clone(), output: pipeline.output.clone(), late_output, metrics, opening }
         });
         let outputs = config.outputs.keys().map(|name| {
             let opening = store.pending(name)?;
@@ -152,13 +178,15 @@ impl Books {
 
     fn output(&self, output: &Reading) -> Result<Output, store::Error> {
         let mut seen = Output { opening: output.opening, ..Output::default() };
-        for pipeline in self.pipelines.iter().filter(|pipeline| pipeline.output == output.name) {
+        for pipeline in &self.pipelines {
             let (now, opening) = (Written::of(&pipeline.metrics), pipeline.opening);
-            seen.results += now.results - opening.results;
-            seen.reports += now.report_lines - opening.report_lines;
-            seen.dropped += now.dropped - opening.dropped;
-            seen.coarsened += now.coarsened - opening.coarsened;
-            seen.expired += now.expired - opening.expired;
+            if pipeline.output == output.name {
+                seen.results += now.results.since(&opening.results, &mut seen);
+                seen.coarsened += now.coarsened - opening.coarsened;
+            }
+            if pipeline.late_output.as_ref() == Some(&output.name) {
+                seen.late += now.late.since(&opening.late, &mut seen);
+            }
         }
         seen.pending = self.store.pending(&output.name)?;
         let metrics = &output.metrics;
@@ -210,6 +238,7 @@ fn pipeline(metrics: &metrics::Pipeline, journal_end: u64) -> Pipeline {
         used: metrics.used_events.get(),
         late: metrics.late_events.get(),
         lost_events: metrics.lost_events.get(),
+        sent_late: metrics.sent_late_events.get(),
         results: metrics.results.get(),
         dead_letters: metrics.dead_letters.get(),
         given_up_letters: metrics.given_up_letters.get(),

@@ -18,6 +18,8 @@
 //! [`GONE_AROUND_MAX`], and goes on being sent at the pace of slow retries while what is behind
 //! it overtakes it.
 //!
+//! Late readings have an outbox of their own as well, which is sent in order beside the others.
+//!
 //! Where order is kept, nothing overtakes: a destination that answers one particular batch with
 //! 5xx for ever holds up those behind it, in that outbox only. It is not narrowed for that. A 5xx
 //! does not say that nothing was stored (a proxy's 504 comes after the commit as well as before),
@@ -184,6 +186,7 @@ impl<O: Outbox> Forward<O> {
         }
         let client = Client::build(&config).map_err(|source| Error::Client { output: output(), source })?;
         let outboxes = outbox.outboxes(name).map_err(|source| Error::Store { output: output(), source })?;
+        let live = outboxes.iter().position(|outbox| *outbox == store::live(name));
         let parcels = Parcels {
             output: name.into(),
             agent: agent.into(),
@@ -195,7 +198,7 @@ impl<O: Outbox> Forward<O> {
             client,
             parcels,
             metrics,
-            lanes: Lanes::new(Portion::new(config.results_max, config.bytes_max)),
+            lanes: Lanes::new(Portion::new(config.results_max, config.bytes_max), live),
             held: None,
             refused_token: None,
             breaker: Breaker::new(config.breaker_failures),
@@ -532,6 +535,11 @@ impl Changed {
             [one, other] => tokio::select! {
                 changed = one.changed() => changed,
                 changed = other.changed() => changed,
+            },
+            [one, other, third] => tokio::select! {
+                changed = one.changed() => changed,
+                changed = other.changed() => changed,
+                changed = third.changed() => changed,
             },
             _ => std::future::pending().await,
         }

@@ -6,8 +6,8 @@
 //! position   position = read + skipped + lost + expired                                 each pipeline
 //! events     read + replayed + multiplied = rejected + filtered + used + late
 //!                                           + events lost with their windows           each pipeline
-//! outbox     opening + results + reports = delivered + refused + lost + dropped
-//!                                          + coarsened + expired + pending              each output
+//! outbox     opening + results + late + reports = delivered + refused + lost + dropped
+//!                                                 + coarsened + expired + pending       each output
 //! ```
 //!
 //! **From when.** A pipeline's counts are committed with its position, so they are exact since the
@@ -74,6 +74,8 @@ pub struct Pipeline {
     pub used: u64,
     pub late: u64,
     pub lost_events: u64,
+    /// Of no equation: of the late, those committed to the late output.
+    pub sent_late: u64,
     /// Of no equation: what it has committed to its output.
     pub results: u64,
     /// Of no equation: what it has dead-lettered, results that could not be finished included.
@@ -90,6 +92,8 @@ pub struct Pipeline {
 pub struct Output {
     pub opening: u64,
     pub results: u64,
+    /// Late readings that are sent to it: what becomes of them is counted with the results.
+    pub late: u64,
     /// Fewer than at the start where reports were merged.
     pub reports: i64,
     pub delivered: u64,
@@ -141,10 +145,10 @@ impl Pipeline {
 
 impl Output {
     fn missing(&self) -> i64 {
-        let Self { opening, results, reports, .. } = *self;
+        let Self { opening, results, late, reports, .. } = *self;
         let Self { delivered, refused, lost, dropped, coarsened, expired, pending, .. } = *self;
         let went = [delivered, refused, lost, dropped, coarsened, expired, pending];
-        difference([opening, results], went).saturating_add(reports)
+        difference([opening, results, late], went).saturating_add(reports)
     }
 }
 
@@ -260,6 +264,7 @@ mod tests {
             used: 8,
             late: 4,
             lost_events: 1,
+            sent_late: 2,
             results: 6,
             dead_letters: 3,
             given_up_letters: 1,
@@ -267,7 +272,8 @@ mod tests {
         };
         let output = Output {
             opening: 5,
-            results: 30,
+            results: 28,
+            late: 2,
             reports: 1,
             delivered: 20,
             refused: 6,
@@ -350,6 +356,7 @@ mod tests {
         for came in [
             |output: &mut Output| output.opening += 1,
             |output: &mut Output| output.results += 1,
+            |output: &mut Output| output.late += 1,
             |output: &mut Output| output.reports += 1,
         ] {
             check(|book| came(output(book)), &[("outbox/o", 1)]);

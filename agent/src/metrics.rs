@@ -172,6 +172,8 @@ stage!(
         used_events: Counter,
         /// Events that came after their window could no longer change.
         late_events: Counter,
+        /// Of these, events committed to the outbox of the late output.
+        sent_late_events: Counter,
         /// Events dead-lettered by the aggregate.
         rejected_events: Counter,
         /// Results committed to the outbox.
@@ -214,7 +216,7 @@ stage!(
         watermark_micros: Gauge,
         /// Messages in the journal that the pipeline has not committed.
         lag_messages: Gauge,
-        /// 1 while a commit waits for room in the outbox.
+        /// 1 while a commit waits for room in an outbox.
         blocked: Gauge,
         /// Results dropped by the policy of a full outbox.
         dropped_results: Counter,
@@ -226,6 +228,12 @@ stage!(
         failed_merges: Counter,
         /// Lines that report what went: in the outbox, or delivered.
         report_lines: Gauge,
+        /// Late events dropped by the policy of the late output's full outbox.
+        dropped_late_events: Counter,
+        /// Late events given up because they were too old when they were still to be delivered.
+        expired_late_events: Counter,
+        /// Lines that report which late events went: in the late output's outbox, or delivered.
+        late_report_lines: Gauge,
         /// Dead letters given up over quota or too old, before they were replayed.
         given_up_letters: Counter,
         /// Messages given up unread because they were too old.

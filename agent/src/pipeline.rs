@@ -19,6 +19,7 @@ mod replay;
 mod step;
 mod tally;
 mod thin;
+mod way;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,18 +32,19 @@ use crate::builtin::Builtin;
 use crate::flow::{Kind, Message, NO_SPAN, Report, Run, Seq, Timestamp};
 use crate::metrics::{self, Metrics};
 use crate::module::{self, Host, Limits};
-use crate::store::{self, Commit, Store};
+use crate::store::{self, Commit, Outgoing, Store};
 use crate::window::Windows;
 use crate::{builtin, decode, window};
 use aggregate::Aggregate;
+use full::Full;
 pub use full::WhenFull;
-use full::{Full, Place, Relief};
 pub use progress::Counts;
 use progress::Progress;
 pub use replay::is_replayable;
 use step::{Stage, Step, Steps};
 pub use tally::Tally;
-use thin::Whose;
+use thin::{What, Whose};
+use way::{Share, Way};
 
 /// Journal bytes read at once.
 const PAGE_BYTES: usize = 256 << 10;
@@ -88,6 +90,18 @@ pub struct Config {
     pub coarsen_max: u64,
     /// Which of its results go first there. Default: [`Priority::Order`].
     pub priority: Priority,
+    /// Where readings go that came too late for their windows. Without, they are counted and dropped.
+    pub late: Option<Late>,
+}
+
+/// Where late readings go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// The output: the pipeline's own or another.
+    pub output: String,
+    /// What the pipeline does when the outbox of that output's late readings has reached its quota: all but
+    /// [`WhenFull::Coarsen`]. Default: it waits.
+    pub when_full: WhenFull,
 }
 
 /// Which results go first.
@@ -161,6 +175,39 @@ fn wait_for_room(full: &store::Error, stop: &AtomicBool, beat: &impl Fn()) -> bo
     !stop.load(Ordering::Acquire)
 }
 
+fn result_way(name: &str, config: &Config, store: &Store, metrics: &metrics::Pipeline, tally: Tally) -> Way {
+    let window = config.windowed.as_ref().and_then(|(window, _)| window.kind.mergeable()).unwrap_or_default();
+    let widest = crate::flow::micros(window).saturating_mul(config.coarsen_max);
+    let bounds = full::Bounds {
+        policy: config.when_full,
+        window: crate::flow::micros(window),
+        widest,
+        age_max: store.quotas().outbox(&config.output).age_max,
+    };
+    let outbox = match config.priority {
+        Priority::Order => config.output.clone(),
+        Priority::Live => store::live(&config.output),
+    };
+    let full = Full::new(What::Results, bounds, tally, metrics.clone());
+    Way { outbox, writer: name.to_owned(), what: What::Results, full }
+}
+
+fn late_way(
+    name: &str,
+    config: &Config,
+    store: &Store,
+    metrics: &metrics::Pipeline,
+    tally: &[u8],
+) -> Result<Option<Way>, Error> {
+    let Some(late) = &config.late else { return Ok(None) };
+    let tally = Tally::decode(tally).ok_or(Error::Progress)?;
+    let outbox = store::late(&late.output);
+    let age_max = store.quotas().outbox(&outbox).age_max;
+    let bounds = full::Bounds { policy: late.when_full, window: 0, widest: 0, age_max };
+    let full = Full::new(What::Late, bounds, tally, metrics.clone());
+    Ok(Some(Way { outbox, writer: store::late(name), what: What::Late, full }))
+}
+
 /// Loads all modules of a pipeline and drops them: what is wrong with each that cannot be used.
 pub fn load_modules(name: &str, config: &Config, host: &Host, metrics: &metrics::Pipeline) -> Vec<Error> {
     let transforms = load_transforms(name, config, host, metrics).filter_map(Result::err);
@@ -200,14 +247,14 @@ fn load_aggregate(
 #[derive(Debug)]
 pub struct Pipeline {
     name: String,
-    /// The outbox its results go to.
-    outbox: String,
+    results: Way,
+    /// Where late readings go, if anywhere.
+    late: Option<Way>,
     store: Store,
     metrics: metrics::Pipeline,
     source: metrics::Input,
     steps: Steps,
     commit_every: Duration,
-    full: Full,
     messages_age_max: Option<Duration>,
     /// The newest arrival read: what follows arrived no earlier, whatever its stamp.
     arrived: Timestamp,
@@ -277,25 +324,16 @@ impl Pipeline {
             }
             _ => Stage::Each,
         };
-        let window =
-            config.windowed.as_ref().and_then(|(window, _)| window.kind.mergeable()).unwrap_or_default();
-        let widest = crate::flow::micros(window).saturating_mul(config.coarsen_max);
-        let bounds = full::Bounds {
-            policy: config.when_full,
-            window: crate::flow::micros(window),
-            widest,
-            age_max: store.quotas().outbox(&config.output).age_max,
-        };
-        let full = Full::new(bounds, tally, metrics.clone());
-        let outbox = match config.priority {
-            Priority::Order => config.output.clone(),
-            Priority::Live => store::live(&config.output),
-        };
+        let results = result_way(name, config, store, &metrics, tally);
+        let late = late_way(name, config, store, &metrics, &checkpoint.late_tally)?;
         // There before the forwarder asks which outboxes there are.
-        store.outbox_epoch(&outbox)?;
+        for way in [Some(&results), late.as_ref()].into_iter().flatten() {
+            store.outbox_epoch(&way.outbox)?;
+        }
         let mut pipeline = Self {
             name: name.to_owned(),
-            outbox,
+            results,
+            late,
             store: store.clone(),
             metrics,
             source,
@@ -309,9 +347,9 @@ impl Pipeline {
                 transforms,
                 stage,
                 keeps_states: matches!(config.when_full, WhenFull::Coarsen),
+                sends_late: config.late.is_some(),
             },
             commit_every: config.commit_every,
-            full,
             messages_age_max: store.quotas().journal.age_max,
             arrived: Timestamp::default(),
             position,
@@ -384,8 +422,11 @@ impl Pipeline {
                 return Ok(());
             }
             self.gauge(end);
-            let whose = Whose { agent: &self.steps.agent, pipeline: &self.name, now: Timestamp::now() };
-            self.full.expire(Place { store: &self.store, output: &self.outbox, whose })?;
+            let (agent, what) = (&self.steps.agent, What::Results);
+            let whose = Whose { agent, pipeline: &self.name, what, now: Timestamp::now() };
+            for way in [Some(&mut self.results), self.late.as_mut()].into_iter().flatten() {
+                way.expire(&self.store, whose)?;
+            }
             if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, &beat))? {
                 return Ok(());
             }
@@ -511,8 +552,10 @@ impl Pipeline {
         let began = harm.position.then(Timestamp::now);
         if harm.position {
             // What became of those before nobody knows any more.
-            let known =
-                self.counts.read + self.counts.skipped + self.counts.lost + self.full.tally.expired_messages;
+            let known = self.counts.read
+                + self.counts.skipped
+                + self.counts.lost
+                + self.results.full.tally.expired_messages;
             self.step.counts.lost += self.position.saturating_sub(known);
             let last = self.position.checked_sub(1);
             self.report(None, None, last, (None, began), "journal", harm.reason.clone());
@@ -539,7 +582,8 @@ impl Pipeline {
 
     /// Whether something is to be told upstream.
     fn owes(&self) -> bool {
-        self.full.tally.owes() || self.store.has_given_up(&self.name)
+        let mut ways = [Some(&self.results), self.late.as_ref()].into_iter().flatten();
+        ways.any(|way| way.full.tally.owes()) || self.store.has_given_up(&self.name)
     }
 
     fn patience(&self) -> Duration {
@@ -559,65 +603,59 @@ impl Pipeline {
         let step = std::mem::take(&mut self.step);
         self.counts += step.counts;
         let (windows, changes) = self.steps.changes();
-        let whose = Whose { agent: &self.steps.agent, pipeline: &self.name, now: Timestamp::now() };
+        let (agent, what) = (&self.steps.agent, What::Results);
+        let whose = Whose { agent, pipeline: &self.name, what, now: Timestamp::now() };
         let mut commit = Commit {
             pipeline: &self.name,
             position: self.position,
             progress: Progress { counts: self.counts, clock: self.steps.clock, windows }.encode(),
             windows: changes,
-            output: &self.outbox,
-            results: step.results,
-            states: step.states,
+            results: Outgoing::default(),
+            late: Outgoing::default(),
             dead_letters: step.dead_letters,
-            tally: None,
             now: whose.now,
             replayed: std::mem::take(&mut self.replayed),
         };
         crate::fail::point("pipeline.committing");
         let given_up = self.store.given_up(&self.name);
         let given_up = Tally::of_letters(given_up.dropped, given_up.expired);
-        let (mut with, mut reports) = (step.tally.and(&given_up), true);
-        let tally = loop {
-            let results = commit.results.len();
-            let mut tally = self.full.tally.and(&with);
-            if reports {
-                let owed = tally.take_reports();
-                let line =
-                    |report: crate::flow::Report| report.line(whose.agent, Some(whose.pipeline), whose.now);
-                commit.results.extend(owed.into_iter().map(line));
+        let outbox = self.results.outbox.clone();
+        let late_outbox = self.late.as_ref().map_or_else(String::new, |late| late.outbox.clone());
+        commit.results = Outgoing { states: step.states, ..Outgoing::new(&outbox, step.results) };
+        commit.late = Outgoing::new(&late_outbox, step.late);
+        let (lines, with) = (commit.results.lines.len(), step.tally.and(&given_up));
+        let mut results = Share::new(&mut self.results, lines, with);
+        let mut late = self.late.as_mut();
+        let mut late = late.as_mut().map(|way| Share::new(way, commit.late.lines.len(), Tally::default()));
+        loop {
+            results.tell(&mut commit.results, whose);
+            if let Some(late) = &mut late {
+                late.tell(&mut commit.late, whose);
             }
-            commit.tally = (tally != self.full.tally).then(|| tally.encode());
-            let Err(error) = self.store.commit(&commit) else { break tally };
+            let Err(error) = self.store.commit(&commit) else { break };
             if !error.is_for_room() {
                 return Err(error.into());
             }
-            commit.results.truncate(results);
-            if results == 0 && reports && matches!(error, store::Error::Quota { .. }) {
-                // Only the reports lack room: they come with a later commit.
-                reports = false;
-                continue;
-            }
             // What waits here grows old.
             let whose = Whose { now: Timestamp::now(), ..whose };
-            let place = Place { store: &self.store, output: &self.outbox, whose };
-            let relief = match &error {
-                store::Error::Quota { .. } => self.full.relieve(place, self.steps.stage.aggregate())?,
-                _ => Relief::Wait,
-            };
-            match relief {
-                Relief::Again => {}
-                Relief::Wait if !again(&error) => return Ok(false),
-                Relief::Wait => {}
-                Relief::Drop => {
-                    let dropped = commit.results.len() as u64;
-                    let unreported = thin::run_of(&std::mem::take(&mut commit.results));
-                    commit.states.clear();
-                    with = with.and(&Tally { dropped, unreported, ..Tally::default() });
-                    reports = false;
+            let relieved = match (&error, &mut late) {
+                (store::Error::Quota { outbox: Some(outbox), .. }, Some(late)) if *outbox == late_outbox => {
+                    late.relieve(&mut commit.late, &self.store, whose, None)?
                 }
+                (store::Error::Quota { .. }, _) => {
+                    let aggregate = self.steps.stage.aggregate();
+                    results.relieve(&mut commit.results, &self.store, whose, aggregate)?
+                }
+                _ => false,
+            };
+            if !relieved && !again(&error) {
+                return Ok(false);
             }
-        };
-        self.full.committed(tally, &self.name);
+        }
+        results.committed(&self.name);
+        if let Some(late) = late {
+            late.committed(&self.name);
+        }
         let before = self.committed.counts;
         self.committed = Committed { position: self.position, counts: self.counts, at: Instant::now() };
         self.count(&before);
@@ -640,6 +678,7 @@ impl Pipeline {
         metrics.events.inc_by(now.events - before.events);
         metrics.used_events.inc_by(now.used - before.used);
         metrics.late_events.inc_by(now.late - before.late);
+        metrics.sent_late_events.inc_by(now.sent_late - before.sent_late);
         metrics.rejected_events.inc_by(now.rejected_events - before.rejected_events);
         metrics.results.inc_by(now.results - before.results);
         metrics.dead_letters.inc_by(now.dead_letters - before.dead_letters);

@@ -16,7 +16,8 @@
 //! before they write, and work again once there is room. Confirming and trimming go on; should
 //! others fill the disk to its end, `store/room.rs` has some held back. Below
 //! [`OPEN_FREE_BYTES_MIN`] the folder is not opened. Each log has a quota besides (`store/quota.rs`): at
-//! the journal's appends fail with [`Error::Quota`], at an outbox's the commits that hold results.
+//! the journal's appends fail with [`Error::Quota`], at an outbox's the commits that hold lines
+//! for it.
 //!
 //! **Damage** is noticed at open or by a read that fails; either way the next open verifies all,
 //! mends it part by part (`store/repair.rs`), and leaves reports of what is lost.
@@ -56,7 +57,7 @@ mod thin;
 mod told;
 
 pub use codec::WINDOW_TAIL_BYTES;
-pub use deliver::live;
+pub use deliver::{late, live};
 pub use error::Error;
 pub use given_up::Sum;
 pub use letters::{QUEUE_MAX, Refusal, Wish};
@@ -148,20 +149,37 @@ pub struct Commit<'a> {
     pub progress: Vec<u8>,
     /// Changed window state, in the pipeline's own encoding; `None` removes. Values of any size.
     pub windows: Vec<Change>,
-    /// The outbox the results go to: an output's name, or [`live`] of it.
-    pub output: &'a str,
-    /// Results, each one NDJSON line without its line feed.
-    pub results: Vec<Vec<u8>>,
-    /// What each of the results can be merged by later; results beyond the last of these cannot.
-    pub states: Vec<Vec<u8>>,
-    /// What became of the pipeline's results, in its own encoding; `None` leaves it.
-    pub tally: Option<Vec<u8>>,
+    /// Its results.
+    pub results: Outgoing<'a>,
+    /// Readings that came too late for it; to an outbox of this kind only.
+    pub late: Outgoing<'a>,
     /// The host's clock.
     pub now: Timestamp,
     /// What was refused in this step.
     pub dead_letters: Vec<DeadLetter>,
     /// How many of the letters that were to be replayed were.
     pub replayed: usize,
+}
+
+/// What a commit puts into an outbox.
+#[derive(Debug, Default)]
+pub struct Outgoing<'a> {
+    /// The outbox: an output's name, [`live`] or [`late`] of it.
+    pub outbox: &'a str,
+    /// Each one NDJSON line without its line feed.
+    pub lines: Vec<Vec<u8>>,
+    /// What each of the lines can be merged by later; lines beyond the last of these cannot.
+    pub states: Vec<Vec<u8>>,
+    /// What became of the pipeline's lines there, in its own encoding; `None` leaves it.
+    pub tally: Option<Vec<u8>>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// Lines that cannot be merged.
+    #[must_use]
+    pub fn new(outbox: &'a str, lines: Vec<Vec<u8>>) -> Self {
+        Self { outbox, lines, ..Self::default() }
+    }
 }
 
 /// A key of a pipeline's own, and its new value; `None` removes.
@@ -179,6 +197,8 @@ pub struct Checkpoint {
     pub progress: Vec<u8>,
     /// What became of its results, as last committed; empty for a new pipeline.
     pub tally: Vec<u8>,
+    /// What became of its late readings.
+    pub late_tally: Vec<u8>,
     /// What a repair took of it; its next commit is taken as having told that.
     pub harm: Option<Harm>,
 }
@@ -339,8 +359,9 @@ impl Store {
         let Some((position, progress)) = self.position(pipeline)? else {
             return Ok(Checkpoint { harm, ..Checkpoint::default() });
         };
-        let tally = self.0.meta.get(&Row::tally(pipeline))?.unwrap_or_default();
-        Ok(Checkpoint { position: Some(position), progress, tally, harm })
+        let tally = |writer: &str| Ok::<_, Error>(self.0.meta.get(&Row::tally(writer))?.unwrap_or_default());
+        let (tally, late_tally) = (tally(pipeline)?, tally(&late(pipeline))?);
+        Ok(Checkpoint { position: Some(position), progress, tally, late_tally, harm })
     }
 
     /// Shows all window state of a pipeline, by keys and values; what is kept together comes together.
@@ -389,7 +410,8 @@ impl Store {
         check_name(commit.pipeline)?;
         let windows = commit.windows.iter().filter_map(|(_, state)| state.as_ref()).map(Vec::len);
         let letters = commit.dead_letters.iter().map(|letter| letter.payload.len());
-        let bytes: usize = windows.chain(letters).chain(commit.results.iter().map(Vec::len)).sum();
+        let lines = commit.results.lines.iter().chain(&commit.late.lines).map(Vec::len);
+        let bytes: usize = windows.chain(letters).chain(lines).sum();
         let room = self.0.room.check_commit(written_for(bytes as u64));
         self.0.logs.named("meta").waiting.set(room.is_err().into());
         room?;
@@ -405,33 +427,44 @@ impl Store {
             let value = state.as_ref().map(|state| codec::put_window(key, state));
             changes.push((Row::window(commit.pipeline, key), value));
         }
-        if let Some(tally) = &commit.tally {
-            changes.push((Row::tally(commit.pipeline), Some(tally.clone())));
+        // In this order, so that no two commits wait for each other's outbox.
+        let late = late(commit.pipeline);
+        let ways = [(commit.pipeline, &commit.results), (late.as_str(), &commit.late)];
+        for (writer, Outgoing { tally, .. }) in ways {
+            changes.extend(tally.as_ref().map(|tally| (Row::tally(writer), Some(tally.clone()))));
         }
-        if commit.results.is_empty() {
-            self.commit_letters(&commit.dead_letters, letters, |letters| {
-                changes.extend(letters);
-                self.0.meta.apply(&changes)
-            })?;
-            self.has_told(commit.pipeline);
-            return Ok(());
+        let filled = ways.into_iter().filter(|(_, outgoing)| !outgoing.lines.is_empty());
+        let filled: Vec<_> = filled
+            .map(|(writer, outgoing)| Ok((writer, outgoing, self.outbox(outgoing.outbox)?)))
+            .collect::<Result<_, Error>>()?;
+        let _appending: Vec<_> = filled.iter().map(|(.., outbox)| lock(&outbox.appending)).collect();
+        let mut groups = Vec::with_capacity(filled.len());
+        for (writer, outgoing, outbox) in &filled {
+            let group = group(writer, outgoing, outbox.stamp(commit.now));
+            self.check_outbox(outbox, group.bytes())?;
+            groups.push(group);
         }
-        let outbox = self.outbox(commit.output)?;
-        let _appending = lock(&outbox.appending);
-        let results = self.group(commit, &outbox);
-        self.check_outbox(&outbox, results.bytes())?;
-        let range = outbox.log.append(results)?;
-        crate::fail::point("commit.results-appended");
-        changes.push(outbox.commit_change(range.end));
-        // What was appended and not committed would be taken for committed by the next commit.
-        self.0.health.judge(self.commit_letters(&commit.dead_letters, letters, |letters| {
+        let mut ends = Vec::with_capacity(filled.len());
+        for ((.., outbox), group) in filled.iter().zip(groups) {
+            let appended = outbox.log.append(group);
+            let appended = if ends.is_empty() { appended } else { self.0.health.judge(appended) };
+            let end = appended?.end;
+            crate::fail::point("commit.results-appended");
+            changes.push(outbox.commit_change(end));
+            ends.push(end);
+        }
+        let done = self.commit_letters(&commit.dead_letters, letters, |letters| {
             changes.extend(letters);
             self.0.meta.apply(&changes)
-        }))?;
+        });
+        // What was appended and not committed would be taken for committed by the next commit.
+        if filled.is_empty() { done } else { self.0.health.judge(done) }?;
         crate::fail::point("commit.done");
         self.has_told(commit.pipeline);
-        outbox.set_committed(range.end);
-        self.changed(commit.output).send_replace(range.end);
+        for ((_, outgoing, outbox), end) in filled.iter().zip(ends) {
+            outbox.set_committed(end);
+            self.changed(outgoing.outbox).send_replace(end);
+        }
         Ok(())
     }
 
@@ -453,18 +486,6 @@ impl Store {
     #[must_use]
     pub fn commit_waits(&self) -> bool {
         self.0.logs.named("meta").waiting.get() != 0
-    }
-
-    fn group(&self, commit: &Commit<'_>, outbox: &Outbox) -> Group {
-        let (mut group, mut record) = (Group::default(), Vec::new());
-        let made = outbox.stamp(commit.now);
-        let states = commit.states.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));
-        for (line, state) in commit.results.iter().zip(states) {
-            record.clear();
-            codec::put_result(&mut record, commit.pipeline, made, state, line);
-            group.push(&record);
-        }
-        group
     }
 
     /// Forgets what nobody needs: the journal below the slowest of the `pipelines`' positions
@@ -506,6 +527,18 @@ impl Store {
     fn garbled(&self, garbled: codec::Garbled) -> Error {
         Error::garbled(&self.0.folder.meta(), "row of a pipeline", garbled)
     }
+}
+
+/// The lines as records of their writer.
+fn group(writer: &str, outgoing: &Outgoing<'_>, made: Timestamp) -> Group {
+    let (mut group, mut record) = (Group::default(), Vec::new());
+    let states = outgoing.states.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));
+    for (line, state) in outgoing.lines.iter().zip(states) {
+        record.clear();
+        codec::put_result(&mut record, writer, made, state, line);
+        group.push(&record);
+    }
+    group
 }
 
 /// What the lock guards is valid after a panic elsewhere: it is changed in single steps.

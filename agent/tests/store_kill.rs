@@ -8,7 +8,7 @@
 
 use headwater::flow::{DeadLetter, Delivery, Message, Seq, Timestamp};
 use headwater::metrics::Metrics;
-use headwater::store::{Commit, Config, Store};
+use headwater::store::{Commit, Config, Outgoing, Store};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -107,8 +107,7 @@ fn process(store: &Store) {
                 position,
                 progress,
                 windows,
-                output: "central",
-                results,
+                results: Outgoing::new("central", results),
                 dead_letters,
                 ..Commit::default()
             })

@@ -39,7 +39,7 @@ export function agentRow(agent) {
   const seconds = (Date.now() - Date.parse(agent.last_seen)) / 1000;
   const seen = cell(span(seconds), seconds > STALE_SECONDS ? "stale" : "");
   seen.title = agent.last_seen;
-  for (const name of ["readings", "results", "early", "events", "late", "rejected", "replaced", "retracted", "batches", "duplicates"]) {
+  for (const name of ["readings", "results", "early", "events", "late", "late_readings", "rejected", "replaced", "retracted", "batches", "duplicates"]) {
     cell(count(agent[name]));
   }
   const [epoch] = agent.epochs;

@@ -16,6 +16,10 @@ use sound::Sound;
 const NAME_BYTES_MAX: usize = 256;
 /// Longest key of a result, in bytes.
 const KEY_BYTES_MAX: usize = 1024;
+/// Longest topic, in bytes: as MQTT has it.
+const TOPIC_BYTES_MAX: usize = 65_535;
+/// The `kind` of a late reading.
+const LATE: &str = "late";
 
 /// SHA-256.
 #[must_use]
@@ -39,6 +43,8 @@ pub struct Batch {
 pub enum Line {
     /// What was measured.
     Result(Measured),
+    /// A reading that no window's result has in it.
+    Late(Late),
     /// What will never come, or not as it was.
     Report(Report),
 }
@@ -55,6 +61,23 @@ pub struct Report {
     /// How many records, where that is known.
     pub count: Option<i64>,
     /// The report as it was sent.
+    pub value: String,
+}
+
+/// A reading that came too late for its windows. Identity: (agent, epoch, sequence number).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// The pipeline that it was too late for.
+    pub pipeline: String,
+    /// What it belongs to.
+    pub key: String,
+    /// Where it was published.
+    pub topic: String,
+    /// Event time, in microseconds since the Unix epoch.
+    pub time: i64,
+    /// Digest of the last module that changed it.
+    pub module: Option<String>,
+    /// JSON, as it was sent.
     pub value: String,
 }
 
@@ -194,11 +217,28 @@ struct RawWindow {
     part: u32,
 }
 
-/// What every line has, and what tells a report from a result.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLate<'a> {
+    #[serde(rename = "agent")]
+    _agent: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    pipeline: String,
+    key: String,
+    topic: String,
+    time: String,
+    module: Option<String>,
+    #[serde(borrow)]
+    value: &'a RawValue,
+}
+
+/// What every line has, and what tells a report and a late reading from a result.
 #[derive(Deserialize)]
 struct Head {
     agent: String,
     report: Option<RawKind>,
+    kind: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -228,12 +268,17 @@ impl Line {
         if head.agent != agent {
             return Err(BatchError::Agent { line: number });
         }
-        match head.report {
-            Some(kind) => {
+        match (head.report, head.kind.as_deref()) {
+            (Some(kind), _) => {
                 let raw: RawReport<'_> = serde_json::from_str(text).map_err(unread)?;
                 raw.check(kind).map(Self::Report).map_err(malformed)
             }
-            None => {
+            (None, Some(LATE)) => {
+                let raw: RawLate<'_> = serde_json::from_str(text).map_err(unread)?;
+                raw.check().map(Self::Late).map_err(malformed)
+            }
+            // One that is not known is an unknown field of a result.
+            (None, _) => {
                 let raw: Raw<'_> = serde_json::from_str(text).map_err(unread)?;
                 raw.check().map(Self::Result).map_err(malformed)
             }
@@ -255,6 +300,31 @@ impl RawReport<'_> {
             value: sound(self.report)?,
         })
     }
+}
+
+impl RawLate<'_> {
+    fn check(self) -> Result<Late, String> {
+        check_names(&self.pipeline, &self.key, self.module.as_deref())?;
+        if self.topic.len() > TOPIC_BYTES_MAX {
+            return Err(format!("topic must have at most {TOPIC_BYTES_MAX} bytes"));
+        }
+        let (time, value) = (micros(&self.time)?, sound(self.value)?);
+        let Self { pipeline, key, topic, module, .. } = self;
+        Ok(Late { pipeline, key, topic, time, module, value })
+    }
+}
+
+/// Of whatever was measured.
+fn check_names(pipeline: &str, key: &str, module: Option<&str>) -> Result<(), String> {
+    check_pipeline(pipeline)?;
+    if key.len() > KEY_BYTES_MAX {
+        return Err("key must have at most 1024 bytes".to_owned());
+    }
+    if module.is_some_and(|module| !names_an_aggregate(module)) {
+        let words = "module must be sha256: and 64 hexadecimal digits, or builtin: and 16";
+        return Err(words.to_owned());
+    }
+    Ok(())
 }
 
 fn check_pipeline(name: &str) -> Result<(), String> {
@@ -280,14 +350,7 @@ fn names_an_aggregate(module: &str) -> bool {
 
 impl Raw<'_> {
     fn check(self) -> Result<Measured, String> {
-        check_pipeline(&self.pipeline)?;
-        if self.key.len() > KEY_BYTES_MAX {
-            return Err("key must have at most 1024 bytes".to_owned());
-        }
-        if self.module.as_deref().is_some_and(|module| !names_an_aggregate(module)) {
-            let words = "module must be sha256: and 64 hexadecimal digits, or builtin: and 16";
-            return Err(words.to_owned());
-        }
+        check_names(&self.pipeline, &self.key, self.module.as_deref())?;
         Ok(Measured {
             span: self.span()?,
             value: sound(self.value)?,

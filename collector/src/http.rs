@@ -21,7 +21,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::batch::micros;
-use crate::query::{Agent, CSV_HEADER, Order, Page, ROWS_MAX, ReportRow, ReportsOf, Selection, Totals};
+use crate::query::{
+    Agent, CSV_HEADER, LateOf, LateRow, Order, Page, ROWS_MAX, ReportRow, ReportsOf, Selection, Totals,
+};
 use crate::{Collector, Config, page, receive};
 use answer::Refused;
 use counters::Counters;
@@ -57,6 +59,7 @@ pub(crate) fn router(collector: &Collector) -> Router {
         .route("/v1/results", get(results))
         .route("/v1/agents", get(agents))
         .route("/v1/reports", get(reports))
+        .route("/v1/late", get(late))
         .route("/v1/totals", get(totals))
         .route("/live", get(live))
         .route("/metrics", get(metrics))
@@ -246,6 +249,31 @@ async fn reports(
     let Query(Reports { agent, pipeline, kind, after, limit: asked }) = query.map_err(Refused::query)?;
     let of = ReportsOf { agent, pipeline, kind, after, limit: limit(asked)? };
     Ok(Json(ReportList { reports: collector.reports(of).await? }).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LateReadings {
+    agent: Option<String>,
+    pipeline: Option<String>,
+    key: Option<String>,
+    #[serde(default)]
+    after: i64,
+    limit: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct LateList {
+    late: Vec<LateRow>,
+}
+
+async fn late(
+    State(collector): State<Collector>,
+    query: Result<Query<LateReadings>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(LateReadings { agent, pipeline, key, after, limit: asked }) = query.map_err(Refused::query)?;
+    let of = LateOf { agent, pipeline, key, after, limit: limit(asked)? };
+    Ok(Json(LateList { late: collector.late(of).await? }).into_response())
 }
 
 #[derive(Deserialize)]

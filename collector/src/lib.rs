@@ -36,8 +36,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 pub use query::{
-    Agent, Cursor, Epoch, Order, Page, QueryError, ROWS_MAX, ReportRow, Reported, ReportsOf, ResultRow,
-    RetractedRow, Selection, Sums, Totals, Window,
+    Agent, Cursor, Epoch, LateOf, LateRow, Order, Page, QueryError, ROWS_MAX, ReportRow, Reported, ReportsOf,
+    ResultRow, RetractedRow, Selection, Sums, Totals, Window,
 };
 
 /// Where results are kept, who may store them, and how much work there may be at once.
@@ -230,6 +230,15 @@ impl Collector {
     pub async fn reports(&self, of: ReportsOf) -> Result<Vec<ReportRow>, QueryError> {
         let bytes_max = self.config.answer_bytes_max;
         self.readers.read(move |store| query::reports(store, &of, bytes_max)).await
+    }
+
+    /// Readings that came too late for their windows, in the order in which they were stored.
+    ///
+    /// # Errors
+    /// [`QueryError`]: too many queries at once, the deadline, or SQLite.
+    pub async fn late(&self, of: LateOf) -> Result<Vec<LateRow>, QueryError> {
+        let bytes_max = self.config.answer_bytes_max;
+        self.readers.read(move |store| query::late(store, &of, bytes_max)).await
     }
 
     /// Sums of the stored results, one entry per agent and pipeline, at most 10,000.

@@ -5,6 +5,7 @@
 //! A query sees one moment of the store, and never holds up the thread that commits.
 
 mod agents;
+mod late;
 mod reports;
 mod results;
 mod rows;
@@ -17,6 +18,8 @@ use tokio::sync::Semaphore;
 
 pub use agents::{Agent, Epoch, Sums, Totals};
 pub(crate) use agents::{agents, totals};
+pub(crate) use late::late;
+pub use late::{LateOf, LateRow};
 pub(crate) use reports::reports;
 pub use reports::{ReportRow, Reported, ReportsOf};
 pub(crate) use results::results;

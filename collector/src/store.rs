@@ -12,6 +12,8 @@
 //!   `end`; SQL holds NULLs to be distinct, so `by_series` is the identity of windows alone. A
 //!   retraction is a row as well, with `retracted` = 1, or a lower revision that comes after it would
 //!   pass for new; the indexes that queries go by do not have it.
+//! - `late`: readings that came too late for their windows, kept apart: no result has them in it; by
+//!   (epoch, sequence number), each once.
 //! - `reports`: the agents' words on what will never come; by (epoch, sequence number), each once.
 //!
 //! A file of an older format is brought to this one at open, by the same steps that make a new one, in
@@ -30,7 +32,7 @@ use crate::{Config, Error};
 /// The format this version writes; it brings an older file to it.
 const FORMAT: i64 = STEPS.len() as i64;
 /// What makes each format of the one before; the first of an empty file.
-const STEPS: [&str; 3] = [TABLES, REPORTS, PARTS];
+const STEPS: [&str; 4] = [TABLES, REPORTS, PARTS, LATE];
 /// Marks the file as a collector's: "HWCo".
 const APPLICATION: i64 = 0x4857_436f;
 
@@ -135,6 +137,22 @@ CREATE UNIQUE INDEX by_window ON results (series, start, end, part);
 CREATE INDEX by_series ON results (series, start) WHERE retracted = 0;
 CREATE INDEX by_pipeline ON results (pipeline, start) WHERE retracted = 0;
 CREATE INDEX by_start ON results (start) WHERE retracted = 0;
+";
+
+/// New in format 4.
+const LATE: &str = "
+CREATE TABLE late (
+    id INTEGER PRIMARY KEY,
+    epoch INTEGER NOT NULL REFERENCES epochs,
+    seq INTEGER NOT NULL,
+    series INTEGER NOT NULL REFERENCES series,
+    time INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    module INTEGER REFERENCES modules,
+    value TEXT NOT NULL,
+    UNIQUE (epoch, seq)
+) STRICT;
+ALTER TABLE pipelines ADD COLUMN late_readings INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Opens or creates the file, for the one thread that writes.

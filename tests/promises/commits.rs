@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use headwater_tests::commits::worker::Order;
-use headwater_tests::commits::{Model, Operation, Seen, Step};
+use headwater_tests::commits::{Model, OUTPUTS, Operation, Seen, Step};
 use headwater_tests::process::built;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -163,7 +163,7 @@ fn life() -> impl Strategy<Value = Life> {
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
-    let output = 0..2_usize;
+    let output = 0..OUTPUTS.len();
     prop_oneof![
         6 => vec(size(), 1..12).prop_map(|sizes| Operation::Append { sizes }),
         8 => step().prop_map(Operation::Commit),
@@ -180,12 +180,13 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 fn step() -> impl Strategy<Value = Step> {
     let windows = vec((0..5_u8, prop::option::of(size())), 0..4);
-    (0..3_usize, 0..40_u64, windows, vec(size(), 0..5), vec(size(), 0..2)).prop_map(
-        |(pipeline, advance, windows, results, letters)| Step {
+    (0..3_usize, 0..40_u64, windows, vec(size(), 0..5), vec(size(), 0..3), vec(size(), 0..2)).prop_map(
+        |(pipeline, advance, windows, results, late, letters)| Step {
             pipeline,
             advance,
             windows,
             results,
+            late,
             letters,
         },
     )

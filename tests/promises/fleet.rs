@@ -5,7 +5,7 @@ use std::time::Duration;
 use headwater::flow::Timestamp;
 use headwater::forward::{Compression, Config, Forward};
 use headwater::metrics::{self, Metrics};
-use headwater::store::{self, Commit, Store};
+use headwater::store::{self, Commit, Outgoing, Store};
 use headwater_tests::collector::Collector;
 use headwater_tests::process::eventually;
 use serde_json::json;
@@ -36,7 +36,12 @@ impl Member {
             line.to_string().into_bytes()
         };
         let results = (0..RESULTS).map(line).collect();
-        let commit = Commit { pipeline: "p", position: 1, output: "central", results, ..Commit::default() };
+        let commit = Commit {
+            pipeline: "p",
+            position: 1,
+            results: Outgoing::new("central", results),
+            ..Commit::default()
+        };
         store.commit(&commit).expect("room on the disk");
         let mut config = Config::new(url.parse().expect("an address"));
         // Large bodies, so that several are on their way at once.

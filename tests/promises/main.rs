@@ -7,6 +7,7 @@ mod demo;
 mod examples;
 mod fleet;
 mod harm;
+mod late;
 mod letters;
 mod live;
 mod modules;

@@ -46,8 +46,10 @@ async fn every_window_of_the_recorded_series_equals_a_naive_computation() {
             pipelines.push((pipeline, expected));
         }
     }
-    let results = collector.results().await;
+    let (results, late_readings) = (collector.results().await, collector.late().await);
     for (pipeline, expected) in &pipelines {
+        let late = late_readings.iter().filter(|row| row["pipeline"] == *pipeline).count() as u64;
+        assert_eq!(late, expected.late, "late readings of {pipeline} at the collector");
         let differences = oracle::differences(&expected.windows, &plant::windows(&results, pipeline));
         assert!(differences.is_empty(), "{pipeline}:\n{}", differences.join("\n"));
     }
@@ -68,6 +70,7 @@ fn plan(port: u16, collector: &Collector) -> Plan {
         plan = plan.input(&input, port, &[&topic], if index % 2 == 0 { "3.1.1" } else { "5" });
         for (way, [size, lateness, revise], _) in WAYS {
             let body = plant::windowed("{topic[1]}", size, lateness, revise);
+            let body = format!("{body}late = {{ output = \"central\" }}\n");
             plan = plan.pipeline(&format!("{way}-{index}"), &input, "central", &body);
         }
     }

@@ -11,13 +11,13 @@ use std::time::Duration;
 use headwater_tests::agent::Agent;
 use headwater_tests::broker::Mosquitto;
 use headwater_tests::collector::Collector;
-use headwater_tests::ledger::balances;
+use headwater_tests::ledger::{balances, drained};
 use headwater_tests::plant::{self, Plan};
 use headwater_tests::publisher::Publisher;
 use headwater_tests::recorded::{SERIES, series};
 use headwater_tests::windows_oracle::{Kind, Reading, contents};
 use jiff::tz::TimeZone;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use load::{LATENESS, Load};
 use marks::{Clock, Marks, Shown};
@@ -61,16 +61,17 @@ fn day(zone: &str) -> Kind {
     Kind::Day { zone: TimeZone::get(zone).expect("a time zone") }
 }
 
+/// Late readings go to the output of the results, or to another that leads to the same collector.
 fn plan(ways: &[Way], broker: &Mosquitto, collector: &Collector) -> Plan {
-    let mut plan = Plan::default().input("plant", broker.port(), &["plant/+/telemetry"], "3.1.1").output(
-        "central",
-        &collector.url(),
-        "",
-    );
-    for Way { name, window, aggregate, .. } in ways {
+    let mut plan = Plan::default()
+        .input("plant", broker.port(), &["plant/+/telemetry"], "3.1.1")
+        .output("central", &collector.url(), "")
+        .output("late", &collector.url(), "");
+    for (at, Way { name, window, aggregate, .. }) in ways.iter().enumerate() {
+        let late = if at % 2 == 0 { "late" } else { "central" };
         let body = format!(
             "key = \"{{topic[1]}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\nwindow = {{ {window} }}\n\
-             aggregate = {}\ncommit_every = \"100ms\"",
+             aggregate = {}\ncommit_every = \"100ms\"\nlate = {{ output = {late:?} }}",
             aggregate.toml()
         );
         plan = plan.pipeline(name, "plant", "central", &body);
@@ -254,6 +255,8 @@ struct Stored {
     results: BTreeMap<String, String>,
     retracted: BTreeMap<String, String>,
     lines: Vec<Value>,
+    /// Late readings of each pipeline, in their order.
+    late: BTreeMap<String, Vec<String>>,
 }
 
 async fn run(history: History, ways: &[Way], load: &Load, seed: u64) -> Stored {
@@ -285,12 +288,42 @@ async fn run(history: History, ways: &[Way], load: &Load, seed: u64) -> Stored {
     for Way { name, .. } in ways {
         let metrics = balances(&agent, name, "central", load.published.len() as u64, PATIENCE).await;
         let late = metrics.of("pipeline_late_events", name);
-        assert_eq!(late, load.late(), "late readings of {name}, {history:?}, seed {seed}");
+        assert_eq!(late, load.late().count() as u64, "late readings of {name}, {history:?}, seed {seed}");
     }
+    drained(&agent, "late", PATIENCE).await;
     let (lines, retracted) = collector.stored().await;
     assert!(agent.dead_letters().await.is_empty(), "{history:?}, seed {seed}");
     assert!(!agent.logged().contains("panicked"), "no thread panicked, {history:?}, seed {seed}");
-    Stored { results: by_identity(&lines), retracted: by_identity(&retracted), lines }
+    let (results, retracted) = (by_identity(&lines), by_identity(&retracted));
+    Stored { results, retracted, lines, late: by_pipeline(&collector.late().await) }
+}
+
+/// Late readings as they are, but for the order among pipelines.
+fn by_pipeline(rows: &[Value]) -> BTreeMap<String, Vec<String>> {
+    let mut by_pipeline = BTreeMap::<String, Vec<String>>::new();
+    for row in rows {
+        let (name, mut row) = (row["pipeline"].as_str().expect("a name"), row.clone());
+        row.as_object_mut().expect("a row").remove("id");
+        by_pipeline.entry(name.to_owned()).or_default().push(row.to_string());
+    }
+    by_pipeline
+}
+
+/// What of the load must come as late readings of a pipeline.
+fn late_of(way: &Way, load: &Load) -> Vec<String> {
+    let row = |(id, reading): (usize, &Reading)| {
+        let time = jiff::Timestamp::from_microsecond(reading.time.cast_signed()).expect("a time");
+        let value: Value =
+            serde_json::from_slice(&plant::payload(id as u64, reading.time / 1_000, reading.value))
+                .expect("JSON");
+        let (topic, time) = (format!("plant/{}/telemetry", reading.key), time.to_string());
+        json!({
+            "agent": "edge-1", "pipeline": way.name, "key": reading.key, "topic": topic, "time": time,
+            "module": null, "value": value,
+        })
+        .to_string()
+    };
+    load.late().map(row).collect()
 }
 
 /// Publishes all, with a pause now and then.
@@ -333,6 +366,10 @@ async fn neither_kills_nor_a_backlog_show_in_windows_of_any_kind() {
         assert!(wrong.is_empty(), "{history}, seed {seed}:\n{wrong}");
         // Without these the load would say nothing about them.
         assert!(stored.retracted.len() > 10, "{history}, seed {seed}: sessions were joined");
+        for way in &ways {
+            let (found, expected) = (&stored.late[&way.name], late_of(way, &load));
+            assert!(*found == expected, "{history}, seed {seed}: late of {}: {found:?}", way.name);
+        }
         let revised = |line: &&Value| line["revision"] != 0 && line["late"] != 0;
         let revised = stored.lines.iter().filter(revised).count();
         assert!(revised > 100, "{history}, seed {seed}: {revised} results revised");

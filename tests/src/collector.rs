@@ -129,6 +129,23 @@ impl Collector {
         }
     }
 
+    /// Every late reading, in the order in which they were stored.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn late(&self) -> Vec<Value> {
+        let mut late = Vec::new();
+        loop {
+            let after = late.last().map_or(0, |row: &Value| row["id"].as_i64().expect("a number"));
+            let path = format!("/v1/late?limit=10000&after={after}");
+            match self.get(&path).await.expect("the collector answers")["late"].take() {
+                Value::Array(more) if more.is_empty() => return late,
+                Value::Array(more) => late.extend(more),
+                other => panic!("{path}: no list: {other}"),
+            }
+        }
+    }
+
     /// Results stored or revised after a change, and the newest change seen.
     ///
     /// # Panics

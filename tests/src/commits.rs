@@ -18,8 +18,10 @@ pub const REDELIVERY_WINDOW: u64 = 50;
 pub const INPUTS: [&str; 2] = ["north", "south"];
 /// The pipelines, and the output of each: two share one.
 pub const PIPELINES: [(&str, &str); 3] = [("a", "x"), ("b", "x"), ("c", "y")];
-/// The outputs.
-pub const OUTPUTS: [&str; 2] = ["x", "y"];
+/// The outboxes: of the outputs, and of the late readings, which all pipelines send to the same.
+pub const OUTPUTS: [&str; 3] = ["x", "y", LATE];
+/// That of the late readings, of an output that has no other.
+pub const LATE: &str = "z.late";
 
 /// One operation on the store. Amounts are wishes, cut to what there is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +76,8 @@ pub struct Step {
     pub windows: Vec<(u8, Option<usize>)>,
     /// Sizes of results.
     pub results: Vec<usize>,
+    /// Sizes of late readings.
+    pub late: Vec<usize>,
     /// Sizes of dead letters.
     pub letters: Vec<usize>,
 }
@@ -256,6 +260,7 @@ impl Model {
         let progress = self.take(1).start;
         let windows = self.take(step.windows.len());
         let results = self.take(step.results.len());
+        let late = self.take(step.late.len());
         let letters = self.take(step.letters.len());
         let pipeline = self.pipelines.entry(name).or_default();
         pipeline.0 += step.advance;
@@ -267,6 +272,7 @@ impl Model {
             };
         }
         self.outputs.entry(output).or_default().results.extend(results);
+        self.outputs.entry(LATE).or_default().results.extend(late);
         self.letters.extend(letters);
     }
 

@@ -11,9 +11,10 @@ use crate::store::Quota;
 pub(super) fn section(mut section: Section<'_>, folder: &Path) -> Option<Config> {
     let http = section.section("http");
     let outbox = section.optional_section("outbox").map(|section| quota(section, Quota::OUTBOX));
+    let late = section.optional_section("late").map(|section| quota(section, Quota::LATE));
     section.finish();
     let config = http_section(http?, folder)?;
-    Some(Config { outbox: outbox.unwrap_or(config.outbox), ..config })
+    Some(Config { outbox: outbox.unwrap_or(config.outbox), late: late.unwrap_or(config.late), ..config })
 }
 
 fn http_section(mut section: Section<'_>, folder: &Path) -> Option<Config> {

@@ -10,7 +10,7 @@ use super::aggregate;
 use super::read::{Read, Section, duration, integer, size, text, texts, word};
 use crate::decode::{self, Format, Guard, Place, Stamp, Template, TimeUnit, WhenMissing, WhenOff};
 use crate::module::{Capability, Limits};
-use crate::pipeline::{COARSEN_MAX, Config, ModuleConfig, Priority, WhenFull};
+use crate::pipeline::{COARSEN_MAX, Config, Late, ModuleConfig, Priority, WhenFull};
 use crate::source::{self, Version};
 use crate::window;
 
@@ -60,6 +60,11 @@ pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path
         Priority::default(),
         word(&[("order", Priority::Order), ("live", Priority::Live)]),
     );
+    let late = section.optional_section("late").map(|late| self::late(late, names));
+    if late.is_some() && window.is_none() {
+        let remedy = "add a window and an aggregate, or take it out";
+        section.fault_at("late", "is for windows: without one no reading is late", remedy);
+    }
     section.finish();
     let windowed = match (window, aggregate) {
         (Some(window), Some(aggregate)) => Some((window?, aggregate?)),
@@ -76,7 +81,27 @@ pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path
         priority,
         when_full,
         coarsen_max,
+        late: match late {
+            Some(late) => Some(late?),
+            None => None,
+        },
     })
+}
+
+/// `late = { output = "NAME", when_full = "block" }`.
+fn late(mut section: Section<'_>, names: &Names<'_>) -> Option<Late> {
+    let output = reference(&mut section, "output", &names.outputs);
+    let when_full = section.or(
+        "when_full",
+        WhenFull::Block,
+        word(&[
+            ("block", WhenFull::Block),
+            ("drop-oldest", WhenFull::DropOldest),
+            ("drop-newest", WhenFull::DropNewest),
+        ]),
+    );
+    section.finish();
+    Some(Late { output: output?, when_full })
 }
 
 /// `window` is the pipeline's, if it has one, and none in there if that has faults.

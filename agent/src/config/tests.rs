@@ -1,4 +1,5 @@
 use super::*;
+use crate::pipeline::WhenFull;
 
 pub(super) const GOOD: &str = r#"
 [agent]
@@ -294,4 +295,38 @@ fn a_user_property_needs_mqtt_5_and_an_input_keeps_few() {
     }
     let faults = self::faults(&text);
     assert!(faults.contains("ask for 17 user properties of the input `plant`"), "{faults}");
+}
+
+#[test]
+fn late_readings_have_an_output_by_name_and_a_quota_there() {
+    let folder = folder();
+    let file = folder.path().join("h.toml");
+    let with = |late: &str| {
+        let text = GOOD.replace("output = \"central\"\n", &format!("output = \"central\"\nlate = {late}\n"));
+        text + "late = { bytes_max = \"16 MiB\", age_max = \"7d\" }\n"
+    };
+    let config = parse(&file, &with("{ output = \"central\" }")).unwrap();
+    let late = |output: &str, when_full| Some(crate::pipeline::Late { output: output.to_owned(), when_full });
+    assert_eq!(config.pipelines["temperature"].late, late("central", WhenFull::Block));
+    let quota = Quota { bytes_max: 16 << 20, age_max: Some(Duration::from_hours(7 * 24)) };
+    assert_eq!((config.outputs["central"].late, config.outputs["central"].outbox), (quota, Quota::OUTBOX));
+    let config = parse(&file, &with("{ output = \"central\", when_full = \"drop-oldest\" }")).unwrap();
+    assert_eq!(config.pipelines["temperature"].late, late("central", WhenFull::DropOldest));
+    let config = parse(&file, GOOD).unwrap();
+    assert_eq!((&config.pipelines["temperature"].late, config.outputs["central"].late), (&None, Quota::LATE));
+
+    #[track_caller]
+    fn fault(text: &str, says: &[&str]) {
+        let faults = faults(text);
+        assert!(says.iter().all(|says| faults.contains(says)), "{faults}");
+    }
+    fault(&with("{ output = \"store\" }"), &["names \"store\", and there is no [output.store]", "central"]);
+    fault(&with("{ when_full = \"block\" }"), &["output"]);
+    fault(&with("{ output = \"central\", when_full = \"coarsen\" }"), &["coarsen", "drop-oldest"]);
+    fault(&with("\"central\""), &["late"]);
+    let unwindowed = with("{ output = \"central\" }");
+    let lines =
+        unwindowed.lines().filter(|line| !line.starts_with("window") && !line.starts_with("aggregate"));
+    fault(&lines.collect::<Vec<_>>().join("\n"), &["late", "without one no reading is late", "add a window"]);
+    fault(&with("{ output = \"central\" }").replace("16 MiB", "1 MiB"), &["bytes_max", "16 MiB"]);
 }

@@ -60,6 +60,9 @@ pub struct Config {
     /// How much of its results may wait; what happens at the quota is each pipeline's `when_full`.
     /// Default 1 GiB, and results of any age.
     pub outbox: Quota,
+    /// How much of the late readings that go there may wait, beside its results; what happens at the quota
+    /// is each pipeline's `late.when_full`. Default 64 MiB, and readings of any age.
+    pub late: Quota,
     /// Wait for more results before a batch that would not be full. Default: 100 ms.
     pub linger: Duration,
     /// What an attempt under way may still take at shutdown. Default: 5 s. Then it is abandoned,
@@ -112,6 +115,7 @@ impl Config {
             refused_in_row_max: 100,
             allow_plaintext: false,
             outbox: Quota::OUTBOX,
+            late: Quota::LATE,
             linger: Duration::from_millis(100),
             drain: Duration::from_secs(5),
         }

@@ -10,14 +10,13 @@ use crate::flow::Seq;
 use std::ops::Range;
 use std::time::Instant;
 
-/// Index of the outbox of the live pipelines, where there is one.
-const LIVE: usize = 1;
-
 /// One stretch of one outbox.
 #[derive(Debug)]
 pub(super) struct Lane {
     /// Which of the output's outboxes.
     pub(super) outbox: usize,
+    /// Whether what is in it may be overtaken: it is the live pipelines' outbox.
+    is_live: bool,
     /// What has not arrived, as last looked at.
     pub(super) pending: Range<Seq>,
     /// Whether it is the last of its outbox, to which new results are added.
@@ -34,7 +33,7 @@ pub(super) struct Lane {
 impl Lane {
     /// Whether what is in it may be overtaken.
     pub(super) fn is_live(&self) -> bool {
-        self.outbox == LIVE
+        self.is_live
     }
 
     /// Everything below `end` arrived. If that was all, the next batch waits for company.
@@ -64,6 +63,8 @@ impl Lane {
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
     portion: Portion,
+    /// Index of the outbox of the live pipelines, where there is one.
+    live: Option<usize>,
     turn: u64,
     /// Whether the last turn was that of the lane that goes first.
     first_had_it: bool,
@@ -81,8 +82,8 @@ pub(super) enum Turn {
 }
 
 impl Lanes {
-    pub(super) fn new(portion: Portion) -> Self {
-        Self { lanes: Vec::new(), portion, turn: 0, first_had_it: false }
+    pub(super) fn new(portion: Portion, live: Option<usize>) -> Self {
+        Self { lanes: Vec::new(), portion, live, turn: 0, first_had_it: false }
     }
 
     /// Brings them in line with what is pending in each outbox.
@@ -99,6 +100,7 @@ impl Lanes {
                     Some(at) => Lane { pending: pending.clone(), is_last, ..known.swap_remove(at) },
                     None => Lane {
                         outbox,
+                        is_live: Some(outbox) == self.live,
                         pending: pending.clone(),
                         is_last,
                         portion: self.portion.of_another(),
@@ -162,7 +164,7 @@ mod tests {
     use std::time::Duration;
 
     fn lanes(outboxes: &[Vec<Range<Seq>>], now: Instant) -> Lanes {
-        let mut lanes = Lanes::new(Portion::new(10, 1000));
+        let mut lanes = Lanes::new(Portion::new(10, 1000), Some(1));
         lanes.follow(outboxes, now);
         lanes
     }
@@ -184,6 +186,15 @@ mod tests {
         check(&mut lanes, now, &[3, 2, 3]);
         lanes.follow(&[vec![9..9], vec![50..60]], now);
         check(&mut lanes, now, &[1, 1]);
+    }
+
+    #[test]
+    fn late_readings_are_sent_in_order_beside_results() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(Portion::new(10, 1000), None);
+        lanes.follow(&[vec![0..90], vec![0..90]], now);
+        check(&mut lanes, now, &[0, 1, 0, 1]);
+        assert!(!lanes.lane(1).is_live() && lanes.lane(1).overtaken(10, 2).is_none());
     }
 
     #[test]

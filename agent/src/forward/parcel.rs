@@ -27,7 +27,7 @@ pub(super) struct Parcels<O> {
     pub(super) agent: Arc<str>,
     pub(super) compression: Compression,
     pub(super) outbox: O,
-    /// Names of its outboxes: its own, and that of its live pipelines if it has one.
+    /// Names of its outboxes: its own, and those of its live pipelines and of late readings if it has them.
     pub(super) outboxes: Arc<[String]>,
 }
 

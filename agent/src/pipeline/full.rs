@@ -7,6 +7,8 @@
 //! | `drop-oldest` | a segment's worth of the pipeline's oldest results goes, one report in its place |
 //! | `coarsen` | adjacent windows of a key are merged, pairs first, then pairs of pairs; then `drop-oldest` |
 //!
+//! With the outbox of the late output it is the same, but that nothing is merged.
+//!
 //! Where `drop-oldest` finds nothing of the pipeline's own that may go, the newest are dropped. Other
 //! pipelines' results are never touched.
 //!
@@ -14,10 +16,12 @@
 
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use tracing::{info, warn};
 
 use super::tally::Tally;
-use super::thin::{self, Merge, Whose};
+use super::thin::{self, Merge, What, Whose};
 use crate::flow::{Kind, Seq, Timestamp};
 use crate::metrics;
 use crate::store::{self, CLOCK_SET, Store, Thinned};
@@ -73,6 +77,7 @@ pub(super) struct Full {
     /// As committed.
     pub(super) tally: Tally,
     metrics: metrics::Pipeline,
+    lines: Lines,
     /// Before this nothing of the pipeline's own is left to drop.
     dropped: Seq,
     /// Before this all is merged, by how often the width was doubled.
@@ -82,18 +87,41 @@ pub(super) struct Full {
     looked: Instant,
 }
 
-/// Where it finds its results.
+/// Where it finds its lines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) store: &'a Store,
-    pub(super) output: &'a str,
+    pub(super) outbox: &'a str,
+    /// By what name the outbox knows them.
+    pub(super) writer: &'a str,
     pub(super) whose: Whose<'a>,
 }
 
+/// Counters of what becomes of the lines.
+#[derive(Debug)]
+struct Lines {
+    dropped: Counter,
+    expired: Counter,
+    reports: Gauge,
+}
+
+impl Lines {
+    fn of(what: What, metrics: &metrics::Pipeline) -> Self {
+        let (dropped, expired, reports) = match what {
+            What::Results => (&metrics.dropped_results, &metrics.expired_results, &metrics.report_lines),
+            What::Late => {
+                (&metrics.dropped_late_events, &metrics.expired_late_events, &metrics.late_report_lines)
+            }
+        };
+        Self { dropped: dropped.clone(), expired: expired.clone(), reports: reports.clone() }
+    }
+}
+
 impl Full {
-    pub(super) fn new(bounds: Bounds, tally: Tally, metrics: metrics::Pipeline) -> Self {
-        let (dropped, merged) = (0, [0; LEVELS_MAX]);
-        let full = Self { bounds, tally, metrics, dropped, merged, since: None, looked: Instant::now() };
+    pub(super) fn new(what: What, bounds: Bounds, tally: Tally, metrics: metrics::Pipeline) -> Self {
+        let lines = Lines::of(what, &metrics);
+        let (dropped, merged, looked) = (0, [0; LEVELS_MAX], Instant::now());
+        let full = Self { bounds, tally, metrics, lines, dropped, merged, since: None, looked };
         full.count(&Tally::default());
         full
     }
@@ -105,8 +133,8 @@ impl Full {
         aggregate: Option<&mut impl Merge>,
     ) -> Result<Relief, store::Error> {
         if self.since.replace(Instant::now()).is_none() {
-            let (pipeline, output, policy) = (place.whose.pipeline, place.output, self.bounds.policy);
-            warn!(pipeline, output, ?policy, "outbox has reached its quota");
+            let (pipeline, outbox, policy) = (place.whose.pipeline, place.outbox, self.bounds.policy);
+            warn!(pipeline, outbox, ?policy, "outbox has reached its quota");
         }
         let expired = self.tally.expired;
         self.expire(place)?;
@@ -146,17 +174,17 @@ impl Full {
         }
         self.looked = Instant::now();
         let now = place.whose.now;
-        if now < place.store.newest(place.output)? {
+        if now < place.store.newest(place.outbox)? {
             return Ok(());
         }
         let (oldest, due) = (now.before(age_max), now.before(age_max + every));
-        place.store.seal_made_before(place.output, due)?;
+        place.store.seal_made_before(place.outbox, due)?;
         let is_old = |made: Timestamp, limit| (CLOCK_SET..limit).contains(&made);
         let mut from = 0;
         loop {
             let (tally, mut next) = (self.tally, None);
             let mut young = false;
-            let thinned = place.store.thin(place.output, place.whose.pipeline, from, &mut |lines| {
+            let thinned = place.store.thin(place.outbox, place.writer, from, &mut |lines| {
                 young = lines.last().is_some_and(|line| line.made >= oldest);
                 lines.iter().any(|line| is_old(line.made, due)).then_some(())?;
                 let is_old = |line: &store::Waiting| is_old(line.made, oldest);
@@ -181,12 +209,11 @@ impl Full {
     fn drop_oldest(&mut self, place: Place<'_>) -> Result<Relief, store::Error> {
         loop {
             let (tally, mut next) = (self.tally, None);
-            let thinned =
-                place.store.thin(place.output, place.whose.pipeline, self.dropped, &mut |lines| {
-                    let (thinner, tally) = thin::drop(lines, place.whose, Kind::Dropped, &tally, |_| true)?;
-                    next = Some(tally);
-                    Some(thinner)
-                })?;
+            let thinned = place.store.thin(place.outbox, place.writer, self.dropped, &mut |lines| {
+                let (thinner, tally) = thin::drop(lines, place.whose, Kind::Dropped, &tally, |_| true)?;
+                next = Some(tally);
+                Some(thinner)
+            })?;
             match thinned {
                 Thinned::Fewer(after) => {
                     self.set(next.unwrap_or(tally));
@@ -216,8 +243,8 @@ impl Full {
                         warn!(pipeline = place.whose.pipeline, reason, "failed to merge windows");
                     }
                 };
-                let (output, pipeline) = (place.output, place.whose.pipeline);
-                let thinned = place.store.thin(output, pipeline, self.merged[level], &mut |lines| {
+                let (outbox, writer) = (place.outbox, place.writer);
+                let thinned = place.store.thin(outbox, writer, self.merged[level], &mut |lines| {
                     let (thinner, tally) =
                         thin::coarsen(lines, place.whose, cell, aggregate, &tally, failed)?;
                     next = Some(tally);
@@ -245,12 +272,12 @@ impl Full {
 
     /// Brings the counters, which show committed work only, up to date.
     fn count(&self, before: &Tally) {
-        let (metrics, now) = (&self.metrics, &self.tally);
-        metrics.dropped_results.inc_by(now.dropped - before.dropped);
+        let (metrics, lines, now) = (&self.metrics, &self.lines, &self.tally);
+        lines.dropped.inc_by(now.dropped - before.dropped);
         metrics.coarsened_results.inc_by(now.coarsened - before.coarsened);
-        metrics.expired_results.inc_by(now.expired - before.expired);
+        lines.expired.inc_by(now.expired - before.expired);
         metrics.expired_messages.inc_by(now.expired_messages - before.expired_messages);
         metrics.given_up_letters.inc_by(now.given_up_letters - before.given_up_letters);
-        metrics.report_lines.set(i64::try_from(now.reports).unwrap_or(i64::MAX));
+        lines.reports.set(i64::try_from(now.reports).unwrap_or(i64::MAX));
     }
 }

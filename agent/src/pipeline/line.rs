@@ -51,11 +51,23 @@ fn is_first(part: &u32) -> bool {
 struct EventLine<'a> {
     agent: &'a str,
     pipeline: &'a str,
+    #[serde(flatten)]
+    late: Option<LateLine<'a>>,
     key: &'a str,
     time: Timestamp,
     module: Option<&'a str>,
     value: &'a RawValue,
 }
+
+/// What tells a late reading from an event that is forwarded on its own.
+#[derive(Serialize)]
+struct LateLine<'a> {
+    kind: &'static str,
+    topic: &'a str,
+}
+
+/// The `kind` of a late reading's line.
+const LATE: &str = "late";
 
 /// The line of a window's result; the aggregate's words and the state where there is none.
 pub(super) fn result(
@@ -93,8 +105,39 @@ pub(super) fn event(
     module: Option<&str>,
     event: &Event,
 ) -> Result<Vec<u8>, serde_json::Error> {
+    of_event(agent, pipeline, module, event, None)
+}
+
+/// The line of an event that came after its window could no longer change.
+pub(super) fn late(
+    agent: &str,
+    pipeline: &str,
+    module: Option<&str>,
+    event: &Event,
+) -> Result<Vec<u8>, serde_json::Error> {
+    of_event(agent, pipeline, module, event, Some(LateLine { kind: LATE, topic: &event.topic }))
+}
+
+/// Whether this line is that of a late reading.
+pub(super) fn is_late(line: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(borrow)]
+        kind: Cow<'a, str>,
+    }
+    serde_json::from_slice::<Kind<'_>>(line).is_ok_and(|line| line.kind == LATE)
+}
+
+fn of_event(
+    agent: &str,
+    pipeline: &str,
+    module: Option<&str>,
+    event: &Event,
+    late: Option<LateLine<'_>>,
+) -> Result<Vec<u8>, serde_json::Error> {
     let value: &RawValue = serde_json::from_slice(&event.payload)?;
-    let line = encode(&EventLine { agent, pipeline, key: &event.key, time: event.time, module, value });
+    let (key, time) = (&event.key, event.time);
+    let line = encode(&EventLine { agent, pipeline, late, key, time, module, value });
     // A raw value was only skipped over: what no receiver reads must not hold up what comes behind.
     check_json(&line)?;
     Ok(line)

@@ -1,13 +1,13 @@
 //! What a pipeline commits beside its windows: the ledger's counts, the latest arrival, and the watermark.
 //!
 //! ```text
-//! version u8 = 4 | the counts u64, little endian | the latest believable arrival u64 | the windows' own progress
+//! version u8 = 5 | the counts u64, little endian | the latest believable arrival u64 | the windows' own progress
 //! ```
 
 use crate::decode::{Clock, Found, WhenOff};
 use crate::flow::Timestamp;
 
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// Declares the counts once: another one is a line here, another version, and a line where the
 /// pipeline brings its metrics up to date.
@@ -51,6 +51,8 @@ counts! {
     used,
     /// Events that came after their window could no longer change.
     late,
+    /// Of these, events committed to the late output.
+    sent_late,
     /// Events dead-lettered by the aggregate.
     rejected_events,
     /// Results committed to the outbox.

@@ -4,6 +4,7 @@
 //! is finished, a result goes to the outbox. Its stamp is held against the clock of now, and it is late
 //! when its window is over. Letters come one at a time, so that what became of each is known.
 
+use super::line;
 use super::step::{Stage, Step, Steps, Times};
 use crate::decode::{Arrival, check_json};
 use crate::flow::{DeadLetter, Delivery, Event, Message, Seq, Timestamp};
@@ -133,9 +134,11 @@ impl Steps {
         self.take_outcome(outcome, &digest, at, step);
     }
 
-    /// A result that the destination refused, to the pipeline's output of today.
+    /// A line that the destination refused, to the pipeline's output of today; a late reading to the one
+    /// for those, if there is one.
     fn send(&self, letter: DeadLetter, at: Times, step: &mut Step) {
         match check_json(&letter.payload) {
+            Ok(()) if self.sends_late && line::is_late(&letter.payload) => step.late(letter.payload),
             Ok(()) if !letter.payload.contains(&b'\n') => step.result(letter.payload),
             other => {
                 let words = other

@@ -21,6 +21,8 @@ pub(super) struct Step {
     pub(super) results: Vec<Vec<u8>>,
     /// Of the results, where they may be merged later; otherwise none.
     pub(super) states: Vec<Vec<u8>>,
+    /// Lines for the late output.
+    pub(super) late: Vec<Vec<u8>>,
     pub(super) dead_letters: Vec<DeadLetter>,
     pub(super) counts: Counts,
     /// What went another way.
@@ -35,13 +37,19 @@ impl Step {
     }
 
     pub(super) fn has_output(&self) -> bool {
-        !self.results.is_empty() || !self.dead_letters.is_empty()
+        !self.results.is_empty() || !self.late.is_empty() || !self.dead_letters.is_empty()
     }
 
     pub(super) fn result(&mut self, line: Vec<u8>) {
         self.bytes += line.len();
         self.counts.results += 1;
         self.results.push(line);
+    }
+
+    pub(super) fn late(&mut self, line: Vec<u8>) {
+        self.bytes += line.len();
+        self.counts.sent_late += 1;
+        self.late.push(line);
     }
 
     /// What the last result can be merged by.
@@ -74,6 +82,8 @@ pub(super) struct Steps {
     pub(super) stage: Stage,
     /// Results may be merged later.
     pub(super) keeps_states: bool,
+    /// Late readings go to an output.
+    pub(super) sends_late: bool,
 }
 
 /// What events become.
@@ -281,18 +291,21 @@ impl Steps {
             self.forward_each(events, at, step);
             return Ok(());
         };
-        let mut refused = Vec::new();
+        let (mut refused, mut late) = (Vec::new(), Vec::new());
         for mut event in events {
             let payload = std::mem::take(&mut event.payload);
             match windows.observe(aggregate.as_mut(), &event.key, event.time, payload)? {
                 Ok(()) => {}
                 Err((Fate::Full, payload)) => refused.push(Event { payload, ..event }),
                 Err((Fate::Lost, _)) => step.counts.lost_events += 1,
-                Err((Fate::Late | Fate::Used, _)) => step.counts.late += 1,
+                Err((Fate::Late | Fate::Used, payload)) => late.push(Event { payload, ..event }),
             }
         }
         let settled = windows.apply(aggregate.as_mut())?;
         self.take_settled(settled, at, step);
+        for event in late {
+            self.take_late(event, at, step);
+        }
         for event in refused {
             let reason = "too many keys have open windows: raise `keys_max`, or set `when_keys_full`";
             self.refuse("window", reason.to_owned(), event, at, step);
@@ -333,6 +346,25 @@ impl Steps {
                     let reason = format!("failed to read the transforms' output as JSON: {error}");
                     self.refuse("encode", reason, event, at, step);
                 }
+            }
+        }
+    }
+
+    /// An event that came after its window could no longer change.
+    fn take_late(&self, event: Event, at: Times, step: &mut Step) {
+        if !self.sends_late {
+            step.counts.late += 1;
+            return;
+        }
+        let module = self.transforms.last().map(module::Transform::digest);
+        match line::late(&self.agent, &self.pipeline, module, &event) {
+            Ok(line) => {
+                step.counts.late += 1;
+                step.late(line);
+            }
+            Err(error) => {
+                let reason = format!("failed to read the late reading as JSON: {error}");
+                self.refuse("encode", reason, event, at, step);
             }
         }
     }

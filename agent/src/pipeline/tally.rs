@@ -8,13 +8,14 @@
 //! A *run* is what went since the last report of its kind: it is reported by one line as soon as the
 //! outbox has room, in the same commit that forgets the run.
 
+use super::thin::What;
 use crate::flow::{Kind, Report};
 pub(super) use crate::flow::{NO_SPAN, Run, Span};
 
 const VERSION: u8 = 2;
 const NUMBERS: usize = 26;
 
-/// Of one pipeline, since the state folder was made.
+/// Of one pipeline's results, or of its late readings, since the state folder was made.
 ///
 /// `results + reports = delivered + refused + pending + dropped + coarsened + expired`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,10 +65,11 @@ impl Tally {
         self
     }
 
-    /// The reports that are owed, which it then no longer owes.
-    pub(super) fn take_reports(&mut self) -> Vec<Report> {
+    /// The reports that are owed, which it then no longer owes; `what` it is that was dropped.
+    pub(super) fn take_reports(&mut self, what: What) -> Vec<Report> {
+        let dropped = format!("the outbox was full: new {} were dropped", what.noun());
         let owed = [
-            (&mut self.unreported, Kind::Dropped, "outbox", "the outbox was full: new results were dropped"),
+            (&mut self.unreported, Kind::Dropped, what.stage(), dropped.as_str()),
             (&mut self.unread, Kind::Expired, "journal", "messages were too old when they were read"),
             (
                 &mut self.dropped_letters,
@@ -172,10 +174,11 @@ mod tests {
             let run = Run::of(None, (Timestamp(second), Timestamp(second + 1)));
             tally = tally.and(&Tally { dropped: 1, unreported: run, ..Tally::default() });
         }
-        let reports = tally.take_reports();
+        let reports = tally.take_reports(What::Late);
+        assert_eq!(reports[0].stage, "late");
         let Report { count, first, from, to, .. } = &reports[0];
         assert_eq!((*count, *first, *from, *to), (Some(3), None, Some(Timestamp(3)), Some(Timestamp(6))));
         assert_eq!((reports.len(), tally.owes(), tally.dropped, tally.reports), (1, false, 3, 1));
-        assert!(tally.take_reports().is_empty());
+        assert!(tally.take_reports(What::Results).is_empty());
     }
 }

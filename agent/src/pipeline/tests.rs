@@ -1,6 +1,7 @@
 //! A pipeline between a real store and real modules.
 
 mod age;
+mod late;
 
 use std::sync::Arc;
 
@@ -23,6 +24,10 @@ impl Plant {
     }
 
     fn within(quotas: store::Quotas) -> Self {
+        Self::of_segments(quotas, 4 << 20)
+    }
+
+    fn of_segments(quotas: store::Quotas, segment_bytes: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("stats.wasm");
         std::fs::write(&file, headwater_bundle::STATS).unwrap();
@@ -48,8 +53,10 @@ impl Plant {
             when_full: WhenFull::Block,
             coarsen_max: COARSEN_MAX,
             priority: Priority::Order,
+            late: None,
         };
-        let store = store::Config { quotas, ..store::Config::new(folder.path().join("store")) };
+        let store =
+            store::Config { quotas, segment_bytes, ..store::Config::new(folder.path().join("store")) };
         let store = Store::open(&store, &metrics).unwrap();
         Self { store, metrics, config, host: Host::new(None).unwrap(), _folder: folder }
     }

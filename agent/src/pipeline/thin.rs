@@ -17,7 +17,35 @@ use crate::window::Outcome;
 pub(super) struct Whose<'a> {
     pub(super) agent: &'a str,
     pub(super) pipeline: &'a str,
+    pub(super) what: What,
     pub(super) now: Timestamp,
+}
+
+/// What lines an outbox holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// Results.
+    Results,
+    /// Readings that came too late for their windows.
+    Late,
+}
+
+impl What {
+    /// Where they are, as reports name it.
+    pub(super) fn stage(self) -> &'static str {
+        match self {
+            Self::Results => "outbox",
+            Self::Late => "late",
+        }
+    }
+
+    /// What they are called there.
+    pub(super) fn noun(self) -> &'static str {
+        match self {
+            Self::Results => "results",
+            Self::Late => "late readings",
+        }
+    }
 }
 
 /// What merges closed windows: a module, or a stand-in.
@@ -42,7 +70,7 @@ pub(super) fn drop(
     let mut kept = Vec::with_capacity(lines.len());
     for line in lines {
         match line::said(&line.line) {
-            Said::Report(told) if told.is(kind, "outbox") => {
+            Said::Report(told) if told.is(kind, whose.what.stage()) => {
                 run.add(&told.run);
                 reports += 1;
             }
@@ -65,18 +93,19 @@ pub(super) fn drop(
         return None;
     }
     let mut tally = *tally;
+    let noun = whose.what.noun();
     let reason = match kind {
         Kind::Expired => {
             tally.expired += dropped;
-            "results were too old and not delivered yet"
+            format!("{noun} were too old and not delivered yet")
         }
         _ => {
             tally.dropped += dropped;
-            "the outbox was full: its oldest results were dropped"
+            format!("the outbox was full: its oldest {noun} were dropped")
         }
     };
     tally.reports = tally.reports + 1 - reports;
-    Some((told(kept, at, &run, whose, kind, reason, &tally), tally))
+    Some((told(kept, at, &run, whose, kind, &reason, &tally), tally))
 }
 
 /// Merges adjacent windows of a key, as far as they lie in the same cell of `cell` microseconds, and tells
@@ -159,7 +188,7 @@ fn told(
     tally: &Tally,
 ) -> Thinner {
     let (number, made) = at.unwrap_or_default();
-    let report = run.report(kind, "outbox", reason);
+    let report = run.report(kind, whose.what.stage(), reason);
     let line = report.line(whose.agent, Some(whose.pipeline), whose.now);
     let place = kept.partition_point(|line| line.number < number);
     kept.insert(place, Waiting { number, made, state: Vec::new(), line });

@@ -18,14 +18,26 @@ pub fn live(output: &str) -> String {
     format!("{output}.live")
 }
 
+/// The outbox of the readings that came too late for their pipelines' windows, beside the output's
+/// others; and whose lines they are in there, of a pipeline's name.
+#[must_use]
+pub fn late(name: &str) -> String {
+    format!("{name}.late")
+}
+
 impl Store {
-    /// The outboxes that the output has: its own, and that of its live pipelines if it ever had one.
+    /// The outboxes that the output has: its own, and those of its live pipelines and of late readings if
+    /// it ever had them.
     pub fn outboxes(&self, output: &str) -> Result<Vec<String>, Error> {
-        let live = live(output);
-        check_name(&live)?;
-        let opened = lock(&self.0.outboxes).contains_key(&live);
-        let has_live = opened || self.0.meta.get(&Row::outbox(&live))?.is_some();
-        Ok([output.to_owned()].into_iter().chain(has_live.then_some(live)).collect())
+        let mut outboxes = vec![output.to_owned()];
+        for other in [live(output), late(output)] {
+            check_name(&other)?;
+            let opened = lock(&self.0.outboxes).contains_key(&other);
+            if opened || self.0.meta.get(&Row::outbox(&other))?.is_some() {
+                outboxes.push(other);
+            }
+        }
+        Ok(outboxes)
     }
 
     /// The output's epoch, part of its idempotency keys; made durable on first use.

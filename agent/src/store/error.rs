@@ -67,6 +67,8 @@ pub enum Error {
     Quota {
         /// The log.
         path: PathBuf,
+        /// The outbox, if it is one.
+        outbox: Option<String>,
         /// Disk it takes.
         bytes: u64,
         /// Disk it may take.

@@ -43,7 +43,7 @@ pub struct Quotas {
     pub journal: Quota,
     /// Dead letters: at the quota the oldest go.
     pub dead_letters: Quota,
-    /// Outboxes by output; others have the default.
+    /// Outboxes by name: an output's, or [`super::late`] of it; others have the default.
     pub outboxes: BTreeMap<String, Quota>,
 }
 
@@ -52,6 +52,8 @@ impl Quota {
     pub const JOURNAL: Self = Self { bytes_max: 256 << 20, age_max: None };
     /// For an outbox: a week of a thousand devices' minute windows.
     pub const OUTBOX: Self = Self { bytes_max: 1 << 30, age_max: None };
+    /// For the late readings on their way to an output: they are to be few.
+    pub const LATE: Self = Self { bytes_max: 64 << 20, age_max: None };
     /// For the dead letters.
     pub const DEAD_LETTERS: Self = Self { bytes_max: 64 << 20, age_max: None };
 }
@@ -84,7 +86,7 @@ impl Store {
             }
             fits |= read >= journal.end();
         }
-        Self::verdict(journal, quota, fits)
+        Self::verdict(journal, None, quota, fits)
     }
 
     /// Fails while the outbox has no room for so many bytes, after giving up what was confirmed.
@@ -95,7 +97,7 @@ impl Store {
             outbox.trim()?;
             fits = outbox.log.fits(bytes, quota)?;
         }
-        Self::verdict(&outbox.log, quota, fits)
+        Self::verdict(&outbox.log, Some(outbox.output()), quota, fits)
     }
 
     /// Gives up the oldest dead letters, a segment at a time, while so many bytes more are not within
@@ -154,12 +156,12 @@ impl Store {
         Ok(Some(slowest))
     }
 
-    fn verdict(log: &Log, quota: Quota, fits: bool) -> Result<(), Error> {
+    fn verdict(log: &Log, outbox: Option<&str>, quota: Quota, fits: bool) -> Result<(), Error> {
         log.show_blocked(!fits);
         if fits {
             return Ok(());
         }
         let (path, bytes_max) = (log.folder().to_owned(), quota.bytes_max);
-        Err(Error::Quota { path, bytes: log.bytes()?, bytes_max })
+        Err(Error::Quota { path, outbox: outbox.map(str::to_owned), bytes: log.bytes()?, bytes_max })
     }
 }

@@ -1,6 +1,6 @@
 //! The store as its callers see it.
 
-use super::{Commit, Config, Error, Store};
+use super::{Commit, Config, Error, Outgoing, Store};
 use crate::flow::{DeadLetter, Delivery, Message, Timestamp};
 use crate::metrics::Metrics;
 use crate::store::{Delivered, Filter, Session};
@@ -48,7 +48,7 @@ fn lines(numbers: std::ops::Range<u64>) -> Vec<Vec<u8>> {
 }
 
 fn commit(position: u64, results: Vec<Vec<u8>>) -> Commit<'static> {
-    Commit { pipeline: "p", position, output: "central", results, ..Commit::default() }
+    Commit { pipeline: "p", position, results: Outgoing::new("central", results), ..Commit::default() }
 }
 
 #[test]
@@ -402,11 +402,9 @@ fn pipelines_that_share_an_output_commit_at_once() {
             let store = &store;
             scope.spawn(move || {
                 for position in 1..=20 {
-                    let results = vec![pipeline.as_bytes().to_vec(); 3];
+                    let results = Outgoing::new("central", vec![pipeline.as_bytes().to_vec(); 3]);
                     let dead_letters = vec![letter(pipeline.as_bytes())];
-                    let output = "central";
-                    let step =
-                        Commit { pipeline, position, output, results, dead_letters, ..Commit::default() };
+                    let step = Commit { pipeline, position, results, dead_letters, ..Commit::default() };
                     store.commit(&step).unwrap();
                 }
             });

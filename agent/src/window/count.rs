@@ -94,7 +94,7 @@ fn count(scene: &mut Scene<'_>, size: Size, keyed: &mut Keyed, time: u64, pane: 
     keyed.bytes -= chunk.state.len();
     match merge(&chunk.state, &pane.state, scene.aggregate) {
         Ok(state) => chunk.state = state,
-        Err(reason) => scene.fail(Part::of(&pane), (time, time.saturating_add(1)), 0, reason, time),
+        Err(reason) => scene.fail(Part::of(&pane), (time, time.saturating_add(1)), 0, 0, reason, time),
     }
     keyed.bytes += chunk.state.len();
     chunk.count += pane.count;
@@ -109,7 +109,7 @@ fn count(scene: &mut Scene<'_>, size: Size, keyed: &mut Keyed, time: u64, pane: 
     let part_number = u32::try_from(window % (1 << 32)).unwrap_or(0);
     match keyed.folds.fold(&keyed.chunks, first..end, blocks, scene.aggregate) {
         Ok(part) => scene.give(part, 0, bounds, part_number, 0, false, time.saturating_add(1)),
-        Err(reason) => scene.fail(Part::default(), bounds, part_number, reason, time),
+        Err(reason) => scene.fail(Part::default(), bounds, part_number, 0, reason, time),
     }
     let next = size.next(keyed.counted) / size.chunk();
     while let Some(entry) = keyed.chunks.first_entry().filter(|entry| entry.key().at < next) {

@@ -167,7 +167,7 @@ fn give(scene: &mut Scene<'_>, over: Over, keyed: &mut Keyed, end: u64) {
             scene.give(part, known.late, (window.start, end), 0, known.revision, false, due);
         }
         Ok(_) => {}
-        Err(reason) => scene.fail(Part::default(), (window.start, end), 0, reason, due),
+        Err(reason) => scene.fail(Part::default(), (window.start, end), 0, known.revision, reason, due),
     }
 }
 

@@ -132,8 +132,16 @@ impl Scene<'_> {
     }
 
     /// Panes that cannot be merged have no result.
-    pub(super) fn fail(&mut self, pane: Part, bounds: (u64, u64), number: u32, reason: String, due: u64) {
-        self.give(pane, 0, bounds, number, 0, false, due);
+    pub(super) fn fail(
+        &mut self,
+        pane: Part,
+        bounds: (u64, u64),
+        number: u32,
+        revision: u32,
+        reason: String,
+        due: u64,
+    ) {
+        self.give(pane, 0, bounds, number, revision, false, due);
         if let Some(ready) = self.ready.last_mut() {
             ready.without = Some(Without::Failed(reason));
         }

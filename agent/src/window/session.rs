@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::fold::{Part, merge};
-use super::pane::{Keyed, Pane, Place};
+use super::pane::{Keyed, Pane, Place, Shown};
 use super::scene::Scene;
 use super::{Config, Fate};
 use crate::flow::{Timestamp, micros};
@@ -89,7 +89,8 @@ pub(super) fn assign(
     Ok(())
 }
 
-/// Makes one session of two, the earlier one.
+/// Makes one session of two, the earlier one. Where they cannot be merged, that goes on without the readings
+/// of the later one, whose state is handed out as failed.
 fn join(scene: &mut Scene<'_>, bounds: Bounds, keyed: &mut Keyed, left: Place, right: Place) -> Place {
     // In this order, so that it does not matter where a batch ended.
     scene.apply(keyed);
@@ -100,15 +101,19 @@ fn join(scene: &mut Scene<'_>, bounds: Bounds, keyed: &mut Keyed, left: Place, r
             earlier.count += later.count;
             earlier.late += later.late;
             earlier.rejected += later.rejected;
-            earlier.shown.extend(later.shown.iter().copied());
-            // What was shown of either alone is to be withdrawn.
-            earlier.changed |= later.changed || !earlier.shown.is_empty();
+            earlier.changed |= later.changed;
         }
         Err(reason) => {
-            let part = Part::of(&later);
-            scene.fail(part, bounds.of(&later, right), 0, reason, scene.watermark);
+            let (part, (start, end)) = (Part::of(&later), bounds.of(&later, right));
+            let same = |shown: &&Shown| (shown.start, shown.end) == (start, end);
+            // Above that of its withdrawal, so that it comes back when it is replayed.
+            let revision = later.shown.iter().find(same).map_or(0, |shown| shown.revision.saturating_add(1));
+            scene.fail(part, (start, end), 0, revision, reason, scene.watermark);
         }
     }
+    // What was shown of either alone is to be withdrawn.
+    earlier.shown.extend(later.shown.iter().copied());
+    earlier.changed |= !earlier.shown.is_empty();
     let last = [earlier.span, later.span].into_iter().flatten().map(|(_, last)| last).max();
     earlier.span = Some((left.at, last.unwrap_or(left.at)));
     keyed.insert(left, earlier);

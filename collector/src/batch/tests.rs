@@ -254,3 +254,28 @@ proptest! {
         drop(header.parse::<BatchKey>());
     }
 }
+
+/// The line of a late reading with these fields after its others.
+fn late_with(fields: &str) -> String {
+    format!(
+        r#"{{"agent":"plant-7","pipeline":"p","kind":"late","topic":"plant/a","key":"k","time":"1970-01-01T00:00:07Z","value":{{"t":1.50}}{fields}}}"#
+    )
+}
+
+#[test]
+fn reads_a_late_reading_and_takes_it_for_nothing_else() {
+    let batch = Batch::parse(key(1), late_with(r#","module":null"#).as_bytes()).unwrap();
+    let late = Late {
+        pipeline: "p".into(),
+        key: "k".into(),
+        topic: "plant/a".into(),
+        time: 7_000_000,
+        module: None,
+        value: r#"{"t":1.50}"#.into(),
+    };
+    assert_eq!(batch.lines, [Line::Late(late)]);
+    refused(&late_with(r#","count":1"#), "unknown field `count`");
+    refused(&late_with(r#","module":"stats""#), "module must be");
+    refused(&late_with("").replace(r#""topic":"plant/a","#, ""), "missing field `topic`");
+    refused(&late_with("").replace(r#""late""#, r#""early""#), "unknown field `kind`");
+}

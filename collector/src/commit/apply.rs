@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::CommitError;
-use crate::batch::{Batch, Line, Measured, Report, Span, State, Window};
+use crate::batch::{Batch, Late, Line, Measured, Report, Span, State, Window};
 
 /// Stores the lines in order.
 pub(super) fn lines(transaction: &Transaction<'_>, epoch: i64, batch: &Batch) -> Result<(), CommitError> {
@@ -17,22 +17,24 @@ pub(super) fn lines(transaction: &Transaction<'_>, epoch: i64, batch: &Batch) ->
     let mut at = Place { epoch, seq: 0, change, pipeline: 0, series: 0, module: None };
     for (index, line) in batch.lines.iter().enumerate() {
         at.seq = batch.key.first + index as u64;
+        let other = || CommitError::Sequence { line: index + 1 };
         let line = match line {
             Line::Result(line) => line,
+            Line::Late(new) => {
+                at.name(&mut names, &new.pipeline, &new.key, new.module.as_deref())?;
+                let effect = late(transaction, &at, new)?.ok_or_else(other)?;
+                sums.entry(at.pipeline).or_default().add(effect);
+                continue;
+            }
             Line::Report(new) => {
-                report(transaction, &at, &batch.key.agent, new)?
-                    .ok_or(CommitError::Sequence { line: index + 1 })?;
+                report(transaction, &at, &batch.key.agent, new)?.ok_or_else(other)?;
                 continue;
             }
         };
-        at.pipeline = names.pipeline(&line.pipeline)?;
-        at.series = names.series(at.pipeline, &line.key)?;
-        at.module = names.module(line.module.as_deref())?;
+        at.name(&mut names, &line.pipeline, &line.key, line.module.as_deref())?;
         let effect = match line.span {
             Span::Window(new) => window(transaction, &mut at, line, new)?,
-            Span::Event(time) => {
-                event(transaction, &mut at, line, time)?.ok_or(CommitError::Sequence { line: index + 1 })?
-            }
+            Span::Event(time) => event(transaction, &mut at, line, time)?.ok_or_else(other)?,
         };
         sums.entry(at.pipeline).or_default().add(effect);
     }
@@ -51,9 +53,26 @@ struct Place {
     module: Option<i64>,
 }
 
+impl Place {
+    /// Whose the line is.
+    fn name(
+        &mut self,
+        names: &mut Names<'_>,
+        pipeline: &str,
+        key: &str,
+        module: Option<&str>,
+    ) -> rusqlite::Result<()> {
+        self.pipeline = names.pipeline(pipeline)?;
+        self.series = names.series(self.pipeline, key)?;
+        self.module = names.module(module)?;
+        Ok(())
+    }
+}
+
 /// What a line changed.
 enum Effect {
     Event,
+    Late,
     Stored(Counts),
     /// The first were replaced by the second.
     Replaced(Counts, Counts),
@@ -143,6 +162,27 @@ fn event(
     }
 }
 
+/// `None` when the sequence number belongs to another reading.
+fn late(transaction: &Transaction<'_>, at: &Place, new: &Late) -> rusqlite::Result<Option<Effect>> {
+    let row = params![at.epoch, at.seq, at.series, new.time, new.topic, at.module, new.value];
+    let known: Option<bool> = transaction
+        .prepare_cached(
+            "SELECT series = ?3 AND time = ?4 AND topic = ?5 AND module IS ?6 AND value = ?7 FROM late
+             WHERE epoch = ?1 AND seq = ?2",
+        )?
+        .query_row(row, |row| row.get(0))
+        .optional()?;
+    if let Some(same) = known {
+        return Ok(same.then_some(Effect::Ignored));
+    }
+    transaction
+        .prepare_cached(
+            "INSERT INTO late (epoch, seq, series, time, topic, module, value) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(row)?;
+    Ok(Some(Effect::Late))
+}
+
 /// `None` when the sequence number belongs to another report.
 fn report(
     transaction: &Transaction<'_>,
@@ -205,6 +245,7 @@ fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &Measured) -> rus
 #[derive(Default)]
 struct Sums {
     events: i64,
+    late_readings: i64,
     replaced: i64,
     ignored: i64,
     gained: Counts,
@@ -226,6 +267,7 @@ impl Sums {
     fn add(&mut self, effect: Effect) {
         match effect {
             Effect::Event => self.events += 1,
+            Effect::Late => self.late_readings += 1,
             Effect::Ignored => self.ignored += 1,
             Effect::Stored(new) => self.gained.add(new),
             Effect::Replaced(old, new) => {
@@ -247,7 +289,8 @@ impl Sums {
             .prepare_cached(
                 "UPDATE pipelines SET results = results + ?2, events = events + ?3,
                  replaced = replaced + ?4, ignored = ignored + ?5, early = early + ?6,
-                 retracted = retracted + ?7, readings = ?8, late = ?9, rejected = ?10 WHERE id = ?1",
+                 retracted = retracted + ?7, readings = ?8, late = ?9, rejected = ?10,
+                 late_readings = late_readings + ?11 WHERE id = ?1",
             )?
             .execute(params![
                 pipeline,
@@ -260,6 +303,7 @@ impl Sums {
                 sum(old[0], gained.readings, lost.readings),
                 sum(old[1], gained.late, lost.late),
                 sum(old[2], gained.rejected, lost.rejected),
+                self.late_readings,
             ])?;
         Ok(())
     }

@@ -1,7 +1,7 @@
 mod states;
 
 use super::*;
-use crate::batch::{BatchKey, Line, Measured, Span, State, Window};
+use crate::batch::{BatchKey, Late, Line, Measured, Span, State, Window};
 use crate::{Config, query, store as file};
 use proptest::prelude::*;
 
@@ -166,4 +166,36 @@ proptest! {
         prop_assert_eq!(sums.late, oracle.len() as u64);
         prop_assert_eq!(sums.results + sums.replaced + sums.ignored, sent.len() as u64);
     }
+}
+
+#[test]
+fn late_readings_are_kept_apart_from_results_and_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut connection, _) = open(&folder);
+    let late = |value: &str| {
+        let (pipeline, key, topic) = ("p".into(), "k".into(), "plant/k".into());
+        Line::Late(Late { pipeline, key, topic, time: 5, module: None, value: value.into() })
+    };
+    store(&mut connection, &batch(0, vec![window("k", 0, 0, 10), late("1"), late("1")]), 1).unwrap();
+    // The same under other bounds, as after a 413.
+    store(&mut connection, &batch(1, vec![late("1")]), 1).unwrap();
+    let other = store(&mut connection, &batch(2, vec![late("2"), late("3")]), 1);
+    assert!(matches!(other, Err(CommitError::Sequence { line: 1 })), "{other:?}");
+    let sums = query::totals(&connection, None, None).unwrap()[0].sums;
+    let expected = query::Sums {
+        results: 1,
+        readings: 10,
+        late: 1,
+        rejected: 2,
+        late_readings: 2,
+        ignored: 1,
+        ..query::Sums::default()
+    };
+    assert_eq!(sums, expected);
+    assert_eq!(values(&connection).len(), 1, "none of them is a result");
+    let of = |key: &str, after, bytes_max| {
+        let of = query::LateOf { key: Some(key.to_owned()), after, limit: 10, ..<_>::default() };
+        query::late(&connection, &of, bytes_max).unwrap().len()
+    };
+    assert_eq!((of("k", 0, usize::MAX), of("k", 1, usize::MAX), of("k", 0, 1), of("j", 0, 9)), (2, 1, 1, 0));
 }

@@ -87,6 +87,8 @@ pub struct Sums {
     pub late: u64,
     /// Sum of the results' `rejected`.
     pub rejected: u64,
+    /// Readings that came too late for their windows and are kept apart: in none of the others.
+    pub late_readings: u64,
     /// Results replaced, or retracted, by a higher revision.
     pub replaced: u64,
     /// Lines that changed nothing: a revision not higher than the one stored, or an event stored before.
@@ -166,7 +168,7 @@ pub(crate) fn totals(
 }
 
 const TOTALS: &str = "SELECT agent, pipeline, results, events, readings, late, rejected, replaced,
-                      ignored, early, retracted FROM pipelines";
+                      ignored, early, retracted, late_readings FROM pipelines";
 
 impl Totals {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -183,6 +185,7 @@ impl Totals {
                 ignored: row.get(8)?,
                 early: row.get(9)?,
                 retracted: row.get(10)?,
+                late_readings: row.get(11)?,
             },
         })
     }
@@ -198,6 +201,7 @@ impl Sums {
             readings: self.readings.saturating_add(other.readings),
             late: self.late.saturating_add(other.late),
             rejected: self.rejected.saturating_add(other.rejected),
+            late_readings: self.late_readings.saturating_add(other.late_readings),
             replaced: self.replaced.saturating_add(other.replaced),
             ignored: self.ignored.saturating_add(other.ignored),
         }

@@ -101,7 +101,7 @@ fn refuses_a_newer_format_and_a_file_that_is_none() {
     let store = open(&config).unwrap();
     store.pragma_update(None, "user_version", FORMAT + 1).unwrap();
     drop(store);
-    assert!(matches!(open(&config), Err(Error::Format { found: 4, known: 3, .. })));
+    assert!(matches!(open(&config), Err(Error::Format { found: 5, known: 4, .. })));
     std::fs::write(&config.store, "no database at all, but long enough to be looked at").unwrap();
     assert!(matches!(open(&config), Err(Error::Open { .. })));
 }

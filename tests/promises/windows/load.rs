@@ -21,12 +21,14 @@ pub(super) struct Load {
     pub(super) published: Vec<Reading>,
     /// Without those that are too late for every kind.
     pub(super) used: Vec<Reading>,
+    /// Numbers of these.
+    late: Vec<usize>,
 }
 
 impl Load {
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut load = Self { published: Vec::new(), used: Vec::new() };
+        let mut load = Self { published: Vec::new(), used: Vec::new(), late: Vec::new() };
         for number in 0..READINGS {
             let now = BEGIN + number * STEP;
             let silent = number / SILENCE % 5;
@@ -39,6 +41,7 @@ impl Load {
             let reading = Reading { key, time, value: f64::from(rng.u16(0..1_000)) / 8.0 };
             if number > 500 && number % 97 == 0 {
                 // Older than a day that is over, and a key's patience.
+                load.late.push(load.published.len());
                 load.published.push(Reading { time: now - 96 * HOUR, ..reading });
                 continue;
             }
@@ -51,8 +54,8 @@ impl Load {
         load
     }
 
-    /// Readings that no window takes.
-    pub(super) fn late(&self) -> u64 {
-        (self.published.len() - self.used.len()) as u64
+    /// Readings that no window takes, with their numbers.
+    pub(super) fn late(&self) -> impl Iterator<Item = (usize, &Reading)> {
+        self.late.iter().map(|number| (*number, &self.published[*number]))
     }
 }

@@ -18,7 +18,7 @@ use axum::http::HeaderMap;
 use axum::routing::post;
 use clap::Parser;
 use headwater::flow::{Delivery, Message, Timestamp};
-use headwater::store::{Commit, Config, Quota, Store};
+use headwater::store::{Commit, Config, Outgoing, Quota, Store};
 use headwater_tests::agent::Agent;
 use headwater_tests::feeder::{Feed, Feeder, Subscriber};
 use headwater_tests::plant::{Plan, TOPICS};
@@ -275,8 +275,7 @@ fn fill_outbox(store: &Store, records: u64, size: usize) -> anyhow::Result<()> {
             pipeline: PIPELINE,
             position,
             progress: checkpoint.progress.clone(),
-            output: OUTPUT,
-            results: (first..records.min(first + 1_000)).map(line).collect(),
+            results: Outgoing::new(OUTPUT, (first..records.min(first + 1_000)).map(line).collect()),
             ..Commit::default()
         })?;
     }

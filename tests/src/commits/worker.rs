@@ -8,10 +8,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use headwater::flow::{DeadLetter, Delivery, Message, Timestamp};
 use headwater::metrics::Metrics;
-use headwater::store::{Commit, Config, Session, Store};
+use headwater::store::{Commit, Config, Outgoing, Session, Store};
 use serde::{Deserialize, Serialize};
 
-use super::{INPUTS, OUTPUTS, Operation, PIPELINES, REDELIVERY_WINDOW, Seen, Step, bytes, input_of, mark};
+use super::{
+    INPUTS, LATE, OUTPUTS, Operation, PIPELINES, REDELIVERY_WINDOW, Seen, Step, bytes, input_of, mark,
+};
 
 /// What the worker is asked: the operation, and the first mark for what it writes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,8 +86,8 @@ fn commit(store: &Store, step: &Step, first: u64) -> anyhow::Result<()> {
                 (vec![*key], size.map(|size| bytes(mark, size)))
             })
             .collect(),
-        output,
-        results: step.results.iter().map(|size| bytes(next(), *size)).collect(),
+        results: Outgoing::new(output, step.results.iter().map(|size| bytes(next(), *size)).collect()),
+        late: Outgoing::new(LATE, step.late.iter().map(|size| bytes(next(), *size)).collect()),
         dead_letters: step.letters.iter().map(|size| letter(next(), *size)).collect(),
         ..Commit::default()
     };

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use headwater::flow::{DeadLetter, Delivery, Message, Timestamp};
-use headwater::store::Commit;
+use headwater::store::{Commit, Outgoing};
 
 /// The pipeline that commits.
 pub const PIPELINE: &str = "p";
@@ -44,8 +44,7 @@ pub fn commit(number: u64, messages: Range<u64>) -> Commit<'static> {
         position: messages.end,
         progress: progress(number + 1, messages.end),
         windows: vec![(key, window(number))],
-        output: OUTPUT,
-        results: messages.clone().filter(|it| it % 5 == 0).map(result).collect(),
+        results: Outgoing::new(OUTPUT, messages.clone().filter(|it| it % 5 == 0).map(result).collect()),
         dead_letters: messages.filter(|it| it % 97 == 0).map(dead_letter).collect(),
         replayed: 0,
         ..Commit::default()

@@ -96,7 +96,7 @@ impl State {
 
 impl Outbox for Memory {
     fn outboxes(&self, output: &str) -> Result<Vec<String>, Error> {
-        let names = [output.to_owned(), "live".to_owned()];
+        let names = [output.to_owned(), crate::store::live(output)];
         Ok(names.into_iter().take(self.boxes.len()).collect())
     }
 

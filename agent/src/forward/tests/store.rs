@@ -1,7 +1,7 @@
 //! With the store's own outbox, over a crash.
 
 use super::*;
-use crate::store::{Commit, Config as StoreConfig};
+use crate::store::{Commit, Config as StoreConfig, Outgoing};
 use std::path::Path;
 
 fn open(path: &Path) -> Store {
@@ -30,7 +30,8 @@ async fn a_batch_begun_before_a_crash_goes_out_unchanged_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let results = |range| lines(range).into_iter().map(String::into_bytes).collect();
     let put = |store: &Store, results| {
-        let commit = Commit { pipeline: "p", output: "central", results, ..Commit::default() };
+        let commit =
+            Commit { pipeline: "p", results: Outgoing::new("central", results), ..Commit::default() };
         store.commit(&commit).unwrap();
     };
     let store = open(folder.path());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::store::{Quota, Quotas};
+use crate::store::{Outgoing, Quota, Quotas};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -61,14 +61,14 @@ fn messages_too_old_are_given_up_unread_unless_their_stamp_tells_no_age() {
         "from": old, "to": old.after(HOUR / 2),
     });
     assert_eq!(waiting(&plant), (vec![expected], 3));
-    assert_eq!((pipeline.counts.read, pipeline.full.tally.expired_messages), (3, 2));
+    assert_eq!((pipeline.counts.read, pipeline.results.full.tally.expired_messages), (3, 2));
     assert_eq!(plant.metrics.pipeline("p").expired_messages.get(), 2);
 
     // What came last has a stamp that this clock is behind: it is wrong, and judges nothing.
     publish(old);
     publish(now.after(HOUR));
     read(&plant, &mut pipeline);
-    assert_eq!((pipeline.counts.read, pipeline.full.tally.expired_messages), (5, 2));
+    assert_eq!((pipeline.counts.read, pipeline.results.full.tally.expired_messages), (5, 2));
 }
 
 #[test]
@@ -83,15 +83,20 @@ fn results_too_old_are_given_up_undelivered_unless_their_stamp_tells_no_age() {
         let results = vec![line.to_string().into_bytes(); count];
         plant
             .store
-            .commit(&Commit { pipeline: "p", output: "central", results, now, ..Commit::default() })
+            .commit(&Commit {
+                pipeline: "p",
+                results: Outgoing::new("central", results),
+                now,
+                ..Commit::default()
+            })
             .unwrap();
     }
     let mut expire = |now: Timestamp| {
         // So often it looks.
         std::thread::sleep(Duration::from_millis(110));
-        let whose = Whose { agent: "gw", pipeline: "p", now };
-        pipeline.full.expire(Place { store: &plant.store, output: "central", whose }).unwrap();
-        pipeline.full.tally.expired
+        let whose = Whose { agent: "gw", pipeline: "p", what: What::Results, now };
+        pipeline.results.expire(&plant.store, whose).unwrap();
+        pipeline.results.full.tally.expired
     };
     assert_eq!(expire(Timestamp(9_000_000)), 0, "booted in 1970");
     assert_eq!(expire(today.after(second * 9)), 0, "a clock that is behind the newest judges nothing");

@@ -3,7 +3,7 @@
 use super::{commit, letter, lines, messages};
 use crate::flow::Timestamp;
 use crate::metrics::Metrics;
-use crate::store::{Commit, Config, Error, Quota, Quotas, Store, sync};
+use crate::store::{Commit, Config, Error, Outgoing, Quota, Quotas, Store, sync};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -12,17 +12,20 @@ const QUOTA: u64 = 8_000_000;
 const DAY: Duration = Duration::from_hours(24);
 
 fn open(path: &Path, age_max: Option<Duration>) -> Store {
+    Store::open(&config(path, age_max), &Metrics::new()).unwrap()
+}
+
+fn config(path: &Path, age_max: Option<Duration>) -> Config {
     let quota = Quota { bytes_max: QUOTA, age_max };
-    let outboxes = BTreeMap::from([("central".to_owned(), quota)]);
+    let outboxes = BTreeMap::from(["central", "central.late"].map(|outbox| (outbox.to_owned(), quota)));
     let quotas = Quotas { journal: quota, dead_letters: quota, outboxes };
-    let config = Config {
+    Config {
         quotas,
         redelivery_window: u64::MAX,
         segment_bytes: 1_000_000,
         ballast_bytes: 1 << 20,
         ..Config::new(path.to_owned())
-    };
-    Store::open(&config, &Metrics::new()).unwrap()
+    }
 }
 
 fn held(path: &Path, log: &str) -> u64 {
@@ -82,6 +85,38 @@ fn a_full_outbox_takes_commits_without_results_and_goes_on_when_some_are_confirm
 }
 
 #[test]
+fn a_commit_for_two_outboxes_is_whole_or_waits_for_the_one_that_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), None);
+    let store = Store::open(&config, &Metrics::new()).unwrap();
+    let both = |position| Commit {
+        late: Outgoing {
+            tally: Some(vec![position as u8]),
+            ..Outgoing::new("central.late", vec![vec![b'9'; 100_000]])
+        },
+        ..commit(position, lines(0..3))
+    };
+    let mut commits = 0;
+    let full = loop {
+        match store.commit(&both(commits + 1)) {
+            Ok(()) => commits += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&full, Error::Quota { outbox: Some(outbox), .. } if outbox == "central.late"), "{full}");
+    store.commit(&commit(commits, lines(0..3))).unwrap();
+    let holds = |store: &Store| {
+        let checkpoint = store.checkpoint("p").unwrap();
+        let pending = ["central", "central.late"].map(|outbox| store.outbox(outbox).unwrap().pending());
+        assert_eq!((checkpoint.position, pending), (Some(commits), [commits * 3 + 3, commits]));
+        assert_eq!((checkpoint.tally, checkpoint.late_tally), (Vec::new(), vec![commits as u8]));
+    };
+    holds(&store);
+    drop(store);
+    holds(&Store::open(&config, &Metrics::new()).unwrap());
+}
+
+#[test]
 fn the_oldest_dead_letters_go_at_the_quota_and_when_they_are_too_old() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), Some(DAY));
@@ -90,7 +125,7 @@ fn the_oldest_dead_letters_go_at_the_quota_and_when_they_are_too_old() {
         let mut dead = letter(&[7; 50_000]);
         dead.time = now.0;
         let dead_letters = vec![dead; 4];
-        let commit = Commit { pipeline: "p", output: "central", dead_letters, now, ..Commit::default() };
+        let commit = Commit { pipeline: "p", dead_letters, now, ..Commit::default() };
         store.commit(&commit).unwrap();
         assert!(held(folder.path(), "dead-letters") < QUOTA + 1_000_000);
     };

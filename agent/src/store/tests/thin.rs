@@ -7,7 +7,7 @@ use crate::store::error::Health;
 use crate::store::meta::Meta;
 use crate::store::segments::Segments;
 use crate::store::thin::{Exchange, digest};
-use crate::store::{Batch, Commit, Config, Error, Quota, Quotas, Store, Thinned, Thinner, Waiting};
+use crate::store::{Batch, Commit, Config, Error, Outgoing, Quota, Quotas, Store, Thinned, Thinner, Waiting};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -120,8 +120,7 @@ impl Both {
         let lines: Vec<Line> = (0..count).map(|at| (pipeline, vec![self.next + at])).collect();
         let commit = Commit {
             pipeline: PIPELINES[pipeline],
-            output: "central",
-            results: lines.iter().map(encode).collect(),
+            results: Outgoing::new("central", lines.iter().map(encode).collect()),
             now: Timestamp(self.next),
             ..Commit::default()
         };

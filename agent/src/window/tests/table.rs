@@ -193,6 +193,31 @@ fn sessions_that_meet_become_one_and_the_old_ones_are_withdrawn() {
 }
 
 #[test]
+fn of_sessions_that_cannot_be_merged_nothing_stays_that_was_shown_of_them_apart() {
+    let kind = Kind::Session { gap: seconds(5), longest: None };
+    let mut windows = new(Config { revise: seconds(60), ..Config::new(kind) });
+    let (outcomes, _) = feed(&mut windows, &[("a", 1, 1), ("a", 9, 77), ("b", 30, 3)]);
+    assert_eq!(outcomes.len(), 2);
+    let (mut outcomes, _) = feed(&mut windows, &[("a", 5, 4)]);
+    outcomes.sort_by_key(|outcome| (outcome.value.is_err(), outcome.retracted));
+    let said: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| {
+            let bounds = (outcome.start.0 / SECOND, outcome.end.0 / SECOND);
+            (bounds, outcome.revision, outcome.retracted, outcome.count, outcome.value.is_err())
+        })
+        .collect();
+    let expected = [
+        ((1, 14), 0, false, 2, false),
+        ((1, 6), 1, true, 0, false),
+        ((9, 14), 1, true, 0, false),
+        // Its state is a dead letter; replayed, it comes back above its withdrawal.
+        ((9, 14), 2, false, 1, true),
+    ];
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn an_open_window_shows_itself_early_and_closes_with_what_it_has() {
     let mut windows = new(Config { early: Some(seconds(3)), ..tumbling(0, 0) });
     let (outcomes, _) = feed(&mut windows, &[("a", 1, 1), ("a", 4, 2), ("a", 5, 4), ("a", 10, 8)]);
