@@ -1,5 +1,5 @@
 // The calls of the world `aggregate`, which the module's file exports.
-import { Rejections, answerFailed, answerWith, begin, reject, rejected } from "./call";
+import { Rejections, answerFailed, answerWith, begin, initialized, reject, rejected, started } from "./call";
 import {
   SAMPLE_BYTES, Sample, State, Window, finishWith, initWith, mergeWith, sizeWith, updateWith,
 } from "./sample";
@@ -29,6 +29,7 @@ export function init(data: usize, size: usize): usize {
   madeWith = 0xcbf29ce484222325;
   for (let i: usize = 0; i < size; i++) madeWith = (madeWith ^ load<u8>(data + i)) * 0x100000001b3;
   Settings.read(data, size, initWith);
+  initialized();
   if (rejected()) return answerFailed();
   bytes = sizeWith();
   return answerWith(0, 0);
@@ -73,6 +74,7 @@ function updated(group: Group, answer: Updated): void {
 }
 
 export function update(groups: usize, count: usize): usize {
+  if (!started()) return answerFailed();
   const all = allocate(count * offsetof<Updated>());
   for (let i: usize = 0; i < count; i++) {
     updated(changetype<Group>(groups + i * offsetof<Group>()), changetype<Updated>(all + i * offsetof<Updated>()));
@@ -82,7 +84,7 @@ export function update(groups: usize, count: usize): usize {
 }
 
 export function merge(a: usize, aSize: usize, b: usize, bSize: usize): usize {
-  begin();
+  if (!started()) return answerFailed();
   const kept = opened(a, aSize);
   const added = opened(b, bSize);
   if (rejected()) return answerFailed();
@@ -93,6 +95,7 @@ export function merge(a: usize, aSize: usize, b: usize, bSize: usize): usize {
 }
 
 export function finish(windows: usize, count: usize): usize {
+  if (!started()) return answerFailed();
   const all = allocate(count * offsetof<Text>());
   for (let i: usize = 0; i < count; i++) {
     begin();

@@ -21,6 +21,20 @@ export function begin(): void {
   forget();
 }
 
+let ready = false;
+
+/** The end of `init`. */
+export function initialized(): void {
+  ready = !isRejected;
+}
+
+/** `begin`; false, and rejected, before an `init` that succeeded. */
+export function started(): bool {
+  begin();
+  if (!ready) reject("called before `init`");
+  return ready;
+}
+
 export enum Level { debug, info, warn, error }
 
 @external("headwater:module/logging@0.1.0", "log")

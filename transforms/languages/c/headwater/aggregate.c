@@ -46,7 +46,7 @@ static Updated updated(const Group *group) {
 
 __attribute__((export_name("update")))
 Answer *call_update(const Group *groups, size_t count) {
-    begin();
+    if (!started()) return answer_failed();
     Updated *all = allocate(count * sizeof *all);
     for (size_t i = 0; i < count; i++) {
         all[i] = updated(&groups[i]);
@@ -60,7 +60,7 @@ void post_update(Answer *) { release(); }
 
 __attribute__((export_name("merge")))
 Answer *call_merge(const char *a, size_t a_size, const char *b, size_t b_size) {
-    begin();
+    if (!started()) return answer_failed();
     char *state = opened((Text){a, a_size}), *other = opened((Text){b, b_size});
     if (!rejected.data) merge(state, other);
     if (rejected.data) return answer_failed();
@@ -72,7 +72,7 @@ void post_merge(Answer *) { release(); }
 
 __attribute__((export_name("finish")))
 Answer *call_finish(const Closed *windows, size_t count) {
-    begin();
+    if (!started()) return answer_failed();
     Text *results = allocate(count * sizeof *results);
     for (size_t i = 0; i < count; i++) {
         const Closed *w = &windows[i];

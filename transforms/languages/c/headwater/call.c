@@ -3,10 +3,17 @@
 
 uint64_t made_with;
 static Answer answer;
+static bool ready;
 
 void begin(void) {
     rejected = (Text){0};
     forget();
+}
+
+bool started(void) {
+    begin();
+    if (!ready) reject("called before `init`");
+    return ready;
 }
 
 Answer *answer_with(Text value, Text rejections) {
@@ -30,6 +37,7 @@ Answer *call_init(const char *config, size_t size) {
         init();
         settings_end();
     }
+    ready = !rejected.data;
     return rejected.data ? answer_failed() : answer_with((Text){0}, (Text){0});
 }
 

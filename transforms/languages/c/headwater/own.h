@@ -39,6 +39,8 @@ typedef struct { uint32_t failed; Text value, rejected; } Answer;
 // A state is only good for the settings that it was made with: their hash (FNV-1a).
 extern uint64_t made_with;
 void begin(void);
+// `begin`; false, and rejected, before an `init` that succeeded.
+bool started(void);
 Answer *answer_with(Text value, Text rejections);
 Answer *answer_failed(void);
 

@@ -17,6 +17,7 @@ void emit(const Event *event) {
 
 __attribute__((export_name("process")))
 Answer *call_process(Event *events, size_t count) {
+    if (!started()) return answer_failed();
     Rejection *rejections = allocate(count * sizeof *rejections);
     size_t rejection_count = 0;
     out_count = 0;

@@ -16,7 +16,11 @@ pub fn exported(Module: type) void {
     call.require(Module, &.{ "Settings", "State", "update", "merge", "finish" });
     const State = Module.State;
     const calls = struct {
-        var settings: Module.Settings = undefined;
+        var settings: ?Module.Settings = null;
+
+        fn known() !Module.Settings {
+            return settings orelse call.reject("called before `init`", .{});
+        }
 
         fn init(config: usize, size: usize) callconv(.c) *const call.Answer {
             const text: Text = .{ .data = config, .size = size };
@@ -37,10 +41,11 @@ pub fn exported(Module: type) void {
 
         fn updateOne(group: Group) !Updated {
             var kept = try state.read(State, group.state.bytes());
+            const ours = try known();
             var rejections: std.ArrayList(call.Rejection) = .empty;
             for (group.samples.items(Sample), 0..) |sample, index| {
                 json.forget();
-                Module.update(settings, &kept, .{ .time = sample.time, .payload = sample.payload.bytes() }) catch |fault| {
+                Module.update(ours, &kept, .{ .time = sample.time, .payload = sample.payload.bytes() }) catch |fault| {
                     const reason: Text = .of(call.reasonFor(fault));
                     try rejections.append(call.memory(), .{ .index = @intCast(index), .reason = reason });
                 };
@@ -56,7 +61,7 @@ pub fn exported(Module: type) void {
 
         fn mergeBoth(a: []const u8, b: []const u8) !*const call.Answer {
             var kept = try state.read(State, a);
-            try Module.merge(settings, &kept, try state.read(State, b));
+            try Module.merge(try known(), &kept, try state.read(State, b));
             return call.succeeded(.of(try state.written(kept)), .{});
         }
 
@@ -77,7 +82,7 @@ pub fn exported(Module: type) void {
                     .revision = closed.revision,
                 };
                 var result: json.Result = .{};
-                try Module.finish(settings, window, try state.read(State, closed.state.bytes()), &result);
+                try Module.finish(try known(), window, try state.read(State, closed.state.bytes()), &result);
                 text.* = .of(try result.done());
             }
             return call.succeeded(.of(all), .{});

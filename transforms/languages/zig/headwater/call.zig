@@ -75,11 +75,11 @@ const agent_log = @extern(*const fn (u32, [*]const u8, usize) callconv(.c) void,
 
 pub fn log(level: Level, comptime format: []const u8, values: anytype) void {
     const line = std.fmt.allocPrint(memory(), format, values) catch "out of memory";
-    agent_log(@intFromEnum(level), line.ptr, line.len);
+    agent_log(@backingInt(level), line.ptr, line.len);
 }
 
 pub fn panicked(message: []const u8, _: ?usize) noreturn {
-    agent_log(@intFromEnum(Level.@"error"), message.ptr, message.len);
+    agent_log(@backingInt(Level.@"error"), message.ptr, message.len);
     @trap();
 }
 

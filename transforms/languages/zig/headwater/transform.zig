@@ -22,7 +22,7 @@ pub fn emit(event: Event) !void {
 pub fn exported(Module: type) void {
     call.require(Module, &.{ "Settings", "process" });
     const calls = struct {
-        var settings: Module.Settings = undefined;
+        var settings: ?Module.Settings = null;
 
         fn init(config: usize, size: usize) callconv(.c) *const call.Answer {
             const text: Text = .{ .data = config, .size = size };
@@ -36,6 +36,7 @@ pub fn exported(Module: type) void {
         }
 
         fn all(events: []const Record) !*const call.Answer {
+            const known = settings orelse return call.reject("called before `init`", .{});
             out = try .initCapacity(call.memory(), events.len);
             var rejections: std.ArrayList(call.Rejection) = .empty;
             for (events, 0..) |record, index| {
@@ -47,7 +48,7 @@ pub fn exported(Module: type) void {
                 };
                 const before = out.items.len;
                 json.forget();
-                Module.process(settings, &event) catch |fault| {
+                Module.process(known, &event) catch |fault| {
                     out.shrinkRetainingCapacity(before);
                     const reason: Text = .of(call.reasonFor(fault));
                     try rejections.append(call.memory(), .{ .index = @intCast(index), .reason = reason });
