@@ -3,6 +3,17 @@
 //! Modules run here in the agent's own host ([`crate::module`]), with the same limits: there is no second one. A
 //! device's build leaves this out (the feature `author`).
 
+mod attempt;
+mod bench;
+mod build;
+mod conform;
+mod determinism;
+mod golden;
+mod inspect;
+mod new;
+mod outcome;
+mod samples;
+mod subject;
 mod wrap;
 
 use std::process::ExitCode;
@@ -12,6 +23,23 @@ use clap::{Subcommand, ValueEnum};
 /// The commands of `headwater module`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Begin a module: a folder that builds at once, with samples and what has to come of them.
+    #[command(name = "new")]
+    Begin(new::Options),
+    /// Build the module in a folder, with the build.sh that is there.
+    Build(build::Options),
+    /// Give a module its samples, and show where what comes of them is not as expected.
+    Test(golden::Options),
+    /// Show what a module is: world, digest, imports and what they need, exports.
+    Inspect(inspect::Options),
+    /// Check that a module keeps the contract, whatever language it is written in (wit/CONFORMANCE.md).
+    Conform(conform::Options),
+    /// Check that the same samples always give the same: again, on fresh instances, in other batches.
+    CheckDeterminism(subject::Module),
+    /// Measure a module: events a second, memory, time to compile and to start.
+    Bench(bench::Options),
+    /// Show what a module makes of live messages, or of dead letters; nothing is sent, nothing is changed.
+    Try(attempt::Options),
     /// Make a module of the core module that a compiler has made: for the builds of languages.
     Wrap(wrap::Options),
 }
@@ -40,7 +68,16 @@ impl Kind {
 /// # Errors
 /// In words for the author: the file, the export, what was expected and what was found.
 pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::Wrap(options) => wrap::run(options).map(|()| ExitCode::SUCCESS),
-    }
+    let done = match command {
+        Command::Begin(options) => new::run(options),
+        Command::Build(options) => build::run(options),
+        Command::Inspect(options) => inspect::run(options),
+        Command::Bench(options) => bench::run(options),
+        Command::Try(options) => attempt::run(options),
+        Command::Wrap(options) => wrap::run(options),
+        Command::Test(options) => return golden::run(options),
+        Command::Conform(options) => return conform::run(options),
+        Command::CheckDeterminism(options) => return determinism::run(options),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! The commands. Exit codes: 0; 1 a fault; 2 the configuration or the arguments; 78 the state folder.
 
-mod dead_letters;
+pub(crate) mod dead_letters;
 mod own_http;
 mod status;
 mod store;
@@ -192,5 +192,15 @@ impl Command {
             Self::Module(_) => "warn",
             Self::Run { .. } | Self::Check { .. } => "info",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_command_contradicts_itself() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
     }
 }

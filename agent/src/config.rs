@@ -8,6 +8,8 @@ mod aggregate;
 mod input;
 mod output;
 mod pipeline;
+#[cfg(feature = "author")]
+mod project;
 mod read;
 mod window;
 
@@ -16,6 +18,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(feature = "author")]
+pub use input::listener;
+#[cfg(feature = "author")]
+pub use project::{NAME_REMEDY, Project, plain_name};
 pub use read::Faults;
 use read::{Report, Section, duration, size, text};
 use toml::de::DeTable;
@@ -94,6 +100,15 @@ pub fn load(file: &Path) -> Result<Config, Error> {
 /// # Errors
 /// With every fault that it has.
 pub fn parse(file: &Path, text: &str) -> Result<Config, Faults> {
+    parse_with(file, text, root_section)
+}
+
+/// Reads all of a file's text by its root table.
+fn parse_with<T>(
+    file: &Path,
+    text: &str,
+    read: impl FnOnce(Section<'_>, &Path) -> Option<T>,
+) -> Result<T, Faults> {
     let report = Report::new(file, text);
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
@@ -102,7 +117,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Faults> {
     }
     let folder = file.parent().unwrap_or(Path::new(""));
     let root = Section::new(&report, String::new(), 0..0, table.get_ref());
-    let config = root_section(root, folder);
+    let config = read(root, folder);
     match (config, report.finish()) {
         (Some(config), None) => Ok(config),
         (_, Some(faults)) => Err(faults),

@@ -24,6 +24,8 @@ mod cache;
 mod clock;
 mod contract;
 mod guest;
+#[cfg(feature = "author")]
+mod inspect;
 mod instance;
 mod load;
 mod transform;
@@ -33,6 +35,8 @@ mod wasi;
 mod tests;
 
 pub use aggregate::{Aggregate, Closed, Group, Updated};
+#[cfg(feature = "author")]
+pub use inspect::Inspection;
 pub use load::{FILE_BYTES_MAX, Host};
 pub use transform::Transform;
 

@@ -26,6 +26,8 @@
 
 mod connection;
 mod intake;
+#[cfg(feature = "author")]
+pub mod listen;
 mod redelivery;
 mod replay;
 mod run;

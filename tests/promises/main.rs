@@ -1,6 +1,7 @@
 //! One module per promise. The light ones run everywhere; those behind the feature `machine` need
 //! mosquitto, chromium or root, and fail where these are missing.
 
+mod author;
 mod bounds;
 mod commits;
 mod demo;

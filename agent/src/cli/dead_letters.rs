@@ -90,6 +90,26 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
     }
 }
 
+/// The letters that the agent of this configuration has, oldest first.
+#[cfg(feature = "author")]
+pub(crate) fn each(
+    config: &Path,
+    mut each: impl FnMut(Kept) -> anyhow::Result<ControlFlow<()>>,
+) -> anyhow::Result<()> {
+    let desk = Desk::open(&config::load(config)?)?;
+    let mut next = 0;
+    loop {
+        let page = desk.page(next)?;
+        let Some(last) = page.last().map(|kept| kept.number) else { return Ok(()) };
+        for kept in page {
+            if each(kept)?.is_break() {
+                return Ok(());
+            }
+        }
+        next = last + 1;
+    }
+}
+
 /// A line; an error where nobody reads any more.
 fn print(line: &str) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout().lock(), "{line}")?)

@@ -68,6 +68,27 @@ fn mqtt_section(mut section: Section<'_>, name: &str, agent: &str, folder: &Path
     Some(config)
 }
 
+/// A broker to listen to at QoS 0, in a session that ends with the connection.
+///
+/// # Errors
+/// What is wrong with url or topics, and the remedy.
+#[cfg(feature = "author")]
+pub fn listener(url: &str, client_id: &str, topics: Vec<String>) -> Result<Config, String> {
+    let address = address(url).ok_or_else(|| {
+        format!(
+            "{url:?} is no broker: write mqtt://host:port, mqtts://host:port, ws://host:port/path or wss://…"
+        )
+    })?;
+    if let Some((topic, fault)) = topics.iter().find_map(|topic| Some((topic, filter_fault(topic)?))) {
+        return Err(format!("{topic:?} is no topic filter: {fault}"));
+    }
+    let mut config = Config::new(&address.host, client_id, topics);
+    (config.port, config.websocket) = (address.port, address.path);
+    config.tls = address.secured.then(Default::default);
+    (config.qos, config.session_expiry_secs) = (0, 0);
+    Ok(config)
+}
+
 /// What a broker's url says.
 struct Address {
     host: String,

@@ -285,6 +285,14 @@ pub(super) fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleCo
         );
     }
     let settings = section.or("config", "{}".to_owned(), settings);
+    let mut limits = limits(&mut section);
+    limits.granted = section.or("capabilities", BTreeSet::new(), capabilities);
+    section.finish();
+    Some(ModuleConfig { file: folder.join(file?), settings, limits })
+}
+
+/// The bounds of a module's calls.
+pub(super) fn limits(section: &mut Section<'_>) -> Limits {
     let mut limits = Limits::default();
     limits.deadline =
         section.or("deadline", limits.deadline, duration(Duration::from_millis(20), Duration::from_secs(2)));
@@ -292,12 +300,11 @@ pub(super) fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleCo
     limits.output_bytes_max = section.or("output_bytes_max", limits.output_bytes_max, size(1 << 10, 8 << 20));
     let lines = section.or("log_lines_max", limits.log_lines_per_second_max.into(), integer(0..=10_000));
     limits.log_lines_per_second_max = u32::try_from(lines).unwrap_or(u32::MAX);
-    limits.granted = section.or("capabilities", BTreeSet::new(), capabilities);
-    section.finish();
-    Some(ModuleConfig { file: folder.join(file?), settings, limits })
+    limits
 }
 
-fn capabilities(value: &DeValue<'_>) -> Read<BTreeSet<Capability>> {
+/// Imports that a module may have, by name.
+pub(super) fn capabilities(value: &DeValue<'_>) -> Read<BTreeSet<Capability>> {
     let one = word(&[("wasi", Capability::Wasi)]);
     match value {
         DeValue::Array(items) => items.iter().map(|item| one(item.get_ref())).collect(),
@@ -306,7 +313,7 @@ fn capabilities(value: &DeValue<'_>) -> Read<BTreeSet<Capability>> {
 }
 
 /// A module's settings: any TOML, given to it as JSON.
-fn settings(value: &DeValue<'_>) -> Read<String> {
+pub(super) fn settings(value: &DeValue<'_>) -> Read<String> {
     Ok(json(value)?.to_string())
 }
 

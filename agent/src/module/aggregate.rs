@@ -168,6 +168,55 @@ impl Aggregate {
     }
 }
 
+/// For who looks at a module rather than uses it.
+#[cfg(feature = "author")]
+impl Aggregate {
+    /// One call of `update` as it is: neither cut into smaller ones, nor narrowed down, nor repeated.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn update_once(&mut self, groups: &[Group]) -> Result<Vec<Updated>, String> {
+        let parts: Vec<_> = groups.iter().map(Part::whole).collect();
+        self.running.once(|fold, store| update(fold, store, &parts))
+    }
+
+    /// One call of `merge` as it is.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn merge_once(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
+        self.running.once(|fold, store| merge(fold, store, a, b))
+    }
+
+    /// One call of `finish` as it is; the results are the module's bytes, unchecked.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn finish_once(&mut self, windows: &[Closed]) -> Result<Vec<Vec<u8>>, String> {
+        self.running.once(|fold, store| finish(fold, store, windows))
+    }
+
+    /// A fresh instance, from now on with these settings.
+    ///
+    /// # Errors
+    /// What the module does not like in them, or died of.
+    pub fn renew(&mut self, config: &str) -> Result<(), String> {
+        self.running.renew(config)
+    }
+
+    /// Linear memory that the instance has by now.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.running.memory_bytes()
+    }
+
+    /// How many instances have ended in a trap or at a limit.
+    #[must_use]
+    pub fn traps(&self) -> u64 {
+        self.running.traps()
+    }
+}
+
 impl fmt::Debug for Aggregate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Aggregate").field("digest", &self.digest()).finish_non_exhaustive()

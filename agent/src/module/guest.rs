@@ -37,6 +37,11 @@ impl Guest {
         Self { memory_bytes: 0, memory_bytes_max, memory_refused: false, log, world: Virtual::default() }
     }
 
+    #[cfg(feature = "author")]
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     /// What went before is no cause of what comes.
     pub(super) fn forget(&mut self) {
         self.memory_refused = false;

@@ -234,6 +234,38 @@ impl<W: World> Running<W> {
     }
 }
 
+/// For who looks at a module rather than uses it.
+#[cfg(feature = "author")]
+impl<W: World> Running<W> {
+    /// A call as it is: neither narrowed down nor repeated.
+    pub(super) fn once<R>(
+        &mut self,
+        call: impl FnOnce(&W, &mut Store<Guest>) -> wasmtime::Result<Answer<R>>,
+    ) -> Answer<R> {
+        self.call(call).map_err(Fault::reason)
+    }
+
+    /// A fresh instance, from now on with these settings.
+    pub(super) fn renew(&mut self, config: &str) -> Answer<()> {
+        if let Some(live) = self.live.take() {
+            self.log = live.store.into_data().log;
+        }
+        config.clone_into(&mut self.module.config);
+        self.live = Some(self.instantiate().map_err(Fault::reason)?);
+        Ok(())
+    }
+
+    /// Linear memory that the instance has by now.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.live.as_ref().map_or(0, |live| live.store.data().memory_bytes())
+    }
+
+    /// How many instances have ended in a trap or at a limit.
+    pub(super) fn traps(&self) -> u64 {
+        self.module.metrics.module_traps.get()
+    }
+}
+
 impl Fault {
     fn reason(self) -> String {
         match self {

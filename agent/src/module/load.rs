@@ -26,7 +26,7 @@ pub const FILE_BYTES_MAX: u64 = 64 << 20;
 /// clone.
 #[derive(Clone)]
 pub struct Host {
-    engine: Engine,
+    pub(super) engine: Engine,
     linker: Arc<Linker<Guest>>,
     cache: Option<Arc<Cache>>,
     clock: Arc<Clock>,
@@ -105,7 +105,7 @@ impl Host {
         Running::start(module, name.into(), file)
     }
 
-    fn component(&self, wasm: &[u8], digest: &[u8; 32], file: &Path) -> Result<Component, Error> {
+    pub(super) fn component(&self, wasm: &[u8], digest: &[u8; 32], file: &Path) -> Result<Component, Error> {
         if let Some(component) = self.cache.as_ref().and_then(|cache| cache.get(digest, &self.engine)) {
             return Ok(component);
         }
@@ -161,7 +161,7 @@ fn settings() -> Config {
     config
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Error> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
     let mut wasm = Vec::new();
     File::open(file)
         .and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut wasm))
@@ -173,11 +173,11 @@ fn read(file: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// Tells apart what people put there by mistake.
-fn check_preamble(wasm: &[u8], file: &Path) -> Result<(), Error> {
+pub(super) fn check_preamble(wasm: &[u8], file: &Path) -> Result<(), Error> {
     let found = match wasm {
         [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => return Ok(()),
         [b'\0', b'a', b's', b'm', _, _, 0, 0, ..] => {
-            "a core module: make a component of it (`wasm-tools component new`)"
+            "a core module: make a component of it (`headwater module wrap`)"
         }
         [] => "an empty file",
         _ => "something that is not WebAssembly",

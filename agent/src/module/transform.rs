@@ -53,6 +53,38 @@ impl Transform {
     }
 }
 
+/// For who looks at a module rather than uses it.
+#[cfg(feature = "author")]
+impl Transform {
+    /// One call of `process` as it is: neither cut into smaller ones, nor narrowed down, nor repeated.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn once(&mut self, events: &[Event]) -> Result<(Vec<Event>, Vec<Rejection>), String> {
+        self.running.once(|step, store| process(step, store, events))
+    }
+
+    /// A fresh instance, from now on with these settings.
+    ///
+    /// # Errors
+    /// What the module does not like in them, or died of.
+    pub fn renew(&mut self, config: &str) -> Result<(), String> {
+        self.running.renew(config)
+    }
+
+    /// Linear memory that the instance has by now.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.running.memory_bytes()
+    }
+
+    /// How many instances have ended in a trap or at a limit.
+    #[must_use]
+    pub fn traps(&self) -> u64 {
+        self.running.traps()
+    }
+}
+
 impl fmt::Debug for Transform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transform").field("digest", &self.digest()).finish_non_exhaustive()

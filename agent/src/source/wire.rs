@@ -143,12 +143,13 @@ pub(super) enum Error {
 }
 
 impl Version {
-    /// CONNECT into an existing session, or the first of one that outlives the connection.
+    /// CONNECT into an existing session, or the first of one that outlives the connection; one that does
+    /// not outlive it begins empty.
     pub(super) fn connect(self, connect: Connect<'_>, out: &mut BytesMut) -> Result<(), Error> {
         match self {
             Self::V311 => {
                 let mut packet = v4::Connect::new(connect.client_id);
-                packet.clean_session = false;
+                packet.clean_session = connect.session_expiry == 0;
                 packet.keep_alive = connect.keep_alive_secs;
                 packet.login = connect.login.map(|(username, password)| v4::Login { username, password });
                 packet.write(out)?;
@@ -160,7 +161,7 @@ impl Version {
                 let packet = v5::Connect {
                     keep_alive: connect.keep_alive_secs,
                     client_id: connect.client_id.to_owned(),
-                    clean_start: false,
+                    clean_start: connect.session_expiry == 0,
                     properties: Some(properties),
                 };
                 let login = connect.login.map(|(username, password)| v5::Login { username, password });

@@ -42,10 +42,23 @@ impl bindings::Guest for Hostile {
     fn process(events: Vec<Event>) -> Result<Processed, String> {
         let calls = CALLS.fetch_add(1, Ordering::Relaxed);
         let mut out = Processed { events: Vec::new(), rejected: Vec::new() };
-        let bad = |event: &Event| event.payload.windows(10).any(|part| part == b"\"bad\":true");
+        let what = DO.get().map_or("", |what| what);
+        let bad = |event: &Event| match what {
+            "panic-bytes" => std::str::from_utf8(&event.payload).is_err(),
+            "panic-texts" => !event.key.is_ascii(),
+            _ => event.payload.windows(10).any(|part| part == b"\"bad\":true"),
+        };
+        let inputs = events.len();
+        if what == "invent" && inputs == 0 {
+            let payload = Vec::new();
+            out.events.push(Event { topic: String::new(), key: String::new(), time: 0, payload });
+        }
         for (index, event) in (0..).zip(events) {
+            if what == "leak" {
+                std::mem::forget(std::hint::black_box(vec![1_u8; 1 << 14]));
+            }
             if bad(&event) {
-                misbehave(DO.get().map_or("", |what| what), index, calls, &event, &mut out)?;
+                misbehave(what, index, calls, inputs, &event, &mut out)?;
             } else {
                 out.events.push(event);
             }
@@ -54,10 +67,23 @@ impl bindings::Guest for Hostile {
     }
 }
 
-fn misbehave(what: &str, index: u32, calls: u32, event: &Event, out: &mut Processed) -> Result<(), String> {
+fn misbehave(
+    what: &str,
+    index: u32,
+    calls: u32,
+    inputs: usize,
+    event: &Event,
+    out: &mut Processed,
+) -> Result<(), String> {
+    let mut count = |number: u32| {
+        out.events.push(Event { payload: number.to_string().into_bytes(), ..event.clone() });
+    };
     let reject = |index| Rejection { index, reason: "hostile reading".to_owned() };
     match what {
-        "panic" => panic!("hostile panic"),
+        "panic" | "panic-bytes" | "panic-texts" => panic!("hostile panic"),
+        "count-calls" => count(calls),
+        "count-inputs" => count(inputs as u32),
+        "mark-first" => count(calls.min(1)),
         // Hurts only an instance that has been used before.
         "panic-later" if calls > 0 => panic!("hostile age"),
         "unreachable" => unreachable(),

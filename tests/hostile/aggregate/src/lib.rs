@@ -4,6 +4,7 @@
 //! `finish-…`, a key that starts with `bad`) says when.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 #[allow(missing_docs, reason = "the WIT file is their documentation")]
 mod bindings {
@@ -18,12 +19,15 @@ struct Hostile;
 bindings::export!(Hostile with_types_in bindings);
 
 static DO: OnceLock<String> = OnceLock::new();
+static CALLS: AtomicU64 = AtomicU64::new(0);
+static HIDDEN: AtomicU64 = AtomicU64::new(0);
 
 impl bindings::Guest for Hostile {
     fn init(config: String) -> Result<(), String> {
         std::panic::set_hook(Box::new(|panic| {
             logging::log(logging::Level::Error, &panic.to_string());
         }));
+        assert_ne!(config, "7", "hostile settings");
         let config: serde_json::Value = serde_json::from_str(&config).map_err(|e| e.to_string())?;
         let what = config["do"].as_str().unwrap_or_default().to_owned();
         DO.set(what).map_err(|_| "initialised twice".to_owned())
@@ -31,14 +35,31 @@ impl bindings::Guest for Hostile {
 
     fn update(groups: Vec<Group>) -> Result<Vec<Updated>, String> {
         let mut updated = Vec::new();
-        let mut answers = 0;
+        let mut answers = u32::from(what() == "invent" && groups.is_empty());
+        let calls = CALLS.fetch_add(1, Ordering::Relaxed);
+        assert!(what() != "update-groups" || groups.len() < 100, "hostile groups");
         for group in &groups {
             let mut count = count(&group.state);
+            match what() {
+                "panic-state" => assert!(matches!(group.state.len(), 0 | 8), "hostile state"),
+                "panic-texts" => assert!(group.key.is_ascii(), "hostile key"),
+                "count-calls" => count += calls,
+                "count-updates" => count += 1,
+                "mark-first" if calls == 0 => count += 1,
+                _ => {}
+            }
             let mut rejected = Vec::new();
             let mut padding = 0;
             for (index, sample) in (0..).zip(&group.samples) {
                 let bad = sample.payload.windows(10).any(|part| part == b"\"bad\":true");
                 match what() {
+                    "panic-bytes" => drop(std::str::from_utf8(&sample.payload).expect("hostile bytes")),
+                    "leak" => std::mem::forget(std::hint::black_box(vec![1_u8; 1 << 13])),
+                    // Known to the instance alone.
+                    "hide" => {
+                        HIDDEN.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
                     "update-panic" if bad => panic!("hostile sample"),
                     "update-loop" if bad => loop {
                         std::hint::black_box(());
@@ -70,6 +91,8 @@ impl bindings::Guest for Hostile {
     fn merge(a: Vec<u8>, b: Vec<u8>) -> Result<Vec<u8>, String> {
         match what() {
             "merge-panic" => panic!("hostile merge"),
+            "merge-count" => Ok((count(&a) + count(&b) + 1).to_le_bytes().to_vec()),
+            "merge-left" if count(&a) > 0 => Ok(a),
             "merge-error" => Err("hostile pair".to_owned()),
             _ => Ok((count(&a) + count(&b)).to_le_bytes().to_vec()),
         }
@@ -78,7 +101,7 @@ impl bindings::Guest for Hostile {
     fn finish(windows: Vec<Closed>) -> Result<Vec<Vec<u8>>, String> {
         let mut results = Vec::new();
         for window in &windows {
-            let count = count(&window.state);
+            let count = count(&window.state) + HIDDEN.load(Ordering::Relaxed);
             match what() {
                 _ if !window.key.starts_with("bad") => results.push(count.to_string().into()),
                 "finish-panic" => panic!("hostile window"),

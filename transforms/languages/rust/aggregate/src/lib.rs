@@ -1,0 +1,55 @@
+//! Count, mean, minimum, maximum and standard deviation of fields of the payload.
+
+mod summary;
+
+use headwater_module::{Aggregate, Sample, Window, export_aggregate};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use summary::Summary;
+
+/// Settings: the fields to describe.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stats {
+    fields: Vec<String>,
+}
+
+export_aggregate!(Stats);
+
+impl Aggregate for Stats {
+    type State = BTreeMap<String, Summary>;
+
+    fn prepare(&mut self) -> Result<(), String> {
+        match self.fields.as_slice() {
+            [] => Err("`fields` is empty: name at least one".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A field that is missing or no number is not counted; a sample with none is refused.
+    fn update(&self, state: &mut Self::State, sample: &Sample) -> Result<(), String> {
+        let object = sample.object()?;
+        let mut found = false;
+        for field in &self.fields {
+            if let Some(number) = object.number(field) {
+                match state.get_mut(field) {
+                    Some(summary) => summary.add(number),
+                    None => drop(state.insert(field.clone(), Summary::of(number))),
+                }
+                found = true;
+            }
+        }
+        found.then_some(()).ok_or_else(|| format!("no number in any of {:?}", self.fields))
+    }
+
+    fn merge(&self, mut a: Self::State, b: Self::State) -> Self::State {
+        for (field, summary) in b {
+            a.entry(field).and_modify(|other| other.merge(&summary)).or_insert(summary);
+        }
+        a
+    }
+
+    fn finish(&self, _: &Window, state: Self::State) -> Result<impl Serialize, String> {
+        Ok(state.into_iter().map(|(field, all)| (field, all.report())).collect::<BTreeMap<_, _>>())
+    }
+}
