@@ -31,7 +31,7 @@ globalThis.performance = { now: noClock };
 export const transform = (configure) => {
   let each;
   return {
-    init: (config) => void (each = refusing(() => configure(JSON.parse(config)))),
+    init: (config) => void (each = refusing(() => configure(JSON.parse(shallow(config))))),
     process: (batch) => {
       const events = [];
       const rejected = sift(batch, (event) => {
@@ -47,9 +47,9 @@ export const transform = (configure) => {
 /** The module's exports, of a function from the settings to `start`, `add`, `merge` and `finish`. */
 export const aggregate = (configure) => {
   let all;
-  const read = (state) => (state.length ? JSON.parse(text(state), revive) : all.start());
+  const read = (state) => (state.length ? JSON.parse(shallow(text(state)), revive) : all.start());
   return {
-    init: (config) => void (all = refusing(() => configure(JSON.parse(config)))),
+    init: (config) => void (all = refusing(() => configure(JSON.parse(shallow(config))))),
     update: (groups) =>
       refusing(() =>
         groups.map((group) => {
@@ -155,10 +155,23 @@ const decoded = (raw) => {
   }
 };
 
+// The parser calls itself at each level, and the stack is the agent's to bound.
+const NESTING_MAX = 200;
+const shallow = (written) => {
+  if (written.length <= 2 * NESTING_MAX) return written;
+  let depth = 0;
+  for (const [mark] of written.matchAll(/"[^"\\]*(?:\\.[^"\\]*)*"|[[\]{}]/g)) {
+    if (mark === "[" || mark === "{") depth++;
+    else if (mark === "]" || mark === "}") depth--;
+    if (depth > NESTING_MAX) throw new Error(`nested more than ${NESTING_MAX} levels deep`);
+  }
+  return written;
+};
+
 const object = (written) => {
   let value;
   try {
-    value = JSON.parse(written);
+    value = JSON.parse(shallow(written));
   } catch (error) {
     throw new Error(`not a JSON object: ${error.message}`);
   }

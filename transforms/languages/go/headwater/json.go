@@ -68,10 +68,38 @@ func number(value []byte) (float64, bool) {
 	return number, err == nil
 }
 
+// The parser calls itself at each level, and the stack is the agent's to bound.
+const nestingMax = 200
+
+// Shallow is an error if encoding/json would need more stack for it than there is.
+func Shallow(written []byte) error {
+	depth, inText := 0, false
+	for at := 0; at < len(written); at++ {
+		switch it := written[at]; {
+		case it == '"':
+			inText = !inText
+		case inText && it == '\\':
+			at++
+		case inText:
+		case it == '{' || it == '[':
+			depth++
+		case it == '}' || it == ']':
+			depth--
+		}
+		if depth > nestingMax {
+			return fmt.Errorf("nested more than %d levels deep", nestingMax)
+		}
+	}
+	return nil
+}
+
 // members checks the payload as a whole, and says where in it the values of the object's members stand.
 func members(payload []byte, each func(name string, start, end int)) error {
 	if !utf8.Valid(payload) {
 		return errors.New("not UTF-8")
+	}
+	if err := Shallow(payload); err != nil {
+		return fmt.Errorf("not a JSON object: %w", err)
 	}
 	if !json.Valid(payload) {
 		return fmt.Errorf("not a JSON object: %.40s", payload)

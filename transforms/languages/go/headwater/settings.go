@@ -63,6 +63,9 @@ func (s *Settings) read(name, kind string, into any) {
 
 // Configure reads the settings, and refuses them if there are faults or anything is left.
 func Configure(config string, configure func(*Settings)) error {
+	if err := Shallow([]byte(config)); err != nil {
+		return err
+	}
 	settings := Settings{}
 	if err := json.Unmarshal([]byte(config), &settings.members); err != nil || settings.members == nil {
 		return fmt.Errorf("the settings are no JSON object: %.40s", config)

@@ -44,10 +44,14 @@ func bytewise[State any](of Functions[State]) functions {
 		if len(bytes) == 0 {
 			return state, nil
 		}
-		if err := json.Unmarshal(bytes, &state); err != nil {
-			return state, fmt.Errorf("failed to read the state: %w", err)
+		err := headwater.Shallow(bytes)
+		if err == nil {
+			err = json.Unmarshal(bytes, &state)
 		}
-		return state, nil
+		if err != nil {
+			err = fmt.Errorf("failed to read the state: %w", err)
+		}
+		return state, err
 	}
 	return functions{
 		update: func(bytes []byte, samples []headwater.Sample) ([]byte, []abi.Rejection, error) {
