@@ -13,20 +13,28 @@ const TARGET: &str = "wasm32-unknown-unknown";
 /// What a module is built for that asks for WASI. Its linker makes the component.
 const WASI_TARGET: &str = "wasm32-wasip2";
 
-/// Package, constant, and what its documentation says.
-const MODULES: [(&str, &str, &str); 4] = [
+/// Package, constant, and what its documentation says. Those of `transforms/` come with the agent.
+const MODULES: [(&str, &str, &str); 8] = [
+    ("cbor", "CBOR", "The transform `transforms/cbor`."),
     ("celsius", "CELSIUS", "The transform `transforms/celsius`."),
+    ("enrich", "ENRICH", "The transform `transforms/enrich`."),
+    ("filter", "FILTER", "The transform `transforms/filter`."),
+    ("select", "SELECT", "The transform `transforms/select`."),
     ("stats", "STATS", "The aggregate `transforms/stats`."),
     ("hostile", "HOSTILE", "The transform `tests/hostile`, for tests."),
     ("hostile_aggregate", "HOSTILE_AGGREGATE", "The aggregate `tests/hostile/aggregate`, for tests."),
 ];
 
 /// All that decides what comes out.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 11] = [
     "transforms/Cargo.toml",
     "transforms/Cargo.lock",
     "transforms/sdk",
+    "transforms/cbor",
     "transforms/celsius",
+    "transforms/enrich",
+    "transforms/filter",
+    "transforms/select",
     "transforms/stats",
     "tests/hostile",
     "wit",
@@ -46,12 +54,18 @@ fn main() -> Result<()> {
 
     let built = out.join("target").join(TARGET).join("release");
     let mut constants = String::new();
+    let mut shipped = String::new();
     for (name, constant, doc) in MODULES {
         let core = built.join(format!("headwater_{name}.wasm"));
         let component = out.join(format!("{name}.wasm"));
         fs::write(&component, encode(&core)?)?;
         declare(&mut constants, constant, doc, &component)?;
+        if doc.contains("`transforms/") {
+            write!(shipped, "({name:?}, {constant}), ")?;
+        }
     }
+    writeln!(constants, "/// Those that come with the agent: name and bytes.")?;
+    writeln!(constants, "pub const SHIPPED: &[(&str, &[u8])] = &[{shipped}];")?;
     let core = built.join("headwater_celsius.wasm");
     declare(&mut constants, "CORE_MODULE", "A core module, which the agent refuses, for tests.", &core)?;
     let component = out.join("target").join(WASI_TARGET).join("release/headwater_hostile.wasm");

@@ -26,6 +26,17 @@ impl<'a> Object<'a> {
         Ok(Self { text, members })
     }
 
+    /// Its members in their order, each with its value as it is written.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.members.iter().map(|(name, value)| (name.as_ref(), value.get()))
+    }
+
+    /// The field's value as it is written: the last one, where a name is there twice.
+    #[must_use]
+    pub fn raw(&self, field: &str) -> Option<&'a str> {
+        self.members.iter().rev().find(|(name, _)| name == field).map(|(_, value)| value.get())
+    }
+
     /// The field, if it is there and a finite number.
     #[must_use]
     pub fn number(&self, field: &str) -> Option<f64> {

@@ -29,11 +29,15 @@
 mod aggregate;
 mod json;
 pub mod log;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 mod transform;
+mod write;
 
 pub use aggregate::{Aggregate, Sample, Window};
 pub use json::Object;
 pub use transform::{Event, Transform};
+pub use write::ObjectWriter;
 
 /// What the two macros expand to.
 #[doc(hidden)]

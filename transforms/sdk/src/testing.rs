@@ -1,0 +1,149 @@
+//! For an author's own native tests: a module without an agent, and input that means harm.
+//!
+//! ```
+//! use headwater_module::testing::Probe;
+//! use headwater_module::{Event, Transform};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Scale {
+//!     factor: f64,
+//! }
+//!
+//! impl Transform for Scale {
+//!     fn process(&mut self, mut event: Event) -> Result<impl IntoIterator<Item = Event>, String> {
+//!         event.map_number("v", |number| number * self.factor)?;
+//!         Ok(Some(event))
+//!     }
+//! }
+//!
+//! let mut probe = Probe::<Scale>::new(r#"{"factor":10}"#).unwrap();
+//! assert_eq!(probe.payloads(r#"{"v":1.5}"#).unwrap(), [r#"{"v":15.0}"#]);
+//! assert_eq!(probe.payloads("{}").unwrap_err(), "field `v` is missing");
+//! ```
+
+use crate::settings;
+use crate::transform::{Event, Transform};
+
+/// A transform, called with one event at a time.
+#[derive(Debug)]
+pub struct Probe<T>(T);
+
+impl<T: Transform> Probe<T> {
+    /// With settings in JSON.
+    ///
+    /// # Errors
+    /// What the agent would show as a configuration fault.
+    pub fn new(config: &str) -> Result<Self, String> {
+        let mut transform: T = settings(config)?;
+        transform.prepare()?;
+        Ok(Self(transform))
+    }
+
+    /// What becomes of an event.
+    ///
+    /// # Errors
+    /// Why it would go to the dead letters.
+    pub fn process(&mut self, event: Event) -> Result<Vec<Event>, String> {
+        Ok(self.0.process(event)?.into_iter().collect())
+    }
+
+    /// What becomes of a payload: the payloads of the events.
+    ///
+    /// # Errors
+    /// Why it would go to the dead letters.
+    ///
+    /// # Panics
+    /// When a payload that comes out is no text.
+    pub fn payloads(&mut self, payload: impl AsRef<[u8]>) -> Result<Vec<String>, String> {
+        let events = self.process(event(payload))?;
+        Ok(events.into_iter().map(|event| String::from_utf8(event.payload).expect("UTF-8")).collect())
+    }
+
+    /// Sends so many payloads that are like the samples and yet are not: bits flipped, pieces cut out, put
+    /// in, repeated and taken from elsewhere, and bytes of no kind. The same ones each time.
+    /// What comes of them goes to `check`.
+    pub fn provoke(
+        &mut self,
+        samples: &[&[u8]],
+        count: u64,
+        mut check: impl FnMut(&[u8], Result<Vec<Event>, String>),
+    ) {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        for _ in 0..count {
+            let payload = mutated(samples, &mut random);
+            let answer = self.process(event(&payload));
+            check(&payload, answer);
+        }
+    }
+}
+
+/// An event of the key `k` and the topic `t`, at 2026-01-01T00:00:00Z.
+#[must_use]
+pub fn event(payload: impl AsRef<[u8]>) -> Event {
+    let payload = payload.as_ref().to_vec();
+    Event { topic: "t".to_owned(), key: "k".to_owned(), time: 1_767_225_600_000_000, payload }
+}
+
+/// Marsaglia, "Xorshift RNGs", 2003.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound.max(1)
+    }
+
+    fn range(&mut self, length: usize) -> std::ops::Range<usize> {
+        let start = self.below(length + 1);
+        start..start + self.below((length - start + 1).min(17))
+    }
+}
+
+/// What formats trip over: lengths that lie, numbers beyond every type, nesting, half characters.
+const BAITS: [&[u8]; 12] = [
+    b"1e999",
+    b"-9223372036854775809",
+    b"99999999999999999999999999",
+    b"null",
+    b"\"\\ud800\"",
+    b"[[[[[[[[[[[[[[[[",
+    b"{\"a\":{\"a\":{\"a\":",
+    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+    b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\x5b\x7f\xff\xff\xff\xff\xff\xff\xff",
+    b"\xc3\x28",
+    b"\0\0\0\0",
+];
+
+fn mutated(samples: &[&[u8]], random: &mut Random) -> Vec<u8> {
+    let Some(sample) = samples.get(random.below(samples.len())) else { return Vec::new() };
+    let mut payload = sample.to_vec();
+    for _ in 0..=random.below(4) {
+        let range = random.range(payload.len());
+        match random.below(7) {
+            0 if !payload.is_empty() => {
+                let at = random.below(payload.len());
+                payload[at] ^= 1 << random.below(8);
+            }
+            1 if !payload.is_empty() => {
+                let at = random.below(payload.len());
+                payload[at] = random.below(256) as u8;
+            }
+            2 => drop(payload.drain(range)),
+            3 => payload.truncate(range.start),
+            4 => {
+                let piece = payload[range.clone()].to_vec();
+                payload.splice(range.start..range.start, piece);
+            }
+            5 => drop(payload.splice(range, BAITS[random.below(BAITS.len())].iter().copied())),
+            _ => {
+                let other = samples[random.below(samples.len())];
+                let piece = other[random.range(other.len())].to_vec();
+                drop(payload.splice(range, piece));
+            }
+        }
+    }
+    payload
+}
