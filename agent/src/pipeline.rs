@@ -276,8 +276,8 @@ struct Rows {
 }
 
 impl window::Cold for Rows {
-    fn rows(&self, key: &str) -> Result<store::Rows, window::Error> {
-        Ok(self.store.shelf(&self.pipeline, key.as_bytes())?)
+    fn rows(&self, key: &str, each: window::Each<'_>) -> Result<(), window::Error> {
+        self.store.shelf(&self.pipeline, key.as_bytes(), each)
     }
 }
 

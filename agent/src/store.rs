@@ -11,6 +11,9 @@
 //! beyond a committed end do not exist, so that batch is the atomic step. After a failed write
 //! or sync nothing is written any more: every later call says so until the agent is restarted.
 //!
+//! Window state that changed lately is in memory too (`store/recent.rs`), up to
+//! [`Config::recent_bytes_max`] a pipeline.
+//!
 //! **Limits.** Nothing is appended to the journal below [`JOURNAL_FREE_BYTES_MIN`] of free disk,
 //! nothing committed below [`COMMIT_FREE_BYTES_MIN`]: these calls fail with [`Error::Full`]
 //! before they write, and work again once there is room. Confirming and trimming go on; should
@@ -42,6 +45,7 @@ mod opening;
 mod outbox;
 mod prepare;
 mod quota;
+mod recent;
 mod repair;
 mod room;
 mod salvage;
@@ -55,6 +59,7 @@ mod sync;
 mod tests;
 mod thin;
 mod told;
+mod windows;
 
 pub use codec::WINDOW_TAIL_BYTES;
 pub use deliver::{late, live};
@@ -69,6 +74,7 @@ pub(crate) use sending::Sending;
 pub use session::{Delivered, Filter, Session};
 pub use thin::{Thinned, Thinner, Waiting};
 pub use told::Harm;
+pub use windows::EachOf;
 
 use crate::flow::{DeadLetter, Message, Seq, Timestamp};
 use codec::Row;
@@ -80,6 +86,7 @@ use log::{Log, Page, SEGMENT, Size};
 use meta::Meta;
 use outbox::Outbox;
 use prepare::Preparer;
+use recent::Recent;
 use room::Room;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -99,6 +106,9 @@ pub const COMMIT_FREE_BYTES_MIN: u64 = 8 << 20;
 /// Free disk below which nothing is opened: what sled needs to write while it does.
 pub const OPEN_FREE_BYTES_MIN: u64 = 4 << 20;
 
+/// Memory for window state that changed lately by default: that of 100,000 keys with a few numbers each.
+pub const RECENT_BYTES_MAX: usize = 32 << 20;
+
 /// Most disk that the engine takes to write so many bytes: measured 2.3 times, and some reserve.
 fn written_for(bytes: u64) -> u64 {
     bytes.saturating_mul(3)
@@ -117,6 +127,9 @@ pub struct Config {
     pub quotas: Quotas,
     /// Bytes after which a log goes on in another segment: much less than a quota.
     pub segment_bytes: u64,
+    /// Memory of each pipeline for window state that changed lately; beyond it readings of a key that was
+    /// not heard for long cost more.
+    pub recent_bytes_max: usize,
 }
 
 impl Config {
@@ -130,6 +143,7 @@ impl Config {
             ballast_bytes: 16 << 20,
             quotas: Quotas::default(),
             segment_bytes: SEGMENT.bytes,
+            recent_bytes_max: RECENT_BYTES_MAX,
         }
     }
 }
@@ -185,9 +199,6 @@ impl<'a> Outgoing<'a> {
 /// A key of a pipeline's own, and its new value; `None` removes.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
-/// Keys of a pipeline's own, and their values.
-pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;
-
 /// What a pipeline goes on from.
 #[derive(Debug, Default)]
 pub struct Checkpoint {
@@ -235,6 +246,9 @@ struct Inner {
     /// When the newest message arrived.
     newest: AtomicU64,
     room: Arc<Room>,
+    /// Of each pipeline that was asked for.
+    recent: Mutex<HashMap<String, Arc<Mutex<Recent>>>>,
+    recent_bytes_max: usize,
     /// Pipelines that know what a repair took from them, and have not committed since.
     told: Mutex<HashSet<String>>,
     folder: Arc<Folder>,
@@ -364,43 +378,6 @@ impl Store {
         Ok(Checkpoint { position: Some(position), progress, tally, late_tally, harm })
     }
 
-    /// Shows all window state of a pipeline, by keys and values; what is kept together comes together.
-    pub fn windows<E: From<Error>>(
-        &self,
-        pipeline: &str,
-        each: &mut dyn FnMut(Vec<u8>, Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.scan_windows(&Row::windows(pipeline), each)
-    }
-
-    /// The window state whose keys are `shelf` and a tail: [`WINDOW_TAIL_BYTES`] that begin with 255.
-    pub fn shelf(&self, pipeline: &str, shelf: &[u8]) -> Result<Rows, Error> {
-        let mut rows = Vec::new();
-        self.scan_windows(&Row::shelf(pipeline, shelf), &mut |key: Vec<u8>, value| {
-            if key.len() == shelf.len() + WINDOW_TAIL_BYTES && key.starts_with(shelf) {
-                rows.push((key, value));
-            }
-            Ok::<_, Error>(())
-        })?;
-        Ok(rows)
-    }
-
-    fn scan_windows<E: From<Error>>(
-        &self,
-        rows: &Row,
-        each: &mut dyn FnMut(Vec<u8>, Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut stopped = None;
-        let scanned = self.0.meta.scan(rows, |_, value| {
-            let (key, value) = codec::window(&value).map_err(|garbled| self.garbled(garbled))?;
-            if stopped.is_none() {
-                stopped = each(key, value).err();
-            }
-            Ok(())
-        });
-        stopped.map_or_else(|| scanned.map_err(E::from), Err)
-    }
-
     /// The atomic step. A new pipeline's first commit may have an empty change.
     ///
     /// # Errors
@@ -408,25 +385,24 @@ impl Store {
     /// written, try again later. Otherwise the store writes no more.
     pub fn commit(&self, commit: &Commit<'_>) -> Result<(), Error> {
         check_name(commit.pipeline)?;
-        let windows = commit.windows.iter().filter_map(|(_, state)| state.as_ref()).map(Vec::len);
+        let windows: usize =
+            commit.windows.iter().filter_map(|(_, state)| state.as_ref()).map(Vec::len).sum();
         let letters = commit.dead_letters.iter().map(|letter| letter.payload.len());
         let lines = commit.results.lines.iter().chain(&commit.late.lines).map(Vec::len);
-        let bytes: usize = windows.chain(letters).chain(lines).sum();
-        let room = self.0.room.check_commit(written_for(bytes as u64));
+        let bytes = windows + letters.chain(lines).sum::<usize>();
+        // With window state goes some that is there already.
+        let written = bytes + recent::PACE * windows;
+        let room = self.0.room.check_commit(written_for(written as u64));
         self.0.logs.named("meta").waiting.set(room.is_err().into());
         room?;
         if !commit.dead_letters.is_empty() {
             self.bound_letters(bytes as u64, commit.now)?;
         }
         let letters = (commit.pipeline, commit.replayed);
-        let mut changes = Vec::with_capacity(commit.windows.len() + 3);
+        let mut changes = Vec::new();
         let position = codec::put_pipeline(commit.position, &commit.progress);
         changes.push((Row::pipeline(commit.pipeline), Some(position)));
         changes.extend(self.told(commit.pipeline));
-        for (key, state) in &commit.windows {
-            let value = state.as_ref().map(|state| codec::put_window(key, state));
-            changes.push((Row::window(commit.pipeline, key), value));
-        }
         // In this order, so that no two commits wait for each other's outbox.
         let late = late(commit.pipeline);
         let ways = [(commit.pipeline, &commit.results), (late.as_str(), &commit.late)];
@@ -455,7 +431,7 @@ impl Store {
         }
         let done = self.commit_letters(&commit.dead_letters, letters, |letters| {
             changes.extend(letters);
-            self.0.meta.apply(&changes)
+            self.apply(commit, changes)
         });
         // What was appended and not committed would be taken for committed by the next commit.
         if filled.is_empty() { done } else { self.0.health.judge(done) }?;

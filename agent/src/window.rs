@@ -28,6 +28,7 @@ mod kind;
 mod outcome;
 mod overlap;
 mod pane;
+mod panes;
 mod scene;
 mod session;
 mod shelves;
@@ -47,8 +48,8 @@ use outcome::outcome;
 pub use outcome::{Fate, Outcome, Refused, Settled};
 use pane::Keyed;
 use scene::{Ready, Scene};
-use shelves::Shelves;
-pub use shelves::{BYTES_MAX as KEPT_BYTES_MAX, Cold};
+pub use shelves::{BYTES_MAX as KEPT_BYTES_MAX, Cold, Each};
+use shelves::{Shelves, Spot};
 
 /// Why windows cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -84,9 +85,9 @@ pub struct Windows {
     /// Each key that holds something, by when something is to be done about it.
     due: BTreeSet<(u64, Arc<str>)>,
     /// Keys with readings that wait for the aggregate.
-    waiting: Vec<Arc<str>>,
+    waiting: Vec<Spot>,
     /// Keys that changed since the last commit.
-    changed: Vec<Arc<str>>,
+    changed: Vec<Spot>,
     /// Rows that only have to go.
     removed: Vec<Change>,
     ready: Vec<Ready>,
@@ -130,9 +131,9 @@ impl Windows {
         rows: impl FnOnce(&mut dyn FnMut(Vec<u8>, Vec<u8>) -> Result<(), Error>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.take_progress(progress)?;
-        let (mut key, mut of_key) = (None::<Arc<str>>, Vec::new());
+        let (mut key, mut of_key) = (None::<Arc<str>>, Vec::<(Vec<u8>, Vec<u8>)>::new());
         rows(&mut |row, value| {
-            let Some((name, _)) = codec::split(&row) else {
+            let Some((name, tail)) = codec::split(&row) else {
                 let (name, keyed) = codec::renew(&self.config, &row, &value)?;
                 self.removed.push((row, None));
                 return self.adopt(&name, keyed);
@@ -142,7 +143,7 @@ impl Windows {
                 self.know(key.replace(name).as_deref(), &of_key)?;
                 of_key.clear();
             }
-            of_key.push((row, value));
+            of_key.push((tail.to_vec(), value));
             Ok(())
         })?;
         self.know(key.as_deref(), &of_key)
@@ -151,7 +152,8 @@ impl Windows {
     /// Counts a key that stays in the store.
     fn know(&mut self, key: Option<&str>, rows: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Error> {
         let Some(key) = key else { return Ok(()) };
-        let keyed = codec::keyed(&self.config, rows)?;
+        let show = |each: Each<'_>| rows.iter().try_for_each(|(tail, value)| each(tail, value));
+        let keyed = codec::keyed(&self.config, show)?;
         self.panes += keyed.panes.len();
         self.state_bytes += keyed.bytes;
         self.due.insert((keyed.due.unwrap_or(u64::MAX), Arc::from(key)));
@@ -160,11 +162,13 @@ impl Windows {
 
     /// Takes in a window that is not in the store as this version writes it.
     fn adopt(&mut self, key: &Arc<str>, renewed: Keyed) -> Result<(), Error> {
-        self.visit(key, None, |_, keyed| {
+        let spot = self.shelves.find(&self.config, key)?;
+        self.visit(spot, None, |_, keyed| {
             for (place, pane) in renewed.panes {
                 keyed.insert(place, pane);
             }
-        })
+        });
+        Ok(())
     }
 
     /// State was lost, and what is there is whole: windows that may have been begun and are not there
@@ -193,7 +197,8 @@ impl Windows {
             // Of a run of panes some may be missing, and none of them tells.
             let keys: Vec<_> = self.due.iter().map(|(_, key)| Arc::clone(key)).collect();
             for key in keys {
-                self.visit(&key, None, |_, keyed| keyed.clear())?;
+                let spot = self.shelves.find(&self.config, &key)?;
+                self.visit(spot, None, |_, keyed| keyed.clear());
             }
         }
         Ok(Some((Timestamp(from), Timestamp(to.map_or(newest, |(_, end)| end)))))
@@ -211,8 +216,8 @@ impl Windows {
         time: Timestamp,
         payload: Vec<u8>,
     ) -> Result<Result<(), (Fate, Vec<u8>)>, Error> {
-        let name = self.shelves.name(key).unwrap_or_else(|| Arc::from(key));
-        let assigned = self.visit(&name, Some(aggregate), |scene, keyed| {
+        let spot = self.shelves.find(&self.config, key)?;
+        let assigned = self.visit(spot, Some(aggregate), |scene, keyed| {
             let first = scene.config.early.is_some() || time.0 < scene.watermark;
             if first && keyed.due.is_some_and(|due| due <= scene.watermark) {
                 // What was due before this reading came must not see it.
@@ -227,7 +232,7 @@ impl Windows {
                 (keyed.newest, keyed.dirty) = (keyed.newest.max(Some(time.0)), true);
             }
             Ok(())
-        })?;
+        });
         match assigned {
             Err((Fate::Full, payload)) if self.config.when_keys_full == WhenKeysFull::Overflow => {
                 return self.observe(aggregate, OVERFLOW_KEY, time, payload);
@@ -240,12 +245,12 @@ impl Windows {
         self.advance(time.before(self.config.lateness).0);
         if self.config.patience.is_some() {
             // Its own watermark may have closed some of its windows; nobody else looks for them.
-            self.visit(&name, Some(aggregate), |scene, keyed| {
+            self.visit(spot, Some(aggregate), |scene, keyed| {
                 if keyed.due.is_some_and(|due| due <= scene.watermark) {
                     scene.apply(keyed);
                     fire(scene, keyed);
                 }
-            })?;
+            });
         }
         Ok(Ok(()))
     }
@@ -290,19 +295,18 @@ impl Windows {
     /// # Errors
     /// When state cannot be read.
     pub fn apply(&mut self, aggregate: &mut dyn Aggregate) -> Result<Settled, Error> {
-        let keys = std::mem::take(&mut self.waiting);
         let (mut groups, mut places) = (Vec::new(), Vec::new());
-        for key in &keys {
-            let Some(keyed) = self.shelves.changed(key) else { continue };
+        for spot in self.waiting.drain(..) {
+            let (key, keyed) = self.shelves.at(spot);
             let waiting = scene::groups(&self.config, key, keyed);
             self.state_bytes -= waiting.iter().map(|group| group.state.len()).sum::<usize>();
-            places.extend(std::mem::take(&mut keyed.waiting).into_iter().map(|place| (key, place)));
+            places.extend(std::mem::take(&mut keyed.waiting).into_iter().map(|place| (spot, place)));
             groups.extend(waiting);
         }
         if !groups.is_empty() {
             let updates = aggregate.update(&groups);
-            for (((key, place), group), updated) in places.into_iter().zip(&mut groups).zip(updates) {
-                let Some(keyed) = self.shelves.changed(key) else { continue };
+            for (((spot, place), group), updated) in places.into_iter().zip(&mut groups).zip(updates) {
+                let (_, keyed) = self.shelves.at(spot);
                 self.state_bytes += updated.state.len();
                 scene::take(keyed, place, group, updated, &mut self.settled);
             }
@@ -335,7 +339,8 @@ impl Windows {
                 self.passed.clear();
                 break;
             };
-            self.visit(&key, Some(aggregate), fire)?;
+            let spot = self.shelves.find(&self.config, &key)?;
+            self.visit(spot, Some(aggregate), fire);
         }
         self.apply(aggregate)
     }
@@ -373,26 +378,25 @@ impl Windows {
     /// What changed since the last call.
     pub fn drain_changes(&mut self) -> Vec<Change> {
         let mut changes = std::mem::take(&mut self.removed);
-        for key in std::mem::take(&mut self.changed) {
-            let Some(keyed) = self.shelves.changed(&key) else { continue };
+        for spot in &self.changed {
+            let (key, keyed) = self.shelves.at(*spot);
             keyed.is_listed = false;
-            changes.extend(codec::changes(&key, keyed));
-            if keyed.is_empty() {
-                self.shelves.drop(&key);
-            }
+            codec::put_changes(&mut changes, key, keyed);
         }
+        self.shelves.make_room(&self.changed);
+        self.changed.clear();
         changes
     }
 
     /// Works on one key, and keeps the books about it.
     fn visit<R>(
         &mut self,
-        key: &Arc<str>,
+        spot: Spot,
         aggregate: Option<&mut dyn Aggregate>,
         work: impl FnOnce(&mut Scene<'_>, &mut Keyed) -> R,
-    ) -> Result<R, Error> {
+    ) -> R {
         let (closing, mut nothing) = (self.closing(), Nothing);
-        let keyed = self.shelves.get(&self.config, key)?;
+        let (key, keyed) = self.shelves.at(spot);
         let before = (keyed.due, keyed.is_empty(), keyed.panes.len(), keyed.bytes, keyed.waiting.is_empty());
         let own = keyed.newest.filter(|_| self.config.patience.is_some());
         let mut scene = Scene {
@@ -411,7 +415,7 @@ impl Windows {
         self.panes = self.panes + keyed.panes.len() - before.2;
         self.state_bytes = self.state_bytes + keyed.bytes - before.3;
         if before.4 && !keyed.waiting.is_empty() {
-            self.waiting.push(Arc::clone(key));
+            self.waiting.push(spot);
         }
         keyed.due = due(&self.config, keyed);
         let after = (keyed.due, keyed.is_empty());
@@ -424,9 +428,9 @@ impl Windows {
             }
         }
         if !std::mem::replace(&mut keyed.is_listed, true) {
-            self.changed.push(Arc::clone(key));
+            self.changed.push(spot);
         }
-        Ok(done)
+        done
     }
 }
 

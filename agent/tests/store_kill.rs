@@ -58,7 +58,14 @@ fn child() {
 }
 
 fn open(path: &Path) -> Store {
-    let config = Config { redelivery_window: 100, ballast_bytes: 1 << 20, ..Config::new(path.to_owned()) };
+    // Less than the windows take, so that some are in rows.
+    let recent_bytes_max = 40_000;
+    let config = Config {
+        redelivery_window: 100,
+        ballast_bytes: 1 << 20,
+        recent_bytes_max,
+        ..Config::new(path.to_owned())
+    };
     Store::open(&config, &Metrics::new()).unwrap()
 }
 

@@ -26,6 +26,9 @@
 //! kind  name      value
 //! p     pipeline  position (varint), progress…
 //! w     pipeline  length of the window's key (varint), the key, its state…
+//! y     pipeline  a block of what changed lately of these (`recent.rs`); its slot (4, big-endian) is in the key:
+//!                 version, 1 (1), number (varint), for each: length of the key without the tail (varint), the
+//!                 key, length of the tail (varint), the tail, length of its state + 1 or 0 (varint), its state
 //! o     output    epoch (16), committed end of its outbox (varint)
 //! b     output    confirmed (varint), end of the begun batch (varint; = confirmed: none); where
 //!                 its outbox was cut, the stretch's end and the same of the next, up to 8 stretches
@@ -66,7 +69,7 @@ const LETTER_WITH_PROPERTIES: u8 = 3;
 const RETAIN: u8 = 0x80;
 const CHUNK_HEAD: usize = 3;
 const CHUNK_TAIL: usize = 4;
-const CHUNK_BODY_MAX: usize = VALUE_BYTES_MAX - CHUNK_HEAD - CHUNK_TAIL;
+pub(super) const CHUNK_BODY_MAX: usize = VALUE_BYTES_MAX - CHUNK_HEAD - CHUNK_TAIL;
 /// Largest value of a row.
 pub(super) const ROW_BYTES_MAX: usize = CHUNK_BODY_MAX * u16::MAX as usize;
 /// Longest name of a pipeline, input or output: thrice as long it is still a file name.
@@ -226,6 +229,11 @@ fn window_of(rest: &mut Rest<'_>) -> Result<WindowOf, Garbled> {
 pub const WINDOW_TAIL_BYTES: usize = 14;
 const WINDOW_TAIL: u8 = 0xFF;
 
+/// The key of a window without what tells it apart from others, and that.
+pub(super) fn window_tail(key: &[u8]) -> Option<(&[u8], &[u8; WINDOW_TAIL_BYTES])> {
+    key.split_last_chunk().filter(|(_, tail)| tail[0] == WINDOW_TAIL)
+}
+
 /// A row of `meta`, named by its key without the number of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Row(Vec<u8>);
@@ -241,14 +249,31 @@ impl Row {
     }
 
     pub(super) fn window(pipeline: &str, key: &[u8]) -> Self {
-        match key.len().checked_sub(WINDOW_TAIL_BYTES).map(|at| key.split_at(at)) {
-            Some((shelf, [WINDOW_TAIL, tail @ ..])) => {
+        match window_tail(key) {
+            Some((shelf, tail)) => {
                 let Self(mut bytes) = Self::shelf(pipeline, shelf);
-                bytes.extend_from_slice(tail);
+                bytes.extend_from_slice(&tail[1..]);
                 Self(bytes)
             }
-            _ => Self::shelf(pipeline, key),
+            None => Self::shelf(pipeline, key),
         }
+    }
+
+    /// A block of what changed lately of them.
+    pub(super) fn recent(pipeline: &str, slot: u32) -> Self {
+        let Self(mut bytes) = Self::recents(pipeline);
+        bytes.extend_from_slice(&slot.to_be_bytes());
+        Self(bytes)
+    }
+
+    /// What the keys of all these begin with.
+    pub(super) fn recents(pipeline: &str) -> Self {
+        Self::named(b'y', pipeline)
+    }
+
+    /// The slot of such a block.
+    pub(super) fn slot(&self) -> Option<u32> {
+        self.0.last_chunk().map(|slot| u32::from_be_bytes(*slot))
     }
 
     /// What the keys of the rows begin with that a pipeline keeps together.
@@ -345,10 +370,25 @@ impl Row {
         std::str::from_utf8(name).ok().map(|name| (kind, name))
     }
 
+    /// Its name, where that is text.
+    pub(super) fn name(&self) -> Option<String> {
+        self.parts().map(|(_, name)| name.to_owned())
+    }
+
     /// Whether it is too large to be copied with each batch: the state of a window, or what an input
     /// remembers beside its messages. All others are small.
     pub(super) fn is_large(&self) -> bool {
-        matches!(self.parts(), Some((b'f', name)) if !name.is_empty()) || self.0.first() == Some(&b'w')
+        matches!(self.parts(), Some((b'f', name)) if !name.is_empty()) || self.is_of_windows()
+    }
+
+    /// Whether it holds state of windows.
+    pub(super) fn is_of_windows(&self) -> bool {
+        matches!(self.0.first(), Some(b'w' | b'y'))
+    }
+
+    /// Whether it is a block of what changed lately of them.
+    pub(super) fn is_recent(&self) -> bool {
+        self.0.first() == Some(&b'y')
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -433,6 +473,50 @@ pub(super) fn window(value: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Garbled> {
     let mut rest = Rest(value);
     let key = rest.counted()?.to_vec();
     Ok((key, rest.0.to_vec()))
+}
+
+/// Begins a block of windows.
+pub(super) fn put_block(out: &mut Vec<u8>, number: u64) {
+    out.push(VERSION);
+    put_varint(out, number);
+}
+
+/// Adds one to it: what its key begins with, the key's tail, and its state; `None` where it was removed.
+pub(super) fn put_entry(out: &mut Vec<u8>, shelf: &[u8], tail: &[u8], state: Option<&[u8]>) {
+    for bytes in [shelf, tail] {
+        put_varint(out, bytes.len() as u64);
+        out.extend_from_slice(bytes);
+    }
+    put_varint(out, state.map_or(0, |state| state.len() as u64 + 1));
+    out.extend_from_slice(state.unwrap_or_default());
+}
+
+/// A window in a block, as [`put_entry`] takes it.
+pub(super) type Entry<'a> = (&'a [u8], &'a [u8], Option<&'a [u8]>);
+
+/// The number of a block.
+pub(super) fn block_number(value: &[u8]) -> Result<u64, Garbled> {
+    block(value).map(|(number, _)| number)
+}
+
+/// The number of a block, and what is in it.
+pub(super) fn block(
+    value: &[u8],
+) -> Result<(u64, impl Iterator<Item = Result<Entry<'_>, Garbled>>), Garbled> {
+    let mut rest = Rest(value);
+    rest.version()?;
+    let number = rest.varint()?;
+    let entries = std::iter::from_fn(move || (!rest.0.is_empty()).then(|| entry(&mut rest)));
+    Ok((number, entries))
+}
+
+fn entry<'a>(rest: &mut Rest<'a>) -> Result<Entry<'a>, Garbled> {
+    let (shelf, tail, length) = (rest.counted()?, rest.counted()?, rest.varint()?);
+    let Some(length) = length.checked_sub(1) else { return Ok((shelf, tail, None)) };
+    let length = usize::try_from(length).map_err(|_| Garbled("length too great"))?;
+    let (state, after) = rest.0.split_at_checked(length).ok_or(Garbled("ends too early"))?;
+    rest.0 = after;
+    Ok((shelf, tail, Some(state)))
 }
 
 pub(super) fn put_outbox(epoch: Epoch, end: Seq) -> Vec<u8> {

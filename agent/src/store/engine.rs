@@ -20,9 +20,6 @@ use std::time::Duration;
 pub(super) const VALUE_BYTES_MAX: usize = 4096;
 /// Page cache of one open database.
 const CACHE_BYTES: u64 = 8 << 20;
-/// As [`CACHE_BYTES`] where values are replaced, at most what they take: window state of 100,000 keys is read
-/// and written in no order, and with less of it at hand costs up to twice the CPU.
-const REPLACED_CACHE_BYTES: u64 = 32 << 20;
 /// sled's garbage collection lives in its flushing thread; rarer, disk and memory grow.
 const FLUSH_EVERY_MS: u64 = 500;
 /// How long a handle that was just closed may hold its file lock.
@@ -85,10 +82,9 @@ impl Engine {
     }
 
     fn start(folder: &Path, churn: Churn) -> Result<Self, Error> {
-        let cache = if churn == Churn::Replace { REPLACED_CACHE_BYTES } else { CACHE_BYTES };
         let config = sled::Config::new()
             .path(folder)
-            .cache_capacity(cache)
+            .cache_capacity(CACHE_BYTES)
             .mode(sled::Mode::LowSpace)
             .flush_every_ms((churn == Churn::Replace).then_some(FLUSH_EVERY_MS));
         let mut tries = 0;

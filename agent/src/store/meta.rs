@@ -7,13 +7,14 @@
 //! are copied beside the database (`marks.rs`): one that went back to an earlier state is damage, not
 //! another past.
 //!
-//! **Limits.** It grows with the number of open windows, never with a backlog.
+//! **Limits.** It grows with the number of open windows, never with a backlog: twice what their state takes
+//! where that changes (`recent.rs`).
 
 use super::codec::{self, Row};
 use super::engine::{Changes, Churn, Engine};
 use super::error::{Error, Health};
 use super::marks::{self, Copied, Marks, Rows};
-use super::{lock, sync};
+use super::{lock, recent, sync};
 use crate::metrics;
 use std::collections::HashSet;
 use std::fs;
@@ -196,7 +197,12 @@ impl Meta {
         Error::TooLarge { path, bytes, bytes_max: codec::ROW_BYTES_MAX }
     }
 
-    fn damaged(&self, detail: &str) -> Error {
+    /// A row whose bytes no version wrote.
+    pub(super) fn garbled(&self, what: &str, garbled: codec::Garbled) -> Error {
+        Error::garbled(self.engine.path(), what, garbled)
+    }
+
+    pub(super) fn damaged(&self, detail: &str) -> Error {
         Error::damaged(self.engine.path(), detail)
     }
 }
@@ -231,14 +237,19 @@ impl Drop for Meta {
 
 /// All rows but windows, after a look at each of those too.
 pub(super) fn small_rows(engine: &Engine) -> Result<Rows, Error> {
-    let mut rows = Rows::new();
+    let (mut rows, mut blocks) = (Rows::new(), Vec::new());
     scan(engine, &Row::of(&[]), |row, value| {
-        if !row.is_large() {
+        if row.is_recent() {
+            blocks.push((codec::block_number(&value).ok(), row));
+        } else if !row.is_large() {
             rows.insert(row.bytes().to_vec(), value);
         }
         Ok(())
     })?;
-    Ok(rows)
+    match recent::incomplete(blocks).first() {
+        Some(_) => Err(Error::damaged(engine.path(), "blocks of windows are missing")),
+        None => Ok(rows),
+    }
 }
 
 /// How many batches made the rows.

@@ -132,6 +132,8 @@ fn open_whole(
         readers: Mutex::default(),
         newest: AtomicU64::new(0),
         room: Arc::clone(room),
+        recent: Mutex::default(),
+        recent_bytes_max: config.recent_bytes_max,
         told: Mutex::default(),
         folder: Arc::clone(folder),
     }));

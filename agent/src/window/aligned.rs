@@ -42,7 +42,7 @@ pub(super) fn assign(
 
 /// Gives all that is due, and forgets what is over.
 pub(super) fn fire(scene: &mut Scene<'_>, keyed: &mut Keyed) {
-    for (place, pane) in &mut keyed.panes {
+    for (place, pane) in keyed.panes.iter_mut() {
         let Some((start, end)) = bounds_at(scene.config, Timestamp(place.at)) else { continue };
         while let Some(due) = pane.due(end).filter(|due| *due <= scene.watermark) {
             scene.show(pane, *place, (start, end), due);
@@ -61,7 +61,7 @@ pub(super) fn fire(scene: &mut Scene<'_>, keyed: &mut Keyed) {
 
 /// When something is to be done next.
 pub(super) fn due(config: &Config, keyed: &Keyed) -> Option<u64> {
-    let first = keyed.panes.first_key_value();
+    let first = keyed.panes.first();
     let over = first.and_then(|(place, _)| bounds_at(config, Timestamp(place.at)));
     let results = keyed.panes.iter().filter_map(|(place, pane)| {
         let (_, end) = bounds_at(config, Timestamp(place.at))?;

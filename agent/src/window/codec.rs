@@ -15,6 +15,7 @@
 use std::sync::Arc;
 
 use super::pane::{Given, Keyed, Pane, Place, Row, Shown};
+use super::shelves::Each;
 use super::{Config, Error, Windows};
 use crate::flow::Timestamp;
 use crate::store::Change;
@@ -73,9 +74,9 @@ impl Windows {
 }
 
 /// What changed of a key since the last call.
-pub(super) fn changes(key: &str, keyed: &mut Keyed) -> Vec<Change> {
+pub(super) fn put_changes(changes: &mut Vec<Change>, key: &str, keyed: &mut Keyed) {
     let row = |row| self::row(key, row);
-    let mut changes: Vec<Change> = keyed.removed.drain(..).map(|removed| (row(removed), None)).collect();
+    changes.extend(keyed.removed.drain(..).map(|removed| (row(removed), None)));
     for (place, pane) in keyed.panes.iter_mut().filter(|(_, pane)| pane.dirty) {
         pane.dirty = false;
         changes.push((row(Row::Pane(*place)), Some(put_pane(pane))));
@@ -95,16 +96,15 @@ pub(super) fn changes(key: &str, keyed: &mut Keyed) -> Vec<Change> {
         }
         keyed.stored = says;
     }
-    changes
 }
 
 /// A key out of its rows.
-pub(super) fn keyed(config: &Config, rows: &[(Vec<u8>, Vec<u8>)]) -> Result<Keyed, Error> {
+pub(super) fn keyed(
+    config: &Config,
+    rows: impl FnOnce(Each<'_>) -> Result<(), Error>,
+) -> Result<Keyed, Error> {
     let mut keyed = Keyed::default();
-    for (row, value) in rows {
-        let (_, tail) = split(row).ok_or(KIND)?;
-        add(&mut keyed, tail, value)?;
-    }
+    rows(&mut |tail, value| Ok(add(&mut keyed, tail, value)?))?;
     keyed.due = super::due(config, &keyed);
     Ok(keyed)
 }
@@ -114,7 +114,7 @@ pub(super) fn split(row: &[u8]) -> Option<(&str, &[u8])> {
     let at = row.len().checked_sub(TAIL_BYTES)?;
     let (key, tail) = row.split_at(at);
     (tail[0] == 0xFF).then_some(())?;
-    Some((std::str::from_utf8(key).ok()?, &tail[1..]))
+    Some((std::str::from_utf8(key).ok()?, tail))
 }
 
 /// A window of version 1, as a key's row and its value.
@@ -158,7 +158,7 @@ fn row(key: &str, row: Row) -> Vec<u8> {
 
 fn add(keyed: &mut Keyed, tail: &[u8], value: &[u8]) -> Result<(), CodecError> {
     let mut reader = Reader(tail);
-    let [kind] = reader.bytes()?;
+    let [0xFF, kind] = reader.bytes()? else { return Err(KIND) };
     let place = Place { at: u64::from_be_bytes(reader.bytes()?), tie: u32::from_be_bytes(reader.bytes()?) };
     let mut reader = Reader(value);
     match kind {

@@ -61,7 +61,7 @@ pub(super) fn assign(
 
 /// Counts what the watermark has passed, and gives the windows that are full.
 pub(super) fn fire(scene: &mut Scene<'_>, size: Size, keyed: &mut Keyed) {
-    while let Some((place, _)) = keyed.panes.first_key_value() {
+    while let Some((place, _)) = keyed.panes.first() {
         let place = *place;
         if place.at >= scene.watermark {
             break;
@@ -90,7 +90,7 @@ fn forget(keyed: &mut Keyed) {
 fn count(scene: &mut Scene<'_>, size: Size, keyed: &mut Keyed, time: u64, pane: Pane) {
     let number = Place::at(keyed.counted / size.chunk());
     (keyed.counted, keyed.dirty) = (keyed.counted + 1, true);
-    let chunk = keyed.chunks.entry(number).or_default();
+    let chunk = keyed.chunks.at(number);
     keyed.bytes -= chunk.state.len();
     match merge(&chunk.state, &pane.state, scene.aggregate) {
         Ok(state) => chunk.state = state,
@@ -112,16 +112,16 @@ fn count(scene: &mut Scene<'_>, size: Size, keyed: &mut Keyed, time: u64, pane: 
         Err(reason) => scene.fail(Part::default(), bounds, part_number, 0, reason, time),
     }
     let next = size.next(keyed.counted) / size.chunk();
-    while let Some(entry) = keyed.chunks.first_entry().filter(|entry| entry.key().at < next) {
-        let (place, chunk) = entry.remove_entry();
-        keyed.bytes -= chunk.state.len();
+    while let Some((place, _)) = keyed.chunks.first().filter(|(place, _)| place.at < next) {
+        let place = *place;
+        keyed.bytes -= keyed.chunks.remove(&place).map_or(0, |chunk| chunk.state.len());
         keyed.removed.push(Row::Chunk(place));
     }
 }
 
 /// When something is to be done next.
 pub(super) fn due(config: &Config, keyed: &Keyed) -> Option<u64> {
-    match keyed.panes.first_key_value() {
+    match keyed.panes.first() {
         Some((place, _)) => Some(place.at.saturating_add(1)),
         None => Some(keyed.newest?.saturating_add(config.forget.map_or(u64::MAX, micros))),
     }

@@ -13,11 +13,11 @@
 //! **Invariant:** a fold is a function of the panes and the bounds alone: what is kept here only
 //! saves merges, and may be dropped at any time.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::Aggregate;
 use super::pane::{Pane, Place};
+use super::panes::Panes;
 
 /// Readings of several panes as one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Folds {
     /// within a block and ends in it begins where it does.
     pub(super) fn fold(
         &mut self,
-        panes: &BTreeMap<Place, Pane>,
+        panes: &Panes,
         range: Range<u64>,
         block: Blocks,
         aggregate: &mut dyn Aggregate,
@@ -93,7 +93,7 @@ impl Folds {
 
     fn prefix(
         &mut self,
-        panes: &BTreeMap<Place, Pane>,
+        panes: &Panes,
         of: u64,
         upto: u64,
         block: Blocks,
@@ -111,7 +111,7 @@ impl Folds {
     }
 }
 
-fn suffixes(panes: &BTreeMap<Place, Pane>, range: Range<u64>, aggregate: &mut dyn Aggregate) -> Vec<Suffix> {
+fn suffixes(panes: &Panes, range: Range<u64>, aggregate: &mut dyn Aggregate) -> Vec<Suffix> {
     let mut suffixes: Vec<Suffix> = Vec::new();
     for (place, pane) in panes.range(Place::at(range.start)..Place::at(range.end)).rev() {
         let part = match suffixes.last() {

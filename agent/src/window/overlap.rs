@@ -4,12 +4,12 @@
 //! slide; of a sliding one each event time is a pane. A reading counts in those of its windows
 //! that still take it; it is late when none does.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::fold::{Blocks, Part};
 use super::kind::Hops;
-use super::pane::{Given, Keyed, Pane, Place};
+use super::pane::{Given, Keyed, Place};
+use super::panes::Panes;
 use super::scene::Scene;
 use super::{Config, Fate, Kind};
 use crate::flow::{Timestamp, micros};
@@ -77,7 +77,7 @@ impl Over {
     }
 
     /// The first window after those that end by `ended` that holds a pane.
-    fn next_end(self, panes: &BTreeMap<Place, Pane>, ended: u64) -> Option<u64> {
+    fn next_end(self, panes: &Panes, ended: u64) -> Option<u64> {
         match self {
             Self::Each(_) => {
                 let (place, _) = panes.range(Place::at(ended)..).next()?;
@@ -180,7 +180,7 @@ impl Over {
 
 /// When something is to be done next.
 pub(super) fn due(config: &Config, over: Over, keyed: &Keyed) -> Option<u64> {
-    let first = keyed.panes.first_key_value().map(|(place, _)| config.over_at(over.last_end(place.at)));
+    let first = keyed.panes.first().map(|(place, _)| config.over_at(over.last_end(place.at)));
     let given = keyed.given.iter().map(|(end, given)| given.due.unwrap_or_else(|| config.over_at(*end)));
     given.chain(first).chain(over.next_end(&keyed.panes, keyed.ended)).min()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::fold::Folds;
+use super::panes::Panes;
 use crate::flow::Timestamp;
 
 /// Where a pane stands among those of its key.
@@ -85,9 +86,9 @@ pub(super) struct Given {
 /// One key's part of a pipeline's windows.
 #[derive(Debug, Default)]
 pub(super) struct Keyed {
-    pub(super) panes: BTreeMap<Place, Pane>,
+    pub(super) panes: Panes,
     /// Of count windows: readings in event-time order, some to a chunk, by its number.
-    pub(super) chunks: BTreeMap<Place, Pane>,
+    pub(super) chunks: Panes,
     /// Windows that may be revised, by their end.
     pub(super) given: BTreeMap<u64, Given>,
     /// Of overlapping windows those that end by here had their first result.
@@ -132,7 +133,8 @@ impl Keyed {
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.forget(|_, _| true);
-        self.removed.extend(std::mem::take(&mut self.chunks).into_keys().map(Row::Chunk));
+        let chunks = std::mem::take(&mut self.chunks).into_iter();
+        self.removed.extend(chunks.map(|(place, _)| Row::Chunk(place)));
         self.removed.extend(std::mem::take(&mut self.given).into_keys().map(Row::Given));
         self.folds.clear();
         (self.ended, self.newest, self.counted, self.dirty, self.bytes) = (0, None, 0, true, 0);
@@ -141,7 +143,9 @@ impl Keyed {
     pub(super) fn remove(&mut self, place: Place) -> Option<Pane> {
         let pane = self.panes.remove(&place)?;
         self.bytes -= pane.state.len();
-        self.waiting.retain(|waiting| *waiting != place);
+        if !pane.samples.is_empty() {
+            self.waiting.retain(|waiting| *waiting != place);
+        }
         self.removed.push(Row::Pane(place));
         Some(pane)
     }
@@ -156,7 +160,7 @@ impl Keyed {
 
     /// Removes the panes for which it holds, from the earliest on.
     pub(super) fn forget(&mut self, is_over: impl Fn(&Place, &Pane) -> bool) {
-        while let Some((place, pane)) = self.panes.first_key_value() {
+        while let Some((place, pane)) = self.panes.first() {
             if !is_over(place, pane) {
                 return;
             }
@@ -167,7 +171,7 @@ impl Keyed {
 
     /// Gives the pane a reading, which waits for the aggregate.
     pub(super) fn push(&mut self, place: Place, sample: (Timestamp, Vec<u8>), is_late: bool) -> &mut Pane {
-        let pane = self.panes.entry(place).or_default();
+        let pane = self.panes.at(place);
         if pane.samples.is_empty() {
             self.waiting.push(place);
             pane.is_late = is_late;

@@ -122,7 +122,7 @@ fn join(scene: &mut Scene<'_>, bounds: Bounds, keyed: &mut Keyed, left: Place, r
 
 /// Gives all that is due, and forgets what is over.
 pub(super) fn fire(scene: &mut Scene<'_>, bounds: Bounds, keyed: &mut Keyed) {
-    for (place, pane) in &mut keyed.panes {
+    for (place, pane) in keyed.panes.iter_mut() {
         let span = bounds.of(pane, *place);
         while let Some(due) = pane.due(span.1).filter(|due| *due <= scene.watermark) {
             let gap = bounds.gap;

@@ -29,7 +29,10 @@ pub struct Order {
 /// # Errors
 /// When the store fails.
 pub fn work(folder: &Path) -> anyhow::Result<()> {
-    let config = Config { redelivery_window: REDELIVERY_WINDOW, ..Config::new(folder.to_owned()) };
+    // Less than some windows take, so that they go on into rows.
+    let recent_bytes_max = 100_000;
+    let redelivery_window = REDELIVERY_WINDOW;
+    let config = Config { redelivery_window, recent_bytes_max, ..Config::new(folder.to_owned()) };
     let store = Store::open(&config, &Metrics::new())?;
     let mut out = std::io::stdout().lock();
     writeln!(out)?;

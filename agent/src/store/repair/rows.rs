@@ -8,6 +8,7 @@ use crate::store::engine::Engine;
 use crate::store::error::{Error, Health};
 use crate::store::marks::{self, Copied, Marks, Rows};
 use crate::store::meta::{self, Meta};
+use crate::store::recent;
 use crate::store::salvage::ENGINE_PATIENCE;
 use crate::store::sending::Sending;
 use crate::store::sync;
@@ -187,11 +188,17 @@ fn judge(read: Read, batches: Option<u64>, copied: Copied) -> State {
         && batches == self::batches(&small)
         && read.small.iter().all(|(key, value)| small.get(key) == Some(value));
     let trusted = trust == Trust::Exact && of_one_batch;
-    let mut state = State::new(trust, small, Some(if trusted { read.windows } else { Vec::new() }));
+    let mut windows = if trusted { read.windows } else { Vec::new() };
+    // Without a block of what changed lately, what it would have replaced is not to be told from the newest.
+    let outdated: BTreeSet<_> = read.bad.iter().filter(|row| row.is_recent()).map(Row::name).collect();
+    windows.retain(|(row, _)| !(row.is_of_windows() && outdated.contains(&row.name())));
+    if read.fault.is_some() {
+        windows.retain(|(row, _)| !row.is_of_windows());
+    }
+    let mut state = State::new(trust, small, Some(windows));
     state.batches = batches.max(self::batches(&state.small)).unwrap_or(0);
     let doubtful: BTreeSet<String> = if trusted && read.fault.is_none() {
-        let windows = read.bad.iter().filter(|row| row.bytes().first() == Some(&b'w'));
-        windows.filter_map(|row| Some(row.parts()?.1.to_owned())).collect()
+        read.bad.iter().filter(|row| row.is_of_windows()).filter_map(Row::name).collect()
     } else {
         state.names(b'p').into_iter().collect()
     };
@@ -331,6 +338,9 @@ fn read_all(folder: &Path) -> Read {
             Some(whole) => drop(read.small.insert(row.bytes().to_vec(), whole.concat())),
         }
     }
+    let blocks = read.windows.iter().filter(|(row, _)| row.is_recent());
+    let blocks = blocks.map(|(row, value)| (codec::block_number(value).ok(), row.clone())).collect();
+    read.bad.extend(recent::incomplete(blocks));
     read
 }
 

@@ -85,10 +85,12 @@ impl Disk {
 }
 
 impl Cold for Disk {
-    fn rows(&self, key: &str) -> Result<crate::store::Rows, Error> {
+    fn rows(&self, key: &str, each: Each<'_>) -> Result<(), Error> {
         let rows = self.0.lock().unwrap();
-        let of_key = rows.iter().filter(|(row, _)| codec::split(row).is_some_and(|(name, _)| name == key));
-        Ok(of_key.map(|(row, value)| (row.clone(), value.clone())).collect())
+        let of_key = rows.iter().filter_map(|(row, value)| {
+            codec::split(row).filter(|(name, _)| *name == key).map(|(_, tail)| (tail, value))
+        });
+        of_key.into_iter().try_for_each(|(tail, value)| each(tail, value))
     }
 }
 
