@@ -212,6 +212,8 @@ stage!(
         open_keys: Gauge,
         /// Bytes of window state held.
         state_bytes: Gauge,
+        /// Names that stateful transforms remember: at most `state_names_max` each.
+        remembered_names: Gauge,
         /// Watermark, in microseconds since the Unix epoch.
         watermark_micros: Gauge,
         /// Messages in the journal that the pipeline has not committed.

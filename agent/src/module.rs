@@ -28,6 +28,7 @@ mod guest;
 mod inspect;
 mod instance;
 mod load;
+pub mod state;
 mod transform;
 mod wasi;
 
@@ -49,6 +50,8 @@ use std::time::Duration;
 pub enum Capability {
     /// WASI 0.2 with nothing behind it: no files, network, environment or arguments.
     Wasi,
+    /// Values that a transform remembers by name ([`state`]), committed together with its results.
+    State,
 }
 
 /// Bounds of one module's calls. Past one of them the call fails and the instance is replaced.
@@ -63,6 +66,8 @@ pub struct Limits {
     pub output_bytes_max: usize,
     /// Log lines per second; more are counted and dropped. Default 10.
     pub log_lines_per_second_max: u32,
+    /// Names that a stateful transform may keep. Default 100,000.
+    pub state_names_max: u64,
     /// Imports that it may have. Default none.
     pub granted: BTreeSet<Capability>,
 }
@@ -74,6 +79,7 @@ impl Default for Limits {
             memory_bytes_max: 64 << 20,
             output_bytes_max: 8 << 20,
             log_lines_per_second_max: 10,
+            state_names_max: 100_000,
             granted: BTreeSet::new(),
         }
     }

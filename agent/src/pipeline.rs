@@ -15,6 +15,7 @@ mod aggregate;
 mod full;
 mod line;
 mod progress;
+mod remembered;
 mod replay;
 mod step;
 mod tally;
@@ -152,6 +153,12 @@ pub enum Error {
     /// Committed counts that this version cannot read.
     #[error("failed to read the committed progress: it has another version or is cut short")]
     Progress,
+    /// What a transform remembers cannot be read.
+    #[error("failed to read what a transform remembers: {reason}")]
+    Remembered {
+        /// The store's words.
+        reason: String,
+    },
     /// A new pipeline cannot be committed.
     #[error("failed to start the new pipeline `{name}`: the disk of the state folder is full; make room")]
     NoRoom {
@@ -313,13 +320,20 @@ impl Pipeline {
             progress.clock = decode::Clock::new(store.newest_message());
         }
         let tally = Tally::decode(&checkpoint.tally).ok_or(Error::Progress)?;
-        let transforms = load_transforms(name, config, host, &metrics).collect::<Result<_, _>>()?;
+        let mut transforms = load_transforms(name, config, host, &metrics).collect::<Result<Vec<_>, _>>()?;
+        let lost = checkpoint.harm.as_ref().is_some_and(|harm| harm.windows);
+        let forgotten = remembered::restore(&mut transforms, store, name, lost)?;
         let aggregate = load_aggregate(name, config, host, &metrics).transpose()?;
         let stage = match (&config.windowed, aggregate) {
             (Some((window, _)), Some(aggregate)) => {
                 let cold = Box::new(Rows { store: store.clone(), pipeline: name.to_owned() });
                 let mut windows = Windows::new(window.clone(), cold, window::KEPT_BYTES_MAX);
-                windows.restore(&progress.windows, |each| store.windows(name, each))?;
+                windows.restore(&progress.windows, |each| {
+                    store.windows(name, &mut |row, value| match remembered::step_of(&row) {
+                        Some(_) => Ok(()),
+                        None => each(row, value),
+                    })
+                })?;
                 Stage::Windowed { windows: Box::new(windows), aggregate: Box::new(aggregate) }
             }
             _ => Stage::Each,
@@ -345,6 +359,7 @@ impl Pipeline {
                 clock: progress.clock,
                 clock_is_behind: false,
                 transforms,
+                forgotten,
                 stage,
                 keeps_states: matches!(config.when_full, WhenFull::Coarsen),
                 sends_late: config.late.is_some(),
@@ -459,6 +474,7 @@ impl Pipeline {
         }
         self.expire(&mut messages, now);
         self.steps.run(messages, now, &mut self.step)?;
+        self.steps.broken().map_or(Ok(()), |reason| Err(Error::Remembered { reason }))?;
         crate::fail::point("pipeline.step");
         Ok(self.step.counts.read > before)
     }
@@ -502,6 +518,7 @@ impl Pipeline {
                 }
             }
         }
+        self.steps.broken().map_or(Ok(()), |reason| Err(Error::Remembered { reason }))?;
         Ok(self.replaying)
     }
 
@@ -560,6 +577,9 @@ impl Pipeline {
             let last = self.position.checked_sub(1);
             self.report(None, None, last, (None, began), "journal", harm.reason.clone());
         }
+        if harm.windows && self.steps.transforms.iter().any(module::Transform::is_stateful) {
+            self.report(None, None, None, (None, None), "state", harm.reason.clone());
+        }
         if harm.windows
             && let Some((from, to)) = self.steps.lose_windows(began)?
         {
@@ -575,7 +595,7 @@ impl Pipeline {
         let age = self.committed.at.elapsed();
         age >= self.commit_every
             || (self.step.has_output() && age >= RESULTS_LINGER)
-            || self.step.bytes >= COMMIT_BYTES_MAX
+            || self.step.bytes + self.steps.remembered_bytes() >= COMMIT_BYTES_MAX
             || self.steps.windows().is_some_and(|windows| windows.changed() > COMMIT_KEYS_MAX)
             || self.position - self.committed.position >= COMMIT_MESSAGES_MAX
     }
@@ -700,6 +720,7 @@ impl Pipeline {
     fn gauge(&self, journal_end: Seq) {
         let lag = journal_end.saturating_sub(self.committed.position);
         self.metrics.lag_messages.set(i64::try_from(lag).unwrap_or(i64::MAX));
+        self.metrics.remembered_names.set(i64::try_from(self.steps.names()).unwrap_or(i64::MAX));
         if let Some(windows) = self.steps.windows() {
             let size = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
             self.metrics.open_windows.set(size(windows.open()));

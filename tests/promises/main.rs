@@ -40,6 +40,8 @@ mod proxy_tls;
 #[cfg(feature = "machine")]
 mod recorded;
 #[cfg(feature = "machine")]
+mod remembered;
+#[cfg(feature = "machine")]
 mod stamps;
 #[cfg(feature = "machine")]
 mod windows;

@@ -11,12 +11,13 @@ pub mod power;
 
 /// The repository's own modules: file name without `.wasm`, and bytes.
 #[must_use]
-pub fn modules() -> [(&'static str, &'static [u8]); 5] {
+pub fn modules() -> [(&'static str, &'static [u8]); 6] {
     [
         ("celsius", headwater_bundle::CELSIUS),
         ("stats", headwater_bundle::STATS),
         ("hostile", headwater_bundle::HOSTILE),
         ("hostile_aggregate", headwater_bundle::HOSTILE_AGGREGATE),
+        ("hostile_stateful", headwater_bundle::HOSTILE_STATEFUL),
         ("core", headwater_bundle::CORE_MODULE),
     ]
 }

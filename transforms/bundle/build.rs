@@ -14,7 +14,7 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const WASI_TARGET: &str = "wasm32-wasip2";
 
 /// Package, constant, and what its documentation says. Those of `transforms/` come with the agent.
-const MODULES: [(&str, &str, &str); 8] = [
+const MODULES: [(&str, &str, &str); 9] = [
     ("cbor", "CBOR", "The transform `transforms/cbor`."),
     ("celsius", "CELSIUS", "The transform `transforms/celsius`."),
     ("enrich", "ENRICH", "The transform `transforms/enrich`."),
@@ -23,6 +23,7 @@ const MODULES: [(&str, &str, &str); 8] = [
     ("stats", "STATS", "The aggregate `transforms/stats`."),
     ("hostile", "HOSTILE", "The transform `tests/hostile`, for tests."),
     ("hostile_aggregate", "HOSTILE_AGGREGATE", "The aggregate `tests/hostile/aggregate`, for tests."),
+    ("hostile_stateful", "HOSTILE_STATEFUL", "The stateful transform `tests/hostile/stateful`, for tests."),
 ];
 
 /// All that decides what comes out.

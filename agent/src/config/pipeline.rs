@@ -300,12 +300,13 @@ pub(super) fn limits(section: &mut Section<'_>) -> Limits {
     limits.output_bytes_max = section.or("output_bytes_max", limits.output_bytes_max, size(1 << 10, 8 << 20));
     let lines = section.or("log_lines_max", limits.log_lines_per_second_max.into(), integer(0..=10_000));
     limits.log_lines_per_second_max = u32::try_from(lines).unwrap_or(u32::MAX);
+    limits.state_names_max = section.or("state_names_max", limits.state_names_max, integer(1..=10_000_000));
     limits
 }
 
 /// Imports that a module may have, by name.
 pub(super) fn capabilities(value: &DeValue<'_>) -> Read<BTreeSet<Capability>> {
-    let one = word(&[("wasi", Capability::Wasi)]);
+    let one = word(&[("wasi", Capability::Wasi), ("state", Capability::State)]);
     match value {
         DeValue::Array(items) => items.iter().map(|item| one(item.get_ref())).collect(),
         _ => Err(("is no list".into(), "write it as [\"wasi\"]".into())),

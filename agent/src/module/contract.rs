@@ -116,7 +116,7 @@ pub(super) enum Level {
     Error,
 }
 
-/// All that a module can call.
+/// All that a module can call, but for WASI.
 pub(super) fn add_imports(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     linker.instance(&format!("{PACKAGE}/logging@{VERSION}"))?.func_wrap(
         "log",
@@ -124,5 +124,15 @@ pub(super) fn add_imports(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
             guest.data_mut().log.write(level, message);
             Ok(())
         },
-    )
+    )?;
+    let mut state = linker.instance(&format!("{PACKAGE}/state@{VERSION}"))?;
+    state.func_wrap("get", |mut guest: StoreContextMut<'_, Guest>, (name,): (String,)| {
+        Ok((guest.data_mut().state.get(&name).map_err(wasmtime::Error::msg)?,))
+    })?;
+    state.func_wrap("set", |mut guest: StoreContextMut<'_, Guest>, (name, value): (String, Vec<u8>)| {
+        Ok((guest.data_mut().state.set(name, value).map_err(wasmtime::Error::msg)?,))
+    })?;
+    state.func_wrap("remove", |mut guest: StoreContextMut<'_, Guest>, (name,): (String,)| {
+        guest.data_mut().state.remove(name).map_err(wasmtime::Error::msg)
+    })
 }

@@ -2,6 +2,7 @@
 
 use super::Limits;
 use super::contract::Level;
+use super::state::State;
 use super::wasi::Virtual;
 use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
@@ -27,14 +28,22 @@ pub(super) struct Guest {
     /// Whether it was refused memory; a guest that does not cope traps without saying so.
     pub(super) memory_refused: bool,
     pub(super) log: Log,
+    pub(super) state: State,
     /// The clocks and random numbers of the running call.
     pub(super) world: Virtual,
 }
 
 impl Guest {
-    pub(super) fn new(limits: &Limits, log: Log) -> Self {
+    pub(super) fn new(limits: &Limits, log: Log, state: State) -> Self {
         let memory_bytes_max = limits.memory_bytes_max;
-        Self { memory_bytes: 0, memory_bytes_max, memory_refused: false, log, world: Virtual::default() }
+        Self {
+            memory_bytes: 0,
+            memory_bytes_max,
+            memory_refused: false,
+            log,
+            state,
+            world: Virtual::default(),
+        }
     }
 
     #[cfg(feature = "author")]
@@ -47,6 +56,7 @@ impl Guest {
         self.memory_refused = false;
         self.log.error = None;
         self.world = Virtual::default();
+        self.state.begin();
     }
 }
 

@@ -3,7 +3,8 @@
 use super::clock::{Clock, ticks};
 use super::contract::{Answer, Init, Started};
 use super::guest::{Guest, Log, clip};
-use super::{Error, Limits};
+use super::state::State;
+use super::{Capability, Error, Limits};
 use crate::metrics::Pipeline;
 use std::mem;
 use std::ops::Range;
@@ -77,7 +78,9 @@ pub(super) struct Module {
 pub(super) struct Running<W> {
     module: Module,
     live: Option<Live<W>>,
+    /// Those of the instance, while none is alive.
     log: Log,
+    state: State,
 }
 
 struct Live<W> {
@@ -104,7 +107,8 @@ impl<W: World> Running<W> {
     /// With a first instance, so that a module that cannot start is found now.
     pub(super) fn start(module: Module, name: Arc<str>, file: &Path) -> Result<Self, Error> {
         let log = Log::new(name, &module.limits, module.metrics.module_log_dropped_lines.clone());
-        let mut running = Self { module, live: None, log };
+        let state = State::new(module.limits.state_names_max);
+        let mut running = Self { module, live: None, log, state };
         let file = file.to_owned();
         match running.instantiate() {
             Ok(live) => running.live = Some(live),
@@ -118,6 +122,19 @@ impl<W: World> Running<W> {
 
     pub(super) fn digest(&self) -> &str {
         &self.module.digest
+    }
+
+    pub(super) fn is_granted(&self, capability: Capability) -> bool {
+        self.module.limits.granted.contains(&capability)
+    }
+
+    /// What it remembers.
+    pub(super) fn state(&self) -> &State {
+        self.live.as_ref().map_or(&self.state, |live| &live.store.data().state)
+    }
+
+    pub(super) fn state_mut(&mut self) -> &mut State {
+        self.live.as_mut().map_or(&mut self.state, |live| &mut live.store.data_mut().state)
     }
 
     /// Calls with all of `inputs`, and when that fails with one after the other. `done` gets what
@@ -182,6 +199,12 @@ impl<W: World> Running<W> {
         self.module.metrics.module_micros.inc_by(micros);
         match answer {
             Ok(answer) => {
+                let state = &mut live.store.data_mut().state;
+                if answer.is_ok() {
+                    state.keep()
+                } else {
+                    state.undo()
+                }
                 self.live = Some(live);
                 answer.map_err(|reason| Fault::Refused(clip(reason)))
             }
@@ -191,14 +214,21 @@ impl<W: World> Running<W> {
 
     fn instantiate(&mut self) -> Result<Live<W>, Fault> {
         let Module { linked, config, limits, .. } = &self.module;
-        let mut store = Store::new(linked.engine(), Guest::new(limits, mem::take(&mut self.log)));
+        let mut store = Store::new(
+            linked.engine(),
+            Guest::new(limits, mem::take(&mut self.log), mem::take(&mut self.state)),
+        );
         store.limiter(|guest| guest);
         store.set_hostcall_fuel(limits.output_bytes_max);
         store.set_epoch_deadline(ticks(limits.deadline));
-        match init(linked, &mut store, config) {
+        let started = init(linked, &mut store, config);
+        // It is no event's.
+        store.data_mut().state.undo();
+        match started {
             Ok(Ok(world)) => Ok(Live { world, store, used: false }),
             Ok(Err(reason)) => {
-                self.log = store.into_data().log;
+                let guest = store.into_data();
+                (self.log, self.state) = (guest.log, guest.state);
                 Err(Fault::Settings(clip(reason)))
             }
             Err(error) => Err(Fault::Start(self.bury(store, &error))),
@@ -209,7 +239,8 @@ impl<W: World> Running<W> {
     fn bury(&mut self, store: Store<Guest>, error: &wasmtime::Error) -> String {
         self.module.metrics.module_traps.inc();
         let guest = store.into_data();
-        self.log = guest.log;
+        (self.log, self.state) = (guest.log, guest.state);
+        self.state.undo();
         let limits = &self.module.limits;
         let cause = match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => format!("deadline of {:?} passed", limits.deadline),

@@ -186,6 +186,7 @@ pub(super) fn check_preamble(wasm: &[u8], file: &Path) -> Result<(), Error> {
 }
 
 const WITHOUT: &str = "build it without; no configuration grants it";
+const GRANT_STATE: &str = "grant `capabilities = [\"state\"]`";
 const WITHOUT_WASI: &str = "build it without WASI (for Rust: wasm32-unknown-unknown), or grant `capabilities = [\"wasi\"]`, which has nothing behind it";
 
 /// Interfaces of types alone are imports, too. A version with the same 0.x is understood.
@@ -198,9 +199,14 @@ fn check_import(import: &str, granted: &BTreeSet<Capability>, file: &Path) -> Re
             Err(Error::WrongVersion { file: file.to_owned(), expected: VERSION, found })
         }
         Some(("logging" | "types", _)) => Ok(()),
+        Some(("state", _)) if granted.contains(&Capability::State) => Ok(()),
         _ if import.starts_with(wasi::NAMESPACE) && granted.contains(&Capability::Wasi) => Ok(()),
         _ => {
-            let remedy = if import.starts_with(wasi::NAMESPACE) { WITHOUT_WASI } else { WITHOUT };
+            let remedy = match name.and_then(|name| name.split_once('@')) {
+                Some(("state", _)) => GRANT_STATE,
+                _ if import.starts_with(wasi::NAMESPACE) => WITHOUT_WASI,
+                _ => WITHOUT,
+            };
             Err(Error::ForbiddenImport { file: file.to_owned(), import: import.to_owned(), remedy })
         }
     }

@@ -2,6 +2,7 @@
 
 mod aggregates;
 mod loading;
+mod stateful;
 mod transforms;
 mod wasi;
 

@@ -1,9 +1,9 @@
 //! A transform at work.
 
-use super::Rejection;
 use super::contract::{Answer, EventIn, Process, Processed, ProcessedOut};
 use super::guest::{Guest, clip};
 use super::instance::{Exports, Running, World, calls, check_indexes};
+use super::{Capability, Rejection, state};
 use crate::flow::{Event, Timestamp};
 use std::fmt;
 use wasmtime::Store;
@@ -23,6 +23,39 @@ impl Transform {
     #[must_use]
     pub fn digest(&self) -> &str {
         self.running.digest()
+    }
+
+    /// Whether it may remember anything.
+    #[must_use]
+    pub fn is_stateful(&self) -> bool {
+        self.running.is_granted(Capability::State)
+    }
+
+    /// Goes on from what it remembered at the last commit: so many names.
+    pub fn restore(&mut self, cold: Box<dyn state::Cold>, names: u64) {
+        self.running.state_mut().restore(cold, names);
+    }
+
+    /// How many names it remembers.
+    #[must_use]
+    pub fn names(&self) -> u64 {
+        self.running.state().names()
+    }
+
+    /// Bytes that it has to remember since the last [`Transform::drain`].
+    #[must_use]
+    pub fn changed_bytes(&self) -> usize {
+        self.running.state().changed_bytes()
+    }
+
+    /// What it is to remember, to be committed together with what came of the same events.
+    pub fn drain(&mut self) -> Vec<state::Change> {
+        self.running.state_mut().drain()
+    }
+
+    /// Why what it remembered could not be read; then its rejections are not its own.
+    pub fn broken(&mut self) -> Option<String> {
+        self.running.state_mut().broken()
     }
 
     /// What becomes of the events, in their order, and which of them were refused.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::line;
 use super::progress::Counts;
+use super::remembered;
 use super::tally::Tally;
 use crate::decode::{self, Arrival, Clock, Decode};
 use crate::flow::{DeadLetter, Event, Message, Properties, Report, Seq, Timestamp, WindowOf};
@@ -79,6 +80,8 @@ pub(super) struct Steps {
     /// The host's was not set or behind when the last message came.
     pub(super) clock_is_behind: bool,
     pub(super) transforms: Vec<module::Transform>,
+    /// Of what transforms remembered, what is to be removed with the next commit.
+    pub(super) forgotten: Vec<Change>,
     pub(super) stage: Stage,
     /// Results may be merged later.
     pub(super) keeps_states: bool,
@@ -188,10 +191,28 @@ impl Steps {
 
     /// The windows' progress and changed state since the last call.
     pub(super) fn changes(&mut self) -> (Vec<u8>, Vec<Change>) {
-        match &mut self.stage {
+        let (progress, mut changes) = match &mut self.stage {
             Stage::Each => Default::default(),
             Stage::Windowed { windows, .. } => (windows.progress(), windows.drain_changes()),
-        }
+        };
+        changes.append(&mut self.forgotten);
+        changes.extend(remembered::changes(&mut self.transforms));
+        (progress, changes)
+    }
+
+    /// Bytes that transforms have to remember since the last call.
+    pub(super) fn remembered_bytes(&self) -> usize {
+        self.transforms.iter().map(module::Transform::changed_bytes).sum()
+    }
+
+    /// How many names the transforms remember.
+    pub(super) fn names(&self) -> u64 {
+        self.transforms.iter().map(module::Transform::names).sum()
+    }
+
+    /// Why what a transform remembered could not be read: the step is not to be committed.
+    pub(super) fn broken(&mut self) -> Option<String> {
+        self.transforms.iter_mut().find_map(module::Transform::broken)
     }
 
     pub(super) fn windows(&self) -> Option<&Windows> {

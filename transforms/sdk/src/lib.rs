@@ -5,7 +5,7 @@
 //! the contract (`wit/headwater.wit`), its state as bytes and its rejections by index stay in here.
 //!
 //! The agent may throw an instance away at any moment, and calls a new one after every fault: what
-//! must last belongs in an aggregate's state. A panic costs the event at hand alone; its message is
+//! must last belongs in an aggregate's state, or in that of a transform ([`state`]). A panic costs the event at hand alone; its message is
 //! logged and becomes part of the reason in the dead letters. There are no files, no network, no
 //! clock and no randomness, so that a recomputation gives the same result.
 //!
@@ -29,6 +29,7 @@
 mod aggregate;
 mod json;
 pub mod log;
+pub mod state;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 mod transform;

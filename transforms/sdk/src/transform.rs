@@ -12,11 +12,11 @@ use std::cell::RefCell;
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
-        world: "transform",
+        world: "stateful-transform",
         additional_derives: [Clone, PartialEq],
         pub_export_macro: true,
     });
-    pub use headwater::module::types::Rejection;
+    pub use headwater::module::{state, types::Rejection};
 }
 
 pub use bindings::Event;

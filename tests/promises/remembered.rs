@@ -1,0 +1,64 @@
+//! What a transform remembers is in step with its results, whatever happens in between.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use headwater_tests::agent::Agent;
+use headwater_tests::broker::Mosquitto;
+use headwater_tests::collector::Collector;
+use headwater_tests::ledger::balances;
+use headwater_tests::plant::{Plan, TOPICS};
+use headwater_tests::publisher::Publisher;
+
+const KILLS: usize = 15;
+const DEVICES: u64 = 7;
+/// Readings between two kills.
+const READINGS: u64 = 400;
+
+/// Each reading's result is how many its device has sent so far.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_kept_by_a_transform_has_no_gap_and_no_double_after_kills() {
+    let (broker, collector) = (Mosquitto::start().await, Collector::start().await);
+    let step =
+        r#"{ module = "modules/hostile_stateful.wasm", capabilities = ["state"], state_names_max = 7 }"#;
+    let body = format!("key = \"{{topic[2]}}\"\ntransform = [{step}]\ncommit_every = \"50ms\"");
+    let plan = Plan::default()
+        .input("plant", broker.port(), &[TOPICS], "3.1.1")
+        .pipeline("counts", "plant", "central", &body)
+        .output("central", &collector.url(), ", timeout = \"2s\"");
+    let mut agent = Agent::start(plan.toml()).await;
+    let (publisher, mut expected) = (Publisher::connect("plant", broker.port()), BTreeMap::new());
+    let (mut published, mut moments) = (0, fastrand::Rng::new());
+    for kill in 0..KILLS {
+        for _ in 0..READINGS {
+            let device = format!("d{}", moments.u64(..DEVICES));
+            publisher
+                .publish(&format!("plant/1/{device}/telemetry"), format!(r#"[["add","{device}"]]"#))
+                .await;
+            *expected.entry(device).or_insert(0_u64) += 1;
+            published += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(moments.u64(..300))).await;
+        // Some after a stop, which commits, the others in the middle of anything.
+        if kill % 5 == 4 {
+            assert_eq!(agent.stop().await.code(), Some(0));
+        } else {
+            agent.kill9();
+        }
+        agent.spawn();
+    }
+    agent.ready().await;
+    let metrics = balances(&agent, "counts", "central", published, Duration::from_secs(60)).await;
+    assert_eq!(metrics.of("pipeline_remembered_names", "counts"), DEVICES);
+    let mut counted = BTreeMap::<String, Vec<u64>>::new();
+    for result in collector.results_of(usize::try_from(published).expect("it is small")).await {
+        let count = result["value"][0].as_str().and_then(|count| count.parse().ok());
+        let device = result["key"].as_str().expect("a key").to_owned();
+        counted.entry(device).or_default().push(count.expect("a number"));
+    }
+    for (device, count) in expected {
+        let mut found = counted.remove(&device).unwrap_or_default();
+        found.sort_unstable();
+        assert_eq!(found, (1..=count).collect::<Vec<_>>(), "{device}");
+    }
+}
