@@ -14,9 +14,12 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const WASI_TARGET: &str = "wasm32-wasip2";
 
 /// Package, constant, and what its documentation says. Those of `transforms/` come with the agent.
-const MODULES: [(&str, &str, &str); 9] = [
+const MODULES: [(&str, &str, &str); 12] = [
+    ("anomaly", "ANOMALY", "The transform `transforms/anomaly`."),
     ("cbor", "CBOR", "The transform `transforms/cbor`."),
     ("celsius", "CELSIUS", "The transform `transforms/celsius`."),
+    ("deadband", "DEADBAND", "The transform `transforms/deadband`."),
+    ("dedup", "DEDUP", "The transform `transforms/dedup`."),
     ("enrich", "ENRICH", "The transform `transforms/enrich`."),
     ("filter", "FILTER", "The transform `transforms/filter`."),
     ("select", "SELECT", "The transform `transforms/select`."),
@@ -27,12 +30,15 @@ const MODULES: [(&str, &str, &str); 9] = [
 ];
 
 /// All that decides what comes out.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 14] = [
     "transforms/Cargo.toml",
     "transforms/Cargo.lock",
     "transforms/sdk",
+    "transforms/anomaly",
     "transforms/cbor",
     "transforms/celsius",
+    "transforms/deadband",
+    "transforms/dedup",
     "transforms/enrich",
     "transforms/filter",
     "transforms/select",

@@ -29,6 +29,7 @@
 mod aggregate;
 mod json;
 pub mod log;
+mod span;
 pub mod state;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
@@ -37,6 +38,7 @@ mod write;
 
 pub use aggregate::{Aggregate, Sample, Window};
 pub use json::Object;
+pub use span::Span;
 pub use transform::{Event, Transform};
 pub use write::ObjectWriter;
 

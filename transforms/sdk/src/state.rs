@@ -15,6 +15,9 @@
 //! }
 //! ```
 
+#[cfg(not(target_family = "wasm"))]
+use crate::testing::state;
+#[cfg(target_family = "wasm")]
 use crate::transform::bindings::state;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -1,4 +1,5 @@
-//! For an author's own native tests: a module without an agent, and input that means harm.
+//! For an author's own native tests: a module without an agent, with a state of its own thread, and input
+//! that means harm.
 //!
 //! ```
 //! use headwater_module::testing::Probe;
@@ -29,11 +30,20 @@ use crate::transform::{Event, Transform};
 pub struct Probe<T>(T);
 
 impl<T: Transform> Probe<T> {
-    /// With settings in JSON.
+    /// With settings in JSON, and nothing remembered.
     ///
     /// # Errors
     /// What the agent would show as a configuration fault.
     pub fn new(config: &str) -> Result<Self, String> {
+        state::clear();
+        Self::again(config)
+    }
+
+    /// With other settings, and what was remembered: what a change of the configuration does.
+    ///
+    /// # Errors
+    /// What the agent would show as a configuration fault.
+    pub fn again(config: &str) -> Result<Self, String> {
         let mut transform: T = settings(config)?;
         transform.prepare()?;
         Ok(Self(transform))
@@ -146,4 +156,41 @@ fn mutated(samples: &[&[u8]], random: &mut Random) -> Vec<u8> {
         }
     }
     payload
+}
+
+/// What stands for the agent's: one map a thread, with the agent's bounds of a name and a value.
+pub(crate) mod state {
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+
+    thread_local! {
+        static VALUES: RefCell<HashMap<String, Vec<u8>>> = RefCell::default();
+    }
+
+    const NAME_BYTES_MAX: usize = 512;
+    const VALUE_BYTES_MAX: usize = 64 << 10;
+
+    pub(crate) fn clear() {
+        VALUES.with_borrow_mut(HashMap::clear);
+    }
+
+    pub(crate) fn get(name: &str) -> Option<Vec<u8>> {
+        VALUES.with_borrow(|values| values.get(name).cloned())
+    }
+
+    pub(crate) fn set(name: &str, value: &[u8]) -> Result<(), String> {
+        for (what, bytes, max) in
+            [("name", name.len(), NAME_BYTES_MAX), ("value", value.len(), VALUE_BYTES_MAX)]
+        {
+            if bytes > max {
+                return Err(format!("the {what} has {bytes} bytes, at most {max} are kept"));
+            }
+        }
+        VALUES.with_borrow_mut(|values| values.insert(name.to_owned(), value.to_vec()));
+        Ok(())
+    }
+
+    pub(crate) fn remove(name: &str) {
+        VALUES.with_borrow_mut(|values| values.remove(name));
+    }
 }
