@@ -43,6 +43,13 @@ release:
 soak *arguments:
     cargo run --release --bin soak -- {{ arguments }}
 
+# Each language's examples, built, checked and measured for the README's table; with the dependencies of the dev build
+languages:
+    cargo build
+    .ci/languages
+    cargo bench -p headwater --bench languages --profile dev \
+        --config profile.dev.package.headwater.opt-level=3 --config profile.dev.package.headwater.debug-assertions=false
+
 # Check a configuration and its modules
 check config="deploy/example.toml":
     cargo run -- check --config {{ config }}

@@ -28,6 +28,8 @@ mod disk;
 #[cfg(feature = "machine")]
 mod input;
 #[cfg(feature = "machine")]
+mod languages;
+#[cfg(feature = "machine")]
 mod page;
 #[cfg(feature = "machine")]
 mod points;

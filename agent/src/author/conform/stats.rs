@@ -41,7 +41,7 @@ const REJECTED: [&[u8]; 13] = [
     b"{\"T\":1,\"a\":{\"t\":1}}",
 ];
 
-const BAD_SETTINGS: [&str; 9] = [
+const BAD_SETTINGS: [&str; 10] = [
     "",
     "{",
     "[]",
@@ -49,6 +49,7 @@ const BAD_SETTINGS: [&str; 9] = [
     r#"{"fields":[]}"#,
     r#"{"fields":"t"}"#,
     r#"{"fields":[1]}"#,
+    r#"{"fields":["t","a","t"]}"#,
     r#"{"fields":{"t":1}}"#,
     r#"{"fields":["t"],"unknown":1}"#,
 ];

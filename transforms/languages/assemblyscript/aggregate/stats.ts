@@ -20,6 +20,9 @@ let fields: string[] = [];
 function init(settings: Settings): void {
   fields = settings.texts("fields").sort();
   if (fields.length == 0) reject("`fields` is empty: name at least one");
+  for (let i = 1; i < fields.length; i++) {
+    if (fields[i] == fields[i - 1]) reject("`fields` has `" + fields[i] + "` twice");
+  }
 }
 
 /** One summary for each field, in the order of their names. */

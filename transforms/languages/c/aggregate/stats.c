@@ -19,6 +19,9 @@ void init(void) {
     fields = setting_texts("fields", &field_count);
     if (field_count == 0) reject("`fields` is empty: name at least one");
     qsort(fields, field_count, sizeof *fields, by_name);
+    for (size_t i = 1; i < field_count; i++) {
+        if (strcmp(fields[i - 1], fields[i]) == 0) reject("`fields` has `%s` twice", fields[i]);
+    }
 }
 
 // One summary for each field, in the order of their names.

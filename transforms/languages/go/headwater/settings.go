@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Settings are what `config = { … }` in the pipeline says. What is missing, of another type, or not asked for becomes
@@ -30,7 +31,16 @@ func (s *Settings) TextOr(name, otherwise string) string {
 	return s.Text(name)
 }
 
-// Texts is the list of texts of that name, with at least one in it.
+// Choice is the number of the text among the choices; the first is the default.
+func (s *Settings) Choice(name string, choices ...string) int {
+	number := slices.Index(choices, s.TextOr(name, choices[0]))
+	if number < 0 {
+		s.Fault(fmt.Errorf("`%s` is none of %s", name, strings.Join(choices, ", ")))
+	}
+	return max(number, 0)
+}
+
+// Texts is the list of texts of that name, with at least one in it and none twice.
 func (s *Settings) Texts(name string) []string {
 	var texts []*string
 	s.read(name, "list of texts", &texts)
@@ -39,6 +49,9 @@ func (s *Settings) Texts(name string) []string {
 		if text == nil {
 			s.Fault(fmt.Errorf("`%s` is no list of texts", name))
 			return nil
+		}
+		if slices.Contains(list, *text) {
+			s.Fault(fmt.Errorf("`%s` has `%s` twice", name, *text))
 		}
 		list = append(list, *text)
 	}

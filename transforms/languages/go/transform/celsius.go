@@ -1,25 +1,16 @@
 package main
 
-import (
-	"errors"
-	"module/headwater"
-	"module/headwater/transform"
-)
+import "module/headwater/transform"
 
-var toCelsius = map[string]func(float64) float64{
-	"fahrenheit": func(degrees float64) float64 { return (degrees - 32) / 1.8 },
-	"kelvin":     func(degrees float64) float64 { return degrees - 273.15 },
-	"celsius":    func(degrees float64) float64 { return degrees },
-}
+func init() { transform.Of(celsius) }
 
-func init() {
-	transform.Of(func(settings *headwater.Settings) transform.Function {
-		field, change := settings.Text("field"), toCelsius[settings.TextOr("from", "fahrenheit")]
-		if change == nil {
-			settings.Fault(errors.New("`from` is none of fahrenheit, kelvin, celsius"))
-		}
-		return func(event headwater.Event) ([]headwater.Event, error) { return event.MapNumber(field, change) }
-	})
+func celsius(settings *transform.Settings) transform.Function {
+	field, from := settings.Text("field"), settings.Choice("from", "fahrenheit", "kelvin", "celsius")
+	return func(event transform.Event) ([]transform.Event, error) {
+		return event.MapNumber(field, func(t float64) float64 {
+			return [...]float64{(t - 32) / 1.8, t - 273.15, t}[from]
+		})
+	}
 }
 
 func main() {}

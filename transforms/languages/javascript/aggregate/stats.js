@@ -5,6 +5,7 @@ export const { init, update, merge, finish } = aggregate(({ fields, ...others })
     throw new Error("`fields` is no list of texts: name the fields");
   }
   if (fields.length === 0) throw new Error("`fields` is empty: name at least one");
+  if (new Set(fields).size < fields.length) throw new Error("`fields` has a name twice");
   for (const other in others) throw new Error(`\`${other}\` is unknown`);
 
   return {

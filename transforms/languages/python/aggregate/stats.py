@@ -12,6 +12,8 @@ class Stats:
             raise ValueError("`fields` is no list of names")
         if not self.fields:
             raise ValueError("`fields` is empty: name at least one")
+        if len(set(self.fields)) < len(self.fields):
+            raise ValueError("`fields` has a name twice")
         if settings:
             raise ValueError(f"unknown settings: {', '.join(settings)}")
 

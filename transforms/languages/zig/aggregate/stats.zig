@@ -55,7 +55,11 @@ const Summary = struct {
 };
 
 pub fn prepare(settings: *Settings) !void {
-    if (settings.fields.len == 0) return headwater.reject("`fields` is empty: name at least one", .{});
+    const fields = settings.fields;
+    if (fields.len == 0) return headwater.reject("`fields` is empty: name at least one", .{});
+    for (fields, 1..) |field, next| for (fields[next..]) |other| {
+        if (std.mem.eql(u8, field, other)) return headwater.reject("`fields` has `{s}` twice", .{field});
+    };
 }
 
 /// A field that is missing or no number is not counted; a sample with none is refused.

@@ -17,7 +17,8 @@ pub fn release() void {
 
 export fn cabi_realloc(old: [*]u8, old_size: usize, alignment: usize, size: usize) [*]u8 {
     std.debug.assert(alignment <= 8);
-    const new = memory().alignedAlloc(u8, .@"8", size) catch @panic("out of memory");
+    // The address of nothing has to be within memory, too, which that of an empty slice is not.
+    const new = memory().alignedAlloc(u8, .@"8", @max(size, 1)) catch @panic("out of memory");
     if (old_size != 0) @memcpy(new[0..@min(old_size, size)], old[0..@min(old_size, size)]);
     return new.ptr;
 }
@@ -28,7 +29,7 @@ pub const Text = extern struct {
     size: usize = 0,
 
     pub fn of(slice: anytype) Text {
-        return .{ .data = @intFromPtr(slice.ptr), .size = slice.len };
+        return if (slice.len == 0) .{} else .{ .data = @intFromPtr(slice.ptr), .size = slice.len };
     }
 
     pub fn items(list: Text, Item: type) []const Item {

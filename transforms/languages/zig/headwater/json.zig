@@ -306,6 +306,7 @@ pub const Result = struct {
     }
 
     fn quote(result: *Result, plain: []const u8) !void {
+        if (!std.unicode.utf8ValidateSlice(plain)) return call.reject("a text of the result is not UTF-8", .{});
         try result.put("\"");
         for (plain) |c| switch (c) {
             '"', '\\' => try result.put(&.{ '\\', c }),

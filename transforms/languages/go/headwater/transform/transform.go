@@ -7,6 +7,13 @@ import (
 	"structs"
 )
 
+type (
+	// Event is what passes a transform.
+	Event = headwater.Event
+	// Settings are what `config = { … }` in the pipeline says.
+	Settings = headwater.Settings
+)
+
 // Function says what becomes of an event: one, none or many. An error is why it cannot be used: it goes to the dead
 // letters.
 type Function = func(headwater.Event) ([]headwater.Event, error)

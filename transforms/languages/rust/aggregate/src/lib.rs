@@ -20,9 +20,11 @@ impl Aggregate for Stats {
     type State = BTreeMap<String, Summary>;
 
     fn prepare(&mut self) -> Result<(), String> {
-        match self.fields.as_slice() {
-            [] => Err("`fields` is empty: name at least one".to_owned()),
-            _ => Ok(()),
+        self.fields.sort_unstable();
+        match self.fields.array_windows().find(|[one, next]| one == next) {
+            Some([twice, _]) => Err(format!("`fields` has `{twice}` twice")),
+            None if self.fields.is_empty() => Err("`fields` is empty: name at least one".to_owned()),
+            None => Ok(()),
         }
     }
 
