@@ -1,13 +1,16 @@
-//! The agent's own HTTP: `/live`, `/ready`, `/metrics`, `/status`, `/dead-letters`.
+//! The agent's own HTTP: `/live`, `/ready`, `/metrics`, `/status`, `/dead-letters`, `/v1/reload`,
+//! `/v1/pipelines/NAME/resume`.
 //!
 //! It only reads, mostly counters, so nothing it is asked can change the way of the data, except for
-//! the replay of dead letters, which takes a key. Answers are bounded, and so is that body, the
-//! only one read. It listens on loopback unless configured otherwise.
+//! the replay of dead letters and what it is told about modules, which take a key. Answers are bounded, and
+//! so is the body of a replay, the only one read. It listens on loopback unless configured otherwise.
 
 mod letters;
+mod reload;
 
 pub use letters::{Answered, Ask, KEY_FILE, Key, PAGE as DEAD_LETTERS_PAGE, Waiting};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,6 +25,8 @@ use tokio::net::TcpListener;
 use crate::audit::Verdict;
 use crate::config::Config;
 use crate::metrics::{self, Metrics};
+use crate::pipeline::Post;
+use crate::reload::Door;
 use crate::store::Store;
 
 /// What the endpoints show.
@@ -39,12 +44,26 @@ struct Shown {
     verdict: Verdict,
     store: Store,
     key: Key,
+    posts: BTreeMap<String, Arc<Post>>,
+    door: Door,
+}
+
+/// What a caller who shows the key can ask for beside a replay.
+#[derive(Debug)]
+pub struct Told {
+    /// Who may ask.
+    pub key: Key,
+    /// Of the pipelines, by name.
+    pub posts: BTreeMap<String, Arc<Post>>,
+    /// Of the configuration.
+    pub door: Door,
 }
 
 impl Admin {
     /// Shows the stages of `config`.
     #[must_use]
-    pub fn new(config: &Config, metrics: Arc<Metrics>, verdict: Verdict, store: Store, key: Key) -> Self {
+    pub fn new(config: &Config, metrics: Arc<Metrics>, verdict: Verdict, store: Store, told: Told) -> Self {
+        let Told { key, posts, door } = told;
         let (inputs, pipelines, outputs) =
             (config.inputs.keys(), config.pipelines.keys(), config.outputs.keys());
         Self(Arc::new(Shown {
@@ -57,6 +76,8 @@ impl Admin {
             verdict,
             store,
             key,
+            posts,
+            door,
         }))
     }
 
@@ -77,6 +98,7 @@ impl Admin {
             .route("/metrics", get(metrics_text))
             .route("/status", get(status))
             .merge(letters::routes())
+            .merge(reload::routes())
             .with_state(self);
         axum::serve(listener, router).await
     }
@@ -152,6 +174,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "ledger": admin.ledger().await,
         "inputs": named(shown.inputs.iter().map(|(name, input)| (name, input.values())).collect()),
         "pipelines": named(shown.pipelines.iter().map(|(name, pipeline)| (name, pipeline.values())).collect()),
+        "modules": named(shown.posts.iter().map(|(name, post)| (name, post.value(Instant::now()))).collect()),
         "outputs": named(shown.outputs.iter().map(|(name, output)| (name, output.values())).collect()),
     }))
 }

@@ -4,6 +4,7 @@
 //! reason: the supervisor's restart is the repair, and the store makes it safe. Pipelines have
 //! threads of their own, since modules compute; everything else is a task.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{info, warn};
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Told};
 use crate::audit::{Auditor, Books};
 use crate::config::Config;
 use crate::flow::Timestamp;
@@ -23,7 +24,8 @@ use crate::forward::{self, Forward};
 use crate::live::{self, Beat};
 use crate::metrics::Metrics;
 use crate::module::{self, Host};
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, Pipeline, Post, Versions};
+use crate::reload::{Door, Reloader};
 use crate::source::Source;
 use crate::store::{self, Quotas, Store};
 
@@ -109,6 +111,8 @@ pub struct Agent {
     forwards: Vec<(String, Forward)>,
     auditor: Auditor,
     admin: Admin,
+    reloader: Reloader,
+    door: Door,
     listener: TcpListener,
     grace: Duration,
 }
@@ -124,8 +128,13 @@ impl Agent {
         let store = open_store(config, &metrics).await?;
         let host = Host::new(Some(state.join("modules"))).map_err(Error::Host)?;
         let mut pipelines = Vec::new();
+        let mut posts = BTreeMap::new();
         for (name, pipeline) in &config.pipelines {
-            let built = Pipeline::build(name, &config.agent.id, pipeline, &host, &store, &metrics)?;
+            let (versions, pipeline) = Versions::open(state, name, pipeline)?;
+            let built = Pipeline::build(name, &config.agent.id, &pipeline, &host, &store, &metrics)?;
+            let post = Arc::<Post>::default();
+            let built = built.with(post.clone(), versions);
+            posts.insert(name.clone(), post);
             pipelines.push((name.clone(), built, Arc::new(Beat::default())));
         }
         store.tell(&config.agent.id, Timestamp::now())?;
@@ -140,7 +149,8 @@ impl Agent {
         });
         let books = Books::open(config, &metrics, &store)?;
         let beats = pipelines.iter().map(|(name, _, beat)| (name.clone(), beat.clone())).collect();
-        let auditor = Auditor::new(config, metrics.clone(), books, host, &beats);
+        let auditor = Auditor::new(config, metrics.clone(), books, host.clone(), &beats);
+        let (reloader, door) = Reloader::new(config.clone(), host, metrics.clone(), posts.clone());
         let failed = |source| Error::State { path: state.clone(), source };
         let key = admin::Key::make(state).map_err(failed)?;
         let (listener, address) = listen(config).await?;
@@ -148,7 +158,15 @@ impl Agent {
         info!(agent = config.agent.id, state = %state.display(), admin = %address, "agent built");
         Ok(Self {
             sources: sources.collect(),
-            admin: Admin::new(config, metrics, auditor.verdict(), store.clone(), key),
+            admin: Admin::new(
+                config,
+                metrics,
+                auditor.verdict(),
+                store.clone(),
+                Told { key, posts, door: door.clone() },
+            ),
+            reloader,
+            door,
             auditor,
             store,
             pipelines,
@@ -164,6 +182,12 @@ impl Agent {
     /// When the system does not know.
     pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Where a reload of its configuration is asked for, while it runs.
+    #[must_use]
+    pub fn door(&self) -> Door {
+        self.door.clone()
     }
 
     /// What it counts.
@@ -183,6 +207,11 @@ impl Agent {
         stages.beside.spawn("audit", audit);
         let serve = async { self.admin.serve(self.listener).await.map_err(|error| error.to_string()) };
         stages.beside.spawn("own HTTP", serve);
+        let reload = async {
+            self.reloader.run().await;
+            Ok(())
+        };
+        stages.beside.spawn("reload", reload);
         crate::fail::point("agent.started");
         let mut trim = tokio::time::interval(TRIM_EVERY);
         tokio::pin!(stop);

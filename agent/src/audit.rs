@@ -460,7 +460,11 @@ impl Kind {
                 let behind = store.journal_end().saturating_sub(position);
                 // A module's call is bounded: each one that ends is progress.
                 let calls = metrics.module_micros.get().wrapping_add(metrics.module_traps.get());
-                if behind > 0 && !store.commit_waits() && metrics.blocked.get() == 0 {
+                if behind > 0
+                    && !store.commit_waits()
+                    && metrics.blocked.get() == 0
+                    && metrics.paused.get() == 0
+                {
                     let moved = position.wrapping_add(metrics.commits.get());
                     let sign = Sign { pending: true, progress: moved.wrapping_add(calls) };
                     let cause =

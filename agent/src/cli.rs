@@ -2,6 +2,7 @@
 
 pub(crate) mod dead_letters;
 mod own_http;
+mod reload;
 mod status;
 mod store;
 
@@ -59,6 +60,10 @@ enum Command {
     },
     /// Show what a running agent has counted.
     Status(status::Options),
+    /// Have a running agent read its configuration again, and change modules without a restart.
+    Reload(reload::Options),
+    /// Have a pipeline go on that paused, or whose policy changed, because a module trips.
+    Resume(reload::ResumeOptions),
     /// What could not be used, with its original bytes and the reason.
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
@@ -92,6 +97,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run { config } => run_agent(&config),
         Command::Check { config } => check(&config),
         Command::Status(options) => status::run(&options),
+        Command::Reload(options) => reload::reload(&options),
+        Command::Resume(options) => reload::resume(&options),
         Command::DeadLetters(command) => dead_letters::run(&command),
         #[cfg(feature = "author")]
         Command::Module(command) => return crate::author::run(&command),
@@ -105,6 +112,8 @@ fn run_agent(file: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
+        // From here on, though it is heeded later: a reload must not end an agent that is being built.
+        let mut hangup = signal(SignalKind::hangup())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let stop = async move {
             tokio::select! {
@@ -117,6 +126,19 @@ fn run_agent(file: &Path) -> anyhow::Result<()> {
         let agent = tokio::select! {
             agent = Agent::build(&config) => agent?,
             () = &mut stop => return Ok(()),
+        };
+        let door = agent.door();
+        let reload = async move {
+            while hangup.recv().await.is_some() {
+                door.knock().await;
+            }
+            std::future::pending().await
+        };
+        let stop = async {
+            tokio::select! {
+                () = stop => {}
+                () = reload => {}
+            }
         };
         Ok::<_, anyhow::Error>(agent.run(stop).await?)
     });
@@ -160,9 +182,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(agent::Error::Store(_) | agent::Error::State { .. } | agent::Error::Another { .. }) => {
             EXIT_STATE
         }
-        Some(agent::Error::Pipeline(pipeline::Error::Module { .. }) | agent::Error::Forward(_)) => {
-            EXIT_CONFIG
-        }
+        Some(
+            agent::Error::Pipeline(pipeline::Error::Module { .. } | pipeline::Error::State { .. })
+            | agent::Error::Forward(_),
+        ) => EXIT_CONFIG,
         Some(agent::Error::Admin { .. }) => EXIT_CONFIG,
         _ if error.is::<crate::store::Error>() => EXIT_STATE,
         _ => EXIT_FAULT,
@@ -187,7 +210,9 @@ impl Command {
         match self {
             #[cfg(feature = "demo")]
             Self::Demo(_) => "warn,rumqttd=off",
-            Self::Status(_) | Self::DeadLetters(_) | Self::Store(_) => "warn",
+            Self::Status(_) | Self::Reload(_) | Self::Resume(_) | Self::DeadLetters(_) | Self::Store(_) => {
+                "warn"
+            }
             #[cfg(feature = "author")]
             Self::Module(_) => "warn",
             Self::Run { .. } | Self::Check { .. } => "info",

@@ -42,6 +42,10 @@ pub struct Config {
     pub pipelines: BTreeMap<String, stage::Config>,
     /// `[output.NAME]`, by name.
     pub outputs: BTreeMap<String, forward::Config>,
+    /// Where it was read from.
+    pub file: PathBuf,
+    /// As it was read.
+    pub text: String,
 }
 
 /// `[agent]`.
@@ -67,6 +71,9 @@ pub struct Agent {
     pub journal: Quota,
     /// How much the dead letters may hold: at their quota the oldest go. Default 64 MiB, of any age.
     pub dead_letters: Quota,
+    /// How often this file and the modules are looked at for changes; what changed of the modules is taken
+    /// in while the agent runs. Default: never, only when asked.
+    pub watch: Option<Duration>,
 }
 
 /// Why there is no configuration.
@@ -100,7 +107,8 @@ pub fn load(file: &Path) -> Result<Config, Error> {
 /// # Errors
 /// With every fault that it has.
 pub fn parse(file: &Path, text: &str) -> Result<Config, Faults> {
-    parse_with(file, text, root_section)
+    let config = parse_with(file, text, root_section)?;
+    Ok(Config { file: file.to_owned(), text: text.to_owned(), ..config })
 }
 
 /// Reads all of a file's text by its root table.
@@ -144,7 +152,8 @@ fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
     }
     root.finish();
     let (inputs, pipelines) = (all(inputs)?, all(pipelines)?);
-    Some(Config { agent: agent??, inputs, pipelines, outputs: all(outputs)? })
+    let (file, text) = (PathBuf::new(), String::new());
+    Some(Config { agent: agent??, inputs, pipelines, outputs: all(outputs)?, file, text })
 }
 
 /// Has the input keep the user property that the pipeline needs.
@@ -185,9 +194,10 @@ fn agent_section(mut section: Section<'_>, folder: &Path) -> Option<Agent> {
     let quota = |section: Option<Section<'_>>, default| section.map_or(default, |it| quota(it, default));
     let journal = quota(section.optional_section("journal"), Quota::JOURNAL);
     let dead_letters = quota(section.optional_section("dead_letters"), Quota::DEAD_LETTERS);
+    let watch = section.optional("watch", duration(Duration::from_secs(1), Duration::from_hours(24)));
     section.finish();
     let (id, state) = (id?, folder.join(state?));
-    Some(Agent { id, state, admin, stuck_after, grace, ballast_bytes, journal, dead_letters })
+    Some(Agent { id, state, admin, stuck_after, grace, ballast_bytes, journal, dead_letters, watch })
 }
 
 /// `{ bytes_max = "256 MiB", age_max = "7d" }`, each optional.

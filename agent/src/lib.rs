@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! MQTT ─► source ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► forward ─► HTTP
-//! beside the way: config, cli, agent (wiring), admin, metrics, secret, tls, fail (for tests)
+//! beside the way: config, cli, agent (wiring), admin, metrics, reload, secret, tls, fail (for tests)
 //! ```
 //!
 //! The disk is the queue: stages hand over through the store, never through channels of data.
@@ -36,6 +36,7 @@ pub mod fail;
 pub mod ledger;
 pub mod live;
 pub mod metrics;
+pub mod reload;
 pub mod secret;
 pub mod tls;
 mod topic;

@@ -240,6 +240,22 @@ stage!(
         given_up_letters: Counter,
         /// Messages given up unread because they were too old.
         expired_messages: Counter,
+        /// 1 while it stands still because a module trips.
+        paused: Gauge,
+        /// 1 while events on which a transform trips pass as they came.
+        bypassing: Gauge,
+        /// Events that passed a transform as they came, since it tripped on them.
+        bypassed_events: Counter,
+        /// Switches to another version of the modules.
+        swaps: Counter,
+        /// Versions of the modules that were refused while another one ran.
+        refused_swaps: Counter,
+        /// Versions taken back because they tripped.
+        rollbacks: Counter,
+        /// 1 while another version of the modules runs beside.
+        shadowing: Gauge,
+        /// Differences between the two, when that ended.
+        shadow_differences: Counter,
         /// Module calls that ended in a trap, a deadline or a limit.
         module_traps: Counter,
         /// Time in modules, in microseconds.
@@ -248,6 +264,26 @@ stage!(
         module_log_dropped_lines: Counter,
     }
 );
+
+stage!(
+    /// One module, labelled `PIPELINE/transform[0]` or `PIPELINE/aggregate`.
+    Module, Modules, "module", {
+        /// Inputs on which it ended in a trap, at its deadline or at a limit.
+        trips: Counter,
+    }
+);
+
+/// The handles of all modules, made as they are needed.
+#[derive(Clone, Debug)]
+pub struct OfModules(Modules);
+
+impl OfModules {
+    /// The handle of the module at that place: `PIPELINE/transform[0]`.
+    #[must_use]
+    pub fn module(&self, place: &str) -> Module {
+        self.0.named(place)
+    }
+}
 
 stage!(
     /// One `[output.NAME]`.
@@ -276,6 +312,16 @@ stage!(
 );
 
 stage!(
+    /// Reloads of the configuration, labelled `config`.
+    Reload, Reloads, "reload", {
+        /// Times the file was read again and was good.
+        done: Counter,
+        /// Times it was refused as a whole.
+        refused: Counter,
+    }
+);
+
+stage!(
     /// The ledger, labelled with the equation: see `ledger.rs`.
     Imbalance, Imbalances, "ledger", {
         /// Records that an equation of the ledger misses (or has too many, below 0), 0 while it holds.
@@ -292,7 +338,9 @@ pub struct Metrics {
     logs: Logs,
     disks: Disks,
     pipelines: Pipelines,
+    modules: Modules,
     outputs: Outputs,
+    reloads: Reloads,
 }
 
 impl Metrics {
@@ -302,6 +350,10 @@ impl Metrics {
         let mut registry = Registry::default();
         let (inputs, logs, disks) = (Inputs::default(), Logs::default(), Disks::default());
         let (pipelines, outputs) = (Pipelines::default(), Outputs::default());
+        let modules = Modules::default();
+        modules.register(&mut registry);
+        let reloads = Reloads::default();
+        reloads.register(&mut registry);
         inputs.register(&mut registry);
         logs.register(&mut registry);
         disks.register(&mut registry);
@@ -309,7 +361,7 @@ impl Metrics {
         outputs.register(&mut registry);
         let imbalances = Imbalances::default();
         imbalances.register(&mut registry);
-        Self { registry, imbalances, inputs, logs, disks, pipelines, outputs }
+        Self { registry, imbalances, inputs, logs, disks, pipelines, modules, outputs, reloads }
     }
 
     /// The handle of the input of that name.
@@ -339,6 +391,18 @@ impl Metrics {
     #[must_use]
     pub fn pipeline(&self, name: &str) -> Pipeline {
         self.pipelines.named(name)
+    }
+
+    /// The handle of the reloads.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reloads.named("config")
+    }
+
+    /// The handles of modules.
+    #[must_use]
+    pub fn of_modules(&self) -> OfModules {
+        OfModules(self.modules.clone())
     }
 
     /// The handle of the output of that name.

@@ -12,7 +12,8 @@
 //! - What a module returns is bounded before it is copied, and a finished result is one line of JSON.
 //!
 //! **Limits**: [`Limits`] for each module; [`FILE_BYTES_MAX`] for its file. Compilation has no
-//! deadline, only the size of the file: it happens at start, not while readings wait.
+//! deadline, only the size of the file: it happens at start, or beside the pipelines (`reload.rs`), not while
+//! readings wait; `Host::component` is the one place that compiles.
 //!
 //! **A crash** in here loses nothing: state is the pipeline's, and the cache of compiled modules is
 //! written whole or not at all.
@@ -38,15 +39,18 @@ mod tests;
 pub use aggregate::{Aggregate, Closed, Group, Updated};
 #[cfg(feature = "author")]
 pub use inspect::Inspection;
-pub use load::{FILE_BYTES_MAX, Host};
+pub use load::{FILE_BYTES_MAX, Host, digest};
 pub use transform::Transform;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// What a module may use beside the log, where its configuration names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Capability {
     /// WASI 0.2 with nothing behind it: no files, network, environment or arguments.
     Wasi,
@@ -55,7 +59,8 @@ pub enum Capability {
 }
 
 /// Bounds of one module's calls. Past one of them the call fails and the instance is replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Limits {
     /// Longest call, to 20 ms. Default 1 s.
     pub deadline: Duration,
@@ -91,6 +96,15 @@ pub struct Rejection {
     /// Position in the call's list.
     pub index: usize,
     /// The module's or the host's words.
+    pub reason: String,
+}
+
+/// Inputs on which a module ended in a trap, at its deadline or at a limit, each found to do so alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trips {
+    /// How many.
+    pub count: u64,
+    /// What the latest one ended in.
     pub reason: String,
 }
 

@@ -14,12 +14,19 @@
 mod aggregate;
 mod full;
 mod line;
+mod migrate;
+mod modules;
+mod post;
 mod progress;
 mod remembered;
 mod replay;
+mod shadow;
 mod step;
+mod swap;
 mod tally;
 mod thin;
+mod trips;
+mod versions;
 mod way;
 
 use std::path::PathBuf;
@@ -29,7 +36,6 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use crate::builtin::Builtin;
 use crate::flow::{Kind, Message, NO_SPAN, Report, Run, Seq, Timestamp};
 use crate::metrics::{self, Metrics};
 use crate::module::{self, Host, Limits};
@@ -39,12 +45,18 @@ use crate::{builtin, decode, window};
 use aggregate::Aggregate;
 use full::Full;
 pub use full::WhenFull;
+pub use modules::{Blame, Modules, StepVersion, Version, load_modules};
+pub use post::{Offer, Post};
 pub use progress::Counts;
 use progress::Progress;
 pub use replay::is_replayable;
 use step::{Stage, Step, Steps};
+use swap::Ended;
 pub use tally::Tally;
 use thin::{What, Whose};
+use trips::Trips;
+pub use trips::{OnTrip, PAUSE_MAX, Policy, Rate, TRIPS_MAX, Then};
+pub use versions::Versions;
 use way::{Share, Way};
 
 /// Journal bytes read at once.
@@ -93,6 +105,10 @@ pub struct Config {
     pub priority: Priority,
     /// Where readings go that came too late for their windows. Without, they are counted and dropped.
     pub late: Option<Late>,
+    /// What follows when one of its modules trips.
+    pub on_trip: OnTrip,
+    /// How long another version of its modules runs beside the one that runs before it takes over. Default 0.
+    pub shadow: Duration,
 }
 
 /// Where late readings go.
@@ -147,6 +163,20 @@ pub enum Error {
         /// Why.
         source: module::Error,
     },
+    /// Window states of another version of the aggregate.
+    #[error(
+        "failed to bring the open windows of pipeline `{pipeline}` from state version {from} of its aggregate to {to}: {reason}: run the version before until they are closed"
+    )]
+    State {
+        /// Which pipeline.
+        pipeline: String,
+        /// What made them.
+        from: u32,
+        /// What is to go on from them.
+        to: u32,
+        /// The module's words, or what is in the way.
+        reason: String,
+    },
     /// Committed state that this version cannot read.
     #[error(transparent)]
     Windows(#[from] window::Error),
@@ -191,12 +221,17 @@ fn result_way(name: &str, config: &Config, store: &Store, metrics: &metrics::Pip
         widest,
         age_max: store.quotas().outbox(&config.output).age_max,
     };
-    let outbox = match config.priority {
-        Priority::Order => config.output.clone(),
-        Priority::Live => store::live(&config.output),
-    };
+    let outbox = outbox(config);
     let full = Full::new(What::Results, bounds, tally, metrics.clone());
     Way { outbox, writer: name.to_owned(), what: What::Results, full }
+}
+
+/// Where its results go.
+fn outbox(config: &Config) -> String {
+    match config.priority {
+        Priority::Order => config.output.clone(),
+        Priority::Live => store::live(&config.output),
+    }
 }
 
 fn late_way(
@@ -215,39 +250,24 @@ fn late_way(
     Ok(Some(Way { outbox, writer: store::late(name), what: What::Late, full }))
 }
 
-/// Loads all modules of a pipeline and drops them: what is wrong with each that cannot be used.
-pub fn load_modules(name: &str, config: &Config, host: &Host, metrics: &metrics::Pipeline) -> Vec<Error> {
-    let transforms = load_transforms(name, config, host, metrics).filter_map(Result::err);
-    let aggregate = load_aggregate(name, config, host, metrics).and_then(Result::err);
-    transforms.chain(aggregate).collect()
-}
-
-fn load_transforms(
+/// The stage behind the transforms, with what is committed of its windows.
+fn open_stage(
     name: &str,
     config: &Config,
-    host: &Host,
-    metrics: &metrics::Pipeline,
-) -> impl Iterator<Item = Result<module::Transform, Error>> {
-    config.transforms.iter().enumerate().map(move |(index, module)| {
-        let loaded = host.transform(&module.file, &module.settings, &module.limits, metrics);
-        let place = || format!("transform[{index}] of pipeline `{name}`");
-        loaded.map_err(|source| Error::Module { place: place(), source })
-    })
-}
-
-fn load_aggregate(
-    name: &str,
-    config: &Config,
-    host: &Host,
-    metrics: &metrics::Pipeline,
-) -> Option<Result<Aggregate, Error>> {
-    let module = match &config.windowed.as_ref()?.1 {
-        AggregateConfig::Module(module) => module,
-        AggregateConfig::Builtin(config) => return Some(Ok(Aggregate::Builtin(Builtin::new(config)))),
-    };
-    let loaded = host.aggregate(&module.file, &module.settings, &module.limits, metrics);
-    let place = || format!("the aggregate of pipeline `{name}`");
-    Some(loaded.map(Aggregate::Module).map_err(|source| Error::Module { place: place(), source }))
+    aggregate: Option<Aggregate>,
+    store: &Store,
+    progress: &Progress,
+) -> Result<Stage, Error> {
+    let (Some((window, _)), Some(aggregate)) = (&config.windowed, aggregate) else { return Ok(Stage::Each) };
+    let cold = Box::new(Rows { store: store.clone(), pipeline: name.to_owned() });
+    let mut windows = Windows::new(window.clone(), cold, window::KEPT_BYTES_MAX);
+    windows.restore(&progress.windows, |each| {
+        store.windows(name, &mut |row, value| match remembered::step_of(&row) {
+            Some(_) => Ok(()),
+            None => each(row, value),
+        })
+    })?;
+    Ok(Stage::Windowed { windows: Box::new(windows), aggregate: Box::new(aggregate) })
 }
 
 /// A pipeline, ready to run on a thread of its own.
@@ -258,9 +278,17 @@ pub struct Pipeline {
     /// Where late readings go, if anywhere.
     late: Option<Way>,
     store: Store,
+    host: Host,
     metrics: metrics::Pipeline,
+    of_modules: metrics::OfModules,
     source: metrics::Input,
+    config: Config,
     steps: Steps,
+    trips: Trips,
+    post: Arc<Post>,
+    versions: Versions,
+    /// Why it is to take no more steps; what is not committed then never is.
+    ended: Option<Ended>,
     commit_every: Duration,
     messages_age_max: Option<Duration>,
     /// The newest arrival read: what follows arrived no earlier, whatever its stamp.
@@ -311,6 +339,7 @@ impl Pipeline {
         metrics: &Metrics,
     ) -> Result<Self, Error> {
         let source = metrics.input(&config.input);
+        let of_modules = metrics.of_modules();
         let metrics = metrics.pipeline(name);
         let checkpoint = store.checkpoint(name)?;
         let position = checkpoint.position.unwrap_or_else(|| store.journal_end());
@@ -320,24 +349,17 @@ impl Pipeline {
             progress.clock = decode::Clock::new(store.newest_message());
         }
         let tally = Tally::decode(&checkpoint.tally).ok_or(Error::Progress)?;
-        let mut transforms = load_transforms(name, config, host, &metrics).collect::<Result<Vec<_>, _>>()?;
+        let mut modules = Modules::load(name, config, host, &metrics)?;
         let lost = checkpoint.harm.as_ref().is_some_and(|harm| harm.windows);
-        let forgotten = remembered::restore(&mut transforms, store, name, lost)?;
-        let aggregate = load_aggregate(name, config, host, &metrics).transpose()?;
-        let stage = match (&config.windowed, aggregate) {
-            (Some((window, _)), Some(aggregate)) => {
-                let cold = Box::new(Rows { store: store.clone(), pipeline: name.to_owned() });
-                let mut windows = Windows::new(window.clone(), cold, window::KEPT_BYTES_MAX);
-                windows.restore(&progress.windows, |each| {
-                    store.windows(name, &mut |row, value| match remembered::step_of(&row) {
-                        Some(_) => Ok(()),
-                        None => each(row, value),
-                    })
-                })?;
-                Stage::Windowed { windows: Box::new(windows), aggregate: Box::new(aggregate) }
+        let forgotten = remembered::restore(&mut modules.transforms, store, name, lost)?;
+        if let Some(aggregate) = &mut modules.aggregate {
+            let changes = migrate::changes(name, store, &progress, aggregate)?;
+            if checkpoint.harm.is_some() && !changes.is_empty() {
+                return Err(migrate::not_now(name, &progress, aggregate));
             }
-            _ => Stage::Each,
-        };
+            migrate::commit((name, &outbox(config)), store, position, &mut progress, (aggregate, changes))?;
+        }
+        let stage = open_stage(name, config, modules.aggregate, store, &progress)?;
         let results = result_way(name, config, store, &metrics, tally);
         let late = late_way(name, config, store, &metrics, &checkpoint.late_tally)?;
         // There before the forwarder asks which outboxes there are.
@@ -349,8 +371,15 @@ impl Pipeline {
             results,
             late,
             store: store.clone(),
+            host: host.clone(),
             metrics,
+            of_modules,
             source,
+            config: config.clone(),
+            trips: Trips::new(config.on_trip.clone()),
+            post: Arc::default(),
+            versions: Versions::default(),
+            ended: None,
             steps: Steps {
                 agent: agent.to_owned(),
                 pipeline: name.to_owned(),
@@ -358,9 +387,10 @@ impl Pipeline {
                 decode: decode::Decode::new(config.decode.clone()),
                 clock: progress.clock,
                 clock_is_behind: false,
-                transforms,
+                transforms: modules.transforms,
                 forgotten,
                 stage,
+                shadow: None,
                 keeps_states: matches!(config.when_full, WhenFull::Coarsen),
                 sends_late: config.late.is_some(),
             },
@@ -393,15 +423,15 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Runs until `stop` is set and the store wakes it; commits what is done and keeps open
-    /// windows open. `beat` is called at least once a second while all is well.
-    ///
-    /// # Errors
-    /// When the store fails: only a restart helps.
-    pub fn run(mut self, stop: &AtomicBool, beat: impl Fn()) -> Result<(), Error> {
+    /// Takes steps until something else is to be done.
+    fn go(&mut self, stop: &AtomicBool, beat: &impl Fn()) -> Result<Ended, Error> {
         let mut quiet_since = Instant::now();
         while !stop.load(Ordering::Acquire) {
             beat();
+            if let Some(offer) = self.attend(Instant::now())? {
+                let committed = self.commit(|full| wait_for_room(full, stop, beat))?;
+                return Ok(if committed { Ended::Switch(offer) } else { Ended::Stopped });
+            }
             let end = self.store.wait(self.position, self.patience());
             if end > self.position {
                 for slice in self.read_page(end)? {
@@ -410,11 +440,15 @@ impl Pipeline {
                         quiet_since = Instant::now();
                     }
                     beat();
-                    if !self.settle(stop, &beat)? {
-                        return Ok(());
+                    self.judge();
+                    if !self.settle(stop, beat)? {
+                        return Ok(Ended::Stopped);
                     }
-                    if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, &beat))? {
-                        return Ok(());
+                    if let Some(ended) = self.ended.take() {
+                        return Ok(ended);
+                    }
+                    if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, beat))? {
+                        return Ok(Ended::Stopped);
                     }
                     if stop.load(Ordering::Acquire) {
                         break;
@@ -429,12 +463,15 @@ impl Pipeline {
             if self.replay()? {
                 // A letter may be of a time that the silence since would carry beyond that of all others.
                 quiet_since = Instant::now();
-                if !self.commit(|full| wait_for_room(full, stop, &beat))? {
-                    return Ok(());
+                if !self.commit(|full| wait_for_room(full, stop, beat))? {
+                    return Ok(Ended::Stopped);
                 }
             }
-            if !self.settle(stop, &beat)? {
-                return Ok(());
+            if !self.settle(stop, beat)? {
+                return Ok(Ended::Stopped);
+            }
+            if let Some(ended) = self.ended.take() {
+                return Ok(ended);
             }
             self.gauge(end);
             let (agent, what) = (&self.steps.agent, What::Results);
@@ -442,21 +479,31 @@ impl Pipeline {
             for way in [Some(&mut self.results), self.late.as_mut()].into_iter().flatten() {
                 way.expire(&self.store, whose)?;
             }
-            if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, &beat))? {
-                return Ok(());
+            if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, beat))? {
+                return Ok(Ended::Stopped);
             }
         }
-        self.commit(|_| false).map(drop)
+        self.commit(|_| false).map(|_| Ended::Stopped)
     }
 
     /// Gives what is due, with as many commits as it takes; whether the pipeline may go on. A stop leaves
     /// the rest for the next start.
     fn settle(&mut self, stop: &AtomicBool, beat: &impl Fn()) -> Result<bool, Error> {
-        while !stop.load(Ordering::Acquire) && self.steps.settle(Timestamp::now(), &mut self.step)? {
+        while self.ended.is_none()
+            && !stop.load(Ordering::Acquire)
+            && self.steps.settle(Timestamp::now(), &mut self.step)?
+        {
             beat();
+            self.judge();
+            if self.ended.is_some() {
+                break;
+            }
             if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, beat))? {
                 return Ok(false);
             }
+        }
+        if self.ended.is_none() {
+            self.judge();
         }
         Ok(true)
     }
@@ -519,6 +566,8 @@ impl Pipeline {
             }
         }
         self.steps.broken().map_or(Ok(()), |reason| Err(Error::Remembered { reason }))?;
+        // A letter on which a module trips again is a letter again, whatever the policy.
+        drop(self.steps.take_trips());
         Ok(self.replaying)
     }
 
@@ -623,12 +672,13 @@ impl Pipeline {
         let step = std::mem::take(&mut self.step);
         self.counts += step.counts;
         let (windows, changes) = self.steps.changes();
+        let made_by = self.steps.made_by();
         let (agent, what) = (&self.steps.agent, What::Results);
         let whose = Whose { agent, pipeline: &self.name, what, now: Timestamp::now() };
         let mut commit = Commit {
             pipeline: &self.name,
             position: self.position,
-            progress: Progress { counts: self.counts, clock: self.steps.clock, windows }.encode(),
+            progress: Progress { counts: self.counts, clock: self.steps.clock, made_by, windows }.encode(),
             windows: changes,
             results: Outgoing::default(),
             late: Outgoing::default(),

@@ -40,7 +40,7 @@ use std::time::Duration;
 use crate::flow::{Timestamp, micros};
 use crate::module::{Closed, Group, Updated};
 use crate::store::{self, Change};
-pub use codec::CodecError;
+pub use codec::{CodecError, with_state};
 pub use config::{Config, KEYS_MAX, OVERFLOW_KEY, WhenKeysFull};
 use dispatch::{assign, bounds, bounds_at, due, fire};
 pub use kind::Kind;

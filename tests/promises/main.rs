@@ -15,6 +15,7 @@ mod modules;
 mod outputs;
 mod stop;
 mod stuck;
+mod swap;
 mod upstream;
 
 #[cfg(feature = "machine")]

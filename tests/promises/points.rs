@@ -25,7 +25,7 @@ enum Way {
     Stop,
     /// Only a start after it was killed at another point.
     After(&'static str),
-    /// Only where a test of its own leads: the destination refuses results, or there is a backlog.
+    /// Only where a test of its own leads: the destination refuses results, there is a backlog, modules change.
     Own,
 }
 
@@ -37,6 +37,8 @@ fn way(point: &str) -> Way {
         "segment.tidied" => Way::After("segment.dying"),
         "segment.discarded" => Way::After("log.rotated"),
         "outbox.narrowed" | "forward.refused" | "outbox.cut" | "letters.given-up" => Way::Own,
+        // In `swap.rs`.
+        "pipeline.switching" | "pipeline.switched" | "pipeline.going-back" | "pipeline.gone-back" => Way::Own,
         stop if stop.starts_with("agent.") && stop.contains("stopp") => Way::Stop,
         _ => Way::Load,
     }

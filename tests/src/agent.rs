@@ -202,6 +202,28 @@ impl Agent {
         client::get(&format!("http://{}{path}", address.trim())).await
     }
 
+    /// A POST on its own HTTP, with its key.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn post(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let read = |name: &str| {
+            let file = self.state().join(name);
+            std::fs::read_to_string(&file).with_context(|| file.display().to_string())
+        };
+        let (address, key) = (read("admin.addr")?, read("admin.key")?);
+        client::post(&format!("http://{}{path}", address.trim()), key.trim()).await
+    }
+
+    /// Has it read its configuration again (SIGHUP), and waits for nothing.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn reload(&self) {
+        let id = self.id().expect("the agent runs");
+        crate::process::signal(id, rustix::process::Signal::HUP).expect("it can be signalled");
+    }
+
     /// What `/metrics` says now.
     ///
     /// # Errors

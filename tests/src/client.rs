@@ -22,6 +22,15 @@ pub fn client(timeout: Duration) -> reqwest::Client {
         .expect("a client without certificates builds")
 }
 
+/// Status and body of a POST without a body, with the key that the agent asks for.
+///
+/// # Errors
+/// When there is no answer within a minute: modules may have to be compiled.
+pub async fn post(url: &str, key: &str) -> anyhow::Result<(u16, String)> {
+    let answer = client(Duration::from_mins(1)).post(url).bearer_auth(key).send().await?;
+    Ok((answer.status().as_u16(), answer.text().await?))
+}
+
 /// Status and body of a GET.
 ///
 /// # Errors

@@ -1,5 +1,4 @@
-//! `/dead-letters`: what could not be used, page by page; and its replay, the one thing that the agent
-//! can be asked to do.
+//! `/dead-letters`: what could not be used, page by page; and its replay.
 //!
 //! Who asks for a replay shows the [`Key`] that lies in the state folder, readable by its owner
 //! alone: a page in a browser on this machine, or a stranger where `agent.admin` is not loopback,
@@ -60,6 +59,12 @@ impl Key {
         open.write(true).create_new(true).mode(0o600).open(&made)?.write_all(key.as_bytes())?;
         std::fs::rename(made, file)?;
         Ok(Self(key))
+    }
+
+    /// The answer to who does not show it.
+    pub(super) fn refuses(&self, headers: &HeaderMap) -> Option<Response> {
+        let words = || format!("show the key: it lies in the state folder, in {KEY_FILE}");
+        (!self.is_shown(headers)).then(|| (StatusCode::UNAUTHORIZED, words()).into_response())
     }
 
     fn is_shown(&self, headers: &HeaderMap) -> bool {
@@ -138,9 +143,8 @@ async fn waiting(State(admin): State<Admin>) -> Response {
 }
 
 async fn replay(State(admin): State<Admin>, headers: HeaderMap, body: String) -> Response {
-    if !admin.0.key.is_shown(&headers) {
-        let words = format!("show the key: it lies in the state folder, in {KEY_FILE}");
-        return (StatusCode::UNAUTHORIZED, words).into_response();
+    if let Some(refused) = admin.0.key.refuses(&headers) {
+        return refused;
     }
     let asks: Result<Vec<Ask>, _> = body.lines().take(PAGE).map(serde_json::from_str).collect();
     match asks {

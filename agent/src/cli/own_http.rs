@@ -12,7 +12,7 @@ use crate::agent::ADMIN_ADDRESS_FILE;
 /// An answer is cut here, which makes it a broken one.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// Longest silence.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where the agent with that state folder answers.
 pub(super) fn address(state: &Path) -> anyhow::Result<SocketAddr> {
@@ -24,18 +24,24 @@ pub(super) fn address(state: &Path) -> anyhow::Result<SocketAddr> {
 
 /// The body of a 200. A small request to the agent's own address needs no client library.
 pub(super) fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
-    ask(address, &format!("GET {path} HTTP/1.0\r\nHost: headwater\r\n\r\n"))
+    ask(address, &format!("GET {path} HTTP/1.0\r\nHost: headwater\r\n\r\n"), PATIENCE)
 }
 
 /// The same of a POST, with the key that lets a caller change something.
-pub(super) fn post(address: SocketAddr, path: &str, key: &str, body: &str) -> anyhow::Result<String> {
+pub(super) fn post(
+    address: SocketAddr,
+    path: &str,
+    key: &str,
+    body: &str,
+    patience: Duration,
+) -> anyhow::Result<String> {
     let length = body.len();
     let head = format!("Authorization: Bearer {key}\r\nContent-Length: {length}");
-    ask(address, &format!("POST {path} HTTP/1.0\r\nHost: headwater\r\n{head}\r\n\r\n{body}"))
+    ask(address, &format!("POST {path} HTTP/1.0\r\nHost: headwater\r\n{head}\r\n\r\n{body}"), patience)
 }
 
-fn ask(address: SocketAddr, request: &str) -> anyhow::Result<String> {
-    let answer = exchange(address, request).with_context(|| {
+fn ask(address: SocketAddr, request: &str, patience: Duration) -> anyhow::Result<String> {
+    let answer = exchange(address, request, patience).with_context(|| {
         format!("no agent runs at {address}: start it, or name the configuration it runs with")
     })?;
     let (head, body) = answer.split_once("\r\n\r\n").context("the agent's answer is no HTTP")?;
@@ -43,9 +49,9 @@ fn ask(address: SocketAddr, request: &str) -> anyhow::Result<String> {
     Ok(body.to_owned())
 }
 
-fn exchange(address: SocketAddr, request: &str) -> anyhow::Result<String> {
+fn exchange(address: SocketAddr, request: &str, patience: Duration) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;

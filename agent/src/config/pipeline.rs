@@ -10,7 +10,10 @@ use super::aggregate;
 use super::read::{Read, Section, duration, integer, size, text, texts, word};
 use crate::decode::{self, Format, Guard, Place, Stamp, Template, TimeUnit, WhenMissing, WhenOff};
 use crate::module::{Capability, Limits};
-use crate::pipeline::{COARSEN_MAX, Config, Late, ModuleConfig, Priority, WhenFull};
+use crate::pipeline::{
+    AggregateConfig, COARSEN_MAX, Config, Late, ModuleConfig, OnTrip, PAUSE_MAX, Policy, Priority, Rate,
+    TRIPS_MAX, Then, WhenFull,
+};
 use crate::source::{self, Version};
 use crate::window;
 
@@ -65,6 +68,9 @@ pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path
         let remedy = "add a window and an aggregate, or take it out";
         section.fault_at("late", "is for windows: without one no reading is late", remedy);
     }
+    let module_aggregate = matches!(aggregate, Some(Some(AggregateConfig::Module(_))));
+    let on_trip = on_trip(&mut section, !transforms.is_empty(), module_aggregate);
+    let shadow = section.or("shadow", Duration::ZERO, duration(Duration::ZERO, DAY));
     section.finish();
     let windowed = match (window, aggregate) {
         (Some(window), Some(aggregate)) => Some((window?, aggregate?)),
@@ -85,7 +91,43 @@ pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path
             Some(late) => Some(late?),
             None => None,
         },
+        on_trip,
+        shadow,
     })
+}
+
+/// `on_trip = "pause"`, `pause = "5m"`, `trips = { max = 100, within = "1m", then = "bypass" }`.
+fn on_trip(section: &mut Section<'_>, transforms: bool, module_aggregate: bool) -> OnTrip {
+    let default = OnTrip::default();
+    let policy = section.or(
+        "on_trip",
+        default.policy,
+        word(&[("dead-letter", Policy::DeadLetter), ("bypass", Policy::Bypass), ("pause", Policy::Pause)]),
+    );
+    let pause = section.or("pause", default.pause, duration(Duration::from_secs(1), PAUSE_MAX));
+    let rate = section.optional_section("trips").and_then(rate);
+    let bypass = |then: &Rate| then.then == Then::Bypass;
+    for (key, set) in [("on_trip", policy == Policy::Bypass), ("trips", rate.as_ref().is_some_and(bypass))] {
+        if set && (module_aggregate || !transforms) {
+            let message = "says \"bypass\", and only a transform can be passed by";
+            let remedy =
+                "write \"dead-letter\" or \"pause\": what an aggregate cannot take is part of no result";
+            section.fault_at(key, message, remedy);
+        }
+    }
+    OnTrip { policy, pause, rate }
+}
+
+/// `{ max = 100, within = "1m", then = "last-good" }`.
+fn rate(mut section: Section<'_>) -> Option<Rate> {
+    let max = section.required("max", integer(0..=TRIPS_MAX));
+    let within = section.required("within", duration(Duration::from_secs(1), DAY));
+    let then = section.required(
+        "then",
+        word(&[("pause", Then::Pause), ("bypass", Then::Bypass), ("last-good", Then::LastGood)]),
+    );
+    section.finish();
+    Some(Rate { max: max?, within: within?, then: then? })
 }
 
 /// `late = { output = "NAME", when_full = "block" }`.

@@ -1,10 +1,10 @@
 //! An aggregate at work.
 
-use super::Rejection;
 use super::contract as wit;
 use super::contract::{Answer, ClosedIn, GroupIn, SampleIn, UpdatedOut, WindowIn};
 use super::guest::{Guest, clip};
-use super::instance::{CALL_BYTES_MAX, Exports, Running, World, calls, check_indexes};
+use super::instance::{CALL_BYTES_MAX, Exports, Failure, Running, World, calls, check_indexes};
+use super::{Rejection, Trips};
 use crate::flow::Timestamp;
 use std::fmt;
 use std::ops::Range;
@@ -14,6 +14,7 @@ use wasmtime::component::{Func, Instance};
 /// An aggregate module, ready. One thread's.
 pub struct Aggregate {
     running: Running<Fold>,
+    state_version: u32,
 }
 
 /// New samples of one (key, window).
@@ -61,13 +62,39 @@ pub struct Closed {
 
 impl Aggregate {
     pub(super) fn new(running: Running<Fold>) -> Self {
-        Self { running }
+        Self { running, state_version: 0 }
+    }
+
+    /// Asks it for the version of its states.
+    pub(super) fn versioned(mut self) -> Result<Self, String> {
+        self.state_version = self.running.one(state_version).map_err(|failure| failure.reason)?;
+        Ok(self)
+    }
+
+    /// Of the states that it makes and takes; 0 where it does not say.
+    #[must_use]
+    pub fn state_version(&self) -> u32 {
+        self.state_version
+    }
+
+    /// A state of another version, as this one would have made it.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn migrate(&mut self, from: u32, state: &[u8]) -> Result<Vec<u8>, String> {
+        let migrated = self.running.one(|fold, store| migrate(fold, store, from, state));
+        migrated.map_err(|failure| failure.reason)
     }
 
     /// `sha256:<hex>` of the file.
     #[must_use]
     pub fn digest(&self) -> &str {
         self.running.digest()
+    }
+
+    /// The trips since the last call of this.
+    pub fn take_trips(&mut self) -> Trips {
+        self.running.take_trips()
     }
 
     /// One answer a group, in their order.
@@ -90,14 +117,14 @@ impl Aggregate {
                 },
                 |range, updated| match updated {
                     Ok(updated) => out.extend(updated),
-                    Err(reason) => {
-                        failed.push((range.start, reason));
+                    Err(failure) => {
+                        failed.push((range.start, failure));
                         out.push(Updated::default());
                     }
                 },
             );
-            for (index, reason) in failed {
-                out[index] = self.update_one_by_one(&groups[index], reason);
+            for (index, failure) in failed {
+                out[index] = self.update_one_by_one(&groups[index], failure);
             }
         }
         out
@@ -108,21 +135,29 @@ impl Aggregate {
     /// # Errors
     /// Why this pair cannot be merged.
     pub fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        self.running.one(|fold, store| merge(fold, store, a, b))
+        let merged = self.running.one(|fold, store| merge(fold, store, a, b));
+        merged.map_err(|failure| self.running.blame(failure))
     }
 
     /// One answer a window, in their order: its result as one line of JSON, or why it has none.
     pub fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
         let mut out = Vec::with_capacity(windows.len());
+        let mut failures = Vec::new();
         for call in calls(windows, |closed| closed.key.len() + closed.state.len()) {
             self.running.narrow(
                 call,
                 |fold, store, range| finish(fold, store, &windows[range]),
                 |_, finished| match finished {
                     Ok(results) => out.extend(results.into_iter().map(one_line_of_json)),
-                    Err(reason) => out.push(Err(reason)),
+                    Err(failure) => {
+                        out.push(Err(failure.reason.clone()));
+                        failures.push(failure);
+                    }
                 },
             );
+        }
+        for failure in failures {
+            self.running.blame(failure);
         }
         out
     }
@@ -137,10 +172,10 @@ impl Aggregate {
     }
 
     /// A group that failed as a whole, for this reason.
-    fn update_one_by_one(&mut self, group: &Group, reason: String) -> Updated {
+    fn update_one_by_one(&mut self, group: &Group, failure: Failure) -> Updated {
         let mut updated = Updated { state: group.state.clone(), rejected: Vec::new() };
         match group.samples.len() {
-            1 => updated.rejected.push(Rejection { index: 0, reason }),
+            1 => updated.rejected.push(Rejection { index: 0, reason: self.running.blame(failure) }),
             samples => (0..samples).for_each(|at| self.update_part(group, at..at + 1, &mut updated)),
         }
         updated
@@ -160,7 +195,8 @@ impl Aggregate {
                     );
                 }
             }
-            Err(reason) if samples.len() == 1 => {
+            Err(failure) if samples.len() == 1 => {
+                let reason = self.running.blame(failure);
                 updated.rejected.push(Rejection { index: samples.start, reason });
             }
             Err(_) => samples.for_each(|at| self.update_part(group, at..at + 1, updated)),
@@ -223,11 +259,17 @@ impl fmt::Debug for Aggregate {
     }
 }
 
+/// What a versioned aggregate exports beside.
+const STATE_VERSION: &str = "state-version";
+const MIGRATE: &str = "migrate";
+
 /// The world `aggregate`.
 pub(super) struct Fold {
     update: Func,
     merge: Func,
     finish: Func,
+    /// Where it has the two.
+    versioned: Option<(Func, Func)>,
 }
 
 impl World for Fold {
@@ -236,7 +278,12 @@ impl World for Fold {
     fn check(exports: &Exports<'_>) -> Answer<()> {
         exports.check::<wit::Update<'_>, wit::Updated>("update")?;
         exports.check::<wit::Merge<'_>, wit::Merged>("merge")?;
-        exports.check::<wit::Finish<'_>, wit::Finished>("finish")
+        exports.check::<wit::Finish<'_>, wit::Finished>("finish")?;
+        if exports.has(STATE_VERSION) || exports.has(MIGRATE) {
+            exports.check::<(), wit::StateVersion>(STATE_VERSION)?;
+            exports.check::<wit::Migrate<'_>, wit::Migrated>(MIGRATE)?;
+        }
+        Ok(())
     }
 
     fn find(instance: &Instance, store: &mut Store<Guest>) -> Option<Self> {
@@ -244,6 +291,10 @@ impl World for Fold {
             update: instance.get_func(&mut *store, "update")?,
             merge: instance.get_func(&mut *store, "merge")?,
             finish: instance.get_func(&mut *store, "finish")?,
+            versioned: match instance.get_func(&mut *store, STATE_VERSION) {
+                Some(version) => Some((version, instance.get_func(&mut *store, MIGRATE)?)),
+                None => None,
+            },
         })
     }
 }
@@ -314,6 +365,25 @@ fn accept(updated: UpdatedOut, part: &Part<'_>) -> Answer<Updated> {
         .map(|one| Rejection { index: one.index as usize, reason: clip(one.reason) })
         .collect();
     Ok(Updated { state: updated.state, rejected })
+}
+
+fn state_version(fold: &Fold, store: &mut Store<Guest>) -> wasmtime::Result<Answer<u32>> {
+    let Some((version, _)) = &fold.versioned else { return Ok(Ok(0)) };
+    let call = version.typed::<(), wit::StateVersion>(&*store)?;
+    Ok(Ok(call.call(store, ())?.0))
+}
+
+fn migrate(
+    fold: &Fold,
+    store: &mut Store<Guest>,
+    from: u32,
+    state: &[u8],
+) -> wasmtime::Result<Answer<Vec<u8>>> {
+    let Some((_, migrate)) = &fold.versioned else {
+        return Ok(Err("the module exports no `migrate`".to_owned()));
+    };
+    let call = migrate.typed::<wit::Migrate<'_>, wit::Migrated>(&*store)?;
+    Ok(call.call(store, (from, state))?.0)
 }
 
 fn merge(fold: &Fold, store: &mut Store<Guest>, a: &[u8], b: &[u8]) -> wasmtime::Result<Answer<Vec<u8>>> {

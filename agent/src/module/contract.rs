@@ -26,6 +26,9 @@ pub(super) type Updated = (Answer<Vec<UpdatedOut>>,);
 pub(super) type Merge<'a> = (&'a [u8], &'a [u8]);
 pub(super) type Merged = (Answer<Vec<u8>>,);
 pub(super) type Finish<'a> = (&'a [ClosedIn<'a>],);
+pub(super) type StateVersion = (u32,);
+pub(super) type Migrate<'a> = (u32, &'a [u8]);
+pub(super) type Migrated = (Answer<Vec<u8>>,);
 pub(super) type Finished = (Answer<Vec<Vec<u8>>>,);
 
 #[derive(ComponentType, Lower)]

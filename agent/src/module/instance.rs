@@ -4,7 +4,7 @@ use super::clock::{Clock, ticks};
 use super::contract::{Answer, Init, Started};
 use super::guest::{Guest, Log, clip};
 use super::state::State;
-use super::{Capability, Error, Limits};
+use super::{Capability, Error, Limits, Trips};
 use crate::metrics::Pipeline;
 use std::mem;
 use std::ops::Range;
@@ -45,6 +45,11 @@ pub(super) struct Exports<'a> {
 }
 
 impl Exports<'_> {
+    /// Whether there is something of that name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.component.get_export(self.engine, name).is_some()
+    }
+
     /// Checks that there is such a function.
     pub(super) fn check<P, R>(&self, name: &str) -> Answer<()>
     where
@@ -81,6 +86,7 @@ pub(super) struct Running<W> {
     /// Those of the instance, while none is alive.
     log: Log,
     state: State,
+    trips: Trips,
 }
 
 struct Live<W> {
@@ -88,6 +94,14 @@ struct Live<W> {
     store: Store<Guest>,
     /// Whether a call went before: what it left behind may be why the next one fails.
     used: bool,
+}
+
+/// Why an input has no result.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) reason: String,
+    /// The call ended at a limit or in a trap: the module neither answered nor refused.
+    pub(super) tripped: bool,
 }
 
 /// Why a call has no result.
@@ -108,7 +122,7 @@ impl<W: World> Running<W> {
     pub(super) fn start(module: Module, name: Arc<str>, file: &Path) -> Result<Self, Error> {
         let log = Log::new(name, &module.limits, module.metrics.module_log_dropped_lines.clone());
         let state = State::new(module.limits.state_names_max);
-        let mut running = Self { module, live: None, log, state };
+        let mut running = Self { module, live: None, log, state, trips: Trips::default() };
         let file = file.to_owned();
         match running.instantiate() {
             Ok(live) => running.live = Some(live),
@@ -143,7 +157,7 @@ impl<W: World> Running<W> {
         &mut self,
         inputs: Range<usize>,
         mut call: impl FnMut(&W, &mut Store<Guest>, Range<usize>) -> wasmtime::Result<Answer<R>>,
-        mut done: impl FnMut(Range<usize>, Answer<R>),
+        mut done: impl FnMut(Range<usize>, Result<R, Failure>),
     ) {
         let one_by_one = match self.attempt(|world, store| call(world, store, inputs.clone())) {
             Ok(result) => return done(inputs, Ok(result)),
@@ -158,7 +172,7 @@ impl<W: World> Running<W> {
                 Some(fault) => Err(fault.clone()),
                 None => self.attempt(|world, store| call(world, store, one.clone())),
             };
-            done(one, result.map_err(Fault::reason));
+            done(one, result.map_err(Failure::from));
         }
     }
 
@@ -166,8 +180,22 @@ impl<W: World> Running<W> {
     pub(super) fn one<R>(
         &mut self,
         call: impl FnMut(&W, &mut Store<Guest>) -> wasmtime::Result<Answer<R>>,
-    ) -> Answer<R> {
-        self.attempt(call).map_err(Fault::reason)
+    ) -> Result<R, Failure> {
+        self.attempt(call).map_err(Failure::from)
+    }
+
+    /// An input was found to be what the module trips on; its reason.
+    pub(super) fn blame(&mut self, failure: Failure) -> String {
+        if failure.tripped {
+            self.trips.count += 1;
+            self.trips.reason.clone_from(&failure.reason);
+        }
+        failure.reason
+    }
+
+    /// The trips since the last call.
+    pub(super) fn take_trips(&mut self) -> Trips {
+        mem::take(&mut self.trips)
     }
 
     /// A call, and once more on a fresh instance if what failed was not one.
@@ -262,6 +290,13 @@ impl<W: World> Running<W> {
             None | Some([]) => cause,
             Some(frames) => format!("{cause} ({})", backtrace(frames)),
         }
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        let tripped = !matches!(fault, Fault::Refused(_));
+        Self { reason: fault.reason(), tripped }
     }
 }
 

@@ -78,7 +78,8 @@ impl Host {
         limits: &Limits,
         metrics: &Pipeline,
     ) -> Result<Aggregate, Error> {
-        self.load(file, config, limits, metrics).map(Aggregate::new)
+        let aggregate = self.load(file, config, limits, metrics).map(Aggregate::new)?;
+        aggregate.versioned().map_err(|reason| Error::Start { file: file.to_owned(), reason })
     }
 
     fn load<W: World>(
@@ -159,6 +160,14 @@ fn settings() -> Config {
         // A recomputation gives the same result on any processor.
         .relaxed_simd_deterministic(true);
     config
+}
+
+/// `sha256:<hex>` of a module's file.
+///
+/// # Errors
+/// [`Error::Read`], [`Error::TooLarge`].
+pub fn digest(file: &Path) -> Result<String, Error> {
+    Ok(format!("sha256:{}", hex(&Sha256::digest(read(file)?))))
 }
 
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {

@@ -74,9 +74,9 @@ impl State {
         Self { names_max, ..Self::default() }
     }
 
-    /// Goes on from what was committed: so many names.
+    /// Goes on from what was committed, and from nothing else: so many names.
     pub(super) fn restore(&mut self, cold: Box<dyn Cold>, names: u64) {
-        (self.cold, self.names) = (Some(cold), names);
+        *self = Self { cold: Some(cold), names, ..Self::new(self.names_max) };
     }
 
     pub(super) fn names(&self) -> u64 {

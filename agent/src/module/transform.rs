@@ -3,7 +3,7 @@
 use super::contract::{Answer, EventIn, Process, Processed, ProcessedOut};
 use super::guest::{Guest, clip};
 use super::instance::{Exports, Running, World, calls, check_indexes};
-use super::{Capability, Rejection, state};
+use super::{Capability, Rejection, Trips, state};
 use crate::flow::{Event, Timestamp};
 use std::fmt;
 use wasmtime::Store;
@@ -12,17 +12,28 @@ use wasmtime::component::{Func, Instance};
 /// A transform module, ready. One thread's.
 pub struct Transform {
     pub(super) running: Running<Step>,
+    bypass: bool,
 }
 
 impl Transform {
     pub(super) fn new(running: Running<Step>) -> Self {
-        Self { running }
+        Self { running, bypass: false }
     }
 
     /// `sha256:<hex>` of the file.
     #[must_use]
     pub fn digest(&self) -> &str {
         self.running.digest()
+    }
+
+    /// Whether events on which it trips pass as they came, in their places, instead of being rejected.
+    pub fn bypass(&mut self, bypass: bool) {
+        self.bypass = bypass;
+    }
+
+    /// The trips since the last call of this.
+    pub fn take_trips(&mut self) -> Trips {
+        self.running.take_trips()
     }
 
     /// Whether it may remember anything.
@@ -64,7 +75,8 @@ impl Transform {
     /// back as rejections. The payloads that come back are the module's bytes, unchecked.
     pub fn process(&mut self, events: &[Event]) -> (Vec<Event>, Vec<Rejection>) {
         let mut out = Vec::with_capacity(events.len());
-        let mut rejected = Vec::new();
+        let (mut rejected, mut failures) = (Vec::new(), Vec::new());
+        let bypass = self.bypass;
         for call in calls(events, |event| event.topic.len() + event.key.len() + event.payload.len()) {
             self.running.narrow(
                 call,
@@ -78,9 +90,20 @@ impl Transform {
                                 .map(|one| Rejection { index: range.start + one.index, ..one }),
                         );
                     }
-                    Err(reason) => rejected.push(Rejection { index: range.start, reason }),
+                    Err(failure) => {
+                        if bypass && failure.tripped {
+                            out.push(events[range.start].clone());
+                        } else {
+                            let reason = failure.reason.clone();
+                            rejected.push(Rejection { index: range.start, reason });
+                        }
+                        failures.push(failure);
+                    }
                 },
             );
+        }
+        for failure in failures {
+            self.running.blame(failure);
         }
         (out, rejected)
     }

@@ -1,7 +1,7 @@
 //! What a pipeline's windows become: by a module, or by built-ins.
 
 use crate::builtin::Builtin;
-use crate::module::{self, Closed, Group, Updated};
+use crate::module::{self, Closed, Group, Trips, Updated};
 use crate::window;
 
 /// One of the two.
@@ -18,6 +18,30 @@ impl Aggregate {
         match self {
             Self::Module(module) => module.digest(),
             Self::Builtin(builtin) => builtin.digest(),
+        }
+    }
+
+    /// The trips since the last call of this; built-ins have none.
+    pub(super) fn take_trips(&mut self) -> Trips {
+        match self {
+            Self::Module(module) => module.take_trips(),
+            Self::Builtin(_) => Trips::default(),
+        }
+    }
+
+    /// Of a module's states; built-ins' say it themselves.
+    pub(super) fn state_version(&self) -> u32 {
+        match self {
+            Self::Module(module) => module.state_version(),
+            Self::Builtin(_) => 0,
+        }
+    }
+
+    /// A state of another version as this one would have made it.
+    pub(super) fn migrate(&mut self, from: u32, state: &[u8]) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Module(module) => module.migrate(from, state),
+            Self::Builtin(_) => Ok(state.to_vec()),
         }
     }
 

@@ -1,13 +1,15 @@
 //! What a pipeline commits beside its windows: the ledger's counts, the latest arrival, and the watermark.
 //!
 //! ```text
-//! version u8 = 5 | the counts u64, little endian | the latest believable arrival u64 | the windows' own progress
+//! version u8 = 6 | the counts u64, little endian | the latest believable arrival u64
+//! | of the window states: version u32, digest's length u8, digest | the windows' own progress
 //! ```
 
+use super::aggregate::Aggregate;
 use crate::decode::{Clock, Found, WhenOff};
 use crate::flow::Timestamp;
 
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 /// Declares the counts once: another one is a line here, another version, and a line where the
 /// pipeline brings its metrics up to date.
@@ -121,7 +123,24 @@ impl std::ops::AddAssign for Counts {
 pub(super) struct Progress {
     pub(super) counts: Counts,
     pub(super) clock: Clock,
+    pub(super) made_by: MadeBy,
     pub(super) windows: Vec<u8>,
+}
+
+impl MadeBy {
+    /// The states that are committed while this aggregate runs.
+    pub(super) fn of(aggregate: &Aggregate) -> Self {
+        Self { version: aggregate.state_version(), digest: aggregate.digest().to_owned() }
+    }
+}
+
+/// What made the states of the windows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct MadeBy {
+    /// As the module says; 0 for one that does not, and for built-ins.
+    pub(super) version: u32,
+    /// The module's or the built-ins'; empty where there were no windows.
+    pub(super) digest: String,
 }
 
 impl Progress {
@@ -129,6 +148,10 @@ impl Progress {
         let mut bytes = vec![VERSION];
         bytes.extend(self.counts.all().into_iter().flat_map(u64::to_le_bytes));
         bytes.extend(self.clock.latest().0.to_le_bytes());
+        bytes.extend(self.made_by.version.to_le_bytes());
+        let digest = &self.made_by.digest.as_bytes()[..self.made_by.digest.len().min(u8::MAX.into())];
+        bytes.extend(u8::try_from(digest.len()));
+        bytes.extend(digest);
         bytes.extend(&self.windows);
         bytes
     }
@@ -145,9 +168,14 @@ impl Progress {
             *count = u64::from_le_bytes(*head);
             rest = tail;
         }
-        let (clock, windows) = rest.split_first_chunk()?;
+        let (clock, rest) = rest.split_first_chunk()?;
+        let (state_version, rest) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first()?;
+        let (digest, windows) = rest.split_at_checked(usize::from(*length))?;
+        let digest = String::from_utf8(digest.to_vec()).ok()?;
+        let made_by = MadeBy { version: u32::from_le_bytes(*state_version), digest };
         let clock = Clock::new(Timestamp(u64::from_le_bytes(*clock)));
-        Some(Self { counts: Counts::from_all(all), clock, windows: windows.to_vec() })
+        Some(Self { counts: Counts::from_all(all), clock, made_by, windows: windows.to_vec() })
     }
 }
 
@@ -159,7 +187,8 @@ mod tests {
     fn progress_reads_back_and_garbage_does_not() {
         let counts = Counts::from_all(std::array::from_fn(|at| u64::MAX - at as u64));
         let clock = Clock::new(Timestamp(u64::MAX));
-        let progress = Progress { counts, clock, windows: vec![9, 9] };
+        let made_by = MadeBy { version: 7, digest: "sha256:00".to_owned() };
+        let progress = Progress { counts, clock, made_by, windows: vec![9, 9] };
         assert_eq!(Progress::decode(&progress.encode()), Some(progress));
         assert_eq!(Progress::decode(&[]), Some(Progress::default()));
         assert_eq!(Progress::decode(&[1, 2, 3]), None);

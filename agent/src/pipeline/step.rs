@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::line;
-use super::progress::Counts;
+use super::modules::{Blame, Modules};
+use super::progress::{Counts, MadeBy};
 use super::remembered;
+use super::shadow::Shadow;
 use super::tally::Tally;
 use crate::decode::{self, Arrival, Clock, Decode};
 use crate::flow::{DeadLetter, Event, Message, Properties, Report, Seq, Timestamp, WindowOf};
@@ -83,6 +85,8 @@ pub(super) struct Steps {
     /// Of what transforms remembered, what is to be removed with the next commit.
     pub(super) forgotten: Vec<Change>,
     pub(super) stage: Stage,
+    /// Another version, which runs beside this one and sends nothing.
+    pub(super) shadow: Option<Shadow>,
     /// Results may be merged later.
     pub(super) keeps_states: bool,
     /// Late readings go to an output.
@@ -125,6 +129,37 @@ pub(super) struct Times {
 }
 
 impl Steps {
+    /// The trips of its modules since the last call of this.
+    pub(super) fn take_trips(&mut self) -> Vec<Blame> {
+        let mut all = Vec::new();
+        for (index, transform) in self.transforms.iter_mut().enumerate() {
+            let trips = transform.take_trips();
+            all.extend(Blame::of(format_args!("transform[{index}]"), transform.digest(), trips));
+        }
+        if let Some(aggregate) = self.stage.aggregate() {
+            let trips = aggregate.take_trips();
+            all.extend(Blame::of(format_args!("aggregate"), aggregate.digest(), trips));
+        }
+        all
+    }
+
+    /// What makes the states of its windows.
+    pub(super) fn made_by(&self) -> MadeBy {
+        match &self.stage {
+            Stage::Each => MadeBy::default(),
+            Stage::Windowed { aggregate, .. } => MadeBy::of(aggregate),
+        }
+    }
+
+    /// Takes the modules out; without them it makes no step.
+    pub(super) fn take_modules(&mut self) -> Modules {
+        let aggregate = match std::mem::replace(&mut self.stage, Stage::Each) {
+            Stage::Each => None,
+            Stage::Windowed { aggregate, .. } => Some(*aggregate),
+        };
+        Modules { transforms: std::mem::take(&mut self.transforms), aggregate }
+    }
+
     /// Whether the message is for this pipeline.
     pub(super) fn takes(&self, message: &Message) -> bool {
         message.input == self.input && self.decode.takes(&message.topic)
@@ -282,6 +317,9 @@ impl Steps {
     ) -> Result<(), window::Error> {
         for index in first..self.transforms.len() {
             let (passed, rejections) = self.transforms[index].process(&events);
+            if let Some(shadow) = &mut self.shadow {
+                shadow.compare(index, &events, &passed, &rejections);
+            }
             step.counts.transformed(events.len().saturating_sub(rejections.len()), passed.len());
             for rejection in rejections {
                 step.counts.rejected_messages += 1;

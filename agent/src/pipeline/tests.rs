@@ -54,6 +54,8 @@ impl Plant {
             coarsen_max: COARSEN_MAX,
             priority: Priority::Order,
             late: None,
+            on_trip: OnTrip::default(),
+            shadow: Duration::ZERO,
         };
         let store =
             store::Config { quotas, segment_bytes, ..store::Config::new(folder.path().join("store")) };

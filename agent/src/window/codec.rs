@@ -146,6 +146,23 @@ pub(super) fn renew(config: &Config, row: &[u8], value: &[u8]) -> Result<(Arc<st
     Ok((Arc::from(key), keyed))
 }
 
+/// The value of a row with another state in it; `None` for a row without one. The inner error is `migrate`'s.
+pub fn with_state(
+    row: &[u8],
+    value: &[u8],
+    migrate: impl FnOnce(&[u8]) -> Result<Vec<u8>, String>,
+) -> Result<Option<Result<Vec<u8>, String>>, CodecError> {
+    let Some((_, [0xFF, b'p' | b'c', ..])) = split(row) else { return Ok(None) };
+    let mut pane = Reader(value).pane()?;
+    if pane.state.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(migrate(&pane.state).map(|state| {
+        pane.state = state;
+        put_pane(&pane)
+    })))
+}
+
 fn row(key: &str, row: Row) -> Vec<u8> {
     let (kind, place) = match row {
         Row::Key => (b'k', Place::default()),

@@ -171,7 +171,8 @@ impl Agent {
         }
         while !lines.is_empty() {
             let body: String = lines.values().map(String::as_str).collect();
-            let answers = own_http::post(self.address, "/dead-letters/replay", &self.key, &body)?;
+            let answers =
+                own_http::post(self.address, "/dead-letters/replay", &self.key, &body, own_http::PATIENCE)?;
             let answers: Vec<Answered> = serde_json::from_str(&answers)?;
             let before = lines.len();
             for answer in answers {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 #[allow(missing_docs, reason = "the WIT file is their documentation")]
 mod bindings {
-    wit_bindgen::generate!({ path: "../../../wit", world: "aggregate" });
+    wit_bindgen::generate!({ path: "../../../wit", world: "versioned-aggregate" });
     pub(crate) use headwater::module::{logging, types::Rejection};
 }
 
@@ -19,6 +19,8 @@ struct Hostile;
 bindings::export!(Hostile with_types_in bindings);
 
 static DO: OnceLock<String> = OnceLock::new();
+/// `{"version": 2}` is the version of its states, which it insists on; `{"refuse": true}` migrates none.
+static VERSION: OnceLock<(u8, bool)> = OnceLock::new();
 static CALLS: AtomicU64 = AtomicU64::new(0);
 static HIDDEN: AtomicU64 = AtomicU64::new(0);
 
@@ -30,6 +32,9 @@ impl bindings::Guest for Hostile {
         assert_ne!(config, "7", "hostile settings");
         let config: serde_json::Value = serde_json::from_str(&config).map_err(|e| e.to_string())?;
         let what = config["do"].as_str().unwrap_or_default().to_owned();
+        let version = config["version"].as_u64().unwrap_or_default() as u8;
+        let refuse = config["refuse"].as_bool().unwrap_or_default();
+        VERSION.set((version, refuse)).map_err(|_| "initialised twice".to_owned())?;
         DO.set(what).map_err(|_| "initialised twice".to_owned())
     }
 
@@ -39,6 +44,9 @@ impl bindings::Guest for Hostile {
         let calls = CALLS.fetch_add(1, Ordering::Relaxed);
         assert!(what() != "update-groups" || groups.len() < 100, "hostile groups");
         for group in &groups {
+            if group.state.get(8).is_some_and(|made_by| *made_by != version()) {
+                return Err("a state of another version".to_owned());
+            }
             let mut count = count(&group.state);
             match what() {
                 "panic-state" => assert!(matches!(group.state.len(), 0 | 8), "hostile state"),
@@ -80,6 +88,9 @@ impl bindings::Guest for Hostile {
             }
             let mut state = u64::to_le_bytes(count).to_vec();
             state.resize(8 + padding, 0);
+            if padding == 0 && version() > 0 {
+                state.push(version());
+            }
             updated.push(Updated { state, rejected });
         }
         for _ in 0..answers {
@@ -95,6 +106,17 @@ impl bindings::Guest for Hostile {
             "merge-left" if count(&a) > 0 => Ok(a),
             "merge-error" => Err("hostile pair".to_owned()),
             _ => Ok((count(&a) + count(&b)).to_le_bytes().to_vec()),
+        }
+    }
+
+    fn state_version() -> u32 {
+        version().into()
+    }
+
+    fn migrate(from: u32, state: Vec<u8>) -> Result<Vec<u8>, String> {
+        match VERSION.get() {
+            Some((_, true)) => Err(format!("hostile state of version {from}")),
+            _ => Ok([&state[..8], &[version()]].concat()),
         }
     }
 
@@ -115,6 +137,10 @@ impl bindings::Guest for Hostile {
         }
         Ok(results)
     }
+}
+
+fn version() -> u8 {
+    VERSION.get().map_or(0, |(version, _)| *version)
 }
 
 fn what() -> &'static str {

@@ -1,0 +1,168 @@
+//! The modules of one pipeline: loaded together, switched together.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::aggregate::Aggregate;
+use super::{AggregateConfig, Config, Error, ModuleConfig};
+use crate::builtin::Builtin;
+use crate::metrics;
+use crate::module::{self, Host, Limits, Trips};
+
+/// Loaded, and their settings accepted.
+#[derive(Debug, Default)]
+pub struct Modules {
+    pub(super) transforms: Vec<module::Transform>,
+    /// Where there are windows.
+    pub(super) aggregate: Option<Aggregate>,
+}
+
+impl Modules {
+    /// Compiles what is not in the cache: it may take long.
+    ///
+    /// # Errors
+    /// The first that cannot be used.
+    pub fn load(
+        name: &str,
+        config: &Config,
+        host: &Host,
+        metrics: &metrics::Pipeline,
+    ) -> Result<Self, Error> {
+        let transforms = load_transforms(name, config, host, metrics).collect::<Result<_, _>>()?;
+        let aggregate = load_aggregate(name, config, host, metrics).transpose()?;
+        Ok(Self { transforms, aggregate })
+    }
+}
+
+/// Loads all modules of a pipeline and drops them: what is wrong with each that cannot be used.
+pub fn load_modules(name: &str, config: &Config, host: &Host, metrics: &metrics::Pipeline) -> Vec<Error> {
+    let transforms = load_transforms(name, config, host, metrics).filter_map(Result::err);
+    let aggregate = load_aggregate(name, config, host, metrics).and_then(Result::err);
+    transforms.chain(aggregate).collect()
+}
+
+fn load_transforms(
+    name: &str,
+    config: &Config,
+    host: &Host,
+    metrics: &metrics::Pipeline,
+) -> impl Iterator<Item = Result<module::Transform, Error>> {
+    config.transforms.iter().enumerate().map(move |(index, module)| {
+        let loaded = host.transform(&module.file, &module.settings, &module.limits, metrics);
+        let place = || format!("transform[{index}] of pipeline `{name}`");
+        loaded.map_err(|source| Error::Module { place: place(), source })
+    })
+}
+
+fn load_aggregate(
+    name: &str,
+    config: &Config,
+    host: &Host,
+    metrics: &metrics::Pipeline,
+) -> Option<Result<Aggregate, Error>> {
+    let module = match &config.windowed.as_ref()?.1 {
+        AggregateConfig::Module(module) => module,
+        AggregateConfig::Builtin(config) => return Some(Ok(Aggregate::Builtin(Builtin::new(config)))),
+    };
+    let loaded = host.aggregate(&module.file, &module.settings, &module.limits, metrics);
+    let place = || format!("the aggregate of pipeline `{name}`");
+    Some(loaded.map(Aggregate::Module).map_err(|source| Error::Module { place: place(), source }))
+}
+
+/// Which modules, with which settings: two pipelines of one version do the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Transforms in order, then the aggregate, if that is a module.
+    pub steps: Vec<StepVersion>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepVersion {
+    /// `sha256:<hex>` of the file.
+    pub digest: String,
+    /// JSON, as its `init` gets it.
+    pub settings: String,
+    /// Bounds and capabilities.
+    pub limits: Limits,
+}
+
+impl Version {
+    /// What the configuration says, with the files as they are.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn of(name: &str, config: &Config) -> Result<Self, Error> {
+        let step = |(place, module): (String, &ModuleConfig)| {
+            let digest = module::digest(&module.file);
+            let digest = digest
+                .map_err(|source| Error::Module { place: format!("{place} of pipeline `{name}`"), source })?;
+            let (settings, limits) = (module.settings.clone(), module.limits.clone());
+            Ok(StepVersion { digest, settings, limits })
+        };
+        Ok(Self { steps: steps(config).into_iter().map(step).collect::<Result<_, Error>>()? })
+    }
+
+    /// The configuration with the modules of this version, of which there are copies in the folder.
+    #[must_use]
+    pub fn config(&self, config: &Config, folder: &Path) -> Option<Config> {
+        let mut config = config.clone();
+        if steps(&config).len() != self.steps.len() {
+            return None;
+        }
+        let mut rest = self.steps.iter().map(|step| ModuleConfig {
+            file: folder.join(copy_name(&step.digest)),
+            settings: step.settings.clone(),
+            limits: step.limits.clone(),
+        });
+        for transform in &mut config.transforms {
+            *transform = rest.next()?;
+        }
+        if let Some((_, AggregateConfig::Module(module))) = &mut config.windowed {
+            *module = rest.next()?;
+        }
+        Some(config)
+    }
+}
+
+/// A copy's name in its folder.
+pub(super) fn copy_name(digest: &str) -> String {
+    format!("{}.wasm", digest.trim_start_matches("sha256:"))
+}
+
+/// The modules of a configuration, by their places.
+pub(super) fn steps(config: &Config) -> Vec<(String, &ModuleConfig)> {
+    let transforms = config.transforms.iter().enumerate();
+    let transforms = transforms.map(|(index, module)| (format!("transform[{index}]"), module));
+    let aggregate = match &config.windowed {
+        Some((_, AggregateConfig::Module(module))) => Some(("aggregate".to_owned(), module)),
+        _ => None,
+    };
+    transforms.chain(aggregate).collect()
+}
+
+/// Where a module tripped, and what it ended in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blame {
+    /// `transform[0]` or `aggregate`.
+    pub place: String,
+    /// `sha256:<hex>` of the module.
+    pub digest: String,
+    /// The reason of the latest.
+    pub trips: Trips,
+}
+
+impl Blame {
+    /// None where there were no trips.
+    pub(super) fn of(place: fmt::Arguments<'_>, digest: &str, trips: Trips) -> Option<Self> {
+        (trips.count > 0).then(|| Self { place: place.to_string(), digest: digest.to_owned(), trips })
+    }
+}
+
+impl fmt::Display for Blame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tripped: {}", self.place, self.trips.reason)
+    }
+}

@@ -1,0 +1,203 @@
+//! Reads the configuration again while the agent runs, and offers the pipelines what changed of their modules.
+//!
+//! Asked for by SIGHUP, by the agent's own HTTP, or by a change of the files where `agent.watch` is set. Only
+//! modules and their settings can change: any other difference, or a fault in the file, refuses the whole, and
+//! what runs goes on. New modules are compiled and started beside the pipelines' threads; the switch
+//! itself is the pipeline's (`pipeline/swap.rs`).
+//!
+//! Bounds: one reload at a time, [`ASKS_MAX`] wait; a pipeline's modules have [`LOAD_MAX`] to be loaded.
+//! A crash in here costs nothing: the next start reads the file.
+
+mod difference;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info};
+
+use crate::config::{self, Config};
+use crate::metrics::Metrics;
+use crate::module::Host;
+use crate::pipeline::{self, AggregateConfig, Modules, Offer, Post, Version};
+
+/// Longest that modules of a pipeline may take to be loaded; what compiles them cannot be stopped, but what
+/// comes of it later is dropped.
+pub const LOAD_MAX: Duration = Duration::from_mins(10);
+/// Reloads that wait for their turn.
+const ASKS_MAX: usize = 4;
+
+/// What came of a reload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Why nothing of it was used.
+    pub refused: Option<String>,
+    /// What each pipeline does about it.
+    pub pipelines: BTreeMap<String, Offered>,
+}
+
+/// What a pipeline does about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Offered {
+    /// It runs what the file says.
+    Unchanged,
+    /// It switches behind its next commit, or runs both for the time of its `shadow` first; `/status` tells.
+    Switching,
+    /// The modules cannot be used; what runs goes on.
+    Refused(String),
+}
+
+/// Where a reload is asked for. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Door(mpsc::Sender<oneshot::Sender<Outcome>>);
+
+impl Door {
+    /// Reloads; `None` when the agent is stopping.
+    pub async fn knock(&self) -> Option<Outcome> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(answer).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+/// The one who reloads.
+#[derive(Debug)]
+pub struct Reloader {
+    running: Config,
+    host: Host,
+    metrics: Arc<Metrics>,
+    posts: BTreeMap<String, Arc<Post>>,
+    asks: mpsc::Receiver<oneshot::Sender<Outcome>>,
+}
+
+/// What files looked like: when they were written, and how long they are.
+type Look = BTreeMap<PathBuf, Option<(SystemTime, u64)>>;
+
+impl Reloader {
+    /// For the pipelines that have these posts.
+    #[must_use]
+    pub fn new(
+        running: Config,
+        host: Host,
+        metrics: Arc<Metrics>,
+        posts: BTreeMap<String, Arc<Post>>,
+    ) -> (Self, Door) {
+        let (door, asks) = mpsc::channel(ASKS_MAX);
+        (Self { running, host, metrics, posts, asks }, Door(door))
+    }
+
+    /// Reloads whenever it is asked to, for ever.
+    pub async fn run(mut self) {
+        let every = self.running.agent.watch;
+        let mut tick = tokio::time::interval(every.unwrap_or(Duration::from_hours(24)));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut files = files(&self.running);
+        let mut known = look(&files);
+        let mut last = known.clone();
+        loop {
+            tokio::select! {
+                asked = self.asks.recv() => {
+                    let Some(answer) = asked else { return std::future::pending().await };
+                    let (outcome, named) = self.reload().await;
+                    files = named.unwrap_or(files);
+                    known = look(&files);
+                    drop(answer.send(outcome));
+                }
+                _ = tick.tick(), if every.is_some() => {
+                    let now = look(&files);
+                    // What is still being written looks different at the next look.
+                    if now != known && now == last {
+                        info!("files have changed: reading them again");
+                        known = now.clone();
+                        let (_, named) = self.reload().await;
+                        if let Some(named) = named.filter(|named| *named != files) {
+                            (files, known) = (named.clone(), look(&named));
+                        }
+                    }
+                    last = now;
+                }
+            }
+        }
+    }
+
+    /// Reads the file and offers what changed; the files that count from now on, if it was good.
+    async fn reload(&self) -> (Outcome, Option<Vec<PathBuf>>) {
+        let new = match self.read() {
+            Ok(new) => new,
+            Err(reason) => {
+                error!(reason, "the configuration is not read again: what runs goes on");
+                self.metrics.reload().refused.inc();
+                return (Outcome { refused: Some(reason), ..Outcome::default() }, None);
+            }
+        };
+        let mut outcome = Outcome::default();
+        for (name, config) in &new.pipelines {
+            let Some(post) = self.posts.get(name) else { continue };
+            let offered = self.offer(name, config.clone(), post.clone()).await;
+            outcome.pipelines.insert(name.clone(), offered);
+        }
+        self.metrics.reload().done.inc();
+        (outcome, Some(files(&new)))
+    }
+
+    fn read(&self) -> Result<Config, String> {
+        let new = config::load(&self.running.file).map_err(|error| error.to_string())?;
+        let others = difference::others(&self.running.text, &new.text);
+        if others.is_empty() {
+            return Ok(new);
+        }
+        Err(format!("{} changed: that needs a restart; only modules can change without", others.join(", ")))
+    }
+
+    async fn offer(&self, name: &str, config: pipeline::Config, post: Arc<Post>) -> Offered {
+        let (host, metrics) = (self.host.clone(), self.metrics.pipeline(name));
+        let (of_name, asked) = (name.to_owned(), post.clone());
+        let load = tokio::task::spawn_blocking(move || {
+            let version = Version::of(&of_name, &config)?;
+            if version == asked.running() && !asked.is_offered() {
+                return Ok(None);
+            }
+            let modules = Modules::load(&of_name, &config, &host, &metrics)?;
+            Ok::<_, pipeline::Error>(Some(Offer { modules, version, config }))
+        });
+        let reason = match tokio::time::timeout(LOAD_MAX, load).await {
+            Ok(Ok(Ok(None))) => return Offered::Unchanged,
+            Ok(Ok(Ok(Some(offer)))) => {
+                post.offer(offer);
+                return Offered::Switching;
+            }
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(error)) => crate::agent::panic_of(error),
+            Err(_) => format!("they were not loaded within {LOAD_MAX:?}"),
+        };
+        error!(pipeline = name, reason, "modules are not switched: what runs goes on");
+        self.metrics.pipeline(name).refused_swaps.inc();
+        post.refused(reason.clone());
+        Offered::Refused(reason)
+    }
+}
+
+/// The configuration and the modules that it names.
+fn files(config: &Config) -> Vec<PathBuf> {
+    let of = |pipeline: &pipeline::Config| {
+        let aggregate = match &pipeline.windowed {
+            Some((_, AggregateConfig::Module(module))) => Some(module.file.clone()),
+            _ => None,
+        };
+        let transforms = pipeline.transforms.iter().map(|module| module.file.clone());
+        transforms.chain(aggregate).collect::<Vec<_>>()
+    };
+    std::iter::once(config.file.clone()).chain(config.pipelines.values().flat_map(of)).collect()
+}
+
+fn look(files: &[PathBuf]) -> Look {
+    let look = |file: &Path| {
+        let seen = std::fs::metadata(file).ok()?;
+        Some((seen.modified().ok()?, seen.len()))
+    };
+    files.iter().map(|file| (file.clone(), look(file))).collect()
+}

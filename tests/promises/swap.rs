@@ -1,0 +1,413 @@
+//! Modules change while readings come: every reading counts once, whatever the new version does and whenever
+//! the agent is killed; and a module that trips is followed by what the pipeline says.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use headwater_tests::agent::Agent;
+use headwater_tests::backend::Backend;
+use headwater_tests::broker::Broker;
+use headwater_tests::ledger::{drained, holds};
+use headwater_tests::plant::{self, Plan};
+use headwater_tests::process::eventually;
+use headwater_tests::publisher::Publisher;
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(60);
+const FAHRENHEIT: &str =
+    r#"module = "modules/celsius.wasm", config = { field = "temperature", from = "fahrenheit" }"#;
+
+fn hostile(what: &str) -> String {
+    format!("module = \"modules/hostile.wasm\", deadline = \"200ms\", config = {{ do = {what:?} }}")
+}
+
+fn counting(what: &str) -> String {
+    format!("module = \"modules/hostile_aggregate.wasm\", deadline = \"200ms\", config = {{ do = {what:?} }}")
+}
+
+/// A plant, three pipelines, and somebody who publishes.
+struct Scene {
+    agent: Agent,
+    backend: Backend,
+    broker: Broker,
+}
+
+impl Scene {
+    async fn start(transform: &str, aggregate: &str) -> Self {
+        let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+        let agent = Agent::start(&config(&broker, &backend, transform, aggregate, "")).await;
+        Self { agent, backend, broker }
+    }
+
+    fn configure(&self, transform: &str, aggregate: &str) {
+        self.agent.configure(&config(&self.broker, &self.backend, transform, aggregate, ""));
+    }
+
+    async fn counts(&self, metric: &str, value: u64) {
+        self.agent.reaches(&format!("pipeline_{metric}"), "changed", value, SOON).await;
+    }
+
+    async fn digest(&self) -> Value {
+        self.agent.status().await.expect("it answers")["modules"]["changed"]["running"][0].take()
+    }
+
+    /// All readings so far are in the results, as often as the broker gave them, and in no dead letter. Once, that
+    /// is; the embedded broker gives some again, as others, to an agent that was killed.
+    async fn check(&mut self, readings: u64, windows: bool) -> Vec<u64> {
+        eventually("every reading to arrive", SOON, async || {
+            let mut found = plant::ids(&lines(&self.backend), "neighbour");
+            found.dedup();
+            (found == (0..readings).collect::<Vec<_>>()).then_some(())
+        })
+        .await;
+        drained(&self.agent, "central", SOON).await;
+        holds(&self.agent).await;
+        let lines = lines(&self.backend);
+        let (given, found) = (plant::ids(&lines, "neighbour"), plant::ids(&lines, "changed"));
+        assert!(found == given, "{} of {}", found.len(), given.len());
+        if windows {
+            let counted = lines.iter().filter(|line| line["pipeline"] == "counted");
+            let sum: u64 = counted.map(|line| line["value"].as_u64().expect("a count")).sum();
+            assert_eq!(sum, given.len() as u64 - 1, "all but the one that closes the windows");
+        }
+        assert_eq!(self.agent.dead_letters().await, Vec::<Value>::new());
+        given
+    }
+}
+
+/// What arrived, each batch once: one that was confirmed comes again where the agent died before it wrote that down.
+fn lines(backend: &Backend) -> Vec<Value> {
+    let mut keys = BTreeSet::new();
+    let confirmed = backend.attempts().into_iter().filter(|attempt| attempt.confirmed);
+    confirmed.filter(|attempt| keys.insert(attempt.key.clone())).flat_map(|attempt| attempt.lines).collect()
+}
+
+fn config(broker: &Broker, backend: &Backend, transform: &str, aggregate: &str, more: &str) -> String {
+    let time = "time = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"100ms\"\n";
+    Plan::default()
+        .input("plant", broker.port(), &["plant"], "3.1.1")
+        .output("central", &backend.url(), more)
+        .pipeline("changed", "plant", "central", &format!("key = \"k\"\n{time}transform = [{{ {transform} }}]"))
+        .pipeline(
+            "counted",
+            "plant",
+            "central",
+            &format!(
+                "key = \"{{field.device}}\"\n{time}window = {{ tumbling = \"1h\", idle = \"12h\" }}\naggregate = {{ {aggregate} }}"
+            ),
+        )
+        .pipeline("neighbour", "plant", "central", &plant::forwarded("k"))
+        .toml()
+        .to_owned()
+}
+
+/// Publishes until it is told to end; every tenth reading is a bad one.
+struct Stream {
+    end: Arc<AtomicBool>,
+    task: tokio::task::JoinSet<u64>,
+}
+
+impl Stream {
+    fn start(port: u16, from: u64) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let ended = end.clone();
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn(async move {
+            let publisher = Publisher::connect("stream", port);
+            let mut id = from;
+            while !ended.load(Ordering::Acquire) {
+                publisher.publish("plant", reading(id, false)).await;
+                id += 1;
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+            publisher.publish("plant", reading(id, true)).await;
+            publisher.confirmed().await;
+            id + 1
+        });
+        Self { end, task }
+    }
+
+    async fn end(mut self) -> u64 {
+        self.end.store(true, Ordering::Release);
+        self.task.join_next().await.expect("one task").expect("it publishes")
+    }
+}
+
+fn reading(id: u64, last: bool) -> String {
+    let time = 1_767_225_600_000 + id + if last { 30 * 24 * 3_600_000 } else { 0 };
+    let device = format!("d{}", id % 3);
+    json!({ "id": id, "ts": time, "device": device, "temperature": 212.0, "bad": id % 10 == 7 }).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_change_under_load_and_every_reading_counts_once() {
+    let mut scene = Scene::start(&hostile("a"), &counting("a")).await;
+    let stream = Stream::start(scene.broker.port(), 0);
+    scene.counts("read_messages", 50).await;
+    let first = scene.digest().await;
+
+    // A good one, of transform and aggregate.
+    scene.configure(FAHRENHEIT, &counting("b"));
+    scene.agent.reload();
+    scene.counts("swaps", 1).await;
+    scene.agent.reaches("pipeline_swaps", "counted", 1, SOON).await;
+    let second = scene.digest().await;
+    assert_ne!(first, second);
+
+    // Refused: by the module, by the loader, and a change that is none of modules.
+    scene.configure(&hostile("init-error"), &counting("b"));
+    let (status, said) = scene.agent.post("/v1/reload").await.expect("it answers");
+    assert!(
+        status == 200 && said.contains("hostile settings") && said.contains("\"counted\":\"unchanged\""),
+        "{status} {said}"
+    );
+    let broken = scene.agent.home().join("modules/broken.wasm");
+    std::fs::write(&broken, &headwater_bundle::CELSIUS[..5_000]).expect("a writable folder");
+    scene.configure("module = \"modules/broken.wasm\"", &counting("b"));
+    let (_, said) = scene.agent.post("/v1/reload").await.expect("it answers");
+    assert!(said.contains("expected a WebAssembly component"), "{said}");
+    scene.agent.configure(&config(
+        &scene.broker,
+        &scene.backend,
+        &hostile("c"),
+        &counting("b"),
+        ", linger = \"77ms\"",
+    ));
+    let (status, said) = scene.agent.post("/v1/reload").await.expect("it answers");
+    assert!(
+        status == 409 && said.contains("`output.central.http.linger` changed: that needs a restart"),
+        "{status} {said}"
+    );
+    assert_eq!(scene.digest().await, second, "what ran goes on");
+    scene.counts("refused_swaps", 2).await;
+
+    // Taken back by itself, and not taken again.
+    scene.configure(&hostile("panic"), &counting("update-loop"));
+    scene.agent.reload();
+    scene.counts("rollbacks", 1).await;
+    scene.agent.reaches("pipeline_rollbacks", "counted", 1, SOON).await;
+    assert_eq!(scene.digest().await, second);
+    scene.agent.reload();
+    scene.counts("refused_swaps", 3).await;
+    let swap = scene.agent.status().await.expect("it answers")["modules"]["changed"]["swap"].take();
+    assert!(
+        swap["outcome"] == "refused"
+            && swap["reason"].as_str().is_some_and(|it| it.contains("hostile panic")),
+        "{swap}"
+    );
+
+    scene.configure(&hostile("d"), &counting("d"));
+    scene.agent.reload();
+    scene.counts("swaps", 3).await;
+    assert_eq!(scene.digest().await, first);
+    let readings = stream.end().await;
+    assert_eq!(scene.check(readings, true).await, (0..readings).collect::<Vec<_>>());
+    let lines = scene.backend.accepted();
+    let of = |digest: &Value| {
+        lines.iter().filter(|it| it["pipeline"] == "changed" && it["module"] == *digest).count()
+    };
+    assert!(of(&first) > 0 && of(&second) > 0, "both versions worked");
+    assert!(!scene.agent.logged().contains("stuck"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_around_a_switch_every_reading_counts_once() {
+    let mut scene = Scene::start(&hostile("a"), &counting("a")).await;
+    let mut readings = 0;
+    for (point, transform, running) in [
+        ("pipeline.switching", FAHRENHEIT.to_owned(), "celsius"),
+        ("pipeline.switched", hostile("b"), "hostile"),
+        ("pipeline.going-back", hostile("panic"), "hostile"),
+        ("pipeline.gone-back", hostile("unreachable"), "hostile"),
+    ] {
+        scene.agent.kill9();
+        scene.agent.environment([(headwater::fail::VARIABLE, format!("{point}=kill"))]);
+        scene.agent.resume().await;
+        let stream = Stream::start(scene.broker.port(), readings);
+        scene.counts("read_messages", readings + 20).await;
+        scene.configure(&transform, &counting("a"));
+        scene.agent.reload();
+        assert!(scene.agent.ends(SOON).await.is_some(), "{point} was reached");
+        scene.agent.environment([]);
+        scene.agent.resume().await;
+        scene.counts("read_messages", readings + 40).await;
+        readings = stream.end().await;
+        scene.counts("read_messages", readings).await;
+        let paths = [("celsius", headwater_bundle::CELSIUS), ("hostile", headwater_bundle::HOSTILE)];
+        let expected = paths.iter().find(|(name, _)| *name == running).map(|(_, bytes)| digest(bytes));
+        assert_eq!(scene.digest().await.as_str(), expected.as_deref(), "{point}");
+        eprintln!("{point}: {readings} readings");
+    }
+    // Every stream's last reading closes windows: those of the later streams are late.
+    scene.check(readings, false).await;
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), bytes).expect("a writable file");
+    headwater::module::digest(file.path()).expect("a readable file")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_trip_is_what_the_pipeline_says() {
+    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let plan = |what: &str| {
+        let body =
+            |more: &str| plant::forwarded("k") + &format!("transform = [{{ {} }}]\n{more}", hostile(what));
+        let rate = "trips = { max = 1, within = \"1m\", then = \"pause\" }";
+        Plan::default()
+            .input("plant", broker.port(), &["plant"], "3.1.1")
+            .output("central", &backend.url(), "")
+            .pipeline("pauses", "plant", "central", &body("on_trip = \"pause\"\npause = \"1h\""))
+            .pipeline("passes", "plant", "central", &body("on_trip = \"bypass\""))
+            .pipeline("escalates", "plant", "central", &body(rate))
+            .pipeline("neighbour", "plant", "central", &plant::forwarded("k"))
+            .toml()
+            .to_owned()
+    };
+    let mut agent = Agent::start(&plan("panic")).await;
+    let publisher = Publisher::connect("stream", broker.port());
+    // Bad are 7, 17, 27 and 37.
+    for id in 0..40 {
+        publisher.publish("plant", reading(id, false)).await;
+    }
+    publisher.confirmed().await;
+    for (pipeline, metric, value) in [
+        ("pauses", "paused", 1),
+        ("passes", "bypassed_events", 4),
+        ("escalates", "paused", 1),
+        ("neighbour", "results", 40),
+    ] {
+        agent.reaches(&format!("pipeline_{metric}"), pipeline, value, SOON).await;
+    }
+    assert!(agent.metrics().await.expect("it answers").of("module_trips", "passes/transform[0]") == 4);
+    let shown = agent.status().await.expect("it answers")["modules"]["pauses"]["paused"].take();
+    assert!(
+        shown["module"] == "transform[0]"
+            && shown["reason"].as_str().is_some_and(|it| it.contains("hostile panic")),
+        "{shown}"
+    );
+    assert_eq!(agent.get("/live").await.expect("it answers").0, 200);
+    let lines = agent.metrics().await.expect("it answers");
+    assert!(lines.of("pipeline_read_messages", "pauses") < 8, "it stopped before the one that trips");
+
+    // Told to go on it comes to the same reading; with another version it goes on, and so after a restart.
+    let trips = agent.metrics().await.expect("it answers").of("module_trips", "pauses/transform[0]");
+    assert_eq!(agent.post("/v1/pipelines/pauses/resume").await.expect("it answers").0, 200);
+    agent.reaches("module_trips", "pauses/transform[0]", trips + 1, SOON).await;
+    assert_eq!(agent.post("/v1/pipelines/nobody/resume").await.expect("it answers").0, 404);
+    agent.configure(&plan("nothing"));
+    let (status, said) = agent.post("/v1/reload").await.expect("it answers");
+    assert_eq!(status, 200, "{said}");
+    agent.reaches("pipeline_read_messages", "pauses", 40, SOON).await;
+    agent.reaches("pipeline_read_messages", "escalates", 40, SOON).await;
+    eventually("nothing to be paused", SOON, async || {
+        let paused = agent.metrics().await.ok()?.all("pipeline_paused");
+        paused.iter().all(|it| *it == 0.0).then_some(())
+    })
+    .await;
+    drained(&agent, "central", SOON).await;
+    holds(&agent).await;
+    let lines = backend.accepted();
+    let all: Vec<u64> = (0..40).collect();
+    for pipeline in ["pauses", "passes", "neighbour"] {
+        assert_eq!(plant::ids(&lines, pipeline), all, "{pipeline}");
+    }
+    let letters = agent.dead_letters().await;
+    let own = |pipeline: &str| letters.iter().filter(|it| it["pipeline"] == pipeline).count();
+    assert_eq!((own("pauses"), own("passes")), (0, 0));
+    assert_eq!(plant::ids(&lines, "escalates").len() + own("escalates"), 40, "each in one place");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_cannot_read_the_windows_there_are_is_refused_before_any_reading_passes_it() {
+    let of = |version: u8, refuse: bool| {
+        format!(
+            "module = \"modules/hostile_aggregate.wasm\", config = {{ version = {version}, refuse = {refuse} }}"
+        )
+    };
+    let mut scene = Scene::start(&hostile("a"), &of(0, false)).await;
+    let stream = Stream::start(scene.broker.port(), 0);
+    scene.agent.reaches("pipeline_used_events", "counted", 20, SOON).await;
+    scene.configure(&hostile("a"), &of(2, true));
+    scene.agent.reload();
+    scene.agent.reaches("pipeline_refused_swaps", "counted", 1, SOON).await;
+    let swap = scene.agent.status().await.expect("it answers")["modules"]["counted"]["swap"].take();
+    let reason = swap["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(
+        reason.contains("from state version 0 of its aggregate to 2: hostile state of version 0"),
+        "{swap}"
+    );
+
+    // Nor is it by a restart.
+    scene.agent.kill9();
+    let output = scene.agent.run(&["run"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("hostile state of version 0"), "{said}");
+    scene.configure(&hostile("a"), &of(0, false));
+    scene.agent.resume().await;
+
+    // One that can takes them over, and so does another at a start.
+    scene.configure(&hostile("a"), &of(3, false));
+    scene.agent.reload();
+    scene.agent.reaches("pipeline_swaps", "counted", 1, SOON).await;
+    let used = scene.agent.metrics().await.expect("it answers").of("pipeline_used_events", "counted");
+    scene.agent.reaches("pipeline_used_events", "counted", used + 20, SOON).await;
+    scene.agent.kill9();
+    scene.configure(&hostile("a"), &of(4, false));
+    scene.agent.resume().await;
+    let readings = stream.end().await;
+    scene.check(readings, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_is_seen_and_runs_beside_before_it_takes_over() {
+    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let plan = |settings: &str| {
+        let transform =
+            format!("transform = [{{ module = \"modules/swapped.wasm\", config = {{ {settings} }} }}]");
+        let body = plant::forwarded("k") + &transform + "\nshadow = \"2s\"";
+        let plan = Plan::default()
+            .input("plant", broker.port(), &["plant"], "3.1.1")
+            .output("central", &backend.url(), "")
+            .pipeline("changed", "plant", "central", &body);
+        format!("watch = \"1s\"\n\n{}", plan.toml())
+    };
+    let settings = "field = \"temperature\", from = \"fahrenheit\"";
+    let mut agent = Agent::at_home(&plan(settings));
+    let file = agent.home().join("modules/swapped.wasm");
+    std::fs::write(&file, headwater_bundle::HOSTILE).expect("a writable folder");
+    agent.resume().await;
+    let stream = Stream::start(broker.port(), 0);
+    agent.reaches("pipeline_read_messages", "changed", 20, SOON).await;
+
+    std::fs::write(&file, headwater_bundle::CELSIUS).expect("a writable folder");
+    agent.reaches("pipeline_shadowing", "changed", 1, SOON).await;
+    agent.reaches("pipeline_swaps", "changed", 1, SOON).await;
+    let shadow = agent.status().await.expect("it answers")["modules"]["changed"]["swap"]["shadow"].take();
+    let (events, differences) =
+        (shadow["events"].as_u64().unwrap_or(0), shadow["differences"].as_u64().unwrap_or(0));
+    assert!(events > 20 && differences == events, "{shadow}");
+    let first = shadow["first"][0].as_str().unwrap_or_default();
+    assert!(
+        first.starts_with("transform[0]: now \"k\" at") && first.contains("212.0") && first.contains("100.0"),
+        "{first}"
+    );
+    assert_eq!(
+        agent.metrics().await.expect("it answers").of("pipeline_shadow_differences", "changed"),
+        differences
+    );
+
+    // One that trips beside it never comes in.
+    std::fs::write(&file, headwater_bundle::HOSTILE).expect("a writable folder");
+    agent.configure(&plan("do = \"panic\""));
+    agent.reaches("pipeline_refused_swaps", "changed", 1, SOON).await;
+    let readings = stream.end().await;
+    agent.reaches("pipeline_read_messages", "changed", readings, SOON).await;
+    drained(&agent, "central", SOON).await;
+    assert_eq!(plant::ids(&backend.accepted(), "changed"), (0..readings).collect::<Vec<_>>());
+    assert_eq!(agent.metrics().await.expect("it answers").of("pipeline_swaps", "changed"), 1);
+    assert_eq!(agent.dead_letters().await, Vec::<Value>::new());
+}
