@@ -197,7 +197,8 @@ fn table(languages: &[Language]) -> Result<String, Box<dyn Error>> {
     }
     writeln!(
         table,
-        "\nBy `just languages`, on {count} × {model} at a load of {load}: medians of {ROUNDS} turns."
+        "\nBy `just languages`, on {count} × {model} under a load of {load}: medians of {ROUNDS} turns, native beside each. \
+         Trust the ratios, not the times."
     )?;
     Ok(table)
 }
