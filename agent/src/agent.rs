@@ -126,17 +126,8 @@ impl Agent {
         let state = &config.agent.state;
         let metrics = Arc::new(Metrics::new());
         let store = open_store(config, &metrics).await?;
-        let host = Host::new(Some(state.join("modules"))).map_err(Error::Host)?;
-        let mut pipelines = Vec::new();
-        let mut posts = BTreeMap::new();
-        for (name, pipeline) in &config.pipelines {
-            let (versions, pipeline) = Versions::open(state, name, pipeline)?;
-            let built = Pipeline::build(name, &config.agent.id, &pipeline, &host, &store, &metrics)?;
-            let post = Arc::<Post>::default();
-            let built = built.with(post.clone(), versions);
-            posts.insert(name.clone(), post);
-            pipelines.push((name.clone(), built, Arc::new(Beat::default())));
-        }
+        let host = Host::guarded(Some(state.join("modules")), &config.modules).map_err(Error::Host)?;
+        let (pipelines, posts) = build_pipelines(config, &host, &store, &metrics).await?;
         store.tell(&config.agent.id, Timestamp::now())?;
         let mut forwards = Vec::new();
         for (name, output) in &config.outputs {
@@ -230,6 +221,33 @@ impl Agent {
         info!("stopped");
         Ok(())
     }
+}
+
+/// Pipelines, ready to run.
+type Built = Vec<(String, Pipeline, Arc<Beat>)>;
+
+/// Beside the runtime: compiling a module may take minutes, and a stop waits for none of them.
+async fn build_pipelines(
+    config: &Config,
+    host: &Host,
+    store: &Store,
+    metrics: &Arc<Metrics>,
+) -> Result<(Built, BTreeMap<String, Arc<Post>>), Error> {
+    let (config, host, store, metrics) = (config.clone(), host.clone(), store.clone(), metrics.clone());
+    let build = move || {
+        let (mut pipelines, mut posts) = (Vec::new(), BTreeMap::new());
+        for (name, pipeline) in &config.pipelines {
+            let (versions, pipeline) = Versions::open(&config.agent.state, name, pipeline)?;
+            let built = Pipeline::build(name, &config.agent.id, &pipeline, &host, &store, &metrics)?;
+            let post = Arc::<Post>::default();
+            let built = built.with(post.clone(), versions);
+            posts.insert(name.clone(), post);
+            pipelines.push((name.clone(), built, Arc::new(Beat::default())));
+        }
+        Ok((pipelines, posts))
+    };
+    let built = tokio::task::spawn_blocking(build).await;
+    built.unwrap_or_else(|error| Err(Error::Stage { stage: "modules".to_owned(), reason: panic_of(error) }))
 }
 
 /// The running stages.

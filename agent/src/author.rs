@@ -13,6 +13,7 @@ mod inspect;
 mod new;
 mod outcome;
 mod samples;
+mod sign;
 mod subject;
 mod wrap;
 
@@ -42,6 +43,10 @@ pub enum Command {
     Try(attempt::Options),
     /// Make a module of the core module that a compiler has made: for the builds of languages.
     Wrap(wrap::Options),
+    /// Make a pair of keys: the private one goes into a file, the public one, for `keys`, is printed.
+    Keygen(sign::KeyOptions),
+    /// Sign a module, for agents that have the public key in `keys` in [modules].
+    Sign(sign::Options),
 }
 
 /// The two worlds of the contract.
@@ -75,6 +80,8 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Bench(options) => bench::run(options),
         Command::Try(options) => attempt::run(options),
         Command::Wrap(options) => wrap::run(options),
+        Command::Keygen(options) => sign::make_key(options),
+        Command::Sign(options) => sign::run(options),
         Command::Test(options) => return golden::run(options),
         Command::Conform(options) => return conform::run(options),
         Command::CheckDeterminism(options) => return determinism::run(options),

@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use crate::agent::{self, Agent};
 use crate::config;
 use crate::metrics::Metrics;
-use crate::module::Host;
+use crate::module::{Host, aside};
 use crate::pipeline;
 
 const EXIT_FAULT: u8 = 1;
@@ -71,6 +71,13 @@ enum Command {
     #[cfg(feature = "author")]
     #[command(subcommand)]
     Module(crate::author::Command),
+    /// Compile a module, bounded, from standard input to standard output: the agent starts it.
+    #[command(hide = true)]
+    CompileModule {
+        /// Memory it may take.
+        #[arg(long)]
+        memory_bytes_max: u64,
+    },
     /// Look into the store of a stopped agent: check, dump, mend.
     #[command(subcommand)]
     Store(store::Command),
@@ -102,6 +109,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => dead_letters::run(&command),
         #[cfg(feature = "author")]
         Command::Module(command) => return crate::author::run(&command),
+        Command::CompileModule { memory_bytes_max } => return Ok(aside::child(memory_bytes_max)),
         Command::Store(command) => return store::run(&command),
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -149,7 +157,7 @@ fn run_agent(file: &Path) -> anyhow::Result<()> {
 
 fn check(file: &Path) -> anyhow::Result<()> {
     let config = config::load(file)?;
-    let host = Host::new(None)?;
+    let host = Host::guarded(None, &config.modules)?;
     let mut faults = 0;
     for (name, pipeline) in &config.pipelines {
         let metrics = Metrics::new().pipeline(name);
@@ -210,9 +218,12 @@ impl Command {
         match self {
             #[cfg(feature = "demo")]
             Self::Demo(_) => "warn,rumqttd=off",
-            Self::Status(_) | Self::Reload(_) | Self::Resume(_) | Self::DeadLetters(_) | Self::Store(_) => {
-                "warn"
-            }
+            Self::Status(_)
+            | Self::Reload(_)
+            | Self::Resume(_)
+            | Self::DeadLetters(_)
+            | Self::Store(_)
+            | Self::CompileModule { .. } => "warn",
             #[cfg(feature = "author")]
             Self::Module(_) => "warn",
             Self::Run { .. } | Self::Check { .. } => "info",
@@ -226,6 +237,8 @@ mod tests {
 
     #[test]
     fn no_command_contradicts_itself() {
-        <Arguments as clap::CommandFactory>::command().debug_assert();
+        let command = <Arguments as clap::CommandFactory>::command();
+        assert!(command.find_subcommand(aside::COMMAND).is_some(), "the agent could not compile");
+        command.debug_assert();
     }
 }

@@ -6,6 +6,7 @@
 
 mod aggregate;
 mod input;
+mod modules;
 mod output;
 mod pipeline;
 #[cfg(feature = "author")]
@@ -29,13 +30,15 @@ use toml::de::DeTable;
 use crate::decode::Place;
 use crate::secret::Secret;
 use crate::store::{QUOTA_BYTES_MIN, Quota};
-use crate::{forward, pipeline as stage, source, tls};
+use crate::{forward, module, pipeline as stage, source, tls};
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `[agent]`.
     pub agent: Agent,
+    /// `[modules]`.
+    pub modules: module::Config,
     /// `[input.NAME]`, by name.
     pub inputs: BTreeMap<String, source::Config>,
     /// `[pipeline.NAME]`, by name.
@@ -135,6 +138,7 @@ fn parse_with<T>(
 
 fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
     let agent = root.section("agent").map(|section| agent_section(section, folder));
+    let modules = root.optional_section("modules").map_or_else(module::Config::default, modules::section);
     let id = agent.as_ref().and_then(Option::as_ref).map_or("", |agent| agent.id.as_str());
     let mut inputs = read_all(root.named("input"), |name, section| input::section(section, name, id, folder));
     let outputs = read_all(root.named("output"), |_, section| output::section(section, folder));
@@ -153,7 +157,7 @@ fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
     root.finish();
     let (inputs, pipelines) = (all(inputs)?, all(pipelines)?);
     let (file, text) = (PathBuf::new(), String::new());
-    Some(Config { agent: agent??, inputs, pipelines, outputs: all(outputs)?, file, text })
+    Some(Config { agent: agent??, modules, inputs, pipelines, outputs: all(outputs)?, file, text })
 }
 
 /// Has the input keep the user property that the pipeline needs.

@@ -11,9 +11,9 @@
 //! - After any fault the instance is thrown away with all it holds; nothing that matters is in it.
 //! - What a module returns is bounded before it is copied, and a finished result is one line of JSON.
 //!
-//! **Limits**: [`Limits`] for each module; [`FILE_BYTES_MAX`] for its file. Compilation has no
-//! deadline, only the size of the file: it happens at start, or beside the pipelines (`reload.rs`), not while
-//! readings wait; `Host::component` is the one place that compiles.
+//! **Limits**: [`Limits`] for each module; [`FILE_BYTES_MAX`] for its file; [`Config`] for
+//! compiling it, which happens in a process of its own (`module/aside.rs`), at
+//! start or beside the pipelines (`reload.rs`), not while readings wait.
 //!
 //! **A crash** in here loses nothing: state is the pipeline's, and the cache of compiled modules is
 //! written whole or not at all.
@@ -21,8 +21,10 @@
 //! Log lines of a module carry the caller's tracing span (the pipeline) and the module's name.
 
 mod aggregate;
+pub(crate) mod aside;
 mod cache;
 mod clock;
+mod code;
 mod contract;
 mod guest;
 #[cfg(feature = "author")]
@@ -31,6 +33,7 @@ mod instance;
 mod load;
 pub mod state;
 mod transform;
+mod trust;
 mod wasi;
 
 #[cfg(test)]
@@ -39,8 +42,12 @@ mod tests;
 pub use aggregate::{Aggregate, Closed, Group, Updated};
 #[cfg(feature = "author")]
 pub use inspect::Inspection;
+#[cfg(feature = "author")]
+pub(crate) use load::check_preamble;
 pub use load::{FILE_BYTES_MAX, Host, digest};
 pub use transform::Transform;
+pub(crate) use trust::signature_file;
+pub use trust::{Digest, Origin, PublicKey};
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -87,6 +94,24 @@ impl Default for Limits {
             state_names_max: 100_000,
             granted: BTreeSet::new(),
         }
+    }
+}
+
+/// `[modules]`: which may run, and what compiling one may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Who may sign modules: with any, every module needs a signature by one of them. Default none.
+    pub keys: Vec<PublicKey>,
+    /// Longest compilation; past it the module is refused. Default 2 min.
+    pub compile_deadline: Duration,
+    /// Memory that compiling a module may take, in a process of its own; past it the module is
+    /// refused. Default 512 MiB.
+    pub compile_memory_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { keys: Vec::new(), compile_deadline: Duration::from_mins(2), compile_memory_max: 512 << 20 }
     }
 }
 
@@ -140,6 +165,32 @@ pub enum Error {
         file: PathBuf,
         /// The limit.
         bytes_max: u64,
+    },
+    /// Another file than the one pinned.
+    #[error("failed to load the module {}: expected {expected}, found {found}: put the right file there, or correct `digest`", file.display())]
+    WrongDigest {
+        /// The module.
+        file: PathBuf,
+        /// What `digest` says.
+        expected: Digest,
+        /// The file's.
+        found: Digest,
+    },
+    /// Nobody vouches for it who is trusted.
+    #[error("failed to load the module {}: {reason}: sign it with one of `keys` in [modules] (`headwater module sign`)", file.display())]
+    Unsigned {
+        /// The module.
+        file: PathBuf,
+        /// What is missing or wrong.
+        reason: String,
+    },
+    /// It takes too much to compile, or the compiler failed on it.
+    #[error("failed to compile the module {}: {reason}", file.display())]
+    Compile {
+        /// The module.
+        file: PathBuf,
+        /// What happened, and the remedy.
+        reason: String,
     },
     /// Something else than a component, or a damaged one.
     #[error("failed to load the module {}: expected a WebAssembly component, found {found}", file.display())]

@@ -29,7 +29,6 @@ mod trips;
 mod versions;
 mod way;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -38,7 +37,7 @@ use tracing::{error, warn};
 
 use crate::flow::{Kind, Message, NO_SPAN, Report, Run, Seq, Timestamp};
 use crate::metrics::{self, Metrics};
-use crate::module::{self, Host, Limits};
+use crate::module::{self, Host, Limits, Origin};
 use crate::store::{self, Commit, Outgoing, Store};
 use crate::window::Windows;
 use crate::{builtin, decode, window};
@@ -144,8 +143,8 @@ pub enum AggregateConfig {
 /// A module and its settings.
 #[derive(Clone, Debug)]
 pub struct ModuleConfig {
-    /// The component.
-    pub file: PathBuf,
+    /// The component, and which one it has to be.
+    pub origin: Origin,
     /// Settings as JSON, given to its `init`.
     pub settings: String,
     /// Bounds of its calls.

@@ -185,10 +185,10 @@ impl Reloader {
 fn files(config: &Config) -> Vec<PathBuf> {
     let of = |pipeline: &pipeline::Config| {
         let aggregate = match &pipeline.windowed {
-            Some((_, AggregateConfig::Module(module))) => Some(module.file.clone()),
+            Some((_, AggregateConfig::Module(module))) => Some(module.origin.file.clone()),
             _ => None,
         };
-        let transforms = pipeline.transforms.iter().map(|module| module.file.clone());
+        let transforms = pipeline.transforms.iter().map(|module| module.origin.file.clone());
         transforms.chain(aggregate).collect::<Vec<_>>()
     };
     std::iter::once(config.file.clone()).chain(config.pipelines.values().flat_map(of)).collect()

@@ -16,6 +16,7 @@ mod outputs;
 mod stop;
 mod stuck;
 mod swap;
+mod trust;
 mod upstream;
 
 #[cfg(feature = "machine")]

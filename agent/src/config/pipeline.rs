@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::aggregate;
 use super::read::{Read, Section, duration, integer, size, text, texts, word};
 use crate::decode::{self, Format, Guard, Place, Stamp, Template, TimeUnit, WhenMissing, WhenOff};
-use crate::module::{Capability, Limits};
+use crate::module::{Capability, Digest, Limits, Origin};
 use crate::pipeline::{
     AggregateConfig, COARSEN_MAX, Config, Late, ModuleConfig, OnTrip, PAUSE_MAX, Policy, Priority, Rate,
     TRIPS_MAX, Then, WhenFull,
@@ -326,11 +326,18 @@ pub(super) fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleCo
             "build the module, or correct the path: it is relative to this file",
         );
     }
+    let digest = section.optional("digest", digest);
     let settings = section.or("config", "{}".to_owned(), settings);
     let mut limits = limits(&mut section);
     limits.granted = section.or("capabilities", BTreeSet::new(), capabilities);
     section.finish();
-    Some(ModuleConfig { file: folder.join(file?), settings, limits })
+    let origin = Origin { file: folder.join(file?), digest };
+    Some(ModuleConfig { origin, settings, limits })
+}
+
+fn digest(value: &DeValue<'_>) -> Read<Digest> {
+    let text = text(value)?;
+    text.parse().map_err(|remedy: &str| (format!("is {text:?}"), remedy.into()))
 }
 
 /// The bounds of a module's calls.

@@ -28,6 +28,28 @@ pub(super) fn folder() -> tempfile::TempDir {
     folder
 }
 
+#[test]
+fn modules_are_trusted_as_the_file_says() {
+    let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let key = "ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let modules =
+        format!("[modules]\nkeys = [{key:?}]\ncompile_deadline = \"30s\"\ncompile_memory_max = \"1 GiB\"\n");
+    let pinned = format!("module = \"c.wasm\", digest = {digest:?}, config");
+    let text = modules + &GOOD.replacen("module = \"c.wasm\", config", &pinned, 1);
+    let folder = folder();
+    let config = parse(&folder.path().join("h.toml"), &text).unwrap();
+    assert_eq!(config.modules.keys, [key.parse().unwrap()]);
+    assert_eq!(config.modules.compile_deadline, Duration::from_secs(30));
+    assert_eq!(config.modules.compile_memory_max, 1 << 30);
+    assert_eq!(config.pipelines["temperature"].transforms[0].origin.digest, Some(digest.parse().unwrap()));
+    let wrong = text.replace(key, "ed25519:AAAA").replace(digest, "sha256:12");
+    let said = faults(&wrong);
+    assert!(said.contains("which is no key") && said.contains("module keygen"), "{said}");
+    assert!(said.contains("64 hexadecimal digits"), "{said}");
+    let none = text.replace(&format!("{key:?}"), "");
+    assert!(faults(&none).contains("holds no key"), "an empty list is no way to ask for signatures");
+}
+
 fn faults(text: &str) -> String {
     let folder = folder();
     parse(&folder.path().join("h.toml"), text)

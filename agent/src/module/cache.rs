@@ -17,6 +17,7 @@
 //! the module. A crash leaves whole files and at most some `new-…`.
 
 use super::Error;
+use super::code::trusted;
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::hash::{Hash, Hasher};
@@ -67,27 +68,13 @@ impl Cache {
             warn!(file = name, "compiled module is damaged, compiling it again");
             return None;
         };
-        #[expect(
-            unsafe_code,
-            reason = "loading compiled code is unsafe by nature: here it is what this agent wrote, \
-                      for this engine, as its seal shows"
-        )]
-        // SAFETY: the code is the unchanged output of `Component::serialize` of an engine with the
-        // same compatibility hash.
-        let component = unsafe { Component::deserialize(engine, code) };
-        component.inspect_err(|error| warn!(%error, "failed to load a compiled module")).ok()
+        trusted(engine, code).inspect_err(|error| warn!(%error, "failed to load a compiled module")).ok()
     }
 
-    pub(super) fn put(&self, digest: &[u8; 32], component: &Component) {
+    pub(super) fn put(&self, digest: &[u8; 32], code: &[u8]) {
         let name = self.name(digest);
-        let written = component
-            .serialize()
-            .map_err(|error| io::Error::other(error.to_string()))
-            .and_then(|code| {
-                let seal = self.key.seal(&[name.as_bytes(), &code]);
-                write_whole(&self.folder, &name, &[&seal, &code])
-            })
-            .and_then(|()| self.trim(&name));
+        let seal = self.key.seal(&[name.as_bytes(), code]);
+        let written = write_whole(&self.folder, &name, &[&seal, code]).and_then(|()| self.trim(&name));
         if let Err(error) = written {
             warn!(%error, folder = %self.folder.display(), "failed to keep a compiled module");
         }
@@ -198,16 +185,16 @@ mod tests {
     struct Fixture {
         folder: tempfile::TempDir,
         engine: Engine,
-        component: Component,
+        code: Vec<u8>,
         digest: [u8; 32],
     }
 
     impl Fixture {
         fn new() -> Self {
             let engine = Engine::default();
-            let component = Component::from_binary(&engine, CELSIUS).unwrap();
+            let code = engine.precompile_component(CELSIUS).unwrap();
             let digest = Sha256::digest(CELSIUS).into();
-            Self { folder: tempfile::tempdir().unwrap(), engine, component, digest }
+            Self { folder: tempfile::tempdir().unwrap(), engine, code, digest }
         }
 
         fn open(&self) -> Cache {
@@ -230,7 +217,7 @@ mod tests {
         let fixture = Fixture::new();
         let cache = fixture.open();
         assert!(cache.get(&fixture.digest, &fixture.engine).is_none());
-        cache.put(&fixture.digest, &fixture.component);
+        cache.put(&fixture.digest, &fixture.code);
         let cache = fixture.open();
         assert!(cache.get(&fixture.digest, &fixture.engine).is_some());
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -244,7 +231,7 @@ mod tests {
     fn a_changed_entry_counts_as_absent() {
         let fixture = Fixture::new();
         let cache = fixture.open();
-        cache.put(&fixture.digest, &fixture.component);
+        cache.put(&fixture.digest, &fixture.code);
         let file = cache.folder.join(cache.name(&fixture.digest));
         let whole = fs::read(&file).unwrap();
         let absent = |bytes: &[u8]| {
@@ -297,7 +284,7 @@ mod tests {
     fn another_engine_has_entries_of_its_own() {
         let fixture = Fixture::new();
         let cache = fixture.open();
-        cache.put(&fixture.digest, &fixture.component);
+        cache.put(&fixture.digest, &fixture.code);
         let engine = Engine::new(wasmtime::Config::new().epoch_interruption(true)).unwrap();
         let other = Cache::open(cache.folder.clone(), &engine).unwrap();
         assert!(other.get(&fixture.digest, &engine).is_none());
@@ -312,7 +299,7 @@ mod tests {
             let file = File::create(cache.folder.join(format!("{age}"))).unwrap();
             file.set_modified(std::time::UNIX_EPOCH + Duration::from_micros(time(age))).unwrap();
         }
-        cache.put(&fixture.digest, &fixture.component);
+        cache.put(&fixture.digest, &fixture.code);
         let left = fs::read_dir(&cache.folder).unwrap().count();
         assert_eq!(left, FILES_MAX + 1, "and the key");
         assert!(cache.folder.join("1").exists() && !cache.folder.join("40").exists());

@@ -1,8 +1,8 @@
 //! What a file is, without running it.
 
 use super::load::{check_preamble, read};
+use super::trust::Digest;
 use super::{Error, Host};
-use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use wasmtime::component::types::ComponentItem;
@@ -30,9 +30,9 @@ impl Host {
     pub fn inspect(&self, file: &Path) -> Result<Inspection, Error> {
         let wasm = read(file)?;
         check_preamble(&wasm, file)?;
-        let digest: [u8; 32] = Sha256::digest(&wasm).into();
+        let digest = Digest::of(&wasm);
         let started = Instant::now();
-        let component = self.component(&wasm, &digest, file)?;
+        let component = self.component(&wasm, digest, file)?;
         let compiled_in = started.elapsed();
         let found = component.component_type();
         let imports = found.imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
@@ -43,7 +43,6 @@ impl Host {
             })
             .map(|(name, _)| name.to_owned())
             .collect();
-        let digest = format!("sha256:{}", super::cache::hex(&digest));
-        Ok(Inspection { digest, bytes: wasm.len(), imports, exports, compiled_in })
+        Ok(Inspection { digest: digest.to_string(), bytes: wasm.len(), imports, exports, compiled_in })
     }
 }

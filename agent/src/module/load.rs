@@ -1,23 +1,25 @@
 //! From a file to a module ready to be called: digest, cache or compiler, contract.
 
 use super::aggregate::Aggregate;
-use super::cache::{Cache, hex};
+use super::aside::{self, Failure};
+use super::cache::Cache;
 use super::clock::Clock;
+use super::code::trusted;
 use super::contract::{Init, PACKAGE, Started, VERSION, add_imports};
 use super::guest::Guest;
 use super::instance::{Exports, Module, Running, World};
 use super::transform::Transform;
-use super::{Capability, Error, Limits, wasi};
+use super::trust::{self, Digest, Origin};
+use super::{Capability, Config, Error, Limits, wasi};
 use crate::metrics::Pipeline;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
-use wasmtime::{Config, Engine};
 
 /// Largest file of a module: Python's are 18 MB. What the compiler may have to do grows with it.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -30,21 +32,51 @@ pub struct Host {
     linker: Arc<Linker<Guest>>,
     cache: Option<Arc<Cache>>,
     clock: Arc<Clock>,
+    config: Arc<Config>,
+    /// Held while a process compiles, one at a time; `None` where the compiler is in this one.
+    aside: Option<Arc<Mutex<()>>>,
 }
 
 impl Host {
-    /// `cache`: folder for compiled modules, made if need be; `None` for no cache.
+    /// For modules of one's own: trusts any, and compiles in this process, without bounds. `cache`:
+    /// folder for compiled modules, made if need be; `None` for no cache.
     ///
     /// # Errors
     /// [`Error::Engine`], [`Error::Cache`].
     pub fn new(cache: Option<PathBuf>) -> Result<Self, Error> {
+        Self::open(cache, Config::default(), None)
+    }
+
+    /// For modules of others: judges and compiles them as configured, aside. For the program
+    /// `headwater` alone, which starts itself to compile.
+    ///
+    /// # Errors
+    /// As [`Host::new`].
+    pub fn guarded(cache: Option<PathBuf>, config: &Config) -> Result<Self, Error> {
+        Self::open(cache, config.clone(), Some(Arc::default()))
+    }
+
+    /// Judges as configured, and compiles here.
+    #[cfg(test)]
+    pub(crate) fn judging(config: Config) -> Result<Self, Error> {
+        Self::open(None, config, None)
+    }
+
+    fn open(cache: Option<PathBuf>, config: Config, aside: Option<Arc<Mutex<()>>>) -> Result<Self, Error> {
         let failed = |reason: String| Error::Engine { reason };
         let engine = Engine::new(&settings()).map_err(|error| failed(format!("{error:#}")))?;
         let mut linker = Linker::new(&engine);
         add_imports(&mut linker).map_err(|error| failed(format!("{error:#}")))?;
         let cache = cache.map(|folder| Cache::open(folder, &engine).map(Arc::new)).transpose()?;
         let clock = Clock::start(engine.clone()).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { engine, linker: Arc::new(linker), cache, clock: Arc::new(clock) })
+        Ok(Self {
+            engine,
+            linker: Arc::new(linker),
+            cache,
+            clock: Arc::new(clock),
+            config: Arc::new(config),
+            aside,
+        })
     }
 
     /// Why the clock that stops calls no longer runs, if so: only a restart helps.
@@ -59,12 +91,12 @@ impl Host {
     /// Whatever makes it unusable, for the operator to repair.
     pub fn transform(
         &self,
-        file: &Path,
+        origin: impl Into<Origin>,
         config: &str,
         limits: &Limits,
         metrics: &Pipeline,
     ) -> Result<Transform, Error> {
-        self.load(file, config, limits, metrics).map(Transform::new)
+        self.load(origin.into(), config, limits, metrics).map(Transform::new)
     }
 
     /// Loads an aggregate, like [`Host::transform`].
@@ -73,31 +105,35 @@ impl Host {
     /// Whatever makes it unusable, for the operator to repair.
     pub fn aggregate(
         &self,
-        file: &Path,
+        origin: impl Into<Origin>,
         config: &str,
         limits: &Limits,
         metrics: &Pipeline,
     ) -> Result<Aggregate, Error> {
-        let aggregate = self.load(file, config, limits, metrics).map(Aggregate::new)?;
-        aggregate.versioned().map_err(|reason| Error::Start { file: file.to_owned(), reason })
+        let origin = origin.into();
+        let file = origin.file.clone();
+        let aggregate = self.load(origin, config, limits, metrics).map(Aggregate::new)?;
+        aggregate.versioned().map_err(|reason| Error::Start { file, reason })
     }
 
     fn load<W: World>(
         &self,
-        file: &Path,
+        origin: Origin,
         config: &str,
         limits: &Limits,
         metrics: &Pipeline,
     ) -> Result<Running<W>, Error> {
+        let file = &origin.file;
         let wasm = read(file)?;
-        let digest: [u8; 32] = Sha256::digest(&wasm).into();
+        let digest = Digest::of(&wasm);
+        trust::check(&origin, &wasm, digest, &self.config.keys)?;
         check_preamble(&wasm, file)?;
-        let component = self.component(&wasm, &digest, file)?;
+        let component = self.component(&wasm, digest, file)?;
         let linked = self.link::<W>(&component, limits, file)?;
         let module = Module {
             linked,
             clock: Arc::clone(&self.clock),
-            digest: format!("sha256:{}", hex(&digest)),
+            digest: digest.to_string(),
             config: config.to_owned(),
             limits: limits.clone(),
             metrics: metrics.clone(),
@@ -106,18 +142,38 @@ impl Host {
         Running::start(module, name.into(), file)
     }
 
-    pub(super) fn component(&self, wasm: &[u8], digest: &[u8; 32], file: &Path) -> Result<Component, Error> {
-        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.get(digest, &self.engine)) {
+    pub(super) fn component(&self, wasm: &[u8], digest: Digest, file: &Path) -> Result<Component, Error> {
+        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.get(&digest.0, &self.engine)) {
             return Ok(component);
         }
-        let component = Component::from_binary(&self.engine, wasm).map_err(|error| {
-            let found = format!("a damaged one, or one that needs a newer agent: {error:#}");
-            Error::NotAComponent { file: file.to_owned(), found }
-        })?;
+        let code = self.compile(wasm, file)?;
         if let Some(cache) = &self.cache {
-            cache.put(digest, &component);
+            cache.put(&digest.0, &code);
         }
-        Ok(component)
+        trusted(&self.engine, &code).map_err(|error| Error::Compile {
+            file: file.to_owned(),
+            reason: format!("its code cannot be loaded: {error:#}"),
+        })
+    }
+
+    fn compile(&self, wasm: &[u8], file: &Path) -> Result<Vec<u8>, Error> {
+        let compiled = match &self.aside {
+            Some(one) => {
+                let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
+                aside::compile(wasm, &self.config)
+            }
+            None => {
+                let compiled = self.engine.precompile_component(wasm);
+                compiled.map_err(|error| Failure::Refused(format!("{error:#}")))
+            }
+        };
+        compiled.map_err(|failure| match failure {
+            Failure::Refused(words) => {
+                let found = format!("a damaged one, or one that needs a newer agent: {words}");
+                Error::NotAComponent { file: file.to_owned(), found }
+            }
+            Failure::Failed(reason) => Error::Compile { file: file.to_owned(), reason },
+        })
     }
 
     fn link<W: World>(
@@ -152,8 +208,8 @@ impl fmt::Debug for Host {
 }
 
 /// What compiled modules depend on: a change here makes the cache start again.
-fn settings() -> Config {
-    let mut config = Config::new();
+pub(super) fn settings() -> wasmtime::Config {
+    let mut config = wasmtime::Config::new();
     config
         .epoch_interruption(true)
         .max_wasm_stack(512 << 10)
@@ -167,7 +223,7 @@ fn settings() -> Config {
 /// # Errors
 /// [`Error::Read`], [`Error::TooLarge`].
 pub fn digest(file: &Path) -> Result<String, Error> {
-    Ok(format!("sha256:{}", hex(&Sha256::digest(read(file)?))))
+    Ok(Digest::of(&read(file)?).to_string())
 }
 
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
@@ -182,7 +238,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// Tells apart what people put there by mistake.
-pub(super) fn check_preamble(wasm: &[u8], file: &Path) -> Result<(), Error> {
+pub(crate) fn check_preamble(wasm: &[u8], file: &Path) -> Result<(), Error> {
     let found = match wasm {
         [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => return Ok(()),
         [b'\0', b'a', b's', b'm', _, _, 0, 0, ..] => {

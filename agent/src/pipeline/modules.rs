@@ -9,7 +9,7 @@ use super::aggregate::Aggregate;
 use super::{AggregateConfig, Config, Error, ModuleConfig};
 use crate::builtin::Builtin;
 use crate::metrics;
-use crate::module::{self, Host, Limits, Trips};
+use crate::module::{self, Host, Limits, Origin, Trips};
 
 /// Loaded, and their settings accepted.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ fn load_transforms(
     metrics: &metrics::Pipeline,
 ) -> impl Iterator<Item = Result<module::Transform, Error>> {
     config.transforms.iter().enumerate().map(move |(index, module)| {
-        let loaded = host.transform(&module.file, &module.settings, &module.limits, metrics);
+        let loaded = host.transform(&module.origin, &module.settings, &module.limits, metrics);
         let place = || format!("transform[{index}] of pipeline `{name}`");
         loaded.map_err(|source| Error::Module { place: place(), source })
     })
@@ -66,7 +66,7 @@ fn load_aggregate(
         AggregateConfig::Module(module) => module,
         AggregateConfig::Builtin(config) => return Some(Ok(Aggregate::Builtin(Builtin::new(config)))),
     };
-    let loaded = host.aggregate(&module.file, &module.settings, &module.limits, metrics);
+    let loaded = host.aggregate(&module.origin, &module.settings, &module.limits, metrics);
     let place = || format!("the aggregate of pipeline `{name}`");
     Some(loaded.map(Aggregate::Module).map_err(|source| Error::Module { place: place(), source }))
 }
@@ -96,7 +96,7 @@ impl Version {
     /// When a file cannot be read.
     pub fn of(name: &str, config: &Config) -> Result<Self, Error> {
         let step = |(place, module): (String, &ModuleConfig)| {
-            let digest = module::digest(&module.file);
+            let digest = module::digest(&module.origin.file);
             let digest = digest
                 .map_err(|source| Error::Module { place: format!("{place} of pipeline `{name}`"), source })?;
             let (settings, limits) = (module.settings.clone(), module.limits.clone());
@@ -113,7 +113,7 @@ impl Version {
             return None;
         }
         let mut rest = self.steps.iter().map(|step| ModuleConfig {
-            file: folder.join(copy_name(&step.digest)),
+            origin: Origin { file: folder.join(copy_name(&step.digest)), digest: step.digest.parse().ok() },
             settings: step.settings.clone(),
             limits: step.limits.clone(),
         });

@@ -36,7 +36,11 @@ impl Plant {
         let idle = Some(Duration::from_millis(100));
         let window = window::Config { idle, ..window::Config::new(kind) };
         let settings = r#"{"fields":["t"]}"#.to_owned();
-        let aggregate = AggregateConfig::Module(ModuleConfig { file, settings, limits: Limits::default() });
+        let aggregate = AggregateConfig::Module(ModuleConfig {
+            origin: (&file).into(),
+            settings,
+            limits: Limits::default(),
+        });
         let config = Config {
             input: "plant".to_owned(),
             decode: decode::Config {

@@ -4,7 +4,7 @@
 //! ```text
 //! <state>/versions/<pipeline>/
 //!     versions.json     which they are; written whole
-//!     <sha256>.wasm     copies of the modules of the first two, by their digests
+//!     <sha256>.wasm     copies of the modules of the first two, by their digests; with .sig, if there is one
 //! ```
 //!
 //! **Invariant:** a version that was taken back does not run again because of a restart: until the
@@ -21,7 +21,7 @@ use tracing::{error, warn};
 
 use super::modules::{Version, copy_name, steps};
 use super::{Config, Error};
-use crate::module;
+use crate::module::{self, signature_file};
 
 const FILE: &str = "versions.json";
 
@@ -138,7 +138,7 @@ impl Versions {
     fn copies(&self, version: &Version, config: &Config) -> Option<Config> {
         let config = version.config(config, self.folder.as_deref()?)?;
         let there = steps(&config).iter().zip(&version.steps).all(|((_, module), step)| {
-            module::digest(&module.file).is_ok_and(|digest| digest == step.digest)
+            module::digest(&module.origin.file).is_ok_and(|digest| digest == step.digest)
         });
         there.then_some(config)
     }
@@ -156,8 +156,16 @@ impl Versions {
         std::fs::create_dir_all(folder)?;
         for ((_, module), step) in steps(config).into_iter().zip(&self.record.running.steps) {
             let copy = folder.join(copy_name(&step.digest));
-            if module.file != copy && !copy.exists() {
-                write_whole(&copy, &std::fs::read(&module.file)?)?;
+            let file = &module.origin.file;
+            if *file == copy {
+                continue;
+            }
+            if !copy.exists() {
+                write_whole(&copy, &std::fs::read(file)?)?;
+            }
+            // Who goes back to it asks for its signature again.
+            if let Ok(signature) = std::fs::read(signature_file(file)) {
+                write_whole(&signature_file(&copy), &signature)?;
             }
         }
         let json = serde_json::to_vec_pretty(&self.record).map_err(std::io::Error::other)?;
@@ -172,7 +180,7 @@ impl Versions {
         for entry in std::fs::read_dir(folder)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name != FILE && !kept.contains(&name) {
+            if name != FILE && !kept.iter().any(|kept| kept == name.trim_end_matches(".sig")) {
                 std::fs::remove_file(entry.path())?;
             }
         }

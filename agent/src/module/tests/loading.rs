@@ -117,3 +117,26 @@ fn the_digest_is_that_of_the_file() {
     assert_eq!(celsius.digest(), format!("sha256:{digest}"));
     assert_ne!(aggregate(HOSTILE_AGGREGATE_PATH, "{}").digest(), celsius.digest());
 }
+
+#[test]
+fn only_the_file_that_is_pinned_is_loaded() {
+    use crate::module::{Digest, Origin};
+    let host = Host::new(None).unwrap();
+    let load = |digest: Digest| {
+        let origin = Origin { file: CELSIUS_PATH.into(), digest: Some(digest) };
+        host.transform(&origin, r#"{"field":"t"}"#, &limits(), &Pipeline::default()).map(drop)
+    };
+    load(Digest::of(CELSIUS)).unwrap();
+    assert!(matches!(load(Digest::of(HOSTILE)), Err(Error::WrongDigest { .. })));
+}
+
+#[test]
+fn with_keys_an_unsigned_file_is_not_even_compiled() {
+    let keys = vec!["ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap()];
+    let host = Host::judging(crate::module::Config { keys, ..Default::default() }).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("module.wasm");
+    fs::write(&file, b"no module").unwrap();
+    let error = host.transform(&file, "{}", &limits(), &Pipeline::default()).map(drop).unwrap_err();
+    assert!(matches!(error, Error::Unsigned { .. }), "{error}");
+}

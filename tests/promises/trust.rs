@@ -1,0 +1,153 @@
+//! Modules of strangers: what they cost the compiler is bounded, and only those that are trusted run.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use headwater_tests::agent::Agent;
+use headwater_tests::process::eventually;
+
+/// An input and an output that nothing answers at, and two pipelines: `bomb.wasm` and a good module.
+fn config(modules: &str) -> String {
+    let pipeline = |name: &str, module: &str| {
+        format!(
+            "[pipeline.{name}]\ninput = \"plant\"\noutput = \"central\"\n\
+             transform = [{{ module = \"modules/{module}.wasm\", config = {{ field = \"t\" }} }}]\n\n"
+        )
+    };
+    format!(
+        "{modules}\n[input.plant]\nmqtt = {{ url = \"mqtt://127.0.0.1:9\", topics = [\"#\"] }}\n\n\
+         [output.central]\nhttp = {{ url = \"http://127.0.0.1:9\" }}\n\n{}{}",
+        pipeline("bombed", "bomb"),
+        pipeline("good", "celsius"),
+    )
+}
+
+/// LEB128.
+fn number(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = u8::try_from(number & 0x7f).expect("it is seven bits");
+        number >>= 7;
+        if number == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    [&number(bytes.len()), bytes].concat()
+}
+
+/// A component whose only content is a core module with so many functions of so many steps each. A step
+/// branches, and mixes two of a hundred variables, all of which live to the end.
+fn bomb(functions: usize, steps: usize) -> Vec<u8> {
+    const VARIABLES: u8 = 100;
+    let mut body = vec![1, VARIABLES, 0x7f];
+    for step in 0..steps {
+        let variable = |number: usize| u8::try_from(number % 99).expect("it is below 99");
+        let (one, other) = (variable(step), variable(step * 7));
+        body.extend([0x20, one, 0x04, 0x40, 0x20, other, 0x20, one, 0x6a, 0x21, other, 0x0b]);
+    }
+    body.push(0x0b);
+    let section = |id: u8, content: Vec<u8>| [vec![id], sized(&content)].concat();
+    let code = [number(functions), sized(&body).repeat(functions)].concat();
+    let core = [
+        b"\0asm\x01\0\0\0".to_vec(),
+        section(1, vec![1, 0x60, 0, 0]),
+        section(3, [number(functions), vec![0; functions]].concat()),
+        section(10, code),
+    ];
+    [b"\0asm\x0d\0\x01\0".to_vec(), section(1, core.concat())].concat()
+}
+
+/// An agent's home with the bomb in it.
+fn home(modules: &str, bomb: &[u8]) -> Agent {
+    let agent = Agent::at_home(&config(modules));
+    fs::write(agent.home().join("modules/bomb.wasm"), bomb).expect("a writable folder");
+    agent
+}
+
+/// What `headwater check` says, which refuses the configuration.
+#[track_caller]
+fn refused(agent: &Agent) -> String {
+    let Output { status, stderr, .. } = agent.run(&["check"]);
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    assert_eq!(status.code(), Some(2), "{said}");
+    said
+}
+
+#[test]
+fn a_bomb_for_the_compiler_is_stopped_at_its_deadline() {
+    let agent =
+        home("[modules]\ncompile_deadline = \"10s\"\ncompile_memory_max = \"8 GiB\"\n", &bomb(20_000, 200));
+    let started = Instant::now();
+    let said = refused(&agent);
+    let took = started.elapsed();
+    println!("deadline 10 s: stopped after {took:?}");
+    assert!(said.contains("modules/bomb.wasm: it took longer than 10s: raise `compile_deadline`"), "{said}");
+    assert!(said.contains("1 of the modules"), "the other one is good: {said}");
+    assert!(took < Duration::from_secs(90), "{took:?}");
+}
+
+#[test]
+fn a_bomb_for_the_compiler_is_stopped_at_its_memory() {
+    let agent =
+        home("[modules]\ncompile_deadline = \"10m\"\ncompile_memory_max = \"64 MiB\"\n", &bomb(1, 500_000));
+    let started = Instant::now();
+    let said = refused(&agent);
+    println!("64 MiB: stopped after {:?}", started.elapsed());
+    assert!(said.contains("modules/bomb.wasm: it took more memory than 64 MiB"), "{said}");
+    assert!(said.contains("raise `compile_memory_max`") && said.contains("1 of the modules"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_compiles_is_bounded_and_ends_with_the_agent() {
+    let mut agent = home("[modules]\ncompile_deadline = \"10m\"\n", &bomb(20_000, 200));
+    for kill in [false, true] {
+        agent.environment([("SECRET", "hidden".to_owned())]);
+        agent.spawn();
+        let parent = agent.id().expect("it runs");
+        let compiler = eventually("a compiler to run", Duration::from_secs(60), async || {
+            child_of(parent).filter(|compiler| nice(*compiler) == Some(19))
+        })
+        .await;
+        let of = |file: &str| fs::read_to_string(format!("/proc/{compiler}/{file}")).unwrap();
+        let limits = of("limits");
+        let data = limits.lines().find(|line| line.starts_with("Max data size")).unwrap();
+        assert!(data.contains(&(512 << 20).to_string()), "{data}");
+        assert_eq!(of("environ"), "", "the agent's secrets are not the compiler's");
+        if kill {
+            agent.kill9();
+        } else {
+            let started = Instant::now();
+            assert!(agent.stop().await.success());
+            println!("stopped in {:?} while a module compiled", started.elapsed());
+        }
+        let gone = || !Path::new(&format!("/proc/{compiler}")).exists() || state(compiler) == Some('Z');
+        eventually("the compiler to end", Duration::from_secs(10), async || gone().then_some(())).await;
+    }
+}
+
+/// Fields of `/proc/PID/stat` from the third on.
+fn stat(process: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    Some(stat.rsplit_once(") ")?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+fn state(process: u32) -> Option<char> {
+    stat(process)?.first()?.chars().next()
+}
+
+fn nice(process: u32) -> Option<i32> {
+    stat(process)?.get(16)?.parse().ok()
+}
+
+fn child_of(parent: u32) -> Option<u32> {
+    let processes = fs::read_dir("/proc").ok()?;
+    let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    ids.into_iter().find(|id| stat(*id).is_some_and(|stat| stat[1] == parent.to_string()))
+}
