@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-pub(super) const LAYOUT: u32 = 2;
+pub(super) const LAYOUT: u32 = 3;
 const WORDS: &str = "headwater state ";
 
 /// From one layout to the next.
@@ -24,8 +24,12 @@ struct Step {
     make: fn(&Folder, &Path) -> Result<(), Error>,
 }
 
-const STEPS: [Step; 1] =
-    [Step { from: 1, rewrites: &["layout", "journal-mark", "meta-mark"], make: two_slots }];
+const STEPS: [Step; 2] = [
+    Step { from: 1, rewrites: &["layout", "journal-mark", "meta-mark"], make: two_slots },
+    // Nothing of 2 is written otherwise; what 3 has besides (`recent.rs`) an agent that knows only 2 would
+    // not see.
+    Step { from: 2, rewrites: &["layout"], make: |_, _| Ok(()) },
+];
 
 /// Whether the folder has this layout. With `change` it is brought there, and one that was never used
 /// gets it.

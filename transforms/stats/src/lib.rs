@@ -20,8 +20,9 @@ impl Aggregate for Stats {
     type State = BTreeMap<String, Summary>;
 
     fn prepare(&mut self) -> Result<(), String> {
-        self.fields.sort_unstable();
-        match self.fields.array_windows().find(|[one, next]| one == next) {
+        let mut sorted = self.fields.clone();
+        sorted.sort_unstable();
+        match sorted.array_windows().find(|[one, next]| one == next) {
             Some([twice, _]) => Err(format!("`fields` has `{twice}` twice")),
             None if self.fields.is_empty() => Err("`fields` is empty: name at least one".to_owned()),
             None => Ok(()),

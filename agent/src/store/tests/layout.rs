@@ -57,7 +57,7 @@ fn layout_1_is_migrated_and_what_was_rewritten_is_kept() {
     let store = layout_1(folder.path());
     let marks = ["journal-mark", "meta-mark"].map(|name| fs::read(store.join(name)).unwrap());
     assert_whole(&store);
-    assert_eq!(fs::read_to_string(store.join("layout")).unwrap(), "headwater state 2\n");
+    assert_eq!(fs::read_to_string(store.join("layout")).unwrap(), "headwater state 3\n");
     let backup = store.join("layout-1");
     assert_eq!(fs::read_to_string(backup.join("layout")).unwrap(), "headwater state 1\n");
     assert_eq!(["journal-mark", "meta-mark"].map(|name| fs::read(backup.join(name)).unwrap()), marks);
@@ -80,7 +80,7 @@ fn a_migration_cut_short_is_repeated() {
 fn a_newer_layout_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path()).unwrap());
-    fs::write(folder.path().join("layout"), "headwater state 3\n").unwrap();
-    assert!(matches!(open(folder.path()), Err(Error::Newer { found: 3, known: 2, .. })));
-    assert_eq!(fs::read_to_string(folder.path().join("layout")).unwrap(), "headwater state 3\n");
+    fs::write(folder.path().join("layout"), "headwater state 4\n").unwrap();
+    assert!(matches!(open(folder.path()), Err(Error::Newer { found: 4, known: 3, .. })));
+    assert_eq!(fs::read_to_string(folder.path().join("layout")).unwrap(), "headwater state 4\n");
 }
