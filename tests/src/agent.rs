@@ -26,6 +26,13 @@ pub struct Agent {
     environment: Vec<(&'static str, String)>,
 }
 
+/// Whether this program was started by an agent that it plays, to compile a module for it: without a role,
+/// since nothing of the environment is handed on.
+#[must_use]
+pub fn compiles() -> bool {
+    std::env::args().nth(1).is_some_and(|command| command == "compile-module")
+}
+
 impl Agent {
     /// A home with the repository's modules and a configuration: `[agent]` is written here, the
     /// rest is `config`. Nothing runs yet.

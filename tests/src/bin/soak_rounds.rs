@@ -70,6 +70,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let done = match std::env::var(ROLE).as_deref() {
         Ok("agent") => return headwater::cli::main(),
+        _ if headwater_tests::agent::compiles() => return headwater::cli::main(),
         Ok(_) => runtime.map_err(Into::into).and_then(|runtime| {
             runtime.block_on(headwater_tests::collector::serve())?;
             Ok(ExitCode::SUCCESS)
