@@ -6,6 +6,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// What the templates are made of, and where it is in them.
+const SOURCES: [(&str, &str); 4] = [
+    ("languages", ""),
+    ("languages/javascript/headwater.js", "typescript/headwater.js"),
+    ("languages/javascript/headwater.d.ts", "typescript/headwater.d.ts"),
+    ("sdk", "rust/headwater/sdk/"),
+];
+
 /// What a build leaves in a folder, and no template has.
 const LEFT: [&str; 6] = [".tools", "node_modules", "target", "__pycache__", "Cargo.lock", ".gitkeep"];
 
@@ -17,11 +25,15 @@ fn main() -> io::Result<()> {
     let transforms =
         PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../transforms");
     let mut list = String::from("&[\n");
-    for (folder, prefix) in [("languages", ""), ("sdk", "rust/headwater/sdk/")] {
+    for (folder, prefix) in SOURCES {
         let folder = transforms.join(folder).canonicalize()?;
         println!("cargo::rerun-if-changed={}", folder.display());
         let mut files = Vec::new();
-        walk(&folder, &mut files)?;
+        if folder.is_dir() {
+            walk(&folder, &mut files)?
+        } else {
+            files.push(folder.clone())
+        }
         files.sort();
         for file in files {
             let name = format!("{prefix}{}", file.strip_prefix(&folder).unwrap_or(&file).display());
