@@ -310,7 +310,7 @@ async fn a_version_that_cannot_read_the_windows_there_are_is_refused_before_any_
     scene.configure(&hostile("a"), &of(4, false));
     scene.agent.resume().await;
     let readings = stream.end().await;
-    scene.check(readings, true).await;
+    scene.check(readings).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

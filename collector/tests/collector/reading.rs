@@ -267,7 +267,7 @@ async fn totals_are_per_agent_and_pipeline() {
     assert_eq!(
         one["totals"],
         json!([{ "agent": "plant-7", "pipeline": "temperature", "results": 12, "early": 0, "retracted": 0, "events": 0,
-                 "readings": 18, "late": 0, "rejected": 0, "replaced": 0, "ignored": 0 }])
+                 "readings": 18, "late": 0, "late_readings": 0, "rejected": 0, "replaced": 0, "ignored": 0 }])
     );
 }
 
