@@ -293,7 +293,7 @@ async fn a_version_that_cannot_read_the_windows_there_are_is_refused_before_any_
     );
 
     // Nor is it by a restart.
-    scene.agent.kill9();
+    assert!(scene.agent.stop().await.success());
     let output = scene.agent.run(&["run"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && said.contains("hostile state of version 0"), "{said}");
@@ -306,7 +306,7 @@ async fn a_version_that_cannot_read_the_windows_there_are_is_refused_before_any_
     scene.agent.reaches("pipeline_swaps", "counted", 1, SOON).await;
     let used = scene.agent.metrics().await.expect("it answers").of("pipeline_used_events", "counted");
     scene.agent.reaches("pipeline_used_events", "counted", used + 20, SOON).await;
-    scene.agent.kill9();
+    assert!(scene.agent.stop().await.success());
     scene.configure(&hostile("a"), &of(4, false));
     scene.agent.resume().await;
     let readings = stream.end().await;
