@@ -1,4 +1,5 @@
-//! Payload bytes to an event: its key, its event time, and content that is known to be JSON.
+//! Payload bytes to an event: its key, its event time, and content that is known to be JSON, unless a
+//! transform is to make it so.
 //!
 //! Pure: the host's clock travels in the message. A payload is read once, in one pass that checks
 //! the whole of it and picks out the fields that the key and the time need. What cannot be used
@@ -47,6 +48,8 @@ pub enum Format {
     Json,
     /// A plain decimal number: becomes `{"value": number}`.
     Number,
+    /// Any bytes, which a transform makes JSON of; they have no fields for key and time.
+    Bytes,
 }
 
 /// Why a message cannot be used.
@@ -131,9 +134,12 @@ impl Decode {
     /// When it cannot be used; the caller dead-letters it with the error's words.
     pub fn decode(&self, message: &Message, arrival: Arrival) -> Result<(Event, Found), Error> {
         let payload = self.payload(message)?;
-        let found = self.fields.pick(&payload).map_err(|error| Error::Json(error.to_string()))?;
+        let found = match self.config.format {
+            Format::Bytes => Vec::new(),
+            _ => self.fields.pick(&payload).map_err(|error| Error::Json(error.to_string()))?,
+        };
         let (time, stamp) = self.time(message, &found, arrival)?;
-        let field = |path: &[String]| self.fields.slot(path).and_then(|slot| found[slot].as_ref());
+        let field = |path: &[String]| found.get(self.fields.slot(path)?)?.as_ref();
         let key = self.config.key.render(&message.topic, field).map_err(Error::Key)?;
         let event = Event { topic: message.topic.clone(), key, time, payload };
         check_bounds(&event)?;
@@ -158,7 +164,7 @@ impl Decode {
 
     fn payload(&self, message: &Message) -> Result<Vec<u8>, Error> {
         match self.config.format {
-            Format::Json => Ok(message.payload.to_vec()),
+            Format::Json | Format::Bytes => Ok(message.payload.to_vec()),
             Format::Number => {
                 let number = number(&message.payload).ok_or(Error::Number)?;
                 Ok(format!(r#"{{"value":{number}}}"#).into_bytes())
@@ -173,7 +179,7 @@ impl Decode {
         arrival: Arrival,
     ) -> Result<(Timestamp, Found), Error> {
         let Some(stamp) = &self.config.time else { return Ok((arrival.time, Found::Good)) };
-        let field = self.time_slot.and_then(|slot| found[slot].as_ref());
+        let field = self.time_slot.and_then(|slot| found.get(slot)?.as_ref());
         match (stamp.read(message, field)?, stamp.when_missing) {
             (Some(micros), _) => self.config.guard.judge(micros, arrival),
             (None, WhenMissing::Arrival) => Ok((arrival.time, Found::Missing)),

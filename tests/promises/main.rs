@@ -10,6 +10,7 @@ mod fleet;
 mod harm;
 mod late;
 mod letters;
+mod library;
 mod live;
 mod modules;
 mod outputs;

@@ -14,7 +14,7 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const WASI_TARGET: &str = "wasm32-wasip2";
 
 /// Package, constant, and what its documentation says. Those of `transforms/` come with the agent.
-const MODULES: [(&str, &str, &str); 12] = [
+const MODULES: [(&str, &str, &str); 14] = [
     ("anomaly", "ANOMALY", "The transform `transforms/anomaly`."),
     ("cbor", "CBOR", "The transform `transforms/cbor`."),
     ("celsius", "CELSIUS", "The transform `transforms/celsius`."),
@@ -23,6 +23,8 @@ const MODULES: [(&str, &str, &str); 12] = [
     ("enrich", "ENRICH", "The transform `transforms/enrich`."),
     ("filter", "FILTER", "The transform `transforms/filter`."),
     ("select", "SELECT", "The transform `transforms/select`."),
+    ("senml", "SENML", "The transform `transforms/senml`."),
+    ("sparkplug", "SPARKPLUG", "The transform `transforms/sparkplug`."),
     ("stats", "STATS", "The aggregate `transforms/stats`."),
     ("hostile", "HOSTILE", "The transform `tests/hostile`, for tests."),
     ("hostile_aggregate", "HOSTILE_AGGREGATE", "The aggregate `tests/hostile/aggregate`, for tests."),
@@ -30,7 +32,7 @@ const MODULES: [(&str, &str, &str); 12] = [
 ];
 
 /// All that decides what comes out.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 16] = [
     "transforms/Cargo.toml",
     "transforms/Cargo.lock",
     "transforms/sdk",
@@ -42,6 +44,8 @@ const SOURCES: [&str; 14] = [
     "transforms/enrich",
     "transforms/filter",
     "transforms/select",
+    "transforms/senml",
+    "transforms/sparkplug",
     "transforms/stats",
     "tests/hostile",
     "wit",

@@ -40,6 +40,10 @@ pub(super) fn section(mut section: Section<'_>, names: &Names<'_>, folder: &Path
     }
     let transforms: Vec<_> =
         section.sections("transform").into_iter().map(|step| module(step, folder)).collect();
+    if transforms.is_empty() && decode.as_ref().is_some_and(|decode| decode.format == Format::Bytes) {
+        let remedy = "add `transform = [{ module = ... }]` that makes JSON of what comes";
+        section.fault_at("format", "is \"bytes\", and there is no transform", remedy);
+    }
     let window = section.optional_section("window").map(super::window::section);
     let aggregate = section.optional_section("aggregate").map(|step| aggregate::section(step, folder));
     match (&window, &aggregate) {
@@ -213,10 +217,12 @@ fn reference(section: &mut Section<'_>, kind: &'static str, names: &BTreeSet<&St
     })
 }
 
+const FORMATS: &[(&str, Format)] =
+    &[("json", Format::Json), ("number", Format::Number), ("bytes", Format::Bytes)];
+
 fn decode(section: &mut Section<'_>) -> Option<decode::Config> {
     let topics = section.or("topics", Vec::new(), texts);
-    let format =
-        section.or("format", Format::Json, word(&[("json", Format::Json), ("number", Format::Number)]));
+    let format = section.or("format", Format::Json, word(FORMATS));
     let whole_topic = || "{topic}".parse::<Template>().expect("it is a template");
     let key = section.or("key", whole_topic(), |value| {
         let text = text(value)?;
@@ -225,6 +231,11 @@ fn decode(section: &mut Section<'_>) -> Option<decode::Config> {
         })
     });
     let time = time(section);
+    let timed_by_field = matches!(&time, Some(Some(Stamp { place: Place::Field(_), .. })));
+    if format == Format::Bytes && (timed_by_field || key.paths().next().is_some()) {
+        let remedy = "take key and time from the topic or the arrival; a transform may set them anew";
+        section.fault_at("format", "is \"bytes\", which have no fields", remedy);
+    }
     let guard = guard(section, matches!(time, Some(None)));
     Some(decode::Config { topics, format, key, time: time?, guard })
 }

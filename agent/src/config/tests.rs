@@ -352,3 +352,14 @@ fn late_readings_have_an_output_by_name_and_a_quota_there() {
     fault(&lines.collect::<Vec<_>>().join("\n"), &["late", "without one no reading is late", "add a window"]);
     fault(&with("{ output = \"central\" }").replace("16 MiB", "1 MiB"), &["bytes_max", "16 MiB"]);
 }
+
+#[test]
+fn bytes_have_no_fields_and_need_a_transform() {
+    let bytes = GOOD.replace("input = \"plant\"", "input = \"plant\"\nformat = \"bytes\"");
+    assert!(faults(&bytes).contains("is \"bytes\", which have no fields"), "{}", faults(&bytes));
+    let by_topic = bytes.replace("time = { field = \"meta.ts\", unit = \"ms\" }\n", "");
+    let folder = folder();
+    parse(&folder.path().join("h.toml"), &by_topic).unwrap();
+    let alone = by_topic.replace("transform = [{ module", "# transform = [{ module");
+    assert!(faults(&alone).contains("and there is no transform"), "{}", faults(&alone));
+}

@@ -75,7 +75,7 @@ fn placeholder(name: &str) -> Result<Piece, TemplateError> {
 
 impl Template {
     /// The payload fields it needs.
-    pub(super) fn paths(&self) -> impl Iterator<Item = &[String]> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &[String]> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Field(path) => Some(path.as_slice()),
             _ => None,

@@ -213,6 +213,14 @@ fn plain_numbers_become_json() {
 }
 
 #[test]
+fn bytes_are_an_event_as_they_are() {
+    let mut config = config("{topic[1]}", None);
+    config.format = Format::Bytes;
+    let event = decoded(&Decode::new(config), &message(b"\xff\0{")).unwrap();
+    assert_eq!(event.payload, b"\xff\0{");
+}
+
+#[test]
 fn a_stamp_that_readers_behind_us_would_round_is_poison_as_anywhere_else() {
     let decode = Decode::new(config("k", Some(("ts", TimeUnit::Micros))));
     let refused = decoded(&decode, &message(br#"{"ts":123456789012345678901}"#));

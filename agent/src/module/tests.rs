@@ -1,6 +1,7 @@
 //! What the agent must survive, and what it must not get wrong.
 
 mod aggregates;
+mod library;
 mod loading;
 mod stateful;
 mod transforms;
