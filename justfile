@@ -50,6 +50,10 @@ languages:
     cargo bench -p headwater --bench languages --profile dev \
         --config profile.dev.package.headwater.opt-level=3 --config profile.dev.package.headwater.debug-assertions=false
 
+# What hostile modules cost: until they are stopped, in memory, and the pipeline beside them
+neighbour *arguments:
+    cargo run --release -p headwater-tests --bin neighbour -- {{ arguments }}
+
 # Check a configuration and its modules
 check config="deploy/example.toml":
     cargo run -- check --config {{ config }}

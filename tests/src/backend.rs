@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -33,6 +33,8 @@ pub enum Answer {
 /// One request as it came.
 #[derive(Clone, Debug)]
 pub struct Attempt {
+    /// When it had come whole.
+    pub at: Instant,
     /// The `Idempotency-Key`, without its quotes.
     pub key: String,
     /// The body, as sent.
@@ -195,6 +197,7 @@ fn range(key: &str) -> (String, u64, u64) {
 }
 
 async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: Bytes) -> Response<Body> {
+    let at = Instant::now();
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let quoted = header("idempotency-key");
     let key = quoted.strip_prefix('"').and_then(|key| key.strip_suffix('"'));
@@ -212,7 +215,14 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: Byt
         };
     }
     let confirmed = answer == Answer::Accept;
-    lock(&shared.attempts).push(Attempt { key: key.clone(), raw, lines, answer: answer.clone(), confirmed });
+    lock(&shared.attempts).push(Attempt {
+        at,
+        key: key.clone(),
+        raw,
+        lines,
+        answer: answer.clone(),
+        confirmed,
+    });
     let time = *lock(&shared.time);
     tokio::time::sleep(time).await;
     respond(&key, answer).await

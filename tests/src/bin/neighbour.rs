@@ -1,0 +1,223 @@
+//! What a hostile module costs: `cargo run --release -p headwater-tests --bin neighbour -- --help`.
+//!
+//! Of each kind: how long it runs until it is stopped, what memory the host has more after a hundred of
+//! them, and how late the readings of the pipeline beside it come, turn by turn with a module that behaves,
+//! so that the machine's own noise is in both. The bench plays the agent itself, told by a variable.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Parser;
+use headwater::flow::{Event, Timestamp};
+use headwater::metrics::Pipeline;
+use headwater::module::{Host, Limits};
+use headwater_tests::agent::Agent;
+use headwater_tests::backend::Backend;
+use headwater_tests::broker::Broker;
+use headwater_tests::plant::Plan;
+use headwater_tests::process::eventually;
+use headwater_tests::publisher::Publisher;
+
+/// Names the part that a child of the bench plays.
+const ROLE: &str = "HEADWATER_BENCH_ROLE";
+const LONG: Duration = Duration::from_secs(120);
+/// The limits of the hostile module, here and in the configuration.
+const DEADLINE: Duration = Duration::from_millis(100);
+const MEMORY_BYTES_MAX: usize = 16 << 20;
+const OUTPUT_BYTES_MAX: usize = 1 << 20;
+const STOPS: usize = 100;
+
+const KINDS: [&str; 10] =
+    ["panic", "unreachable", "loop", "memory", "stack", "frames", "output", "many", "log", "log-loop"];
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// Readings a second, to both pipelines.
+    #[arg(long, default_value_t = 200)]
+    rate: u64,
+    /// One reading of so many makes the module misbehave.
+    #[arg(long, default_value_t = 40)]
+    bad_every: u64,
+    /// Length of a turn in seconds.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Turns of each of the two; all their readings count together.
+    #[arg(long, default_value_t = 2)]
+    turns: usize,
+    /// The kinds to measure.
+    #[arg(long, value_delimiter = ',', default_values = KINDS)]
+    kinds: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match std::env::var(ROLE).as_deref() {
+        Ok("agent") => return headwater::cli::main(),
+        _ if headwater_tests::agent::compiles() => return headwater::cli::main(),
+        _ => {}
+    }
+    let options = Options::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let ended = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench(&options)));
+    ended.map_or_else(
+        |error: anyhow::Error| {
+            eprintln!("neighbour: {error:#}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+async fn bench(options: &Options) -> anyhow::Result<()> {
+    println!(
+        "{} readings a second, one of {} bad; deadline {DEADLINE:?}, memory {} MiB, output {} MiB",
+        options.rate,
+        options.bad_every,
+        MEMORY_BYTES_MAX >> 20,
+        OUTPUT_BYTES_MAX >> 20
+    );
+    println!(
+        "{:<12} {:>19} {:>12} {:>25} {:>25} {:>6}",
+        "kind", "stopped after (max)", "host memory", "neighbour p50, p99 beside", "and in peace", "p99"
+    );
+    for kind in &options.kinds {
+        let stop = tokio::task::block_in_place(|| stop(kind))?;
+        let (mut beside, mut peace) = (Latency::default(), Latency::default());
+        for _ in 0..options.turns {
+            peace.extend(turn("", options).await?);
+            beside.extend(turn(kind, options).await?);
+        }
+        let ratio = beside.quantile(0.99).as_secs_f64() / peace.quantile(0.99).as_secs_f64();
+        println!(
+            "{kind:<12} {:>8.1} ({:>5.1}) ms {:>+8.1} MiB {beside:>25} {peace:>25} {ratio:>5.2}x",
+            stop.median.as_secs_f64() * 1e3,
+            stop.longest.as_secs_f64() * 1e3,
+            stop.grown / f64::from(1 << 20),
+        );
+    }
+    Ok(())
+}
+
+struct Stop {
+    median: Duration,
+    longest: Duration,
+    /// Bytes.
+    grown: f64,
+}
+
+/// The module by itself: one that misbehaves on each reading, many times.
+fn stop(kind: &str) -> anyhow::Result<Stop> {
+    let host = Host::new(None)?;
+    let limits = Limits {
+        deadline: DEADLINE,
+        memory_bytes_max: MEMORY_BYTES_MAX,
+        output_bytes_max: OUTPUT_BYTES_MAX,
+        ..Limits::default()
+    };
+    let config = format!(r#"{{"do":{kind:?}}}"#);
+    let path = Path::new(headwater_bundle::HOSTILE_PATH);
+    let mut module = host.transform(path, &config, &limits, &Pipeline::default())?;
+    let payload = br#"{"bad":true}"#.to_vec();
+    let event = Event { topic: "plant".to_owned(), key: "k".to_owned(), time: Timestamp(0), payload };
+    // What the first ones need, the host keeps.
+    module.process(std::slice::from_ref(&event));
+    let (before, mut times) = (resident()?, Vec::new());
+    for _ in 0..STOPS {
+        let began = Instant::now();
+        let (events, rejected) = module.process(std::slice::from_ref(&event));
+        times.push(began.elapsed());
+        let floods = kind == "log";
+        anyhow::ensure!(
+            rejected.len() == usize::from(!floods) && events.is_empty(),
+            "{kind} was not refused"
+        );
+    }
+    times.sort();
+    let grown = resident()? - before;
+    Ok(Stop { median: times[STOPS / 2], longest: times[STOPS - 1], grown })
+}
+
+/// Bytes of memory of this process.
+fn resident() -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let found = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("status has VmRSS")?;
+    Ok(found.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
+}
+
+/// From the publishing of a reading until it is at the destination.
+#[derive(Default)]
+struct Latency(Vec<Duration>);
+
+impl Latency {
+    fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+        self.0.sort();
+    }
+
+    fn quantile(&self, at: f64) -> Duration {
+        self.0[((self.0.len() - 1) as f64 * at) as usize]
+    }
+}
+
+impl std::fmt::Display for Latency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [half, most] = [0.5, 0.99].map(|at| self.quantile(at).as_secs_f64() * 1e3);
+        f.pad(&format!("{half:.1}, {most:.1} ms"))
+    }
+}
+
+/// One agent with the two pipelines: the latency of the neighbour.
+async fn turn(kind: &str, options: &Options) -> anyhow::Result<Latency> {
+    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let timed = "key = \"k\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"20ms\"\n";
+    let celsius = "transform = [{ module = \"modules/celsius.wasm\", config = { field = \"temperature\" } }]";
+    let hostile = format!(
+        "transform = [{{ module = \"modules/hostile.wasm\", config = {{ do = {kind:?} }}, deadline = {:?}, \
+         memory_bytes_max = \"{} MiB\", output_bytes_max = \"{} MiB\" }}]",
+        format!("{}ms", DEADLINE.as_millis()),
+        MEMORY_BYTES_MAX >> 20,
+        OUTPUT_BYTES_MAX >> 20
+    );
+    let plan = Plan::default()
+        .input("plant", broker.port(), &["plant"], "3.1.1")
+        .output("central", &backend.url(), ", linger = \"10ms\"")
+        .output("elsewhere", &backend.url(), "")
+        .pipeline("neighbour", "plant", "central", &format!("{timed}{celsius}"))
+        .pipeline("hostile", "plant", "elsewhere", &format!("{timed}{hostile}"));
+    let mut agent = Agent::at_home(plan.toml()).played_by(std::env::current_exe()?, (ROLE, "agent"));
+    agent.resume().await;
+    let publisher = Publisher::connect("plant", broker.port());
+    let mut sent = BTreeMap::new();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / u32::try_from(options.rate)?);
+    let start = Timestamp::now().0 / 1_000;
+    for id in 0..options.rate * options.seconds {
+        ticks.tick().await;
+        let bad = id % options.bad_every == options.bad_every - 1;
+        let time = start + id;
+        let reading = format!(r#"{{"id":{id},"ts":{time},"temperature":68.0,"bad":{bad}}}"#);
+        sent.insert(id, Instant::now());
+        publisher.publish("plant", reading).await;
+    }
+    let latency = eventually("the neighbour's readings", LONG, async || {
+        let arrived = arrivals(&backend);
+        (arrived.len() == sent.len())
+            .then(|| Latency(sent.iter().map(|(id, at)| arrived[id].duration_since(*at)).collect()))
+    })
+    .await;
+    Ok(latency)
+}
+
+/// When each reading of the neighbour had come.
+fn arrivals(backend: &Backend) -> BTreeMap<u64, Instant> {
+    let mut arrived = BTreeMap::new();
+    for attempt in backend.attempts().iter().filter(|attempt| attempt.confirmed) {
+        for line in attempt.lines.iter().filter(|line| line["pipeline"] == "neighbour") {
+            if let Some(id) = line["value"]["id"].as_u64() {
+                arrived.insert(id, attempt.at);
+            }
+        }
+    }
+    arrived
+}
