@@ -13,6 +13,10 @@ demo *arguments:
 test *filter:
     cargo test --workspace {{ filter }}
 
+# Windows and aggregates against their oracles, with so many random cases of each property
+oracle cases="10000":
+    PROPTEST_CASES={{ cases }} cargo test -p headwater --lib -- window::tests builtin::tests
+
 # Formatting, of the modules too, and lints
 lint:
     cargo fmt --all --check

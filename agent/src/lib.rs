@@ -41,6 +41,9 @@ pub mod secret;
 pub mod tls;
 mod topic;
 
+#[cfg(test)]
+mod cases;
+
 #[cfg(feature = "author")]
 pub mod author;
 #[cfg(feature = "demo")]

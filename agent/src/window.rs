@@ -217,8 +217,10 @@ impl Windows {
         payload: Vec<u8>,
     ) -> Result<Result<(), (Fate, Vec<u8>)>, Error> {
         let spot = self.shelves.find(&self.config, key)?;
+        self.make_way(spot, aggregate)?;
         let assigned = self.visit(spot, Some(aggregate), |scene, keyed| {
-            let first = scene.config.early.is_some() || time.0 < scene.watermark;
+            let provisional = scene.config.early.is_some() || scene.config.forget.is_some();
+            let first = provisional || time.0 < scene.watermark;
             if first && keyed.due.is_some_and(|due| due <= scene.watermark) {
                 // What was due before this reading came must not see it.
                 scene.apply(keyed);
@@ -253,6 +255,25 @@ impl Windows {
             });
         }
         Ok(Ok(()))
+    }
+
+    /// Where there are as many keys as there may be, and this one may be one more: lets those go first that are
+    /// over, which otherwise would count or not by where a batch ended.
+    fn make_way(&mut self, spot: Spot, aggregate: &mut dyn Aggregate) -> Result<(), Error> {
+        let closing = self.closing();
+        let (_, keyed) = self.shelves.at(spot);
+        if !keyed.is_empty() && keyed.due.is_none_or(|due| due > closing) {
+            return Ok(());
+        }
+        while self.due.len() >= self.config.keys_max {
+            let Some((_, key)) = self.due.first().filter(|(due, _)| *due <= closing).cloned() else { break };
+            let spot = self.shelves.find(&self.config, &key)?;
+            self.visit(spot, Some(aggregate), |scene, keyed| {
+                scene.apply(keyed);
+                fire(scene, keyed);
+            });
+        }
+        Ok(())
     }
 
     /// Moves the watermark of an idle pipeline: `quiet` is how long, on a monotonic clock, nothing

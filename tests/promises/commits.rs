@@ -49,7 +49,7 @@ struct Life {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..<_>::default() })]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn hold_what_a_plain_model_holds_whatever_they_die_of(lives in vec(life(), 1..6)) {

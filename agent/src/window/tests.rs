@@ -1,144 +1,176 @@
 //! Windows against oracles that know nothing of panes, batches, caches and restarts.
 
+mod bounds;
 mod oracle;
+mod peers;
 mod run;
 mod table;
+mod values;
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::cases::cases;
 use oracle::Oracle;
 use run::{Action, Collected, Reading, run};
 
 const SECOND: u64 = 1_000_000;
 
+/// Cases of a property in a normal run.
+const CASES: u32 = 500;
+
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// So many, or as many as `PROPTEST_CASES` says.
-fn cases() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(500);
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
-}
-
-/// Readings of a few keys: mostly forward, some far behind, some twice.
-fn readings() -> impl Strategy<Value = Vec<Reading>> {
-    let step = prop_oneof![6 => -5_i64..8, 2 => -40_i64..5, 1 => 10_i64..60];
+/// Readings of a few keys, times in `unit` seconds: mostly forward, some far behind, some twice, with gaps,
+/// and each key by a clock of its own.
+fn readings_by(begin: u64, unit: u64) -> impl Strategy<Value = Vec<Reading>> {
+    let step = prop_oneof![12 => -5_i64..8, 4 => -40_i64..5, 2 => 10_i64..60, 1 => 100_i64..300];
     let action = prop_oneof![6 => Just(Action::None), 1 => Just(Action::Apply), 1 => Just(Action::Settle),
-        1 => Just(Action::SettleOne), 1 => Just(Action::Commit), 1 => Just(Action::Restart)];
-    prop::collection::vec((0_u8..3, step, action), 0..120).prop_map(|steps| {
+        1 => Just(Action::SettleOne), 1 => Just(Action::Commit), 1 => Just(Action::Restart),
+        1 => Just(Action::Kill)];
+    let clocks = prop::array::uniform4(prop_oneof![3 => Just(0_i64), 1 => -60_i64..60]);
+    let steps = prop::collection::vec((0_u8..4, step, prop::bool::weighted(0.1), action), 0..120);
+    (clocks, steps).prop_map(move |(clocks, steps)| {
         let mut at = 100_i64;
-        let readings = steps.into_iter().enumerate().map(|(id, (key, step, action))| {
+        let mut readings = Vec::<Reading>::with_capacity(steps.len());
+        for (id, (key, step, again, action)) in steps.into_iter().enumerate() {
             at = (at + step).max(0);
-            Reading { key, second: u64::try_from(at).unwrap(), id: u16::try_from(id).unwrap(), action }
-        });
-        readings.collect()
+            let behind = u64::try_from((at + clocks[usize::from(key)]).max(0)).unwrap();
+            let new = Reading { key, second: begin + behind * unit, id: 0, action };
+            let before = readings.last().filter(|_| again).copied().unwrap_or(new);
+            readings.push(Reading { id: u16::try_from(id).unwrap(), action, ..before });
+        }
+        readings
     })
 }
 
-fn any_config(kind: impl Strategy<Value = Kind>) -> impl Strategy<Value = Config> {
+fn readings() -> impl Strategy<Value = Vec<Reading>> {
+    readings_by(0, 1)
+}
+
+fn any_config(kind: impl Strategy<Value = Kind>, unit: u64) -> impl Strategy<Value = Config> {
     let patience = prop_oneof![2 => Just(None), 1 => (0_u64..60).prop_map(Some)];
-    (kind, 0_u64..30, 0_u64..40, patience).prop_map(|(kind, lateness, revise, patience)| Config {
-        lateness: seconds(lateness),
+    (kind, 0_u64..30, 0_u64..40, patience).prop_map(move |(kind, lateness, revise, patience)| Config {
+        lateness: seconds(lateness * unit),
         revise: match kind {
             Kind::Sliding { .. } | Kind::Count { .. } => Duration::ZERO,
-            _ => seconds(revise / 2 * 2),
+            _ => seconds(revise / 2 * 2 * unit),
         },
-        patience: patience.map(seconds),
+        patience: patience.map(|patience| seconds(patience * unit)),
         ..Config::new(kind)
     })
 }
 
-/// Whatever batches, commits, restarts and however little stays in memory, the results are the same
-/// to the last bit; and what is left of them is what the oracle says.
-fn holds(config: &Config, readings: &[Reading]) -> Result<(), TestCaseError> {
+/// With early results, and parts.
+fn with_parts(config: impl Strategy<Value = Config>, unit: u64) -> impl Strategy<Value = Config> {
+    let early = prop::option::of(1_u64..20);
+    let readings_max = prop_oneof![2 => Just(u64::MAX), 1 => 1_u64..5];
+    (config, early, readings_max).prop_map(move |(config, early, readings_max)| Config {
+        early: early.map(|early| seconds(early * unit)),
+        readings_max,
+        ..config
+    })
+}
+
+fn tumbling() -> impl Strategy<Value = (Config, Vec<Reading>)> {
+    let kind = (1_u64..30, 0_u64..30)
+        .prop_map(|(size, offset)| Kind::Tumbling { size: seconds(size), offset: seconds(offset % size) });
+    (with_parts(any_config(kind, 1), 1), readings())
+}
+
+/// Around the day in October that has 25 hours, by half hours.
+fn days() -> impl Strategy<Value = (Config, Vec<Reading>)> {
+    let zone = jiff::tz::TimeZone::get("Europe/Berlin").unwrap();
+    (with_parts(any_config(Just(Kind::Day { zone }), 1_800), 1_800), readings_by(1_792_000_000, 1_800))
+}
+
+fn hopping() -> impl Strategy<Value = (Config, Vec<Reading>)> {
+    let kind = (1_u64..30, 1_u64..30, 0_u64..30).prop_map(|(size, slide, offset)| {
+        let (size, slide) = (size.max(slide), size.min(slide));
+        Kind::Hopping { size: seconds(size), slide: seconds(slide), offset: seconds(offset % slide) }
+    });
+    (any_config(kind, 1), readings())
+}
+
+fn sliding() -> impl Strategy<Value = (Config, Vec<Reading>)> {
+    (any_config((1_u64..40).prop_map(|size| Kind::Sliding { size: seconds(size) }), 1), readings())
+}
+
+fn sessions() -> impl Strategy<Value = (Config, Vec<Reading>)> {
+    let kind = (1_u64..15, prop::option::of(15_u64..60))
+        .prop_map(|(gap, longest)| Kind::Session { gap: seconds(gap), longest: longest.map(seconds) });
+    let config = (any_config(kind, 1), prop::option::of(1_u64..20)).prop_map(|(config, early)| {
+        // An early result of a session that was closed and is open again is a case of the table's.
+        Config { early: early.filter(|_| config.revise.is_zero()).map(seconds), ..config }
+    });
+    (config, readings())
+}
+
+fn counts() -> impl Strategy<Value = (Config, Vec<Reading>)> {
+    let kind = (1_u64..8, 1_u64..8)
+        .prop_map(|(one, other)| Kind::Count { size: one.max(other), slide: one.min(other) });
+    let forget = prop_oneof![2 => Just(None), 1 => (1_u64..100).prop_map(|after| Some(seconds(after)))];
+    let config = (any_config(kind, 1), forget).prop_map(|(config, forget)| Config { forget, ..config });
+    (config, readings())
+}
+
+/// Whatever batches, commits, restarts and kills, and however little stays in memory, what comes of the
+/// readings is the same to the last bit.
+fn the_same(config: &Config, readings: &[Reading]) -> Result<run::Ran, TestCaseError> {
     let plain: Vec<_> = readings.iter().map(|reading| Reading { action: Action::None, ..*reading }).collect();
     let eager: Vec<_> =
         readings.iter().map(|reading| Reading { action: Action::Settle, ..*reading }).collect();
-    let (whole, late) = run(config, &plain, usize::MAX);
+    let whole = run(config, &plain, usize::MAX);
     for (readings, kept_bytes) in [(&eager[..], usize::MAX), (readings, 0), (readings, 4_000)] {
-        let (other, other_late) = run(config, readings, kept_bytes);
-        prop_assert_eq!(&whole, &other);
-        prop_assert_eq!(&late, &other_late);
+        prop_assert_eq!(&whole, &run(config, readings, kept_bytes));
     }
+    Ok(whole)
+}
+
+/// It is the same, and what is left of it is what the oracle says.
+fn holds(config: &Config, readings: &[Reading]) -> Result<(), TestCaseError> {
+    let ran = the_same(config, readings)?;
     let oracle = Oracle::replay(config, readings);
-    prop_assert_eq!(late, oracle.late);
-    let collected = Collected::of(&whole);
-    prop_assert_eq!(collected.readings(), oracle.windows);
+    prop_assert_eq!(ran.late, oracle.late);
+    prop_assert_eq!(Collected::of(&ran.outcomes).readings(), oracle.windows);
     Ok(())
 }
 
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(cases(CASES))]
 
     #[test]
-    fn tumbling_windows_equal_the_oracle(
-        config in any_config((1_u64..30, 0_u64..30).prop_map(|(size, offset)| {
-            Kind::Tumbling { size: seconds(size), offset: seconds(offset % size) }
-        })),
-        early in prop::option::of(1_u64..20),
-        readings_max in prop_oneof![2 => Just(u64::MAX), 1 => 1_u64..5],
-        readings in readings(),
-    ) {
-        let early = early.map(seconds);
-        holds(&Config { early, readings_max, ..config }, &readings)?;
-    }
-
-    #[test]
-    fn hopping_windows_equal_the_oracle(
-        config in any_config((1_u64..30, 1_u64..30, 0_u64..30).prop_map(|(size, slide, offset)| {
-            let (size, slide) = (size.max(slide), size.min(slide));
-            Kind::Hopping { size: seconds(size), slide: seconds(slide), offset: seconds(offset % slide) }
-        })),
-        readings in readings(),
-    ) {
+    fn tumbling_windows_equal_the_oracle((config, readings) in tumbling()) {
         holds(&config, &readings)?;
     }
 
     #[test]
-    fn sliding_windows_equal_the_oracle(
-        config in any_config((1_u64..40).prop_map(|size| Kind::Sliding { size: seconds(size) })),
-        readings in readings(),
-    ) {
+    fn days_equal_the_oracle((config, readings) in days()) {
         holds(&config, &readings)?;
     }
 
     #[test]
-    fn sessions_equal_the_oracle(
-        config in any_config((1_u64..15, prop::option::of(15_u64..60)).prop_map(|(gap, longest)| {
-            Kind::Session { gap: seconds(gap), longest: longest.map(seconds) }
-        })),
-        early in prop::option::of(1_u64..20),
-        readings in readings(),
-    ) {
-        // An early result of a session that was closed and is open again is a case of the table's.
-        let early = early.filter(|_| config.revise.is_zero()).map(seconds);
-        holds(&Config { early, ..config }, &readings)?;
-    }
-
-    #[test]
-    fn count_windows_equal_the_oracle(
-        config in any_config((1_u64..8, 1_u64..8).prop_map(|(a, b)| Kind::Count { size: a.max(b), slide: a.min(b) })),
-        readings in readings(),
-    ) {
+    fn hopping_windows_equal_the_oracle((config, readings) in hopping()) {
         holds(&config, &readings)?;
     }
 
     #[test]
-    fn days_equal_the_oracle(hours in prop::collection::vec((0_u64..400, any::<bool>()), 0..60)) {
-        // Around the day in October that has 25 hours.
-        let zone = jiff::tz::TimeZone::get("Europe/Berlin").unwrap();
-        let first = 1_792_000_000;
-        let readings: Vec<_> = hours.iter().enumerate().map(|(id, (hour, restart))| Reading {
-            key: 0,
-            second: first + hour * 3_600,
-            id: u16::try_from(id).unwrap(),
-            action: if *restart { Action::Restart } else { Action::None },
-        }).collect();
-        holds(&Config { lateness: seconds(100 * 3_600), ..Config::new(Kind::Day { zone }) }, &readings)?;
+    fn sliding_windows_equal_the_oracle((config, readings) in sliding()) {
+        holds(&config, &readings)?;
+    }
+
+    #[test]
+    fn sessions_equal_the_oracle((config, readings) in sessions()) {
+        holds(&config, &readings)?;
+    }
+
+    #[test]
+    fn count_windows_equal_the_oracle((config, readings) in counts()) {
+        holds(&config, &readings)?;
     }
 
     /// No permutation within the lateness changes what is there in the end.
@@ -166,8 +198,8 @@ proptest! {
             readings.push(Reading { key: 9, second: 30_000, id: 65_000, action: Action::None });
             readings
         }).into();
-        let one = Collected::of(&run(&config, &one, usize::MAX).0).readings();
-        let other = Collected::of(&run(&config, &other, 0).0).readings();
+        let one = Collected::of(&run(&config, &one, usize::MAX).outcomes).readings();
+        let other = Collected::of(&run(&config, &other, 0).outcomes).readings();
         prop_assert_eq!(one, other);
     }
 }

@@ -246,8 +246,6 @@ fn reads_keys_in_one_spelling_only() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..<_>::default() })]
-
     #[test]
     fn never_panics_on_bytes(body in prop::collection::vec(any::<u8>(), 0..300), header in ".{0,80}") {
         prop_assert!(Batch::parse(key(1), &body).is_err());

@@ -90,7 +90,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..<_>::default() })]
+        #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
         fn equals_a_set_of_numbers(added in prop::collection::vec((0u64..60, 0u64..12), 1..20)) {
             let added: Vec<_> = added.into_iter().map(|(first, n)| (first, first + n)).collect();

@@ -121,7 +121,7 @@ fn a_full_store_is_told_from_a_broken_one_and_takes_nothing_half() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..<_>::default() })]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// Whatever comes in whatever order, however often: the sums are those of what is stored, and
     /// what is stored is the first of the highest revision of each window.

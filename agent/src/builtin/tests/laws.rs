@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::cases::cases;
 
 /// Payloads of every sort, most of them good.
 fn payload() -> impl Strategy<Value = String> {
@@ -86,6 +87,8 @@ fn small(readings: &[(f64, String)]) -> bool {
 }
 
 proptest! {
+    #![proptest_config(cases(500))]
+
     #[test]
     fn batching_does_not_show(readings in readings(0..80), cuts in prop::collection::vec(0..80_usize, 0..4)) {
         let mut builtin = many();

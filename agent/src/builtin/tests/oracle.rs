@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::cases::cases;
 
 fn result(compute: Vec<Compute>, readings: &[(u64, f64)]) -> serde_json::Value {
     let mut builtin = builtin(compute);
@@ -44,6 +45,8 @@ fn held(readings: &[(u64, f64)]) -> f64 {
 }
 
 proptest! {
+    #![proptest_config(cases(500))]
+
     #[test]
     fn every_function_equals_a_plain_computation(
         readings in prop::collection::vec((0..59 * SECOND, -1000.0..1000.0_f64), 2..40),

@@ -58,7 +58,7 @@ fn changes() -> impl Strategy<Value = Vec<(u8, u8, Option<usize>)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..<_>::default() })]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn windows_are_those_of_a_plain_map(

@@ -52,6 +52,7 @@ impl Oracle {
                         join(sessions, (at, reading.id), now, |held| ends(held.last, *gap, *longest), over);
                 }
                 Kind::Sliding { .. } | Kind::Count { .. } => {
+                    oracle.forget(config, key, &mut used, now);
                     is_used = at >= now;
                     if is_used {
                         let held = Held { first: at, last: at, ids: vec![reading.id], late: 0, seen: vec![] };
@@ -89,6 +90,15 @@ impl Oracle {
         });
         oracle.windows.values_mut().for_each(|(ids, _)| ids.sort_unstable());
         oracle
+    }
+
+    /// What is counted of a key that was silent for long is not counted on.
+    fn forget(&mut self, config: &Config, key: u8, used: &mut BTreeMap<u8, Vec<Held>>, now: u64) {
+        let Some(forget) = config.forget else { return };
+        let newest = used.get(&key).and_then(|held| held.iter().map(|held| held.first).max());
+        if newest.is_some_and(|newest| newest < now && newest + micros(forget) <= now) {
+            self.close(config, key, used.remove(&key).unwrap_or_default(), now);
+        }
     }
 
     fn close(&mut self, config: &Config, key: u8, mut held: Vec<Held>, watermark: u64) {

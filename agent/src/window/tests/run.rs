@@ -1,4 +1,4 @@
-//! Feeds readings to windows as a pipeline does, with batches, commits and restarts where it is told.
+//! Feeds readings to windows as a pipeline does, with batches, commits, restarts and kills where it is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -23,6 +23,8 @@ pub(super) enum Action {
     SettleOne,
     Commit,
     Restart,
+    /// Everything since the last commit is lost, and comes again from the journal.
+    Kill,
 }
 
 /// Lists the readings it was given, in the order of merges.
@@ -94,48 +96,88 @@ impl Cold for Disk {
     }
 }
 
-/// All outcomes, each key's windows in order, and the readings that were late.
-pub(super) fn run(config: &Config, readings: &[Reading], kept_bytes: usize) -> (Vec<Outcome>, BTreeSet<u16>) {
-    let (disk, mut outcomes, mut late) = (Disk::default(), Vec::new(), BTreeSet::new());
+/// What came of readings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ran {
+    /// Each key's windows in order.
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) late: BTreeSet<u16>,
+    /// Those with one key too many.
+    pub(super) full: BTreeSet<u16>,
+}
+
+/// What a commit made durable.
+#[derive(Clone, Debug, Default)]
+struct Committed {
+    ran: Ran,
+    progress: Vec<u8>,
+    /// Readings before it.
+    position: usize,
+}
+
+/// Readings as their numbers, listed.
+pub(super) fn run(config: &Config, readings: &[Reading], kept_bytes: usize) -> Ran {
+    run_with(&mut List, |reading| reading.id.to_be_bytes().to_vec(), config, readings, kept_bytes)
+}
+
+pub(super) fn run_with(
+    aggregate: &mut dyn Aggregate,
+    payload: impl Fn(&Reading) -> Vec<u8>,
+    config: &Config,
+    readings: &[Reading],
+    kept_bytes: usize,
+) -> Ran {
+    let (disk, mut ran, mut committed) = (Disk::default(), Ran::default(), Committed::default());
     let mut windows = disk.restore(config, &[], kept_bytes);
-    for reading in readings {
-        let (time, payload) = (Timestamp(reading.second * SECOND), reading.id.to_be_bytes().to_vec());
-        match windows.observe(&mut List, &reading.key.to_string(), time, payload).unwrap() {
+    // Where it was killed last: until there nothing else is done, so that it is batched another way.
+    let (mut position, mut killed) = (0, None);
+    while let Some(reading) = readings.get(position) {
+        let time = Timestamp(reading.second * SECOND);
+        match windows.observe(aggregate, &reading.key.to_string(), time, payload(reading)).unwrap() {
             Ok(()) => {}
-            Err((Fate::Late, _)) => drop(late.insert(reading.id)),
+            Err((Fate::Late, _)) => drop(ran.late.insert(reading.id)),
+            Err((Fate::Full, _)) => drop(ran.full.insert(reading.id)),
             Err(other) => panic!("{other:?}"),
         }
-        match reading.action {
+        let action = if killed >= Some(position) { Action::None } else { reading.action };
+        position += 1;
+        match action {
             Action::None => {}
-            Action::Apply => outcomes.extend(windows.apply(&mut List).unwrap().outcomes),
-            Action::Settle => drain(&mut windows, &mut outcomes),
-            Action::SettleOne => outcomes.extend(windows.settle(&mut List, 1).unwrap().outcomes),
+            Action::Apply => ran.outcomes.extend(windows.apply(aggregate).unwrap().outcomes),
+            Action::Settle => drain(aggregate, &mut windows, &mut ran.outcomes),
+            Action::SettleOne => ran.outcomes.extend(windows.settle(aggregate, 1).unwrap().outcomes),
             Action::Commit | Action::Restart => {
-                outcomes.extend(windows.apply(&mut List).unwrap().outcomes);
+                ran.outcomes.extend(windows.apply(aggregate).unwrap().outcomes);
                 disk.write(&mut windows);
-                if reading.action == Action::Restart {
+                committed = Committed { ran: ran.clone(), progress: windows.progress(), position };
+                if action == Action::Restart {
                     let before = (windows.keys(), windows.open(), windows.state_bytes(), windows.due.clone());
-                    windows = disk.restore(config, &windows.progress(), kept_bytes);
+                    windows = disk.restore(config, &committed.progress, kept_bytes);
                     let after = (windows.keys(), windows.open(), windows.state_bytes(), windows.due.clone());
                     assert_eq!(before, after);
                 }
             }
+            Action::Kill => {
+                killed = Some(position - 1);
+                (ran, position) = (committed.ran.clone(), committed.position);
+                windows = disk.restore(config, &committed.progress, kept_bytes);
+            }
         }
     }
-    drain(&mut windows, &mut outcomes);
+    drain(aggregate, &mut windows, &mut ran.outcomes);
     disk.write(&mut windows);
     assert_eq!(windows.keys() == 0, disk.len() == 0, "what holds nothing has no rows");
-    outcomes.sort_by(|a, b| {
+    ran.outcomes.sort_by(|a, b| {
         let place = |outcome: &Outcome| (outcome.start, outcome.end, outcome.part, outcome.revision);
         (&a.key, place(a)).cmp(&(&b.key, place(b)))
     });
-    (outcomes, late)
+    ran
 }
 
-fn drain(windows: &mut Windows, outcomes: &mut Vec<Outcome>) {
-    outcomes.extend(windows.apply(&mut List).unwrap().outcomes);
+fn drain(aggregate: &mut dyn Aggregate, windows: &mut Windows, outcomes: &mut Vec<Outcome>) {
+    outcomes.extend(windows.apply(aggregate).unwrap().outcomes);
     while windows.due() {
-        outcomes.extend(windows.settle(&mut List, 256).unwrap().outcomes);
+        outcomes.extend(windows.settle(aggregate, 256).unwrap().outcomes);
     }
 }
 
@@ -144,7 +186,7 @@ pub(super) type Id = (String, u64, u64, u32);
 
 /// What a receiver holds in the end.
 #[derive(Debug)]
-pub(super) struct Collected(BTreeMap<Id, Outcome>);
+pub(super) struct Collected(pub(super) BTreeMap<Id, Outcome>);
 
 impl Collected {
     pub(super) fn of(outcomes: &[Outcome]) -> Self {

@@ -163,7 +163,7 @@ fn sayings() -> impl Strategy<Value = Vec<Saying>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..<_>::default() })]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     /// In any order, in whole batches or line by line, however often: what is seen is each window's
     /// last word, and the sums are those of what is seen.
