@@ -362,3 +362,55 @@ async fn a_file_that_changes_is_seen_and_runs_beside_before_it_takes_over() {
     assert_eq!(agent.metrics().await.expect("it answers").of("pipeline_swaps", "changed"), 1);
     assert_eq!(agent.dead_letters().await, Vec::<Value>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_aggregate_beside_the_one_that_runs_is_compared_on_its_states_and_windows() {
+    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let plan = |settings: &str| {
+        let aggregate = format!("module = \"modules/hostile_aggregate.wasm\", config = {{ {settings} }}");
+        let body = format!(
+            "key = \"bad-{{field.device}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n\
+             window = {{ tumbling = \"50ms\", lateness = \"0s\" }}\naggregate = {{ {aggregate} }}\nshadow = \"1s\""
+        );
+        let plan = Plan::default().input("plant", broker.port(), &["plant"], "3.1.1");
+        plan.output("central", &backend.url(), "")
+            .pipeline("counted", "plant", "central", &body)
+            .toml()
+            .to_owned()
+    };
+    let agent = Agent::start(&plan("")).await;
+    let stream = Stream::start(broker.port(), 0);
+    agent.reaches("pipeline_used_events", "counted", 20, SOON).await;
+    let mut swaps = 0;
+    for (settings, differs) in [
+        ("do = \"as-before\"", None),
+        ("version = 3", None),
+        // A change of its states, and one of its results alone.
+        ("version = 3, do = \"count-updates\"", Some("one state, then another")),
+        ("version = 4, do = \"finish-text\"", Some("then refused: the module's result is not JSON")),
+    ] {
+        swaps += 1;
+        agent.configure(&plan(settings));
+        agent.reload();
+        agent.reaches("pipeline_swaps", "counted", swaps, SOON).await;
+        let mut status = agent.status().await.expect("it answers");
+        let shadow = status["modules"]["counted"]["swap"]["shadow"].take();
+        assert!(shadow["events"].as_u64() > Some(20), "{settings}: {shadow}");
+        let first = shadow["first"][0].as_str().unwrap_or_default();
+        assert_eq!(shadow["differences"].as_u64() > Some(0), differs.is_some(), "{settings}: {shadow}");
+        assert!(
+            differs.is_none_or(|words| first.starts_with("aggregate, \"bad-d") && first.contains(words)),
+            "{shadow}"
+        );
+    }
+    agent.configure(&plan("version = 4, do = \"update-panic\""));
+    agent.reload();
+    agent.reaches("pipeline_refused_swaps", "counted", 1, SOON).await;
+    agent.configure(&plan("version = 5, refuse = true"));
+    agent.reload();
+    agent.reaches("pipeline_refused_swaps", "counted", 2, SOON).await;
+    let readings = stream.end().await;
+    agent.reaches("pipeline_used_events", "counted", readings, SOON).await;
+    drained(&agent, "central", SOON).await;
+    holds(&agent).await;
+}

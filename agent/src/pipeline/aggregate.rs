@@ -2,7 +2,6 @@
 
 use crate::builtin::Builtin;
 use crate::module::{self, Closed, Group, Trips, Updated};
-use crate::window;
 
 /// One of the two.
 #[expect(clippy::large_enum_variant, reason = "there is one a pipeline, and it is boxed")]
@@ -65,20 +64,6 @@ impl Aggregate {
             Self::Module(module) => module.finish(windows),
             Self::Builtin(builtin) => builtin.finish(windows),
         }
-    }
-}
-
-impl window::Aggregate for Aggregate {
-    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
-        Self::update(self, groups)
-    }
-
-    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        Self::merge(self, a, b)
-    }
-
-    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
-        Self::finish(self, windows)
     }
 }
 

@@ -7,7 +7,7 @@ use super::line;
 use super::modules::{Blame, Modules};
 use super::progress::{Counts, MadeBy};
 use super::remembered;
-use super::shadow::Shadow;
+use super::shadow::{Shadow, Watched};
 use super::tally::Tally;
 use crate::decode::{self, Arrival, Clock, Decode};
 use crate::flow::{DeadLetter, Event, Message, Properties, Report, Seq, Timestamp, WindowOf};
@@ -218,7 +218,8 @@ impl Steps {
         if !windows.due() {
             return Ok(false);
         }
-        let settled = windows.settle(aggregate.as_mut(), RESULTS_MAX)?;
+        let mut aggregate = Watched { running: aggregate, shadow: self.shadow.as_mut() };
+        let settled = windows.settle(&mut aggregate, RESULTS_MAX)?;
         let due = windows.due();
         self.take_settled(settled, Times { clock: now, now }, step);
         Ok(due)
@@ -350,17 +351,18 @@ impl Steps {
             self.forward_each(events, at, step);
             return Ok(());
         };
+        let mut aggregate = Watched { running: aggregate, shadow: self.shadow.as_mut() };
         let (mut refused, mut late) = (Vec::new(), Vec::new());
         for mut event in events {
             let payload = std::mem::take(&mut event.payload);
-            match windows.observe(aggregate.as_mut(), &event.key, event.time, payload)? {
+            match windows.observe(&mut aggregate, &event.key, event.time, payload)? {
                 Ok(()) => {}
                 Err((Fate::Full, payload)) => refused.push(Event { payload, ..event }),
                 Err((Fate::Lost, _)) => step.counts.lost_events += 1,
                 Err((Fate::Late | Fate::Used, payload)) => late.push(Event { payload, ..event }),
             }
         }
-        let settled = windows.apply(aggregate.as_mut())?;
+        let settled = windows.apply(&mut aggregate)?;
         self.take_settled(settled, at, step);
         for event in late {
             self.take_late(event, at, step);

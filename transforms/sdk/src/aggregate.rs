@@ -14,7 +14,7 @@ use std::cell::RefCell;
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
-        world: "aggregate",
+        world: "versioned-aggregate",
         additional_derives: [Clone, PartialEq],
         pub_export_macro: true,
     });
@@ -68,6 +68,9 @@ pub trait Aggregate: DeserializeOwned {
     /// [postcard]: https://postcard.jamesmunns.com/wire-format
     type State: Serialize + DeserializeOwned + Default;
 
+    /// Of the form of `State`: one more with each release that reads its bytes otherwise.
+    const STATE_VERSION: u32 = 0;
+
     /// Checks the settings, and fills fields that are none (`#[serde(skip)]`).
     ///
     /// # Errors
@@ -85,6 +88,39 @@ pub trait Aggregate: DeserializeOwned {
 
     /// Two partial states as one.
     fn merge(&self, a: Self::State, b: Self::State) -> Self::State;
+
+    /// A state of another version, read by [`from_bytes`], as this one would have made it. The agent tries it on
+    /// all open windows before this version takes over.
+    ///
+    /// ```
+    /// # use headwater_module::{Aggregate, Sample, Window, from_bytes};
+    /// /// Count and sum; the release before kept the sum alone.
+    /// # #[derive(serde::Deserialize)]
+    /// # struct Mean {}
+    /// impl Aggregate for Mean {
+    ///     type State = (u64, f64);
+    ///     const STATE_VERSION: u32 = 1;
+    ///
+    ///     fn migrate(&self, from: u32, state: &[u8]) -> Result<(u64, f64), String> {
+    ///         match from {
+    ///             0 => Ok((1, from_bytes(state)?)),
+    ///             _ => Err(format!("version {from} is not known")),
+    ///         }
+    ///     }
+    /// #   fn update(&self, _: &mut (u64, f64), _: &Sample) -> Result<(), String> { Ok(()) }
+    /// #   fn merge(&self, a: (u64, f64), _: (u64, f64)) -> (u64, f64) { a }
+    /// #   fn finish(&self, _: &Window, state: (u64, f64)) -> Result<impl serde::Serialize, String> { Ok(state) }
+    /// }
+    /// # assert_eq!(Mean {}.migrate(0, &2.5_f64.to_le_bytes()), Ok((1, 2.5)));
+    /// # assert!(Mean {}.migrate(0, &[1]).is_err() && Mean {}.migrate(2, &[]).is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// Why it cannot be read: the version that runs stays. None can, if this is not implemented.
+    fn migrate(&self, from: u32, state: &[u8]) -> Result<Self::State, String> {
+        let _ = state;
+        Err(format!("states of version {from} cannot be read, only those of version {}", Self::STATE_VERSION))
+    }
 
     /// The result of a closed window, serialized as JSON.
     ///
@@ -143,6 +179,12 @@ macro_rules! export_aggregate {
                 }
                 fn finish(windows: Vec<aggregate::Closed>) -> Result<Vec<Vec<u8>>, String> {
                     MODULE.with(|module| module.finish(windows))
+                }
+                fn state_version() -> u32 {
+                    <$aggregate as $crate::Aggregate>::STATE_VERSION
+                }
+                fn migrate(from: u32, state: Vec<u8>) -> Result<Vec<u8>, String> {
+                    MODULE.with(|module| module.migrate(from, &state))
                 }
             }
     aggregate::export!(Export with_types_in aggregate);
@@ -212,6 +254,17 @@ impl<A> Module<A> {
         self.with(|aggregate| windows.into_iter().map(|closed| finish(aggregate, closed)).collect())
     }
 
+    /// The contract's `migrate`.
+    ///
+    /// # Errors
+    /// Why the state cannot be read.
+    pub fn migrate(&self, from: u32, state: &[u8]) -> Result<Vec<u8>, String>
+    where
+        A: Aggregate,
+    {
+        self.with(|aggregate| encode(&aggregate.migrate(from, state)?))
+    }
+
     fn with<R>(&self, call: impl FnOnce(&A) -> Result<R, String>) -> Result<R, String> {
         call(self.0.borrow().as_ref().ok_or("called before `init`")?)
     }
@@ -237,9 +290,16 @@ fn finish<A: Aggregate>(aggregate: &A, closed: Closed) -> Result<Vec<u8>, String
 }
 
 fn decode<S: DeserializeOwned + Default>(state: &[u8]) -> Result<S, String> {
-    if state.is_empty() {
-        return Ok(S::default());
-    }
+    if state.is_empty() { Ok(S::default()) } else { from_bytes(state) }
+}
+
+/// A state from the bytes that the agent keeps of it, which are [postcard]: what [`Aggregate::migrate`] needs.
+///
+/// [postcard]: https://postcard.jamesmunns.com/wire-format
+///
+/// # Errors
+/// Says that they are not such a state.
+pub fn from_bytes<S: DeserializeOwned>(state: &[u8]) -> Result<S, String> {
     match postcard::take_from_bytes(state) {
         Ok((state, [])) => Ok(state),
         Ok((_, more)) => Err(format!("the state has {} bytes too many", more.len())),

@@ -36,7 +36,7 @@ pub mod testing;
 mod transform;
 mod write;
 
-pub use aggregate::{Aggregate, Sample, Window};
+pub use aggregate::{Aggregate, Sample, Window, from_bytes};
 pub use json::Object;
 pub use span::Span;
 pub use transform::{Event, Transform};
