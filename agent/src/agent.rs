@@ -23,7 +23,7 @@ use crate::flow::Timestamp;
 use crate::forward::{self, Forward};
 use crate::live::{self, Beat};
 use crate::metrics::Metrics;
-use crate::module::{self, Host};
+use crate::module::{self, Host, Network};
 use crate::pipeline::{self, Pipeline, Post, Versions};
 use crate::reload::{Door, Reloader};
 use crate::source::Source;
@@ -126,7 +126,7 @@ impl Agent {
         let state = &config.agent.state;
         let metrics = Arc::new(Metrics::new());
         let store = open_store(config, &metrics).await?;
-        let host = Host::guarded(Some(state.join("modules")), &config.modules).map_err(Error::Host)?;
+        let host = Host::guarded(state, &config.modules, &metrics).map_err(Error::Host)?;
         let (pipelines, posts) = build_pipelines(config, &host, &store, &metrics).await?;
         store.tell(&config.agent.id, Timestamp::now())?;
         let mut forwards = Vec::new();
@@ -237,10 +237,20 @@ async fn build_pipelines(
     let build = move || {
         let (mut pipelines, mut posts) = (Vec::new(), BTreeMap::new());
         for (name, pipeline) in &config.pipelines {
-            let (versions, pipeline) = Versions::open(&config.agent.state, name, pipeline)?;
-            let built = Pipeline::build(name, &config.agent.id, &pipeline, &host, &store, &metrics)?;
-            let post = Arc::<Post>::default();
-            let built = built.with(post.clone(), versions);
+            let (id, state, post) = (&config.agent.id, &config.agent.state, Arc::<Post>::default());
+            let built = match pipeline::at_hand(name, pipeline, &host, Network::Off) {
+                Ok(pipeline) => {
+                    let (versions, pipeline) = Versions::open(state, name, &pipeline)?;
+                    let built = Pipeline::build(name, id, &pipeline, &host, &store, &metrics)?;
+                    built.with(post.clone(), versions)
+                }
+                // The others do not wait for what has to be fetched.
+                Err(absent) if absent.is_absence() => {
+                    let built = Pipeline::build_without(name, id, pipeline, &host, &store, &metrics, absent)?;
+                    built.awaiting(post.clone(), state.clone())
+                }
+                Err(error) => return Err(error.into()),
+            };
             posts.insert(name.clone(), post);
             pipelines.push((name.clone(), built, Arc::new(Beat::default())));
         }

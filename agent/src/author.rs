@@ -6,6 +6,7 @@
 mod attempt;
 mod bench;
 mod build;
+mod compile;
 mod conform;
 mod determinism;
 mod golden;
@@ -43,6 +44,8 @@ pub enum Command {
     Try(attempt::Options),
     /// Make a module of the core module that a compiler has made: for the builds of languages.
     Wrap(wrap::Options),
+    /// Compile a module for a device that is too small for it, and sign what comes of it.
+    Compile(compile::Options),
     /// Make a pair of keys: the private one goes into a file, the public one, for `keys`, is printed.
     Keygen(sign::KeyOptions),
     /// Sign a module, for agents that have the public key in `keys` in [modules].
@@ -80,6 +83,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Bench(options) => bench::run(options),
         Command::Try(options) => attempt::run(options),
         Command::Wrap(options) => wrap::run(options),
+        Command::Compile(options) => compile::run(options),
         Command::Keygen(options) => sign::make_key(options),
         Command::Sign(options) => sign::run(options),
         Command::Test(options) => return golden::run(options),

@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use crate::agent::{self, Agent};
 use crate::config;
 use crate::metrics::Metrics;
-use crate::module::{Host, aside};
+use crate::module::{Host, Network, aside};
 use crate::pipeline;
 
 const EXIT_FAULT: u8 = 1;
@@ -157,11 +157,15 @@ fn run_agent(file: &Path) -> anyhow::Result<()> {
 
 fn check(file: &Path) -> anyhow::Result<()> {
     let config = config::load(file)?;
-    let host = Host::guarded(None, &config.modules)?;
+    let host = Host::checking(&config.agent.state, &config.modules)?;
     let mut faults = 0;
     for (name, pipeline) in &config.pipelines {
         let metrics = Metrics::new().pipeline(name);
-        for error in pipeline::load_modules(name, pipeline, &host, &metrics) {
+        let errors = match pipeline::at_hand(name, pipeline, &host, Network::Until(&|| false)) {
+            Ok(pipeline) => pipeline::load_modules(name, &pipeline, &host, &metrics),
+            Err(error) => vec![error],
+        };
+        for error in errors {
             eprintln!("{}: {error}", file.display());
             faults += 1;
         }

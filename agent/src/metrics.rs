@@ -273,6 +273,42 @@ stage!(
     }
 );
 
+stage!(
+    /// Compiling modules, labelled `modules`.
+    Compile, Compiles, "compile", {
+        /// Modules compiled on this machine.
+        modules: Counter,
+        /// Modules that did not compile, or not within the bounds.
+        refused_modules: Counter,
+        /// Time that compiling took, those that were refused included, in microseconds.
+        micros: Counter,
+        /// Modules whose compiled code was here already.
+        cached_modules: Counter,
+        /// Modules that came as compiled code.
+        precompiled_modules: Counter,
+    }
+);
+
+stage!(
+    /// Fetching modules, labelled `modules`.
+    Fetch, Fetches, "fetch", {
+        /// Files fetched: modules, and manifests of registries.
+        files: Counter,
+        /// Bytes of them.
+        bytes: Counter,
+        /// Times that a module could not be fetched.
+        failures: Counter,
+        /// Requests that were repeated, since what was wrong could pass.
+        repeated_requests: Counter,
+        /// Files removed to make room: no pipeline named them.
+        evicted_files: Counter,
+        /// Disk that what was fetched takes.
+        kept_bytes: Gauge,
+        /// Disk that it may take.
+        kept_bytes_max: Gauge,
+    }
+);
+
 /// The handles of all modules, made as they are needed.
 #[derive(Clone, Debug)]
 pub struct OfModules(Modules);
@@ -339,6 +375,8 @@ pub struct Metrics {
     disks: Disks,
     pipelines: Pipelines,
     modules: Modules,
+    compiles: Compiles,
+    fetches: Fetches,
     outputs: Outputs,
     reloads: Reloads,
 }
@@ -352,6 +390,9 @@ impl Metrics {
         let (pipelines, outputs) = (Pipelines::default(), Outputs::default());
         let modules = Modules::default();
         modules.register(&mut registry);
+        let (compiles, fetches) = (Compiles::default(), Fetches::default());
+        compiles.register(&mut registry);
+        fetches.register(&mut registry);
         let reloads = Reloads::default();
         reloads.register(&mut registry);
         inputs.register(&mut registry);
@@ -361,7 +402,19 @@ impl Metrics {
         outputs.register(&mut registry);
         let imbalances = Imbalances::default();
         imbalances.register(&mut registry);
-        Self { registry, imbalances, inputs, logs, disks, pipelines, modules, outputs, reloads }
+        Self {
+            registry,
+            imbalances,
+            inputs,
+            logs,
+            disks,
+            pipelines,
+            modules,
+            compiles,
+            fetches,
+            outputs,
+            reloads,
+        }
     }
 
     /// The handle of the input of that name.
@@ -403,6 +456,18 @@ impl Metrics {
     #[must_use]
     pub fn of_modules(&self) -> OfModules {
         OfModules(self.modules.clone())
+    }
+
+    /// The handle of compiling modules.
+    #[must_use]
+    pub fn compile(&self) -> Compile {
+        self.compiles.named("modules")
+    }
+
+    /// The handle of fetching modules.
+    #[must_use]
+    pub fn fetch(&self) -> Fetch {
+        self.fetches.named("modules")
     }
 
     /// The handle of the output of that name.

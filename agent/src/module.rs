@@ -26,11 +26,13 @@ mod cache;
 mod clock;
 mod code;
 mod contract;
+mod fetch;
 mod guest;
 #[cfg(feature = "author")]
 mod inspect;
 mod instance;
 mod load;
+mod precompiled;
 pub mod state;
 mod transform;
 mod trust;
@@ -40,11 +42,14 @@ mod wasi;
 mod tests;
 
 pub use aggregate::{Aggregate, Closed, Group, Updated};
+pub use fetch::{Config as FetchConfig, Credentials, Network, Remote};
 #[cfg(feature = "author")]
 pub use inspect::Inspection;
 #[cfg(feature = "author")]
 pub(crate) use load::check_preamble;
 pub use load::{FILE_BYTES_MAX, Host, digest};
+#[cfg(feature = "author")]
+pub(crate) use precompiled::make as precompile;
 pub use transform::Transform;
 pub(crate) use trust::signature_file;
 pub use trust::{Digest, Origin, PublicKey};
@@ -107,11 +112,18 @@ pub struct Config {
     /// Memory that compiling a module may take, in a process of its own; past it the module is
     /// refused. Default 512 MiB.
     pub compile_memory_max: usize,
+    /// What fetching modules may take, and whom it asks.
+    pub fetch: FetchConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { keys: Vec::new(), compile_deadline: Duration::from_mins(2), compile_memory_max: 512 << 20 }
+        Self {
+            keys: Vec::new(),
+            compile_deadline: Duration::from_mins(2),
+            compile_memory_max: 512 << 20,
+            fetch: FetchConfig::default(),
+        }
     }
 }
 
@@ -165,6 +177,32 @@ pub enum Error {
         file: PathBuf,
         /// The limit.
         bytes_max: u64,
+    },
+    /// It is not here, and cannot be had.
+    #[error("failed to fetch the module {}: {reason}", file.display())]
+    Fetch {
+        /// Where it should come from.
+        file: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// Compiled code that is not loaded.
+    #[error("failed to load the compiled module {}: {reason}", file.display())]
+    Precompiled {
+        /// The file.
+        file: PathBuf,
+        /// Why, and the remedy.
+        reason: String,
+    },
+    /// A machine that cannot be compiled for.
+    #[error(
+        "failed to compile for {target}: {reason}: there are compilers for aarch64-, x86_64- and riscv64gc-unknown-linux-musl and their -gnu, and for no 32-bit processor"
+    )]
+    Target {
+        /// Which.
+        target: String,
+        /// The compiler's words.
+        reason: String,
     },
     /// Another file than the one pinned.
     #[error("failed to load the module {}: expected {expected}, found {found}: put the right file there, or correct `digest`", file.display())]

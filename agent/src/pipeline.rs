@@ -12,6 +12,7 @@
 //! what a crash repeats.
 
 mod aggregate;
+mod awaited;
 mod full;
 mod line;
 mod migrate;
@@ -42,9 +43,10 @@ use crate::store::{self, Commit, Outgoing, Store};
 use crate::window::Windows;
 use crate::{builtin, decode, window};
 use aggregate::Aggregate;
+use awaited::Awaited;
 use full::Full;
 pub use full::WhenFull;
-pub use modules::{Blame, Modules, StepVersion, Version, load_modules};
+pub use modules::{Blame, Modules, StepVersion, Version, at_hand, load_modules};
 pub use post::{Offer, Post};
 pub use progress::Counts;
 use progress::Progress;
@@ -199,6 +201,14 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
+impl Error {
+    /// Whether a module is not here and may be fetched.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Module { source: module::Error::Fetch { .. }, .. })
+    }
+}
+
 /// Degraded but alive: sleeps a while, and whether to try again.
 fn wait_for_room(full: &store::Error, stop: &AtomicBool, beat: &impl Fn()) -> bool {
     beat();
@@ -286,6 +296,8 @@ pub struct Pipeline {
     trips: Trips,
     post: Arc<Post>,
     versions: Versions,
+    /// Modules that it was built without.
+    awaited: Option<Awaited>,
     /// Why it is to take no more steps; what is not committed then never is.
     ended: Option<Ended>,
     commit_every: Duration,
@@ -337,6 +349,38 @@ impl Pipeline {
         store: &Store,
         metrics: &Metrics,
     ) -> Result<Self, Error> {
+        let modules = Modules::load(name, config, host, &metrics.pipeline(name))?;
+        Self::build_with(name, agent, config, host, store, metrics, modules)
+    }
+
+    /// The same without modules, which it gets when it runs ([`Pipeline::awaiting`]).
+    ///
+    /// # Errors
+    /// When the committed state cannot be used; with `absent` when only the modules can tell what was lost of it.
+    pub fn build_without(
+        name: &str,
+        agent: &str,
+        config: &Config,
+        host: &Host,
+        store: &Store,
+        metrics: &Metrics,
+        absent: Error,
+    ) -> Result<Self, Error> {
+        if store.checkpoint(name)?.harm.is_some() {
+            return Err(absent);
+        }
+        Self::build_with(name, agent, config, host, store, metrics, Modules::default())
+    }
+
+    fn build_with(
+        name: &str,
+        agent: &str,
+        config: &Config,
+        host: &Host,
+        store: &Store,
+        metrics: &Metrics,
+        mut modules: Modules,
+    ) -> Result<Self, Error> {
         let source = metrics.input(&config.input);
         let of_modules = metrics.of_modules();
         let metrics = metrics.pipeline(name);
@@ -348,7 +392,6 @@ impl Pipeline {
             progress.clock = decode::Clock::new(store.newest_message());
         }
         let tally = Tally::decode(&checkpoint.tally).ok_or(Error::Progress)?;
-        let mut modules = Modules::load(name, config, host, &metrics)?;
         let lost = checkpoint.harm.as_ref().is_some_and(|harm| harm.windows);
         let forgotten = remembered::restore(&mut modules.transforms, store, name, lost)?;
         if let Some(aggregate) = &mut modules.aggregate {
@@ -378,6 +421,7 @@ impl Pipeline {
             trips: Trips::new(config.on_trip.clone()),
             post: Arc::default(),
             versions: Versions::default(),
+            awaited: None,
             ended: None,
             steps: Steps {
                 agent: agent.to_owned(),

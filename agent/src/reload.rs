@@ -2,7 +2,7 @@
 //!
 //! Asked for by SIGHUP, by the agent's own HTTP, or by a change of the files where `agent.watch` is set. Only
 //! modules and their settings can change: any other difference, or a fault in the file, refuses the whole, and
-//! what runs goes on. New modules are compiled and started beside the pipelines' threads; the switch
+//! what runs goes on. New modules are fetched, compiled and started beside the pipelines' threads; the switch
 //! itself is the pipeline's (`pipeline/swap.rs`).
 //!
 //! Bounds: one reload at a time, [`ASKS_MAX`] wait; a pipeline's modules have [`LOAD_MAX`] to be loaded.
@@ -21,8 +21,8 @@ use tracing::{error, info};
 
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
-use crate::module::Host;
-use crate::pipeline::{self, AggregateConfig, Modules, Offer, Post, Version};
+use crate::module::{Host, Network};
+use crate::pipeline::{self, Modules, Offer, Post, Version};
 
 /// Longest that modules of a pipeline may take to be loaded; what compiles them cannot be stopped, but what
 /// comes of it later is dropped.
@@ -157,6 +157,7 @@ impl Reloader {
         let (host, metrics) = (self.host.clone(), self.metrics.pipeline(name));
         let (of_name, asked) = (name.to_owned(), post.clone());
         let load = tokio::task::spawn_blocking(move || {
+            let config = pipeline::at_hand(&of_name, &config, &host, Network::Until(&|| false))?;
             let version = Version::of(&of_name, &config)?;
             if version == asked.running() && !asked.is_offered() {
                 return Ok(None);
@@ -181,17 +182,11 @@ impl Reloader {
     }
 }
 
-/// The configuration and the modules that it names.
+/// The configuration and the files of modules that it names: what is fetched is pinned, and does not change.
 fn files(config: &Config) -> Vec<PathBuf> {
-    let of = |pipeline: &pipeline::Config| {
-        let aggregate = match &pipeline.windowed {
-            Some((_, AggregateConfig::Module(module))) => Some(module.origin.file.clone()),
-            _ => None,
-        };
-        let transforms = pipeline.transforms.iter().map(|module| module.origin.file.clone());
-        transforms.chain(aggregate).collect::<Vec<_>>()
-    };
-    std::iter::once(config.file.clone()).chain(config.pipelines.values().flat_map(of)).collect()
+    let modules = config.pipelines.values().flat_map(pipeline::Config::modules);
+    let files = modules.filter(|module| module.origin.remote.is_none()).map(|it| it.origin.file.clone());
+    std::iter::once(config.file.clone()).chain(files).collect()
 }
 
 fn look(files: &[PathBuf]) -> Look {

@@ -114,6 +114,11 @@ impl fmt::Display for Secret {
 }
 
 impl Revealed {
+    /// One that a server gave.
+    pub(crate) fn of(secret: &str) -> Self {
+        Self(secret.to_owned())
+    }
+
     /// The secret itself: for the packet or header that carries it alone.
     pub(crate) fn reveal(&self) -> &str {
         &self.0

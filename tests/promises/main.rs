@@ -45,6 +45,8 @@ mod proxy_tls;
 #[cfg(feature = "machine")]
 mod recorded;
 #[cfg(feature = "machine")]
+mod registry;
+#[cfg(feature = "machine")]
 mod remembered;
 #[cfg(feature = "machine")]
 mod stamps;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use headwater_tests::agent::Agent;
-use headwater_tests::process::eventually;
+use headwater_tests::agent::{Agent, PROGRAM};
+use headwater_tests::process::{built, eventually};
 
 /// An input and an output that nothing answers at, and two pipelines: `bomb.wasm` and a good module.
 fn config(modules: &str) -> String {
@@ -130,6 +130,104 @@ async fn what_compiles_is_bounded_and_ends_with_the_agent() {
         let gone = || !Path::new(&format!("/proc/{compiler}")).exists() || state(compiler) == Some('Z');
         eventually("the compiler to end", Duration::from_secs(10), async || gone().then_some(())).await;
     }
+}
+
+/// What `headwater module …` prints, in the agent's home.
+#[track_caller]
+fn module(agent: &Agent, command: &[&str]) -> String {
+    let mut program = std::process::Command::new(built(PROGRAM));
+    let done = program.arg("module").args(command).current_dir(agent.home()).output().expect("it starts");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).trim().to_owned()
+}
+
+/// A private key in the agent's home, and the public one that goes with it.
+fn keys(agent: &Agent, name: &str) -> String {
+    module(agent, &["keygen", name])
+}
+
+/// One pipeline with that module.
+fn only(modules: &str, module: &str) -> String {
+    let both = config(modules);
+    let (head, pipelines) = both.split_once("[pipeline.bombed]").expect("it is there");
+    let (_, good) = pipelines.split_once("[pipeline.good]").expect("it is there");
+    format!("{head}[pipeline.good]{good}").replace("modules/celsius.wasm", module)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_runs_what_was_compiled_and_signed_elsewhere_and_compiles_nothing() {
+    let mut agent = Agent::at_home("");
+    let (own, other) = (keys(&agent, "own.key"), keys(&agent, "other.key"));
+    let compile = |target: &str, key: &str, output: &str| {
+        let (file, output) = ("modules/celsius.wasm", ["-o", output, "--key", key]);
+        module(&agent, &[&["compile", file, "--target", target], &output[..]].concat());
+    };
+    let (here, there) = match std::env::consts::ARCH {
+        "aarch64" => ("aarch64-unknown-linux-musl", "x86_64-unknown-linux-musl"),
+        _ => ("x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"),
+    };
+    compile(here, "own.key", "own.cwasm");
+    compile(here, "other.key", "other.cwasm");
+    compile(there, "own.key", "there.cwasm");
+    let mut changed = fs::read(agent.home().join("own.cwasm")).expect("it was written");
+    *changed.last_mut().expect("it is not empty") ^= 1;
+    fs::write(agent.home().join("changed.cwasm"), changed).expect("a writable folder");
+
+    let trusting = format!("[modules]\nkeys = [{own:?}]\ncompile_deadline = \"1s\"\n");
+    for (file, words) in [
+        ("other.cwasm", "signed with none of `keys`"),
+        ("changed.cwasm", "it is changed"),
+        ("there.cwasm", "it is for another machine"),
+    ] {
+        agent.configure(&only(&trusting, file));
+        let said = refused(&agent);
+        assert!(said.contains(file) && said.contains(words), "{said}");
+    }
+    agent.configure(&only("", "own.cwasm"));
+    let said = refused(&agent);
+    assert!(said.contains("only with its maker's key in `keys`"), "{said}");
+    assert_ne!(own, other);
+
+    agent.configure(&only(&trusting, "own.cwasm"));
+    agent.spawn();
+    let counts = eventually("the agent to answer", Duration::from_secs(60), async || {
+        let metrics = agent.metrics().await.ok()?;
+        Some(["modules", "precompiled_modules"].map(|it| metrics.of(&format!("compile_{it}"), "modules")))
+    })
+    .await;
+    assert_eq!(counts, [0, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_mends_letters_is_trusted_and_compiled_like_a_pipelines_module() {
+    let mut agent = Agent::at_home("");
+    let own = keys(&agent, "own.key");
+    fs::write(agent.home().join("modules/bomb.wasm"), bomb(20_000, 200)).expect("a writable folder");
+    for name in ["bomb", "celsius"] {
+        module(&agent, &["sign", &format!("modules/{name}.wasm"), "--key", "own.key"]);
+    }
+    let bounds = "compile_deadline = \"5s\"\ncompile_memory_max = \"8 GiB\"\n";
+    agent.configure(&only(&format!("[modules]\nkeys = [{own:?}]\n{bounds}"), "modules/celsius.wasm"));
+    agent.spawn();
+    eventually("the agent to answer", Duration::from_secs(60), async || agent.metrics().await.ok()).await;
+    let replay = |module: &str, more: &[&str]| {
+        let command =
+            ["dead-letters", "replay", "--all", "--module", module, "--settings", "{\"field\":\"t\"}"];
+        let Output { status, stderr, .. } = agent.run(&[&command[..], more].concat());
+        (status.success(), String::from_utf8_lossy(&stderr).into_owned())
+    };
+    let (_, said) = replay("modules/stats.wasm", &[]);
+    assert!(said.contains("no signature can be read"), "{said}");
+    let (_, said) = replay("modules/celsius.wasm", &["--digest", &format!("sha256:{}", "0".repeat(64))]);
+    assert!(said.contains("expected sha256:000"), "{said}");
+    let (_, said) = replay("https://127.0.0.1:9/x.wasm", &[]);
+    assert!(said.contains("it is not pinned"), "{said}");
+    let started = Instant::now();
+    let (_, said) = replay("modules/bomb.wasm", &[]);
+    println!("deadline 5 s: stopped after {:?}", started.elapsed());
+    assert!(said.contains("it took longer than 5s: raise `compile_deadline`"), "{said}");
+    let (is_good, said) = replay("modules/celsius.wasm", &[]);
+    assert!(is_good, "{said}");
 }
 
 /// Fields of `/proc/PID/stat` from the third on.

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::aggregate;
 use super::read::{Read, Section, duration, integer, size, text, texts, word};
 use crate::decode::{self, Format, Guard, Place, Stamp, Template, TimeUnit, WhenMissing, WhenOff};
-use crate::module::{Capability, Digest, Limits, Origin};
+use crate::module::{Capability, Digest, Limits, Origin, Remote};
 use crate::pipeline::{
     AggregateConfig, COARSEN_MAX, Config, Late, ModuleConfig, OnTrip, PAUSE_MAX, Policy, Priority, Rate,
     TRIPS_MAX, Then, WhenFull,
@@ -329,7 +329,18 @@ fn guard(section: &mut Section<'_>, by_arrival: bool) -> Guard {
 
 pub(super) fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleConfig> {
     let file = section.required("module", text);
-    if let Some(file) = file.as_ref().filter(|file| !folder.join(file).is_file()) {
+    let remote = file.as_ref().filter(|file| file.contains("://")).map(|file| file.parse::<Remote>());
+    if let (Some(file), Some(Err(remedy))) = (&file, &remote) {
+        section.fault_at("module", format!("is {file:?}"), *remedy);
+    }
+    if remote.as_ref().is_some_and(|it| it.as_ref().is_ok_and(|it| !it.is_pinned())) && !section.has("digest")
+    {
+        section.fault(
+            "is fetched and not pinned",
+            "add `digest = \"sha256:...\"`, as `sha256sum` prints it of the file",
+        );
+    }
+    if let Some(file) = file.as_ref().filter(|file| remote.is_none() && !folder.join(file).is_file()) {
         let message = format!("is {file:?}, and there is no such file in {}", folder.display());
         section.fault_at(
             "module",
@@ -342,7 +353,9 @@ pub(super) fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleCo
     let mut limits = limits(&mut section);
     limits.granted = section.or("capabilities", BTreeSet::new(), capabilities);
     section.finish();
-    let origin = Origin { file: folder.join(file?), digest };
+    let remote = remote.and_then(Result::ok).map(Box::new);
+    let file = if remote.is_some() { file?.into() } else { folder.join(file?) };
+    let origin = Origin { file, remote, digest };
     Some(ModuleConfig { origin, settings, limits })
 }
 

@@ -50,6 +50,44 @@ fn modules_are_trusted_as_the_file_says() {
     assert!(faults(&none).contains("holds no key"), "an empty list is no way to ask for signatures");
 }
 
+#[test]
+fn what_is_fetched_is_pinned() {
+    let at = |module: &str| faults(&GOOD.replacen("module = \"c.wasm\"", module, 1));
+    let unpinned = at("module = \"https://example.com/c.wasm\"");
+    assert!(unpinned.contains("is fetched and not pinned"), "{unpinned}");
+    let unpinned = at("module = \"oci://example.com/plant/c:1.0\"");
+    assert!(unpinned.contains("with the manifest's digest"), "{unpinned}");
+    let plain = at("module = \"http://example.com/c.wasm\"");
+    assert!(plain.contains("\"https://HOST/PATH\""), "{plain}");
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    for pinned in [
+        format!("module = \"https://example.com/c.wasm\", digest = {digest:?}"),
+        format!("module = \"oci://example.com/plant/c@{digest}\""),
+    ] {
+        let folder = folder();
+        let text = GOOD.replacen("module = \"c.wasm\"", &pinned, 1);
+        let config = parse(&folder.path().join("h.toml"), &text).unwrap();
+        assert!(config.pipelines["temperature"].transforms[0].origin.remote.is_some());
+    }
+}
+
+#[test]
+fn fetching_is_bounded_as_the_file_says() {
+    let fetch = "[modules.fetch]\ndeadline = \"9s\"\nbytes_max = \"1 MiB\"\nkept_bytes_max = \"2 MiB\"\n\
+                 credentials = [{ host = \"r:5000\", username = \"u\", password = { file = \"p\" } }]\n";
+    let folder = folder();
+    let config = parse(&folder.path().join("h.toml"), &format!("{fetch}{GOOD}")).unwrap();
+    let fetch = &config.modules.fetch;
+    assert_eq!((fetch.deadline, fetch.bytes_max), (Duration::from_secs(9), 1 << 20));
+    assert_eq!((fetch.kept_bytes_max, fetch.ca.as_ref()), (2 << 20, None));
+    let password = crate::secret::Secret::File(folder.path().join("p"));
+    assert_eq!(fetch.credentials["r:5000"].password, password);
+    let wrong = "[modules.fetch]\ncredentials = [{ host = \"https://r\", username = \"u\" }]\nsize = 1\n";
+    let said = faults(&format!("{wrong}{GOOD}"));
+    assert!(said.contains("is no host") && said.contains("has no `password`"), "{said}");
+    assert!(said.contains("`modules.fetch.size` is unknown"), "{said}");
+}
+
 fn faults(text: &str) -> String {
     let folder = folder();
     parse(&folder.path().join("h.toml"), text)

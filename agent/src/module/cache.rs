@@ -5,13 +5,16 @@
 //! ```text
 //! key          32 random bytes, 0600, made with the folder
 //! <sha256>     32 bytes HMAC-SHA256(key, name, code), then the code
-//! new-<…>      a file being written; swept away at the next start
+//! new-<…>      a file being written; swept away once its process is gone
 //! ```
 //!
 //! Compiled code is trusted without a look inside, so only what carries the agent's own seal is
 //! loaded. The seal keeps out damage and files from elsewhere, not somebody who is the agent's
 //! user: to them the agent itself is open. **Invariant**: a file that is cut, changed, renamed or
 //! sealed with another key counts as absent.
+//!
+//! Several processes may use one folder: each writes under a name of its own, and what is finished takes its
+//! place at once. **Invariant**: there is one key; who makes another one at the same time takes the first.
 //!
 //! Bounded in files and bytes; the oldest go first. Whatever fails here costs a compilation, never
 //! the module. A crash leaves whole files and at most some `new-…`.
@@ -24,6 +27,8 @@ use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::warn;
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -35,7 +40,8 @@ const FILES_MAX: usize = 32;
 const BYTES_MAX: u64 = 512 << 20;
 
 const KEY_FILE: &str = "key";
-const UNFINISHED: &str = "new-";
+/// Begins the names of files that are being written.
+pub(super) const UNFINISHED: &str = "new-";
 
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -74,7 +80,8 @@ impl Cache {
     pub(super) fn put(&self, digest: &[u8; 32], code: &[u8]) {
         let name = self.name(digest);
         let seal = self.key.seal(&[name.as_bytes(), code]);
-        let written = write_whole(&self.folder, &name, &[&seal, code]).and_then(|()| self.trim(&name));
+        let written = write_whole(&self.folder, &name, &[&seal, code])
+            .and_then(|()| trim(&self.folder, &name, FILES_MAX, BYTES_MAX));
         if let Err(error) = written {
             warn!(%error, folder = %self.folder.display(), "failed to keep a compiled module");
         }
@@ -83,59 +90,137 @@ impl Cache {
     fn name(&self, digest: &[u8; 32]) -> String {
         hex(&Sha256::new().chain_update(digest).chain_update(self.engine).finalize())
     }
-
-    /// Removes the oldest until the rest is within the bounds; `kept` stays.
-    fn trim(&self, kept: &str) -> io::Result<()> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name != KEY_FILE && name != kept {
-                let metadata = entry.metadata()?;
-                files.push((metadata.modified()?, metadata.len(), entry.path()));
-            }
-        }
-        files.sort_unstable_by(|a, b| b.cmp(a));
-        let mut bytes = fs::metadata(self.folder.join(kept))?.len();
-        for (rank, (_, len, path)) in files.into_iter().enumerate() {
-            bytes += len;
-            if rank + 2 > FILES_MAX || bytes > BYTES_MAX {
-                fs::remove_file(path)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 fn prepare(folder: &Path) -> io::Result<Key> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    match fs::read(folder.join(KEY_FILE)).map(<[u8; 32]>::try_from) {
+    sweep(folder)?;
+    let file = folder.join(KEY_FILE);
+    match fs::read(&file).map(<[u8; 32]>::try_from) {
         Ok(Ok(key)) => return Ok(Key(key)),
+        // A damaged one; another process may have removed it by now.
+        Ok(Err(_)) => drop(fs::remove_file(&file)),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        Err(_) => {}
     }
     let mut key = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
-    write_whole(folder, KEY_FILE, &[&key])?;
-    Ok(Key(key))
+    let mut unfinished = Unfinished::create(folder, KEY_FILE)?;
+    unfinished.write(&key)?;
+    if unfinished.finish_first()? {
+        return Ok(Key(key));
+    }
+    let damaged = |_| io::Error::new(io::ErrorKind::InvalidData, "the key is damaged: remove it");
+    fs::read(&file)?.try_into().map(Key).map_err(damaged)
+}
+
+/// Removes the oldest until the rest is within the bounds; `kept` stays.
+fn trim(folder: &Path, kept: &str, files_max: usize, bytes_max: u64) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != KEY_FILE && name != kept && !name.to_string_lossy().starts_with(UNFINISHED) {
+            // Another process may have made room meanwhile.
+            let Ok(metadata) = entry.metadata() else { continue };
+            files.push((metadata.modified()?, metadata.len(), entry.path()));
+        }
+    }
+    files.sort_unstable_by(|a, b| b.cmp(a));
+    let mut bytes = fs::metadata(folder.join(kept))?.len();
+    for (rank, (_, len, path)) in files.into_iter().enumerate() {
+        bytes += len;
+        if rank + 2 > files_max || bytes > bytes_max {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what processes that are gone were writing.
+pub(super) fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(writer) = name.to_str().and_then(|name| name.strip_prefix(UNFINISHED)) else { continue };
+        let id = writer.split('-').next().filter(|id| id.parse::<u32>().is_ok());
+        let id_is_ours = id == Some(std::process::id().to_string().as_str());
+        let is_ours = writer.starts_with(&writer_name());
+        let is_alive = id.is_some_and(|id| Path::new("/proc").join(id).exists());
+        // A process before may have had our number, as in a container all have the same.
+        if is_ours || (is_alive && !id_is_ours) {
+            continue;
+        }
+        match fs::remove_file(entry.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What this process's unfinished files are called by, and no other's.
+fn writer_name() -> String {
+    static CHANCE: LazyLock<u32> = LazyLock::new(|| fastrand::u32(..));
+    format!("{}-{:08x}-", std::process::id(), *CHANCE)
+}
+
+/// A file that gets its name when it is whole; dropped before, it is removed.
+pub(super) struct Unfinished {
+    file: File,
+    path: PathBuf,
+    folder: PathBuf,
+    name: String,
+}
+
+impl Unfinished {
+    pub(super) fn create(folder: &Path, name: &str) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{UNFINISHED}{}{count}-{name}", writer_name()));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Self { file, path, folder: folder.to_owned(), name: name.to_owned() })
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    /// It takes the place of whatever has its name.
+    pub(super) fn finish(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.path, self.folder.join(&self.name))?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Unless something has its name; whether it has it now.
+    fn finish_first(self) -> io::Result<bool> {
+        self.file.sync_all()?;
+        match fs::hard_link(&self.path, self.folder.join(&self.name)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            linked => linked?,
+        }
+        File::open(&self.folder)?.sync_all()?;
+        Ok(true)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Finished, it is not there.
+        drop(fs::remove_file(&self.path));
+    }
 }
 
 /// The file has all of it or does not exist.
 fn write_whole(folder: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
-    let unfinished = folder.join(format!("{UNFINISHED}{name}"));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    parts.iter().try_for_each(|part| file.write_all(part))?;
-    file.sync_all()?;
-    fs::rename(&unfinished, folder.join(name))?;
-    File::open(folder)?.sync_all()
+    let mut unfinished = Unfinished::create(folder, name)?;
+    parts.iter().try_for_each(|part| unfinished.write(part))?;
+    unfinished.finish()
 }
 
 impl Key {
@@ -305,9 +390,35 @@ mod tests {
         assert!(cache.folder.join("1").exists() && !cache.folder.join("40").exists());
         assert!(cache.get(&fixture.digest, &fixture.engine).is_some());
 
-        let leftover = cache.folder.join("new-0123");
-        fs::write(&leftover, b"half").unwrap();
+        // No process has the first number, and none of ours this chance.
+        let gone = ["new-4294967295-00000000-0-x".to_owned(), format!("new-{}-x-0-x", std::process::id())];
+        let leftovers = gone.map(|name| cache.folder.join(name));
+        for leftover in &leftovers {
+            fs::write(leftover, b"half").unwrap();
+        }
+        let unfinished = Unfinished::create(&cache.folder, "x").unwrap();
         assert!(fixture.open().get(&fixture.digest, &fixture.engine).is_some());
-        assert!(!leftover.exists());
+        assert!(!leftovers.iter().any(|leftover| leftover.exists()));
+        assert!(unfinished.path.exists(), "somebody is writing it");
+    }
+
+    #[test]
+    fn several_at_once_take_one_key_and_leave_whole_files() {
+        let fixture = Fixture::new();
+        for round in 0..20 {
+            let folder = fixture.folder.path().join(round.to_string());
+            let caches = std::thread::scope(|scope| {
+                let open = || {
+                    let cache = Cache::open(folder.clone(), &fixture.engine).unwrap();
+                    cache.put(&fixture.digest, &fixture.code);
+                    assert!(cache.get(&fixture.digest, &fixture.engine).is_some(), "round {round}");
+                    cache
+                };
+                let threads = [(); 4].map(|()| scope.spawn(open));
+                threads.map(|thread| thread.join().unwrap())
+            });
+            assert!(caches.iter().all(|cache| cache.key.0 == caches[0].key.0), "round {round}");
+            assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "the key and the module");
+        }
     }
 }

@@ -6,18 +6,20 @@ use super::cache::Cache;
 use super::clock::Clock;
 use super::code::trusted;
 use super::contract::{Init, PACKAGE, Started, VERSION, add_imports};
+use super::fetch::{Network, Shelf};
 use super::guest::Guest;
 use super::instance::{Exports, Module, Running, World};
 use super::transform::Transform;
 use super::trust::{self, Digest, Origin};
-use super::{Capability, Config, Error, Limits, wasi};
-use crate::metrics::Pipeline;
+use super::{Capability, Config, Error, Limits, precompiled, wasi};
+use crate::metrics::{self, Metrics, Pipeline};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
@@ -35,7 +37,13 @@ pub struct Host {
     config: Arc<Config>,
     /// Held while a process compiles, one at a time; `None` where the compiler is in this one.
     aside: Option<Arc<Mutex<()>>>,
+    /// What was fetched; `None` where nothing is.
+    shelf: Option<Arc<Shelf>>,
+    metrics: metrics::Compile,
 }
+
+/// The largest file of any kind.
+pub(super) const BYTES_MAX: u64 = precompiled::FILE_BYTES_MAX;
 
 impl Host {
     /// For modules of one's own: trusts any, and compiles in this process, without bounds. `cache`:
@@ -47,19 +55,54 @@ impl Host {
         Self::open(cache, Config::default(), None)
     }
 
-    /// For modules of others: judges and compiles them as configured, aside. For the program
-    /// `headwater` alone, which starts itself to compile.
+    /// For modules of others: judges, fetches and compiles them as configured, aside, and keeps them
+    /// in the state folder. For the program `headwater` alone, which starts itself to compile.
     ///
     /// # Errors
     /// As [`Host::new`].
-    pub fn guarded(cache: Option<PathBuf>, config: &Config) -> Result<Self, Error> {
-        Self::open(cache, config.clone(), Some(Arc::default()))
+    pub fn guarded(state: &Path, config: &Config, metrics: &Metrics) -> Result<Self, Error> {
+        let host = Self::open(Some(state.join("modules")), config.clone(), Some(Arc::default()))?;
+        let shelf = Shelf::new(state, &config.fetch, &config.keys, metrics.fetch());
+        Ok(Self { shelf: Some(Arc::new(shelf)), metrics: metrics.compile(), ..host })
+    }
+
+    /// The same, and changes nothing in the state folder.
+    ///
+    /// # Errors
+    /// As [`Host::new`].
+    pub fn checking(state: &Path, config: &Config) -> Result<Self, Error> {
+        let host = Self::open(None, config.clone(), Some(Arc::default()))?;
+        let shelf = Shelf::passing(state, &config.fetch, &config.keys);
+        Ok(Self { shelf: Some(Arc::new(shelf)), ..host })
+    }
+
+    /// Files in place of what is fetched, for a pipeline; which of its modules an error is about. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Fetch`]; [`Error::WrongDigest`], when what pins it contradicts itself.
+    pub fn files(
+        &self,
+        owner: &str,
+        origins: &[&Origin],
+        network: Network<'_>,
+    ) -> Result<Vec<Origin>, (usize, Error)> {
+        match &self.shelf {
+            Some(shelf) => shelf.files(owner, origins, network),
+            None => Ok(origins.iter().map(|&origin| origin.clone()).collect()),
+        }
     }
 
     /// Judges as configured, and compiles here.
     #[cfg(test)]
     pub(crate) fn judging(config: Config) -> Result<Self, Error> {
         Self::open(None, config, None)
+    }
+
+    /// Fetches into that state folder.
+    #[cfg(test)]
+    pub(super) fn fetching(self, state: &Path, metrics: metrics::Fetch) -> Self {
+        let shelf = Shelf::new(state, &self.config.fetch, &self.config.keys, metrics);
+        Self { shelf: Some(Arc::new(shelf)), ..self }
     }
 
     fn open(cache: Option<PathBuf>, config: Config, aside: Option<Arc<Mutex<()>>>) -> Result<Self, Error> {
@@ -76,6 +119,8 @@ impl Host {
             clock: Arc::new(clock),
             config: Arc::new(config),
             aside,
+            shelf: None,
+            metrics: metrics::Compile::default(),
         })
     }
 
@@ -124,11 +169,7 @@ impl Host {
         metrics: &Pipeline,
     ) -> Result<Running<W>, Error> {
         let file = &origin.file;
-        let wasm = read(file)?;
-        let digest = Digest::of(&wasm);
-        trust::check(&origin, &wasm, digest, &self.config.keys)?;
-        check_preamble(&wasm, file)?;
-        let component = self.component(&wasm, digest, file)?;
+        let (digest, component) = self.judged(&origin)?;
         let linked = self.link::<W>(&component, limits, file)?;
         let module = Module {
             linked,
@@ -138,12 +179,28 @@ impl Host {
             limits: limits.clone(),
             metrics: metrics.clone(),
         };
-        let name = file.file_stem().unwrap_or_default().to_string_lossy();
-        Running::start(module, name.into(), file)
+        Running::start(module, origin.name().into(), file)
+    }
+
+    /// The module of that origin, if it is the one, and trusted; and the digest that it is known by.
+    fn judged(&self, origin: &Origin) -> Result<(Digest, Component), Error> {
+        let (file, keys) = (&origin.file, &self.config.keys);
+        let bytes = read(file)?;
+        let digest = Digest::of(&bytes);
+        trust::check_digest(origin, digest)?;
+        if precompiled::is(&bytes) {
+            let loaded = precompiled::load(&self.engine, file, &bytes, keys)?;
+            self.metrics.precompiled_modules.inc();
+            return Ok(loaded);
+        }
+        trust::check_signature(file, &bytes, keys)?;
+        check_preamble(&bytes, file)?;
+        Ok((digest, self.component(&bytes, digest, file)?))
     }
 
     pub(super) fn component(&self, wasm: &[u8], digest: Digest, file: &Path) -> Result<Component, Error> {
         if let Some(component) = self.cache.as_ref().and_then(|cache| cache.get(&digest.0, &self.engine)) {
+            self.metrics.cached_modules.inc();
             return Ok(component);
         }
         let code = self.compile(wasm, file)?;
@@ -157,16 +214,18 @@ impl Host {
     }
 
     fn compile(&self, wasm: &[u8], file: &Path) -> Result<Vec<u8>, Error> {
+        let _one = self.aside.as_ref().map(|one| one.lock().unwrap_or_else(PoisonError::into_inner));
+        let started = Instant::now();
         let compiled = match &self.aside {
-            Some(one) => {
-                let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
-                aside::compile(wasm, &self.config)
-            }
+            Some(_) => aside::compile(wasm, &self.config),
             None => {
                 let compiled = self.engine.precompile_component(wasm);
                 compiled.map_err(|error| Failure::Refused(format!("{error:#}")))
             }
         };
+        self.metrics.micros.inc_by(crate::flow::micros(started.elapsed()));
+        let counter = if compiled.is_ok() { &self.metrics.modules } else { &self.metrics.refused_modules };
+        counter.inc();
         compiled.map_err(|failure| match failure {
             Failure::Refused(words) => {
                 let found = format!("a damaged one, or one that needs a newer agent: {words}");
@@ -229,12 +288,18 @@ pub fn digest(file: &Path) -> Result<String, Error> {
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
     let mut wasm = Vec::new();
     File::open(file)
-        .and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut wasm))
+        .and_then(|open| open.take(BYTES_MAX + 1).read_to_end(&mut wasm))
         .map_err(|source| Error::Read { file: file.to_owned(), source })?;
-    if wasm.len() as u64 > FILE_BYTES_MAX {
-        return Err(Error::TooLarge { file: file.to_owned(), bytes_max: FILE_BYTES_MAX });
-    }
+    check_size(&wasm, file)?;
     Ok(wasm)
+}
+
+fn check_size(bytes: &[u8], file: &Path) -> Result<(), Error> {
+    let bytes_max = if precompiled::is(bytes) { BYTES_MAX } else { FILE_BYTES_MAX };
+    match bytes.len() as u64 <= bytes_max {
+        true => Ok(()),
+        false => Err(Error::TooLarge { file: file.to_owned(), bytes_max }),
+    }
 }
 
 /// Tells apart what people put there by mistake.
@@ -245,6 +310,7 @@ pub(crate) fn check_preamble(wasm: &[u8], file: &Path) -> Result<(), Error> {
             "a core module: make a component of it (`headwater module wrap`)"
         }
         [] => "an empty file",
+        _ if precompiled::is(wasm) => "a compiled module, which agents alone load",
         _ => "something that is not WebAssembly",
     };
     Err(Error::NotAComponent { file: file.to_owned(), found: found.to_owned() })

@@ -8,6 +8,7 @@
 //! that is changed between the check and its use is not used, as there is one read.
 
 use super::Error;
+use super::fetch::Remote;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::signature::{ED25519, UnparsedPublicKey};
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// A signature's file, with room for a line break or two.
-const SIGNATURE_FILE_BYTES_MAX: u64 = 256;
+pub(super) const SIGNATURE_BYTES_MAX: u64 = 256;
 
 /// Prefixes of the text forms.
 const SHA256: &str = "sha256:";
@@ -36,15 +37,17 @@ pub struct PublicKey(pub(super) [u8; 32]);
 /// Where a module is, and which one it has to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The file.
+    /// The file; where it is fetched, what the configuration says, until it is here.
     pub file: PathBuf,
+    /// Where it is fetched from. Default: it is a file.
+    pub remote: Option<Box<Remote>>,
     /// Its digest. Default: any.
     pub digest: Option<Digest>,
 }
 
 impl From<&Path> for Origin {
     fn from(file: &Path) -> Self {
-        Self { file: file.to_owned(), digest: None }
+        Self { file: file.to_owned(), remote: None, digest: None }
     }
 }
 
@@ -134,24 +137,41 @@ impl FromStr for PublicKey {
     }
 }
 
-/// Refuses a file that is not the one named, or that none of the keys signed, if there are any.
-pub(super) fn check(origin: &Origin, bytes: &[u8], found: Digest, keys: &[PublicKey]) -> Result<(), Error> {
-    let file = &origin.file;
-    if let Some(expected) = origin.digest.filter(|expected| *expected != found) {
-        return Err(Error::WrongDigest { file: file.clone(), expected, found });
+impl Origin {
+    /// The module's name, for people.
+    pub(super) fn name(&self) -> String {
+        let stem = || self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        self.remote.as_ref().map_or_else(stem, |remote| remote.name().to_owned())
     }
-    if keys.is_empty() {
+}
+
+/// Refuses a file that is not the one named.
+pub(super) fn check_digest(origin: &Origin, found: Digest) -> Result<(), Error> {
+    match origin.digest {
+        Some(expected) if expected != found => {
+            Err(Error::WrongDigest { file: origin.file.clone(), expected, found })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a file that none of the keys signed, if there are any.
+pub(super) fn check_signature(file: &Path, bytes: &[u8], keys: &[PublicKey]) -> Result<(), Error> {
+    if keys.is_empty() || is_signed(file, bytes, keys) {
         return Ok(());
     }
-    let unsigned = |reason: String| Error::Unsigned { file: file.clone(), reason };
     let beside = signature_file(file);
-    let signature = read_signature(&beside).map_err(|reason| {
-        unsigned(format!("no signature can be read from {}: {reason}", beside.display()))
-    })?;
-    if keys.iter().any(|key| key.signed(bytes, &signature)) {
-        return Ok(());
-    }
-    Err(unsigned(format!("the signature in {} is by none of the keys, or of another file", beside.display())))
+    let reason = match read_signature(&beside) {
+        Err(reason) => format!("no signature can be read from {}: {reason}", beside.display()),
+        Ok(_) => format!("the signature in {} is by none of the keys, or of another file", beside.display()),
+    };
+    Err(Error::Unsigned { file: file.to_owned(), reason })
+}
+
+/// Whether the signature beside the file is by one of the keys.
+pub(super) fn is_signed(file: &Path, bytes: &[u8], keys: &[PublicKey]) -> bool {
+    let signature = read_signature(&signature_file(file));
+    signature.is_ok_and(|signature| keys.iter().any(|key| key.signed(bytes, &signature)))
 }
 
 /// `x.wasm.sig` of `x.wasm`.
@@ -164,7 +184,7 @@ pub(crate) fn signature_file(module: &Path) -> PathBuf {
 fn read_signature(file: &Path) -> Result<Vec<u8>, String> {
     let mut text = String::new();
     File::open(file)
-        .and_then(|open| open.take(SIGNATURE_FILE_BYTES_MAX).read_to_string(&mut text))
+        .and_then(|open| open.take(SIGNATURE_BYTES_MAX).read_to_string(&mut text))
         .map_err(|error| error.to_string())?;
     BASE64.decode(text.trim()).map_err(|_| "it is no base64".to_owned())
 }

@@ -9,7 +9,25 @@ use super::aggregate::Aggregate;
 use super::{AggregateConfig, Config, Error, ModuleConfig};
 use crate::builtin::Builtin;
 use crate::metrics;
-use crate::module::{self, Host, Limits, Origin, Trips};
+use crate::module::{self, Host, Limits, Network, Origin, Trips};
+
+/// The configuration with files in place of the modules that are fetched; all else works on these.
+///
+/// # Errors
+/// The first that is not here, and cannot be had.
+pub fn at_hand(name: &str, config: &Config, host: &Host, network: Network<'_>) -> Result<Config, Error> {
+    let steps = steps(config);
+    let origins: Vec<_> = steps.iter().map(|(_, module)| &module.origin).collect();
+    let files = host.files(name, &origins, network).map_err(|(index, source)| {
+        let place = steps.get(index).map_or("?", |(place, _)| place);
+        Error::Module { place: format!("{place} of pipeline `{name}`"), source }
+    })?;
+    let mut config = config.clone();
+    for (module, file) in steps_mut(&mut config).into_iter().zip(files) {
+        module.origin = file;
+    }
+    Ok(config)
+}
 
 /// Loaded, and their settings accepted.
 #[derive(Debug, Default)]
@@ -51,7 +69,7 @@ fn load_transforms(
 ) -> impl Iterator<Item = Result<module::Transform, Error>> {
     config.transforms.iter().enumerate().map(move |(index, module)| {
         let loaded = host.transform(&module.origin, &module.settings, &module.limits, metrics);
-        let place = || format!("transform[{index}] of pipeline `{name}`");
+        let place = || format!("transform[{index}] of pipeline `{name}`{}", whence(module));
         loaded.map_err(|source| Error::Module { place: place(), source })
     })
 }
@@ -67,7 +85,7 @@ fn load_aggregate(
         AggregateConfig::Builtin(config) => return Some(Ok(Aggregate::Builtin(Builtin::new(config)))),
     };
     let loaded = host.aggregate(&module.origin, &module.settings, &module.limits, metrics);
-    let place = || format!("the aggregate of pipeline `{name}`");
+    let place = || format!("the aggregate of pipeline `{name}`{}", whence(module));
     Some(loaded.map(Aggregate::Module).map_err(|source| Error::Module { place: place(), source }))
 }
 
@@ -90,7 +108,7 @@ pub struct StepVersion {
 }
 
 impl Version {
-    /// What the configuration says, with the files as they are.
+    /// What the configuration says, with the files as they are; all are at hand.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -113,14 +131,15 @@ impl Version {
             return None;
         }
         let mut rest = self.steps.iter().map(|step| ModuleConfig {
-            origin: Origin { file: folder.join(copy_name(&step.digest)), digest: step.digest.parse().ok() },
+            origin: Origin {
+                file: folder.join(copy_name(&step.digest)),
+                remote: None,
+                digest: step.digest.parse().ok(),
+            },
             settings: step.settings.clone(),
             limits: step.limits.clone(),
         });
-        for transform in &mut config.transforms {
-            *transform = rest.next()?;
-        }
-        if let Some((_, AggregateConfig::Module(module))) = &mut config.windowed {
+        for module in steps_mut(&mut config) {
             *module = rest.next()?;
         }
         Some(config)
@@ -132,6 +151,13 @@ pub(super) fn copy_name(digest: &str) -> String {
     format!("{}.wasm", digest.trim_start_matches("sha256:"))
 }
 
+impl Config {
+    /// Its modules.
+    pub fn modules(&self) -> impl Iterator<Item = &ModuleConfig> {
+        steps(self).into_iter().map(|(_, module)| module)
+    }
+}
+
 /// The modules of a configuration, by their places.
 pub(super) fn steps(config: &Config) -> Vec<(String, &ModuleConfig)> {
     let transforms = config.transforms.iter().enumerate();
@@ -141,6 +167,20 @@ pub(super) fn steps(config: &Config) -> Vec<(String, &ModuleConfig)> {
         _ => None,
     };
     transforms.chain(aggregate).collect()
+}
+
+fn steps_mut(config: &mut Config) -> Vec<&mut ModuleConfig> {
+    let aggregate = match &mut config.windowed {
+        Some((_, AggregateConfig::Module(module))) => Some(module),
+        _ => None,
+    };
+    config.transforms.iter_mut().chain(aggregate).collect()
+}
+
+/// ", which is https://…", for what was fetched.
+fn whence(module: &ModuleConfig) -> String {
+    let remote = module.origin.remote.as_ref();
+    remote.map_or_else(String::new, |remote| format!(", which is {}", remote.text()))
 }
 
 /// Where a module tripped, and what it ended in.

@@ -54,6 +54,9 @@ impl Pipeline {
     /// # Errors
     /// When the store fails: only a restart helps.
     pub fn run(mut self, stop: &AtomicBool, beat: impl Fn()) -> Result<(), Error> {
+        if !self.await_modules(stop, &beat)? {
+            return Ok(());
+        }
         self.arm();
         loop {
             match self.go(stop, &beat)? {
@@ -272,6 +275,18 @@ impl Pipeline {
         }
     }
 
+    /// Takes its first modules, where it was built without.
+    pub(super) fn begin(&mut self, mut modules: Modules, config: &Config) -> Result<(), Error> {
+        if let Some(aggregate) = &mut modules.aggregate {
+            let progress = self.store.checkpoint(&self.name)?.progress;
+            let progress = Progress::decode(&progress).ok_or(Error::Progress)?;
+            let changes = migrate::changes(&self.name, &self.store, &progress, aggregate)?;
+            self.migrate(&modules, changes)?;
+        }
+        self.config = config.clone();
+        self.rewind(modules)
+    }
+
     fn migrate(&self, modules: &Modules, changes: Vec<store::Change>) -> Result<(), Error> {
         let Some(aggregate) = &modules.aggregate else { return Ok(()) };
         let checkpoint = self.store.checkpoint(&self.name)?;
@@ -326,7 +341,7 @@ impl Pipeline {
         self.post.show(|shown| shown.policy = policy);
     }
 
-    fn show(&self) {
+    pub(super) fn show(&self) {
         let (running, policy) = (self.versions.running().clone(), self.trips.policy().name());
         self.post.show(|shown| {
             (shown.running, shown.policy, shown.paused) = (running, policy, None);

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -15,7 +14,7 @@ use crate::admin::{Answered, Ask, DEAD_LETTERS_PAGE, KEY_FILE, Waiting};
 use crate::config::Config;
 use crate::flow::{DeadLetter, Event, Kept, Seq};
 use crate::metrics::Metrics;
-use crate::module::{Host, Transform};
+use crate::module::{Digest, Host, Network, Origin, Remote, Transform};
 
 /// Between two looks at how far the agent is.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -37,9 +36,12 @@ pub(in crate::cli) struct Options {
     /// refused again has a new number.
     #[arg(long)]
     again: bool,
-    /// A transform module that mends them first.
+    /// A transform module that mends them first; trusted, compiled and fetched as the configuration says.
     #[arg(long, value_name = "FILE")]
-    module: Option<PathBuf>,
+    module: Option<String>,
+    /// Its digest: this module and no other. For one that is fetched from https://… it is needed.
+    #[arg(long, value_name = "sha256:…", requires = "module")]
+    digest: Option<Digest>,
     /// Its settings, as JSON.
     #[arg(long, value_name = "JSON", default_value = "{}", requires = "module")]
     settings: String,
@@ -79,7 +81,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     let config = options.of.load()?;
     let agent = Agent::find(&config)?;
     let end = agent.waiting()?.end;
-    let mender = options.module.as_deref().map(|file| Mender::new(file, options, &config)).transpose()?;
+    let mender = options.module.as_deref().map(|module| Mender::new(module, options, &config)).transpose()?;
     let mut round =
         Round { agent: &agent, options, mender, asks: Vec::new(), bytes: 0, outcome: Outcome::default() };
     for number in &options.numbers {
@@ -221,16 +223,22 @@ impl Agent {
 /// The module that mends letters, with the limits of each one's pipeline.
 struct Mender<'a> {
     host: Host,
-    file: &'a Path,
+    origin: Origin,
     settings: &'a str,
     config: &'a Config,
     modules: HashMap<String, Transform>,
 }
 
 impl<'a> Mender<'a> {
-    fn new(file: &'a Path, options: &'a Options, config: &'a Config) -> anyhow::Result<Self> {
-        let (host, settings) = (Host::new(None)?, options.settings.as_str());
-        let mut mender = Self { host, file, settings, config, modules: HashMap::new() };
+    fn new(module: &str, options: &'a Options, config: &'a Config) -> anyhow::Result<Self> {
+        let host = Host::checking(&config.agent.state, &config.modules)?;
+        let remote = module.contains("://").then(|| module.parse::<Remote>()).transpose();
+        let remote = remote.map_err(|remedy| anyhow::anyhow!("failed to use --module {module}: {remedy}"))?;
+        let origin = Origin { file: module.into(), remote: remote.map(Box::new), digest: options.digest };
+        let files = host.files("", &[&origin], Network::Until(&|| false));
+        let origin = files.map_err(|(_, error)| error)?.pop().unwrap_or(origin);
+        let settings = options.settings.as_str();
+        let mut mender = Self { host, origin, settings, config, modules: HashMap::new() };
         // What is wrong with it is said before anything else happens.
         mender.module("")?;
         Ok(mender)
@@ -242,7 +250,7 @@ impl<'a> Mender<'a> {
             let limits =
                 transforms.and_then(|transforms| transforms.first()).map(|first| first.limits.clone());
             let (limits, metrics) = (limits.unwrap_or_default(), Metrics::new().pipeline(pipeline));
-            let module = self.host.transform(self.file, self.settings, &limits, &metrics)?;
+            let module = self.host.transform(&self.origin, self.settings, &limits, &metrics)?;
             self.modules.insert(pipeline.to_owned(), module);
         }
         Ok(self.modules.get_mut(pipeline).expect("put there if it was missing"))

@@ -123,7 +123,7 @@ fn only_the_file_that_is_pinned_is_loaded() {
     use crate::module::{Digest, Origin};
     let host = Host::new(None).unwrap();
     let load = |digest: Digest| {
-        let origin = Origin { file: CELSIUS_PATH.into(), digest: Some(digest) };
+        let origin = Origin { file: CELSIUS_PATH.into(), remote: None, digest: Some(digest) };
         host.transform(&origin, r#"{"field":"t"}"#, &limits(), &Pipeline::default()).map(drop)
     };
     load(Digest::of(CELSIUS)).unwrap();

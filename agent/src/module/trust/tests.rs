@@ -15,13 +15,15 @@ fn signed() -> (tempfile::TempDir, Origin) {
     let file = folder.path().join("celsius.wasm");
     fs::write(&file, CELSIUS).unwrap();
     fs::write(signature_file(&file), BASE64.encode(pair(1).0.sign(CELSIUS)) + "\n").unwrap();
-    let origin = Origin { file, digest: None };
+    let origin = Origin { file, remote: None, digest: None };
     (folder, origin)
 }
 
 fn judged(origin: &Origin, keys: &[PublicKey]) -> Result<(), String> {
     let bytes = fs::read(&origin.file).unwrap();
-    check(origin, &bytes, Digest::of(&bytes), keys).map_err(|error| error.to_string())
+    check_digest(origin, Digest::of(&bytes))
+        .and_then(|()| check_signature(&origin.file, &bytes, keys))
+        .map_err(|error| error.to_string())
 }
 
 #[test]
