@@ -1,6 +1,8 @@
 //! Windows of every kind through the whole agent: what the collector holds is what a naive computation over
 //! all readings says, and nothing of how they came (kills, a backlog) shows in it.
 
+mod bounded;
+mod coarse;
 mod load;
 mod marks;
 mod naive;
@@ -21,13 +23,16 @@ use serde_json::{Value, json};
 
 use load::{LATENESS, Load};
 use marks::{Clock, Marks, Shown};
-use naive::{Aggregate, Found};
+use naive::{Aggregate, Found, check_unwindowed};
 
 const SECOND: u64 = 1_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR.cast_signed();
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The pipeline without windows.
+const UNWINDOWED: &str = "none";
 
 /// What closes all windows of the others: it stays in open ones itself.
 const END: &str = "end";
@@ -144,7 +149,9 @@ async fn windows_of_every_kind_over_the_recorded_series_equal_a_naive_computatio
     let mut readings = recorded();
     readings.push(end(&readings));
     let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
-    let mut agent = Agent::start(plan(&ways, &broker, &collector).toml()).await;
+    let body = "key = \"{topic[1]}\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"100ms\"";
+    let plan = plan(&ways, &broker, &collector).pipeline(UNWINDOWED, "plant", "central", body);
+    let mut agent = Agent::start(plan.toml()).await;
     let publisher = Publisher::connect("devices", broker.port());
     for (id, reading) in readings.iter().enumerate() {
         publish(&publisher, id, reading).await;
@@ -154,7 +161,9 @@ async fn windows_of_every_kind_over_the_recorded_series_equal_a_naive_computatio
         let metrics = balances(&agent, &way.name, "central", readings.len() as u64, PATIENCE).await;
         assert_eq!(metrics.of("pipeline_used_events", &way.name), readings.len() as u64, "{}", way.name);
     }
+    balances(&agent, UNWINDOWED, "central", readings.len() as u64, PATIENCE).await;
     let results = collector.results().await;
+    check_unwindowed(UNWINDOWED, &readings, &results);
     let wrong: String = ways.iter().map(|way| differences(way, &readings, 2 * HOUR, &results)).collect();
     assert!(wrong.is_empty(), "{wrong}");
     assert!(agent.dead_letters().await.is_empty());

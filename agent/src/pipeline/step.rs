@@ -17,6 +17,9 @@ use crate::window::{self, Fate, Outcome, Settled, Windows};
 
 /// Results given at once.
 const RESULTS_MAX: usize = 256;
+/// Arrivals in the same stretch of so many microseconds are one to a stamp that a transform sets: of such an
+/// event nobody knows which message it was, and the stretch, unlike the batch, does not depend on who read when.
+const STRETCH: u64 = 100_000;
 
 /// What steps have made since the last commit.
 #[derive(Debug, Default)]
@@ -123,9 +126,17 @@ pub(super) struct Origin {
 /// The times that a step goes by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
-    /// The latest arrival: what stamps are held against.
+    /// The arrival: what stamps are held against.
     pub(super) clock: Timestamp,
     pub(super) now: Timestamp,
+}
+
+impl Times {
+    /// For what arrived in the same stretch: its beginning can stand for a stamp, none may be far ahead of its end.
+    fn arrival(self) -> Arrival {
+        let time = self.clock.0 - self.clock.0 % STRETCH;
+        Arrival { time: Timestamp(time), clock: Timestamp(time.saturating_add(STRETCH - 1)) }
+    }
 }
 
 impl Steps {
@@ -173,19 +184,25 @@ impl Steps {
         step: &mut Step,
     ) -> Result<(), window::Error> {
         let (mut events, mut origins) = (Vec::with_capacity(page.len()), Vec::with_capacity(page.len()));
-        let mut latest = Timestamp::default();
+        let (mut at, mut passed) = (Times { clock: Timestamp::default(), now }, Vec::new());
         for (_, message) in page {
             let clock = self.tick(message.received, step);
-            latest = latest.max(clock);
             if !self.takes(&message) {
                 step.counts.skipped += 1;
                 continue;
             }
             step.counts.read += 1;
+            let next = Times { clock, now };
+            let apart = next.arrival() != at.arrival() && !self.transforms.is_empty();
+            if apart && !events.is_empty() {
+                passed.append(&mut self.pass(0, std::mem::take(&mut events), &origins, at, step));
+                origins.clear();
+            }
+            at = next;
             self.decode(message, clock.into(), now, step, &mut events, &mut origins);
         }
-        let at = Times { clock: latest, now };
-        self.transform(0, events, &origins, at, step)
+        passed.append(&mut self.pass(0, events, &origins, at, step));
+        self.take(passed, at, step)
     }
 
     /// The state of windows was lost, all of it or some; which times are concerned. `began` is the newest
@@ -306,16 +323,29 @@ impl Steps {
         }
     }
 
-    /// Through the transforms from number `first` on, and all that is behind them. What is refused
-    /// by the first one is kept as it was published, if its origin is known.
+    /// Through the transforms from number `first` on, and all that is behind them.
     pub(super) fn transform(
+        &mut self,
+        first: usize,
+        events: Vec<Event>,
+        origins: &[Origin],
+        at: Times,
+        step: &mut Step,
+    ) -> Result<(), window::Error> {
+        let events = self.pass(first, events, origins, at, step);
+        self.take(events, at, step)
+    }
+
+    /// Through the transforms alone. What is refused by the first one is kept as it was published, if its origin
+    /// is known.
+    fn pass(
         &mut self,
         first: usize,
         mut events: Vec<Event>,
         origins: &[Origin],
         at: Times,
         step: &mut Step,
-    ) -> Result<(), window::Error> {
+    ) -> Vec<Event> {
         for index in first..self.transforms.len() {
             let (passed, rejections) = self.transforms[index].process(&events);
             if let Some(shadow) = &mut self.shadow {
@@ -336,10 +366,10 @@ impl Steps {
             events = passed;
         }
         step.counts.events += events.len() as u64;
-        self.conclude(events, at, step)
+        self.check(events, at, step)
     }
 
-    /// Events become results, or part of their windows.
+    /// Behind the transforms.
     pub(super) fn conclude(
         &mut self,
         events: Vec<Event>,
@@ -347,6 +377,11 @@ impl Steps {
         step: &mut Step,
     ) -> Result<(), window::Error> {
         let events = self.check(events, at, step);
+        self.take(events, at, step)
+    }
+
+    /// Events become results, or part of their windows.
+    fn take(&mut self, events: Vec<Event>, at: Times, step: &mut Step) -> Result<(), window::Error> {
         let Stage::Windowed { windows, aggregate } = &mut self.stage else {
             self.forward_each(events, at, step);
             return Ok(());
@@ -381,7 +416,7 @@ impl Steps {
         }
         let mut good = Vec::with_capacity(events.len());
         for mut event in events {
-            match self.decode.check(&mut event, at.clock.into()) {
+            match self.decode.check(&mut event, at.arrival()) {
                 Ok(found) => {
                     step.counts.found(found);
                     good.push(event);

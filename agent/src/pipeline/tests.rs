@@ -1,6 +1,7 @@
 //! A pipeline between a real store and real modules.
 
 mod age;
+mod batches;
 mod late;
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ struct Plant {
     metrics: Metrics,
     config: Config,
     host: Host,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Plant {
@@ -64,7 +65,7 @@ impl Plant {
         let store =
             store::Config { quotas, segment_bytes, ..store::Config::new(folder.path().join("store")) };
         let store = Store::open(&store, &metrics).unwrap();
-        Self { store, metrics, config, host: Host::new(None).unwrap(), _folder: folder }
+        Self { store, metrics, config, host: Host::new(None).unwrap(), folder }
     }
 
     fn build(&self) -> Pipeline {

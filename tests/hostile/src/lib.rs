@@ -92,6 +92,10 @@ fn misbehave(
         "stack" => drop(stack(1)),
         "frames" => drop(frames(1)),
         "error" => return Err("hostile batch".to_owned()),
+        "retime" => {
+            let payload: serde_json::Value = serde_json::from_slice(&event.payload).map_err(|e| e.to_string())?;
+            out.events.push(Event { time: payload["to"].as_u64().unwrap_or(event.time), ..event.clone() });
+        }
         "reject" => out.rejected.push(reject(index)),
         "reject-other" => out.rejected.push(reject(1_000_000)),
         "reject-twice" => out.rejected.extend([reject(index), reject(index)]),

@@ -1,5 +1,7 @@
 //! What a window's readings come to: from all of them at once, in event-time order.
 
+use std::collections::BTreeMap;
+
 use headwater_tests::windows_oracle::{Place, Reading};
 use serde_json::{Value, json};
 
@@ -170,4 +172,20 @@ fn sketches(inside: &[&Reading], value: &Value) -> Result<(), String> {
     let error = if sorted.len() > DISTINCT_EXACT { DISTINCT_ERROR * sorted.len() as f64 } else { 0.0 };
     let near = (found - sorted.len() as f64).abs() <= error;
     near.then_some(()).ok_or_else(|| format!("distinct is {found} and should be {}", sorted.len()))
+}
+
+/// Without windows each reading is a result, as it was.
+pub(super) fn check_unwindowed(pipeline: &str, readings: &[Reading], results: &[Value]) {
+    let found = results.iter().filter(|line| line["pipeline"] == pipeline);
+    let found: BTreeMap<u64, &Value> =
+        found.map(|line| (line["value"]["id"].as_u64().expect("a number"), line)).collect();
+    for (id, reading) in (0..).zip(readings) {
+        let line = found.get(&id).unwrap_or_else(|| panic!("reading {id} is missing"));
+        let time = line["time"].as_str().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+        let time = time.map(|time| time.as_microsecond().cast_unsigned());
+        assert_eq!((time, &line["key"]), (Some(reading.time), &json!(reading.key)), "{line}");
+        assert_eq!(line["value"]["temperature"], json!(reading.value), "{line}");
+    }
+    let number = results.iter().filter(|line| line["pipeline"] == pipeline).count();
+    assert_eq!((found.len(), number), (readings.len(), readings.len()), "each once");
 }

@@ -1,0 +1,242 @@
+//! What bounds a window, through the whole agent and a kill: parts, keys, forgetting, early results, and
+//! devices that say nothing more.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use headwater_tests::agent::Agent;
+use headwater_tests::broker::Mosquitto;
+use headwater_tests::collector::Collector;
+use headwater_tests::ledger::{balances, drained};
+use headwater_tests::plant::{self, Plan};
+use headwater_tests::publisher::Publisher;
+use headwater_tests::windows_oracle::{Kind, Place, Reading, contents};
+use serde_json::Value;
+
+use super::naive::{Aggregate, Found};
+use super::{HOUR, MINUTE, PATIENCE, SECOND, publish, seed};
+
+/// 2026-01-01T00:00:00Z.
+const BEGIN: u64 = 1_767_225_600 * SECOND;
+const READINGS: u64 = 1_600;
+const DEVICES: u64 = 6;
+
+/// How many readings, bytes of them and keys there may be, for windows of an hour.
+#[derive(Clone, Copy)]
+struct Bounds {
+    readings: usize,
+    bytes: usize,
+    keys: usize,
+    overflow: bool,
+}
+
+const NONE: Bounds = Bounds { readings: usize::MAX, bytes: usize::MAX, keys: usize::MAX, overflow: false };
+
+/// What must be in each window that closed, and how many readings had one key too many.
+type Expected<'a> = (BTreeMap<Place, Vec<&'a Reading>>, u64);
+
+/// Reading by reading, for devices none of which is ever behind.
+fn hourly(readings: &[Reading], bounds: Bounds) -> Expected<'_> {
+    let (mut all, mut refused, mut now) = (BTreeMap::<Place, Vec<&Reading>>::new(), 0, 0);
+    let bytes = |inside: &[&Reading]| -> usize {
+        let number = |reading: &Reading| readings.iter().position(|other| std::ptr::eq(other, reading));
+        inside.iter().map(|it| payload(number(it).expect("one of them"), it).len()).sum()
+    };
+    for reading in readings {
+        let start = reading.time / HOUR * HOUR;
+        let open = |all: &BTreeMap<Place, Vec<&Reading>>| {
+            let mut keys: Vec<_> = all.keys().filter(|it| it.end > now).map(|it| it.key.clone()).collect();
+            keys.dedup();
+            keys
+        };
+        let keys = open(&all);
+        let mut key = reading.key.clone();
+        if !keys.contains(&key) && keys.len() >= bounds.keys {
+            if !bounds.overflow {
+                refused += 1;
+                continue;
+            }
+            key = "(overflow)".to_owned();
+        }
+        now = now.max(reading.time.cast_signed());
+        let (start, end) = (start.cast_signed(), (start + HOUR).cast_signed());
+        let place = |part| Place { key: key.clone(), start, end, part };
+        let is_full =
+            |inside: &Vec<&Reading>| inside.len() >= bounds.readings || bytes(inside) >= bounds.bytes;
+        let part = (0..).find(|part| !all.get(&place(*part)).is_some_and(is_full)).expect("a next part");
+        all.entry(place(part)).or_default().push(reading);
+    }
+    let is_full = |inside: &Vec<&Reading>| inside.len() >= bounds.readings || bytes(inside) >= bounds.bytes;
+    all.retain(|place, inside| place.end <= now || is_full(inside));
+    (all, refused)
+}
+
+/// Three readings of a device, begun anew when it was silent for two hours.
+fn counted(readings: &[Reading]) -> Expected<'_> {
+    let (mut all, mut now) = (BTreeMap::new(), 0);
+    let mut runs = BTreeMap::<&str, Vec<&Reading>>::new();
+    let newest = readings.iter().map(|reading| reading.time).max().unwrap_or_default();
+    for reading in readings {
+        let run = runs.entry(&reading.key).or_default();
+        if run.last().is_some_and(|last| last.time + 2 * HOUR <= now) {
+            run.clear();
+        }
+        run.push(reading);
+        now = now.max(reading.time);
+        if run.len().is_multiple_of(3) && reading.time < newest {
+            let inside = run[run.len() - 3..].to_vec();
+            let (start, end) = (inside[0].time.cast_signed(), reading.time.cast_signed() + 1);
+            let part = (run.len() / 3 - 1) as u64;
+            all.insert(Place { key: reading.key.clone(), start, end, part }, inside);
+        }
+    }
+    (all, 0)
+}
+
+/// Those that closed.
+fn sessions(readings: &[Reading]) -> Expected<'_> {
+    let newest = readings.iter().map(|reading| reading.time).max().unwrap_or_default();
+    let mut all = contents(readings, &Kind::Session { gap: 20 * MINUTE, longest: None });
+    all.retain(|place, _| place.end <= newest.cast_signed());
+    (all, 0)
+}
+
+fn payload(id: usize, reading: &Reading) -> Vec<u8> {
+    plant::payload(id as u64, reading.time / 1_000, reading.value)
+}
+
+/// None behind another, several at one time; now and then some of them, or all, are silent for hours.
+fn load(seed: u64) -> Vec<Reading> {
+    let (mut rng, mut time, mut readings) = (fastrand::Rng::with_seed(seed), BEGIN, Vec::new());
+    for number in 0..READINGS {
+        time += if number % 200 == 199 { 3 * HOUR } else { rng.u64(0..4) * MINUTE };
+        let awake = if number / 100 % 3 == 1 { 3 } else { DEVICES };
+        let key = format!("device-{}", rng.u64(0..awake));
+        readings.push(Reading { key, time, value: f64::from(rng.u16(0..1_000)) / 8.0 });
+    }
+    // Of a device that has an open window, so that it is never one too many.
+    let last = readings[readings.len() - 1].clone();
+    readings.push(Reading { time: time + 10 * HOUR, ..last });
+    readings
+}
+
+fn plan(ways: &[(&str, &str, Expected<'_>)], broker: &Mosquitto, collector: &Collector) -> Plan {
+    let stamped = "key = \"{topic[1]}\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"100ms\"";
+    let aggregate = Aggregate::BuiltIn.toml();
+    let mut plan = Plan::default()
+        .input("plant", broker.port(), &["plant/+/telemetry"], "3.1.1")
+        .input("quiet", broker.port(), &["quiet/+/telemetry"], "3.1.1")
+        .output("central", &collector.url(), "");
+    for (name, window, _) in ways {
+        let body = format!("{stamped}\nwindow = {{ {window} }}\naggregate = {aggregate}");
+        plan = plan.pipeline(name, "plant", "central", &body);
+    }
+    for (name, window) in [("idle-tumbling", r#"tumbling = "10s""#), ("idle-session", r#"session = "2s""#)] {
+        let body = format!("{stamped}\nwindow = {{ {window}, idle = \"1s\" }}\naggregate = {aggregate}");
+        plan = plan.pipeline(name, "quiet", "central", &body);
+    }
+    plan
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_bounds_windows_holds_through_a_kill() {
+    let seed = seed();
+    let readings = load(seed);
+    let keys = |overflow| Bounds { keys: 3, overflow, ..NONE };
+    let ways = [
+        (
+            "parts-of-readings",
+            r#"tumbling = "1h", readings_max = 4"#,
+            hourly(&readings, Bounds { readings: 4, ..NONE }),
+        ),
+        (
+            "parts-of-bytes",
+            r#"tumbling = "1h", bytes_max = "1 KiB""#,
+            hourly(&readings, Bounds { bytes: 1_024, ..NONE }),
+        ),
+        ("keys-rejected", r#"tumbling = "1h", keys_max = 3"#, hourly(&readings, keys(false))),
+        (
+            "keys-overflow",
+            r#"tumbling = "1h", keys_max = 3, when_keys_full = "overflow""#,
+            hourly(&readings, keys(true)),
+        ),
+        ("forgotten", r#"count = 3, forget = "2h""#, counted(&readings)),
+        ("early-tumbling", r#"tumbling = "1h", early = "5m""#, hourly(&readings, NONE)),
+        ("early-session", r#"session = "20m", early = "5m""#, sessions(&readings)),
+    ];
+    let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
+    let mut agent = Agent::start(plan(&ways, &broker, &collector).toml()).await;
+    let publisher = Publisher::connect("devices", broker.port());
+    for second in [1, 2, 3] {
+        let time = BEGIN + second * SECOND;
+        publisher.publish("quiet/sensor/telemetry", plant::payload(second, time / 1_000, 1.0)).await;
+    }
+    for (id, reading) in readings.iter().enumerate() {
+        if id == readings.len() / 2 {
+            publisher.confirmed().await;
+            agent.reaches("pipeline_read_messages", "forgotten", 1, PATIENCE).await;
+            agent.kill9();
+            agent.spawn();
+        }
+        publish(&publisher, id, reading).await;
+    }
+    publisher.confirmed().await;
+    agent.ready().await;
+    let mut refused = 0;
+    for (name, _, expected) in &ways {
+        let metrics = balances(&agent, name, "central", readings.len() as u64, PATIENCE).await;
+        let (late, rejected) =
+            (metrics.of("pipeline_late_events", name), metrics.of("pipeline_rejected_events", name));
+        assert_eq!((late, rejected), (0, expected.1), "{name}, seed {seed}");
+        refused += expected.1;
+    }
+    for name in ["idle-tumbling", "idle-session"] {
+        agent.reaches("pipeline_results", name, 1, PATIENCE).await;
+        balances(&agent, name, "central", 3, PATIENCE).await;
+    }
+    drained(&agent, "central", Duration::from_secs(30)).await;
+    let lines = collector.results().await;
+    for (name, _, expected) in &ways {
+        let found = lines.iter().filter(|line| line["pipeline"] == *name).collect();
+        check(name, expected.0.clone(), found, seed);
+    }
+    check_silent(&lines);
+    let revised = |line: &&Value| line["revision"] != 0 && line["pipeline"] == "early-tumbling";
+    assert!(lines.iter().filter(revised).count() > 100, "seed {seed}: there were early results");
+    let letters = agent.dead_letters().await;
+    let of_keys =
+        letters.iter().filter(|it| it["reason"].as_str().is_some_and(|it| it.contains("too many keys")));
+    assert_eq!((letters.len() as u64, of_keys.count() as u64), (refused, refused), "seed {seed}");
+    assert!(refused > 100, "seed {seed}: the load has keys too many");
+}
+
+/// Each window is there once, as it was when it closed.
+fn check(name: &str, mut expected: BTreeMap<Place, Vec<&Reading>>, lines: Vec<&Value>, seed: u64) {
+    assert!(expected.len() > 50, "{name}, seed {seed}: {} windows", expected.len());
+    // A window may have shown itself and still be open: it is no result yet.
+    for line in lines.into_iter().filter(|line| line["early"] != true) {
+        let found = Found::of(line);
+        let inside = expected.remove(&found.place);
+        let inside = inside.unwrap_or_else(|| panic!("{name}, seed {seed}: not expected, or twice: {line}"));
+        let same = Aggregate::BuiltIn.check(&inside, &found);
+        assert_eq!(same, Ok(()), "{name}, seed {seed}: {line}");
+    }
+    assert!(expected.is_empty(), "{name}, seed {seed}: missing {expected:#?}");
+}
+
+/// Three readings and then silence: the host's clock closed their window, once.
+fn check_silent(lines: &[Value]) {
+    for (name, start, end) in
+        [("idle-tumbling", BEGIN, BEGIN + 10 * SECOND), ("idle-session", BEGIN + SECOND, BEGIN + 5 * SECOND)]
+    {
+        let found: Vec<_> = lines.iter().filter(|line| line["pipeline"] == name).collect();
+        let place = Found::of(found[0]).place;
+        let expected = (start.cast_signed(), end.cast_signed());
+        assert_eq!((found.len(), place.start, place.end), (1, expected.0, expected.1), "{name}: {found:?}");
+        assert_eq!(
+            (&found[0]["count"], &found[0]["value"]["sum_temperature"]),
+            (&3.into(), &3.into()),
+            "{name}"
+        );
+    }
+}
