@@ -317,6 +317,70 @@ async fn a_pipeline_waits_for_its_module_while_the_others_run_and_loses_nothing(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn open_windows_outlive_the_wait_for_their_module() {
+    let mut registry = Registry::start().await;
+    let pin = registry.push("plant/stats", headwater_bundle::STATS).await;
+    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let fetch = registry.fetch(registry.port, "deadline = \"10s\"");
+    let counted = |module: &str| {
+        let body = plant::windowed("k", "1h", "0s", "0s").replace("module = \"modules/stats.wasm\"", module);
+        let plan = Plan::default()
+            .input("plant", broker.port(), &["plant"], "3.1.1")
+            .output("central", &backend.url(), "")
+            .pipeline("counted", "plant", "central", &body);
+        fetch.clone() + plan.toml()
+    };
+    let module = format!("module = \"oci://127.0.0.1:{}/plant/stats@{pin}\"", registry.port);
+    let mut agent = Agent::at_home(&counted(&module));
+    agent.resume().await;
+    let publisher = Publisher::connect("plant", broker.port());
+    let mut count = 0;
+    let publish = async |readings: u64, count: &mut u64| {
+        for id in *count..*count + readings {
+            publisher.publish("plant", plant::payload(id, 1_767_225_600_000 + id, 1.0)).await;
+        }
+        *count += readings;
+        publisher.confirmed().await;
+    };
+    publish(100, &mut count).await;
+    agent.reaches("pipeline_used_events", "counted", 100, SOON).await;
+    let forget = async |agent: &mut Agent, kill: bool| {
+        if kill {
+            agent.kill9();
+        } else {
+            assert!(agent.stop().await.success());
+        }
+        fs::remove_dir_all(agent.state().join("fetched")).expect("it is there");
+        agent.resume().await;
+        agent.reaches("pipeline_paused", "counted", 1, SOON).await;
+    };
+
+    registry.gone();
+    forget(&mut agent, false).await;
+    publish(50, &mut count).await;
+    assert!(agent.stop().await.success(), "what waits is stopped like all others");
+    agent.resume().await;
+    registry.back().await;
+    agent.post("/v1/pipelines/counted/resume").await.expect("it answers");
+    agent.reaches("pipeline_used_events", "counted", 150, SOON).await;
+
+    // Another way out: a reload with a module that is here.
+    registry.gone();
+    forget(&mut agent, true).await;
+    publish(50, &mut count).await;
+    agent.configure(&counted("module = \"modules/stats.wasm\""));
+    agent.reload();
+    agent.reaches("pipeline_used_events", "counted", 200, SOON).await;
+    publisher.publish("plant", plant::payload(count, 1_767_225_600_000 + 7_200_000, 1.0)).await;
+    let line = eventually("the window's result", SOON, async || {
+        backend.accepted().into_iter().find(|line| line["pipeline"] == "counted")
+    })
+    .await;
+    assert_eq!(line["count"], 200, "{line}");
+    ledger::holds(&agent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_or_large_or_slow_is_refused_in_time_and_what_runs_goes_on() {
     let mut registry = Registry::start().await;
     let proxy = Proxy::start(registry.port).await;
