@@ -21,29 +21,31 @@ const BEGIN: u64 = 1_767_225_600 * SECOND;
 const READINGS: u64 = 1_600;
 const DEVICES: u64 = 6;
 
-/// How many readings, bytes of them and keys there may be, for windows of an hour.
+/// How long a window is, and how many readings, bytes of them and keys there may be.
 #[derive(Clone, Copy)]
 struct Bounds {
+    size: u64,
     readings: usize,
     bytes: usize,
     keys: usize,
     overflow: bool,
 }
 
-const NONE: Bounds = Bounds { readings: usize::MAX, bytes: usize::MAX, keys: usize::MAX, overflow: false };
+const NONE: Bounds =
+    Bounds { size: HOUR, readings: usize::MAX, bytes: usize::MAX, keys: usize::MAX, overflow: false };
 
 /// What must be in each window that closed, and how many readings had one key too many.
 type Expected<'a> = (BTreeMap<Place, Vec<&'a Reading>>, u64);
 
 /// Reading by reading, for devices none of which is ever behind.
-fn hourly(readings: &[Reading], bounds: Bounds) -> Expected<'_> {
+fn tumbling(readings: &[Reading], bounds: Bounds) -> Expected<'_> {
     let (mut all, mut refused, mut now) = (BTreeMap::<Place, Vec<&Reading>>::new(), 0, 0);
     let bytes = |inside: &[&Reading]| -> usize {
         let number = |reading: &Reading| readings.iter().position(|other| std::ptr::eq(other, reading));
         inside.iter().map(|it| payload(number(it).expect("one of them"), it).len()).sum()
     };
     for reading in readings {
-        let start = reading.time / HOUR * HOUR;
+        let start = reading.time / bounds.size * bounds.size;
         let open = |all: &BTreeMap<Place, Vec<&Reading>>| {
             let mut keys: Vec<_> = all.keys().filter(|it| it.end > now).map(|it| it.key.clone()).collect();
             keys.dedup();
@@ -59,7 +61,7 @@ fn hourly(readings: &[Reading], bounds: Bounds) -> Expected<'_> {
             key = "(overflow)".to_owned();
         }
         now = now.max(reading.time.cast_signed());
-        let (start, end) = (start.cast_signed(), (start + HOUR).cast_signed());
+        let (start, end) = (start.cast_signed(), (start + bounds.size).cast_signed());
         let place = |part| Place { key: key.clone(), start, end, part };
         let is_full =
             |inside: &Vec<&Reading>| inside.len() >= bounds.readings || bytes(inside) >= bounds.bytes;
@@ -147,21 +149,21 @@ async fn what_bounds_windows_holds_through_a_kill() {
         (
             "parts-of-readings",
             r#"tumbling = "1h", readings_max = 4"#,
-            hourly(&readings, Bounds { readings: 4, ..NONE }),
+            tumbling(&readings, Bounds { readings: 4, ..NONE }),
         ),
         (
             "parts-of-bytes",
-            r#"tumbling = "1h", bytes_max = "1 KiB""#,
-            hourly(&readings, Bounds { bytes: 1_024, ..NONE }),
+            r#"tumbling = "6h", bytes_max = "1 KiB""#,
+            tumbling(&readings, Bounds { size: 6 * HOUR, bytes: 1_024, ..NONE }),
         ),
-        ("keys-rejected", r#"tumbling = "1h", keys_max = 3"#, hourly(&readings, keys(false))),
+        ("keys-rejected", r#"tumbling = "1h", keys_max = 3"#, tumbling(&readings, keys(false))),
         (
             "keys-overflow",
             r#"tumbling = "1h", keys_max = 3, when_keys_full = "overflow""#,
-            hourly(&readings, keys(true)),
+            tumbling(&readings, keys(true)),
         ),
         ("forgotten", r#"count = 3, forget = "2h""#, counted(&readings)),
-        ("early-tumbling", r#"tumbling = "1h", early = "5m""#, hourly(&readings, NONE)),
+        ("early-tumbling", r#"tumbling = "1h", early = "5m""#, tumbling(&readings, NONE)),
         ("early-session", r#"session = "20m", early = "5m""#, sessions(&readings)),
     ];
     let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
@@ -201,6 +203,10 @@ async fn what_bounds_windows_holds_through_a_kill() {
         check(name, expected.0.clone(), found, seed);
     }
     check_silent(&lines);
+    for name in ["parts-of-readings", "parts-of-bytes"] {
+        let parts = lines.iter().filter(|line| line["pipeline"] == name && line["window"]["part"] == 1);
+        assert!(parts.count() > 20, "{name}, seed {seed}: windows have parts");
+    }
     let revised = |line: &&Value| line["revision"] != 0 && line["pipeline"] == "early-tumbling";
     assert!(lines.iter().filter(revised).count() > 100, "seed {seed}: there were early results");
     let letters = agent.dead_letters().await;
