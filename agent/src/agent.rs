@@ -438,6 +438,7 @@ fn try_open_store(config: &Config, metrics: &Metrics) -> Result<Store, Error> {
     crate::fail::point("agent.claimed");
     let mut store = store::Config::new(agent.state.join("store"));
     store.ballast_bytes = agent.ballast_bytes;
+    store.window_memory_max = agent.window_memory_max;
     let outboxes = config
         .outputs
         .iter()

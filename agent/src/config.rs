@@ -30,7 +30,7 @@ use toml::de::DeTable;
 use crate::decode::Place;
 use crate::secret::Secret;
 use crate::store::{QUOTA_BYTES_MIN, Quota};
-use crate::{forward, module, pipeline as stage, source, tls};
+use crate::{forward, module, pipeline as stage, source, store, tls};
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]
@@ -69,6 +69,10 @@ pub struct Agent {
     pub grace: Duration,
     /// Disk held back in the state folder for the day it is full. Default 16 MiB, the least.
     pub ballast_bytes: u64,
+    /// Memory of each pipeline for the state of its windows and for what its transforms remember. What is beyond
+    /// it lies in the state folder alone: a reading of a key that was not heard for long then costs a read of the
+    /// disk, and nothing is lost. Default 32 MiB, for some 100,000 keys with a few numbers each.
+    pub window_memory_max: usize,
     /// How much the journal may hold: at its quota acknowledgements are withheld. Default 256 MiB, and
     /// messages of any age.
     pub journal: Quota,
@@ -192,6 +196,7 @@ fn agent_section(mut section: Section<'_>, folder: &Path) -> Option<Agent> {
         duration(Duration::from_secs(1), Duration::from_mins(10)),
     );
     let ballast_bytes = section.or("ballast_bytes", 16 << 20, size(16 << 20, 1 << 30)) as u64;
+    let window_memory_max = section.or("window_memory_max", store::WINDOW_MEMORY_MAX, size(1 << 20, 1 << 32));
     let stuck_after = section.or(
         "stuck_after",
         Duration::from_mins(1),
@@ -203,7 +208,18 @@ fn agent_section(mut section: Section<'_>, folder: &Path) -> Option<Agent> {
     let watch = section.optional("watch", duration(Duration::from_secs(1), Duration::from_hours(24)));
     section.finish();
     let (id, state) = (id?, folder.join(state?));
-    Some(Agent { id, state, admin, stuck_after, grace, ballast_bytes, journal, dead_letters, watch })
+    Some(Agent {
+        id,
+        state,
+        admin,
+        stuck_after,
+        grace,
+        ballast_bytes,
+        window_memory_max,
+        journal,
+        dead_letters,
+        watch,
+    })
 }
 
 /// `{ bytes_max = "256 MiB", age_max = "7d" }`, each optional.

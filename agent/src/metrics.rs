@@ -210,8 +210,11 @@ stage!(
         open_windows: Gauge,
         /// Keys that have some: at most `window.keys_max`.
         open_keys: Gauge,
-        /// Bytes of window state held.
+        /// Bytes of window state held, most of them on the disk.
         state_bytes: Gauge,
+        /// Bytes of memory that window state takes: at most `agent.window_memory_max` and what changed since the
+        /// last commit.
+        window_memory_bytes: Gauge,
         /// Names that stateful transforms remember: at most `state_names_max` each.
         remembered_names: Gauge,
         /// Watermark, in microseconds since the Unix epoch.

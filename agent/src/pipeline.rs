@@ -269,7 +269,7 @@ fn open_stage(
 ) -> Result<Stage, Error> {
     let (Some((window, _)), Some(aggregate)) = (&config.windowed, aggregate) else { return Ok(Stage::Each) };
     let cold = Box::new(Rows { store: store.clone(), pipeline: name.to_owned() });
-    let mut windows = Windows::new(window.clone(), cold, window::KEPT_BYTES_MAX);
+    let mut windows = Windows::new(window.clone(), cold, store.kept_bytes_max());
     windows.restore(&progress.windows, |each| {
         store.windows(name, &mut |row, value| match remembered::step_of(&row) {
             Some(_) => Ok(()),
@@ -819,6 +819,8 @@ impl Pipeline {
             self.metrics.open_windows.set(size(windows.open()));
             self.metrics.open_keys.set(size(windows.keys()));
             self.metrics.state_bytes.set(size(windows.state_bytes()));
+            let memory = windows.kept_bytes() + self.store.recent_bytes(&self.name);
+            self.metrics.window_memory_bytes.set(size(memory));
             self.metrics.watermark_micros.set(i64::try_from(windows.watermark().0).unwrap_or(i64::MAX));
         }
     }

@@ -11,8 +11,8 @@
 //! beyond a committed end do not exist, so that batch is the atomic step. After a failed write
 //! or sync nothing is written any more: every later call says so until the agent is restarted.
 //!
-//! Window state that changed lately is in memory too (`store/recent.rs`), up to
-//! [`Config::recent_bytes_max`] a pipeline.
+//! Window state that changed lately is in memory too (`store/recent.rs`), up to a share of
+//! [`Config::window_memory_max`] a pipeline; the rest of that is for those who use it.
 //!
 //! **Limits.** Nothing is appended to the journal below [`JOURNAL_FREE_BYTES_MIN`] of free disk,
 //! nothing committed below [`COMMIT_FREE_BYTES_MIN`]: these calls fail with [`Error::Full`]
@@ -106,8 +106,10 @@ pub const COMMIT_FREE_BYTES_MIN: u64 = 8 << 20;
 /// Free disk below which nothing is opened: what sled needs to write while it does.
 pub const OPEN_FREE_BYTES_MIN: u64 = 4 << 20;
 
-/// Memory for window state that changed lately by default: that of 100,000 keys with a few numbers each.
-pub const RECENT_BYTES_MAX: usize = 32 << 20;
+/// Memory for a pipeline's window state by default: that of 100,000 keys with a few numbers each.
+pub const WINDOW_MEMORY_MAX: usize = 32 << 20;
+/// Of this a part for the keys that are at hand, decoded; the others are for what changed lately.
+const WINDOW_MEMORY_PARTS: usize = 8;
 
 /// Most disk that the engine takes to write so many bytes: measured 2.3 times, and some reserve.
 fn written_for(bytes: u64) -> u64 {
@@ -127,9 +129,9 @@ pub struct Config {
     pub quotas: Quotas,
     /// Bytes after which a log goes on in another segment: much less than a quota.
     pub segment_bytes: u64,
-    /// Memory of each pipeline for window state that changed lately; beyond it readings of a key that was
-    /// not heard for long cost more.
-    pub recent_bytes_max: usize,
+    /// Memory of each pipeline for window state, at hand and lately changed; beyond it readings of a key
+    /// that was not heard for long cost more.
+    pub window_memory_max: usize,
 }
 
 impl Config {
@@ -143,7 +145,7 @@ impl Config {
             ballast_bytes: 16 << 20,
             quotas: Quotas::default(),
             segment_bytes: SEGMENT.bytes,
-            recent_bytes_max: RECENT_BYTES_MAX,
+            window_memory_max: WINDOW_MEMORY_MAX,
         }
     }
 }
@@ -248,7 +250,7 @@ struct Inner {
     room: Arc<Room>,
     /// Of each pipeline that was asked for.
     recent: Mutex<HashMap<String, Arc<Mutex<Recent>>>>,
-    recent_bytes_max: usize,
+    window_memory_max: usize,
     /// Pipelines that know what a repair took from them, and have not committed since.
     told: Mutex<HashSet<String>>,
     folder: Arc<Folder>,
@@ -318,6 +320,12 @@ impl Store {
     #[must_use]
     pub fn quotas(&self) -> &Quotas {
         &self.0.quotas
+    }
+
+    /// The share of [`Config::window_memory_max`] for the keys that a pipeline's windows have at hand.
+    #[must_use]
+    pub fn kept_bytes_max(&self) -> usize {
+        self.0.window_memory_max / WINDOW_MEMORY_PARTS
     }
 
     /// When the newest message arrived, by the clock of then: a clock that is behind it is wrong.

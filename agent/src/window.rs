@@ -16,7 +16,7 @@
 //! **Invariant:** every observed reading is exactly one of used, late, lost, rejected or waiting.
 //!
 //! **Limits.** Open keys: [`Config::keys_max`], each with its name and due time in memory; what
-//! else is known of them lies in the store, and for as many as [`KEPT_BYTES_MAX`] takes, in memory.
+//! else is known of them lies in the store, and of as many as the bound given to [`Windows::new`] takes, in memory.
 
 mod aligned;
 mod codec;
@@ -48,7 +48,7 @@ use outcome::outcome;
 pub use outcome::{Fate, Outcome, Refused, Settled};
 use pane::Keyed;
 use scene::{Ready, Scene};
-pub use shelves::{BYTES_MAX as KEPT_BYTES_MAX, Cold, Each};
+pub use shelves::{Cold, Each};
 use shelves::{Shelves, Spot};
 
 /// Why windows cannot go on.
@@ -388,6 +388,12 @@ impl Windows {
     #[must_use]
     pub fn state_bytes(&self) -> usize {
         self.state_bytes
+    }
+
+    /// Bytes of memory that the keys at hand take.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.shelves.bytes()
     }
 
     /// Readings before this are late; with `patience`, those of a key that was never heard of.

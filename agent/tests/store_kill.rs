@@ -59,11 +59,11 @@ fn child() {
 
 fn open(path: &Path) -> Store {
     // Less than the windows take, so that some are in rows.
-    let recent_bytes_max = 40_000;
+    let window_memory_max = 40_000;
     let config = Config {
         redelivery_window: 100,
         ballast_bytes: 1 << 20,
-        recent_bytes_max,
+        window_memory_max,
         ..Config::new(path.to_owned())
     };
     Store::open(&config, &Metrics::new()).unwrap()

@@ -3,6 +3,7 @@
 mod age;
 mod batches;
 mod late;
+mod memory;
 
 use std::sync::Arc;
 

@@ -133,7 +133,7 @@ fn open_whole(
         newest: AtomicU64::new(0),
         room: Arc::clone(room),
         recent: Mutex::default(),
-        recent_bytes_max: config.recent_bytes_max,
+        window_memory_max: config.window_memory_max,
         told: Mutex::default(),
         folder: Arc::clone(folder),
     }));

@@ -8,12 +8,15 @@
 //! **Invariants.** Blocks are numbered without gaps, and replayed in their order they give what is held.
 //! What is held goes before rows of the same key. Only the oldest block ever goes, and what of it
 //! still holds goes with it into the newest or into rows: so the mark that something was removed
-//! needs to outlast no more than the blocks before it.
+//! needs to outlast no more than the blocks before it. A block of which nothing holds goes unread, as nearly
+//! all do with many keys in turn.
 //!
 //! **Limits.** [`Bounds`]: of memory, and of the log to twice what of it still holds and
 //! [`SPARE_BYTES`].
 //!
 //! **A crash here** costs nothing: all of it is in the one batch.
+
+mod held;
 
 use super::codec::{self, Garbled, Row, WINDOW_TAIL_BYTES};
 use super::error::Error;
@@ -22,6 +25,8 @@ use super::{Change, EachOf};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
+use held::{Held, Rows, Tail};
+
 /// Bytes of a block that is not of one large row: those of one value of the engine.
 const BLOCK_BYTES: usize = codec::CHUNK_BODY_MAX;
 /// Log that may hold nothing any more, beside as much as does.
@@ -29,17 +34,14 @@ const SPARE_BYTES: usize = 256 << 10;
 /// Bytes of old blocks that a commit goes through for each that it writes: twice as many keep the log bounded.
 pub(super) const PACE: usize = 3;
 /// What a row and a key take in memory beside their bytes.
-const HELD_ROW_BYTES: usize = 80;
+const HELD_ROW_BYTES: usize = 60;
 const HELD_KEY_BYTES: usize = 140;
-
-/// What tells the rows of a key apart; zeros where there is but one.
-type Tail = [u8; WINDOW_TAIL_BYTES];
 
 /// The late changes of one pipeline.
 #[derive(Debug)]
 pub(super) struct Recent {
     pipeline: String,
-    held: HashMap<Box<[u8]>, VecDeque<Held>>,
+    held: HashMap<Box<[u8]>, Rows>,
     /// Bytes of memory that this takes, and most that it may.
     bytes: usize,
     bytes_max: usize,
@@ -48,20 +50,15 @@ pub(super) struct Recent {
     /// Number of the next block.
     next: u64,
     free: BTreeSet<u32>,
+    /// Of each block, and of those of the commit at work, how many rows still hold; and the first one's number.
+    holding: VecDeque<u32>,
+    first: u64,
     /// Bytes of all blocks, and of what of them still holds.
     log_bytes: usize,
     live_bytes: usize,
     /// Keys that may have rows of their own, by their hashes.
     settled: HashSet<u64>,
     hasher: RandomState,
-}
-
-/// A row, and the number of the block that it is in.
-#[derive(Debug)]
-struct Held {
-    tail: Tail,
-    block: u64,
-    value: Box<[u8]>,
 }
 
 #[derive(Debug)]
@@ -90,6 +87,8 @@ impl Recent {
             blocks: VecDeque::new(),
             next: 0,
             free: BTreeSet::new(),
+            holding: VecDeque::new(),
+            first: 0,
             log_bytes: 0,
             live_bytes: 0,
             settled: HashSet::new(),
@@ -108,6 +107,7 @@ impl Recent {
         }
         let slots = blocks.iter().map(|(_, slot, _)| slot + 1).max().unwrap_or(0);
         recent.free = (0..slots).collect();
+        recent.first = blocks.first().map_or(0, |(number, ..)| *number);
         for (number, slot, bytes) in blocks {
             recent.free.remove(&slot);
             let value = meta.get(&Row::recent(pipeline, slot))?.ok_or_else(|| gone(meta))?;
@@ -138,13 +138,17 @@ impl Recent {
             if rows.is_empty() {
                 self.settled.remove(&hash);
             }
-            let is_held =
-                |tail| held.is_some_and(|held| held.binary_search_by_key(tail, |row| row.tail).is_ok());
+            let is_held = |tail| held.is_some_and(|held| held.find(tail).is_ok());
             for (tail, value) in rows.iter().filter(|(tail, _)| !is_held(tail)) {
                 each(cut(tail), value)?;
             }
         }
-        held.into_iter().flatten().try_for_each(|row| each(cut(&row.tail), &row.value))
+        held.into_iter().flat_map(Rows::iter).try_for_each(|row| each(cut(&row.tail), &row.value))
+    }
+
+    /// Bytes of memory that this takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether some row of the key is held.
@@ -182,11 +186,16 @@ impl Recent {
                 break;
             }
             let Some(oldest) = self.blocks.pop_front() else { break };
-            gone_through += oldest.bytes;
             self.log_bytes -= oldest.bytes;
+            self.first += 1;
+            freed.push(oldest.slot);
+            if self.holding.pop_front().is_none_or(|rows| rows == 0) {
+                // Nobody needs to read it.
+                continue;
+            }
+            gone_through += oldest.bytes;
             let row = Row::recent(&self.pipeline, oldest.slot);
             let block = meta.get(&row)?.ok_or_else(|| gone(meta))?;
-            freed.push(oldest.slot);
             self.renew(&block, is_much, &mut draft, batch)
                 .map_err(|garbled| meta.garbled("a block of windows", garbled))?;
         }
@@ -196,29 +205,44 @@ impl Recent {
 
     fn put(&mut self, draft: &mut Draft, shelf: &[u8], tail: Tail, value: &[u8]) {
         let block = draft.push(self.next, shelf, &tail, Some(value));
+        self.hold(block);
         self.live_bytes += entry_bytes(shelf, value);
         self.bytes += HELD_ROW_BYTES + value.len();
         let row = || Held { tail, block, value: value.into() };
         let Some(held) = self.held.get_mut(shelf) else {
             self.bytes += HELD_KEY_BYTES + shelf.len();
-            let mut held = VecDeque::with_capacity(1);
-            held.push_back(row());
-            self.held.insert(shelf.into(), held);
+            self.held.insert(shelf.into(), Rows::One(row()));
             return;
         };
-        match held.binary_search_by_key(&tail, |row| row.tail) {
-            Ok(at) => {
-                let before = &mut held[at];
-                self.live_bytes -= entry_bytes(shelf, &before.value);
-                self.bytes -= HELD_ROW_BYTES + before.value.len();
-                if before.value.len() == value.len() {
-                    before.value.copy_from_slice(value);
-                    before.block = block;
-                } else {
-                    *before = row();
-                }
-            }
-            Err(at) => held.insert(at, row()),
+        let at = match held.find(&tail) {
+            Ok(at) => at,
+            Err(at) => return held.insert(at, row()),
+        };
+        let before = held.at(at);
+        self.live_bytes -= entry_bytes(shelf, &before.value);
+        self.bytes -= HELD_ROW_BYTES + before.value.len();
+        let of = std::mem::replace(&mut before.block, block);
+        if before.value.len() == value.len() {
+            before.value.copy_from_slice(value);
+        } else {
+            before.value = value.into();
+        }
+        self.release(of);
+    }
+
+    /// A block has one row more that holds.
+    fn hold(&mut self, block: u64) {
+        let at = (block - self.first) as usize;
+        if at >= self.holding.len() {
+            self.holding.resize(at + 1, 0);
+        }
+        self.holding[at] += 1;
+    }
+
+    /// A block has one less, unless it is on its way out.
+    fn release(&mut self, block: u64) {
+        if let Some(rows) = block.checked_sub(self.first).and_then(|at| self.holding.get_mut(at as usize)) {
+            *rows -= 1;
         }
     }
 
@@ -235,15 +259,19 @@ impl Recent {
     /// Holds a row no more, if it is `as` said.
     fn forget(&mut self, shelf: &[u8], tail: Tail, is: impl Fn(&Held) -> bool) -> Option<Box<[u8]>> {
         let held = self.held.get_mut(shelf)?;
-        let at = held.binary_search_by_key(&tail, |row| row.tail).ok().filter(|at| is(&held[*at]))?;
-        let value = held.remove(at)?.value;
-        self.live_bytes -= entry_bytes(shelf, &value);
-        self.bytes -= HELD_ROW_BYTES + value.len();
-        if held.is_empty() {
-            self.held.remove(shelf);
-            self.bytes -= HELD_KEY_BYTES + shelf.len();
-        }
-        Some(value)
+        let at = held.find(&tail).ok().filter(|at| is(held.at(*at)))?;
+        let row = match held.remove(at) {
+            Some(row) => row,
+            None => {
+                self.bytes -= HELD_KEY_BYTES + shelf.len();
+                let Some(Rows::One(row)) = self.held.remove(shelf) else { return None };
+                row
+            }
+        };
+        self.live_bytes -= entry_bytes(shelf, &row.value);
+        self.bytes -= HELD_ROW_BYTES + row.value.len();
+        self.release(row.block);
+        Some(row.value)
     }
 
     /// Moves what still holds of a block to the end of the log, or into rows.

@@ -46,6 +46,13 @@ impl Store {
         lock(&*self.recent_of(pipeline)?).shelf(&self.0.meta, shelf, each)
     }
 
+    /// Bytes of memory that a pipeline's window state takes here, 0 before anyone asked for some.
+    #[must_use]
+    pub fn recent_bytes(&self, pipeline: &str) -> usize {
+        let recent = lock(&self.0.recent).get(pipeline).cloned();
+        recent.map_or(0, |recent| lock(&recent).bytes())
+    }
+
     /// The one synced batch of a commit.
     pub(super) fn apply(&self, commit: &Commit<'_>, mut changes: Vec<meta::Change>) -> Result<(), Error> {
         if commit.windows.is_empty() {
@@ -63,7 +70,8 @@ impl Store {
         if let Some(recent) = all.get(pipeline) {
             return Ok(Arc::clone(recent));
         }
-        let recent = Recent::open(&self.0.meta, pipeline, self.0.recent_bytes_max)?;
+        let bytes_max = self.0.window_memory_max - self.kept_bytes_max();
+        let recent = Recent::open(&self.0.meta, pipeline, bytes_max)?;
         let recent = Arc::new(Mutex::new(recent));
         all.insert(pipeline.to_owned(), Arc::clone(&recent));
         Ok(recent)

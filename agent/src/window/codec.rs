@@ -104,9 +104,19 @@ pub(super) fn keyed(
     rows: impl FnOnce(Each<'_>) -> Result<(), Error>,
 ) -> Result<Keyed, Error> {
     let mut keyed = Keyed::default();
-    rows(&mut |tail, value| Ok(add(&mut keyed, tail, value)?))?;
-    keyed.due = super::due(config, &keyed);
+    fill(&mut keyed, config, rows)?;
     Ok(keyed)
+}
+
+/// The same, into one that holds nothing.
+pub(super) fn fill(
+    keyed: &mut Keyed,
+    config: &Config,
+    rows: impl FnOnce(Each<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    rows(&mut |tail, value| Ok(add(keyed, tail, value)?))?;
+    keyed.due = super::due(config, keyed);
+    Ok(())
 }
 
 /// The key of a row, and what stands behind it.

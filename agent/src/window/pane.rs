@@ -140,6 +140,13 @@ impl Keyed {
         (self.ended, self.newest, self.counted, self.dirty, self.bytes) = (0, None, 0, true, 0);
     }
 
+    /// Holds nothing, as a new one, but keeps memory for what most keys hold.
+    pub(super) fn renew(&mut self) {
+        let mut panes = std::mem::take(&mut self.panes);
+        panes.empty();
+        *self = Self { panes, ..Self::default() };
+    }
+
     pub(super) fn remove(&mut self, place: Place) -> Option<Pane> {
         let pane = self.panes.remove(&place)?;
         self.bytes -= pane.state.len();

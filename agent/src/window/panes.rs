@@ -19,6 +19,14 @@ impl Panes {
         self.0.is_empty()
     }
 
+    /// Removes all, and keeps memory for one.
+    pub(super) fn empty(&mut self) {
+        self.0.clear();
+        if self.0.capacity() > 1 {
+            self.0 = VecDeque::new();
+        }
+    }
+
     pub(super) fn first(&self) -> Option<(&Place, &Pane)> {
         self.0.front().map(|(place, pane)| (place, pane))
     }

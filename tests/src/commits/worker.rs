@@ -30,9 +30,9 @@ pub struct Order {
 /// When the store fails.
 pub fn work(folder: &Path) -> anyhow::Result<()> {
     // Less than some windows take, so that they go on into rows.
-    let recent_bytes_max = 100_000;
+    let window_memory_max = 100_000;
     let redelivery_window = REDELIVERY_WINDOW;
-    let config = Config { redelivery_window, recent_bytes_max, ..Config::new(folder.to_owned()) };
+    let config = Config { redelivery_window, window_memory_max, ..Config::new(folder.to_owned()) };
     let store = Store::open(&config, &Metrics::new())?;
     let mut out = std::io::stdout().lock();
     writeln!(out)?;

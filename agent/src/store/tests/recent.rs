@@ -12,8 +12,8 @@ use std::path::Path;
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// With so little memory for late changes that most go on into rows.
-fn small(path: &Path, recent_bytes_max: usize) -> Store {
-    let config = Config { ballast_bytes: 1 << 20, recent_bytes_max, ..Config::new(path.to_owned()) };
+fn small(path: &Path, window_memory_max: usize) -> Store {
+    let config = Config { ballast_bytes: 1 << 20, window_memory_max, ..Config::new(path.to_owned()) };
     Store::open(&config, &Metrics::new()).unwrap()
 }
 
