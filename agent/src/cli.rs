@@ -14,6 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::agent::{self, Agent};
+#[cfg(feature = "author")]
+use crate::author::Command as Author;
 use crate::config;
 use crate::metrics::Metrics;
 use crate::module::{Host, Network, aside};
@@ -28,7 +30,7 @@ const EXIT_STATE: u8 = 78;
 #[derive(Debug, Parser)]
 #[command(name = "headwater", version, about, max_term_width = 100)]
 struct Arguments {
-    /// How log lines are written to standard error. What is logged: HEADWATER_LOG, default `info`.
+    /// How log lines are written to standard error. What is logged: HEADWATER_LOG, such as `info`.
     #[arg(long, global = true, value_enum, default_value = "text")]
     log: LogFormat,
     #[command(subcommand)]
@@ -70,7 +72,7 @@ enum Command {
     /// Write, build, test and measure modules.
     #[cfg(feature = "author")]
     #[command(subcommand)]
-    Module(crate::author::Command),
+    Module(Author),
     /// Compile a module, bounded, from standard input to standard output: the agent starts it.
     #[command(hide = true)]
     CompileModule {
@@ -228,6 +230,9 @@ impl Command {
             | Self::DeadLetters(_)
             | Self::Store(_)
             | Self::CompileModule { .. } => "warn",
+            // What the module itself logs, and that it is being compiled.
+            #[cfg(feature = "author")]
+            Self::Module(Author::Build(_) | Author::Test(_) | Author::Try(_)) => "info",
             #[cfg(feature = "author")]
             Self::Module(_) => "warn",
             Self::Run { .. } | Self::Check { .. } => "info",

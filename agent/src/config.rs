@@ -87,12 +87,23 @@ pub struct Agent {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("failed to read the configuration {}: {source}", file.display())]
+    #[error("failed to read the configuration {}: {said}", file.display())]
     Read {
         /// Which file.
         file: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// The system's words.
+        said: std::io::Error,
+    },
+    /// A module's file of that kind cannot be read.
+    #[error(
+        "failed to read {}: {said}: go to the folder that `headwater module new` has made, or name it",
+        file.display()
+    )]
+    Project {
+        /// Which file.
+        file: PathBuf,
+        /// The system's words.
+        said: std::io::Error,
     },
     /// The file is wrong.
     #[error(transparent)]
@@ -104,8 +115,7 @@ pub enum Error {
 /// # Errors
 /// When it cannot be read, or with every fault that it has.
 pub fn load(file: &Path) -> Result<Config, Error> {
-    let text =
-        std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+    let text = std::fs::read_to_string(file).map_err(|said| Error::Read { file: file.to_owned(), said })?;
     Ok(parse(file, &text)?)
 }
 

@@ -17,20 +17,34 @@ const READINGS: u64 = 400;
 
 /// Each reading's result is how many its device has sent so far.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_count_kept_by_a_transform_has_no_gap_and_no_double_after_kills() {
+async fn a_count_kept_by_a_transform_has_no_gap_and_no_double_after_kills_and_switches() {
     let (broker, collector) = (Mosquitto::start().await, Collector::start().await);
-    let step =
-        r#"{ module = "modules/hostile_stateful.wasm", capabilities = ["state"], state_names_max = 7 }"#;
-    let body = format!("key = \"{{topic[2]}}\"\ntransform = [{step}]\ncommit_every = \"50ms\"");
-    let plan = Plan::default()
-        .input("plant", broker.port(), &[TOPICS], "3.1.1")
-        .pipeline("counts", "plant", "central", &body)
-        .output("central", &collector.url(), ", timeout = \"2s\"");
-    let mut agent = Agent::start(plan.toml()).await;
+    // Each deadline is another version of the step.
+    let plan = |deadline: usize| {
+        let step = format!(
+            r#"{{ module = "modules/hostile_stateful.wasm", capabilities = ["state"], state_names_max = 7, deadline = "{deadline}ms" }}"#
+        );
+        let body = format!("key = \"{{topic[2]}}\"\ntransform = [{step}]\ncommit_every = \"50ms\"");
+        Plan::default()
+            .input("plant", broker.port(), &[TOPICS], "3.1.1")
+            .pipeline("counts", "plant", "central", &body)
+            .output("central", &collector.url(), ", timeout = \"2s\"")
+            .toml()
+            .to_owned()
+    };
+    let mut agent = Agent::start(&plan(1_000)).await;
     let (publisher, mut expected) = (Publisher::connect("plant", broker.port()), BTreeMap::new());
     let (mut published, mut moments) = (0, fastrand::Rng::new());
     for kill in 0..KILLS {
-        for _ in 0..READINGS {
+        if kill % 3 == 2 {
+            agent.ready().await;
+        }
+        for reading in 0..READINGS {
+            // In the midst of them others take over, which go on from what these remember.
+            if kill % 3 == 2 && reading % 100 == 50 {
+                agent.configure(&plan(1_002 + kill + usize::from(reading % 200 == 50)));
+                agent.reload();
+            }
             let device = format!("d{}", moments.u64(..DEVICES));
             publisher
                 .publish(&format!("plant/1/{device}/telemetry"), format!(r#"[["add","{device}"]]"#))
@@ -39,15 +53,18 @@ async fn a_count_kept_by_a_transform_has_no_gap_and_no_double_after_kills() {
             published += 1;
         }
         tokio::time::sleep(Duration::from_millis(moments.u64(..300))).await;
-        // Some after a stop, which commits, the others in the middle of anything.
+        // Some after a stop, which commits, the others in the middle of anything; the last not at all.
+        if kill == KILLS - 1 {
+            break;
+        }
         if kill % 5 == 4 {
-            assert_eq!(agent.stop().await.code(), Some(0));
+            assert_eq!(agent.stop().await.code(), Some(0), "{}", agent.logged());
         } else {
             agent.kill9();
         }
         agent.spawn();
     }
-    agent.ready().await;
+    agent.reaches("pipeline_swaps", "counts", 1, Duration::from_secs(60)).await;
     let metrics = balances(&agent, "counts", "central", published, Duration::from_secs(60)).await;
     assert_eq!(metrics.of("pipeline_remembered_names", "counts"), DEVICES);
     let mut counted = BTreeMap::<String, Vec<u64>>::new();

@@ -5,7 +5,7 @@
 
 use super::Kind;
 use super::outcome::{of_event, of_windows};
-use super::subject::{Subject, checked};
+use super::subject::{Subject, checked, file_of};
 use crate::cli::dead_letters;
 use crate::config::listener;
 use crate::flow::{Event, Timestamp};
@@ -22,7 +22,8 @@ use std::time::Duration;
 /// `headwater module try`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// The module.
+    /// The module, or its project's folder.
+    #[arg(default_value = ".")]
     file: PathBuf,
     /// Its settings, as JSON. Default: `config` in the `module.toml` beside it, or `{}`.
     #[arg(long)]
@@ -54,7 +55,7 @@ pub struct Options {
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    let subject = Subject::open(&options.file, checked(options.settings.as_deref())?)?;
+    let subject = Subject::open(&file_of(&options.file)?, checked(options.settings.as_deref())?)?;
     let mut shown = Shown::new(&subject, options.count)?;
     match (&options.broker, &options.config) {
         (Some(broker), _) => live(options, broker, &mut shown)?,

@@ -46,12 +46,13 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     let module = &options.module;
     // No cache: what is asked for is the compilation.
     let host = Host::new(None)?;
-    let subject = Subject::open_in(host, &module.file, checked(module.config.as_deref())?)?;
+    let file = module.file()?;
+    let subject = Subject::open_in(host, &file, checked(module.config.as_deref())?)?;
     let events = subject.samples(module.samples.as_deref())?;
     ensure!(
         !events.is_empty(),
         "failed to measure {}: there are no samples: name a file with --samples",
-        module.file.display()
+        file.display()
     );
     let costs = measure(&subject, &events, Duration::from_secs(options.seconds))?;
     if options.json {

@@ -45,10 +45,11 @@ pub(super) type Check = (&'static str, Result<(), String>);
 
 pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let module = &options.module;
-    let mut subject = Subject::open(&module.file, checked(module.config.as_deref())?)?;
+    let file = module.file()?;
+    let mut subject = Subject::open(&file, checked(module.config.as_deref())?)?;
     let samples = subject.samples(module.samples.as_deref())?;
     let checks = all(&mut subject, samples, options.reference)?;
-    Ok(show(&module.file, checks.into_iter()))
+    Ok(show(&file, checks.into_iter()))
 }
 
 /// A line for each, and whether all hold.

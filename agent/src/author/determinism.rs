@@ -6,15 +6,16 @@ use anyhow::ensure;
 use std::process::ExitCode;
 
 pub(super) fn run(options: &Module) -> anyhow::Result<ExitCode> {
-    let mut subject = Subject::open(&options.file, checked(options.config.as_deref())?)?;
+    let file = options.file()?;
+    let mut subject = Subject::open(&file, checked(options.config.as_deref())?)?;
     let samples = subject.samples(options.samples.as_deref())?;
     ensure!(
         !samples.is_empty(),
         "failed to check {}: there are no samples: name a file with --samples",
-        options.file.display()
+        file.display()
     );
     let about = ["gives the same", "keeps nothing"];
     let of_it = |(name, _): &Check| about.iter().any(|about| name.starts_with(about));
     let checks = conform::all(&mut subject, samples, false)?;
-    Ok(conform::show(&options.file, checks.into_iter().filter(of_it)))
+    Ok(conform::show(&file, checks.into_iter().filter(of_it)))
 }

@@ -3,7 +3,7 @@
 use super::Kind;
 use super::conform::equal;
 use super::outcome::{of_event, of_windows};
-use super::subject::{SAMPLES, Subject};
+use super::subject::{SAMPLES, Subject, file_of};
 use crate::config::Project;
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -59,19 +59,15 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if count > SHOWN {
         println!("and {} more", count - SHOWN);
     }
-    println!("{count} differences; where what was found is right: `headwater module test --bless`");
+    let differ = if count == 1 { "difference" } else { "differences" };
+    println!("{count} {differ}; where what was found is right: `headwater module test --bless`");
     Ok(ExitCode::FAILURE)
 }
 
 /// The lines that come of the project's samples.
 pub(super) fn outcome(folder: &Path) -> anyhow::Result<Vec<Value>> {
     let project = Project::load(folder)?;
-    let module = folder.join(format!("{}.wasm", project.name));
-    ensure!(
-        module.is_file(),
-        "failed to read {}: it is not there: run `headwater module build`",
-        module.display()
-    );
+    let module = file_of(folder)?;
     let subject = Subject::open(&module, None)?;
     ensure!(
         subject.kind == project.kind,

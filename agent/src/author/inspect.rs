@@ -1,6 +1,6 @@
 //! What a module is, without running it.
 
-use super::subject::Subject;
+use super::subject::{Subject, file_of};
 use crate::config::Project;
 use crate::module::Inspection;
 use std::path::PathBuf;
@@ -11,7 +11,8 @@ const OPTIONAL: [&str; 2] = ["state-version", "migrate"];
 /// `headwater module inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// The module.
+    /// The module, or its project's folder.
+    #[arg(default_value = ".")]
     file: PathBuf,
     /// As JSON.
     #[arg(long)]
@@ -19,7 +20,8 @@ pub struct Options {
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    let subject = Subject::open(&options.file, None)?;
+    let file = file_of(&options.file)?;
+    let subject = Subject::open(&file, None)?;
     let found = &subject.inspection;
     let version = version(found);
     let (optional, exports): (Vec<&String>, Vec<&String>) =
@@ -29,7 +31,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
             |import| serde_json::json!({ "name": import, "capability": capability(import).ok().flatten() }),
         );
         let whole = serde_json::json!({
-            "file": options.file,
+            "file": file,
             "world": subject.kind.world(),
             "contract": version,
             "digest": found.digest,
@@ -41,7 +43,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
         println!("{whole}");
         return Ok(());
     }
-    println!("{}", options.file.display());
+    println!("{}", file.display());
     println!("world     {} of {}", subject.kind.world(), version.as_deref().unwrap_or("an unknown version"));
     println!("digest    {}", found.digest);
     println!("size      {} bytes", found.bytes);

@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 /// Names, by language and kind as in `transforms/languages`, and bytes.
 const TEMPLATES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 
+/// What the files of a project are called that are not its author's.
+const OURS: &str = "headwater";
+
 /// What a build leaves behind.
 const GITIGNORE: &str = "/.tools/\n/*.wasm\n";
 
@@ -54,6 +57,10 @@ fn languages() -> Vec<&'static str> {
 /// Writes the project into a folder that is not there, or empty.
 pub(super) fn make(folder: &Path, name: &str, language: &str, kind: Kind) -> anyhow::Result<()> {
     ensure!(plain_name(name), "failed to make a module {name:?}: {NAME_REMEDY}");
+    ensure!(
+        name != OURS,
+        "failed to make a module {name:?}: files that come with a project are called so: choose another name"
+    );
     let empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
     ensure!(empty, "failed to make {}: the folder is there, and not empty: choose another", folder.display());
     let files = files(name, language, kind);

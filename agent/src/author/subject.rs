@@ -6,7 +6,7 @@ use crate::config::Project;
 use crate::flow::Event;
 use crate::metrics::Pipeline;
 use crate::module::{Aggregate, Host, Inspection, Limits, Transform};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -16,14 +16,36 @@ pub(super) const SAMPLES: &str = "samples/input.ndjson";
 /// What the commands on a module's file have in common.
 #[derive(Debug, clap::Args)]
 pub struct Module {
-    /// The module: a component of the contract.
-    pub(super) file: PathBuf,
+    /// The module: a component of the contract, or its project's folder.
+    #[arg(default_value = ".")]
+    file: PathBuf,
     /// Its settings, as JSON. Default: `config` in the `module.toml` beside it, or `{}`.
     #[arg(long)]
     pub(super) config: Option<String>,
     /// Events for it, one a line. Default: `samples/input.ndjson` beside it, if there is one.
     #[arg(long)]
     pub(super) samples: Option<PathBuf>,
+}
+
+impl Module {
+    /// Where it is.
+    pub(super) fn file(&self) -> anyhow::Result<PathBuf> {
+        file_of(&self.file)
+    }
+}
+
+/// A module's file as it is; of a folder, the one that its project's build makes.
+pub(super) fn file_of(named: &Path) -> anyhow::Result<PathBuf> {
+    if !named.is_dir() {
+        return Ok(named.to_owned());
+    }
+    let file = named.join(format!("{}.wasm", Project::load(named)?.name));
+    ensure!(
+        file.is_file(),
+        "failed to read {}: it is not there: run `headwater module build`",
+        file.display()
+    );
+    Ok(file)
 }
 
 /// A module, and how to run it.

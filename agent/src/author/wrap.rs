@@ -56,8 +56,9 @@ pub(super) fn component(core: &[u8], world: Kind) -> anyhow::Result<Vec<u8>> {
         .adapter(PREVIEW1_NAME, &adapter)?
         .encode()
         .context(
-            "expected the exports of wit/headwater.wit under the names of the canonical ABI (what wit-bindgen \
-             generates for the language has them), and no imports but its own and WASI preview 1",
+            "expected the exports of wit/headwater.wit under the names of the canonical ABI (those of the module's \
+             language make them: see where a new project calls or exports them), and no imports but its own and \
+             WASI preview 1",
         )
 }
 

@@ -37,7 +37,7 @@ impl Project {
         let file = folder.join(FILE);
         match std::fs::read_to_string(&file) {
             Ok(text) => Ok(parse_with(&file, &text, |root, _| project(root))?),
-            Err(source) => Err(Error::Read { file, source }),
+            Err(said) => Err(Error::Project { file, said }),
         }
     }
 

@@ -114,7 +114,11 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn fault(&self, message: impl fmt::Display, remedy: impl Into<String>) {
-        self.report.fault(self.span(), format!("`{}` {message}", self.path), remedy);
+        self.report.fault(self.span(), format!("{} {message}", self.place()), remedy);
+    }
+
+    fn place(&self) -> String {
+        if self.path.is_empty() { "the file".to_owned() } else { format!("`{}`", self.path) }
     }
 
     /// A fault of what its parts say together.
@@ -179,8 +183,7 @@ impl<'a> Section<'a> {
             } else {
                 format!("add `{key} = {{ ... }}`")
             };
-            let place = if self.path.is_empty() { "the file".to_owned() } else { format!("`{}`", self.path) };
-            self.report.fault(self.span(), format!("{place} has no `{key}`"), remedy);
+            self.fault(format_args!("has no `{key}`"), remedy);
         }
         section
     }

@@ -20,11 +20,15 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use tracing::info;
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
 /// Largest file of a module: Python's are 18 MB. What the compiler may have to do grows with it.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// From here on compiling takes seconds, and whoever waits is told.
+const SLOW_BYTES: usize = 1 << 20;
 
 /// Compiles and loads modules; one per agent (the engine, the epoch clock and the cache). Cheap to
 /// clone.
@@ -202,6 +206,9 @@ impl Host {
         if let Some(component) = self.cache.as_ref().and_then(|cache| cache.get(&digest.0, &self.engine)) {
             self.metrics.cached_modules.inc();
             return Ok(component);
+        }
+        if wasm.len() >= SLOW_BYTES {
+            info!(module = %file.display(), bytes = wasm.len(), "compiling a module, which takes a while");
         }
         let code = self.compile(wasm, file)?;
         if let Some(cache) = &self.cache {

@@ -93,7 +93,8 @@ fn misbehave(
         "frames" => drop(frames(1)),
         "error" => return Err("hostile batch".to_owned()),
         "retime" => {
-            let payload: serde_json::Value = serde_json::from_slice(&event.payload).map_err(|e| e.to_string())?;
+            let payload: serde_json::Value =
+                serde_json::from_slice(&event.payload).map_err(|e| e.to_string())?;
             out.events.push(Event { time: payload["to"].as_u64().unwrap_or(event.time), ..event.clone() });
         }
         "reject" => out.rejected.push(reject(index)),

@@ -10,6 +10,10 @@ setting() { sed -n "s/^$1 *= *\"\(.*\)\".*/\1/p" module.toml; }
 name=$(setting name)
 kind=$(setting kind)
 
+if [ ! -f "$name.ts" ]; then
+    echo "module.toml: \`name\` is \"$name\", and there is no $name.ts: give both the same name" >&2
+    exit 1
+fi
 if ! cmp -s package-lock.json "$tools/assemblyscript/node_modules/installed"; then
     echo "installing assemblyscript (100 MB) into $tools"
     npm --version >/dev/null 2>&1 || {

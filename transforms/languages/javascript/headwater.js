@@ -84,9 +84,20 @@ export const mapNumber = (event, field, map) => {
   if (!Number.isFinite(number)) {
     throw new Error(`field \`${field}\` is not a number: ${decoded(raw.slice(start, end)).slice(0, 40)}`);
   }
-  const mapped = map(number);
-  if (!Number.isFinite(mapped)) throw new Error(`field \`${field}\` would become ${mapped}`);
-  return { ...event, payload: Uint8Array.fromBase64(btoa(raw.slice(0, start) + mapped + raw.slice(end))) };
+  return spliced(event, raw, start, end, finite(field, map(number)));
+};
+
+/** The event with that number in the field, which is added if it is not there; all else stays as it is, byte for byte. */
+export const setNumber = (event, field, number) => {
+  const written = finite(field, number);
+  const raw = latin1(event.payload);
+  const value = object(decoded(raw));
+  const found = places(raw, value, field);
+  if (found.length > 1) throw new Error(`field \`${field}\` is there twice`);
+  for (const { start, end } of found) return spliced(event, raw, start, end, written);
+  const comma = Object.keys(value).length ? "," : "";
+  const end = raw.lastIndexOf("}");
+  return spliced(event, raw, end, end, `${comma}${encoded(JSON.stringify(field))}:${written}`);
 };
 
 /** UTF-8 to text. */
@@ -101,6 +112,16 @@ globalThis.TextDecoder ??= class {
 };
 globalThis.TextEncoder ??= class {
   encode = bytes;
+};
+
+const spliced = (event, raw, start, end, written) => ({
+  ...event,
+  payload: Uint8Array.fromBase64(btoa(raw.slice(0, start) + written + raw.slice(end))),
+});
+
+const finite = (field, number) => {
+  if (Number.isFinite(number)) return `${number}`;
+  throw new Error(`field \`${field}\` would become ${number}`);
 };
 
 const checked = (event) => {

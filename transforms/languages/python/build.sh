@@ -9,8 +9,16 @@ setting() { sed -n "s/^$1 *= *\"\(.*\)\".*/\1/p" module.toml; }
 name=$(setting name)
 kind=$(setting kind)
 
-if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || ! python3 -m pip --version >/dev/null; then
+if [ ! -f "$name.py" ]; then
+    echo "module.toml: \`name\` is \"$name\", and there is no $name.py: give both the same name" >&2
+    exit 1
+fi
+if ! { python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' && python3 -m pip --version; } >/dev/null 2>&1; then
     echo "python3 3.10 or newer with pip is missing: install it (Debian: python3 python3-pip)" >&2
+    exit 1
+fi
+if ! python3 -c 'import sys; sys.exit(sys.argv[1] in sys.stdlib_module_names)' "$name"; then
+    echo "module.toml: \`name\` is \"$name\", which is a module of Python's own: rename it here, and $name.py" >&2
     exit 1
 fi
 mkdir -p "$tools"
@@ -28,5 +36,5 @@ trap 'rm -rf "$build"' EXIT
 
 PYTHONPATH=$tools/packages "$tools/packages/bin/componentize-py" --quiet --wit-path wit --world "$kind" \
     componentize --stub-wasi --python-path . --python-path "$tools/packages" --output "$build/module.wasm" "$name" \
-    >"$build/log" 2>&1 || { cat "$build/log" >&2 && exit 1; }
+    >"$build/log" 2>&1 || { sed '/^Stack backtrace:/,$d' "$build/log" >&2 && exit 1; }
 mv "$build/module.wasm" "$name.wasm"

@@ -26,6 +26,7 @@ def transform(configure):
         # Each call comes to a new object of this class.
         def init(self, config):
             nonlocal each
+            sys.stdout = sys.stderr = _Lines()
             each = _refusing(lambda: configure(_settings(config)))
 
         def process(self, events):
@@ -59,6 +60,7 @@ def aggregate(configure):
     class Aggregate:
         def init(self, config):
             nonlocal of
+            sys.stdout = sys.stderr = _Lines()
             of = _refusing(lambda: configure(_settings(config)))
 
         def update(self, groups):
@@ -100,10 +102,20 @@ def map_number(event, field, change):
     found = _finite(value[field])
     if found is None:
         raise ValueError(f"field `{field}` is not a number: {text[start:end]:.40}")
-    changed = change(found)
-    if not math.isfinite(changed):
-        raise ValueError(f"field `{field}` would become {changed}")
-    return replace(event, payload=f"{text[:start]}{float(changed)!r}{text[end:]}".encode())
+    return replace(event, payload=f"{text[:start]}{_digits(field, change(found))}{text[end:]}".encode())
+
+
+def set_number(event, field, number):
+    """The event with that number in the field, which is added if it is not there; all else stays as it is."""
+    written = _digits(field, number)
+    value = parse(event)
+    text = event.payload.decode()
+    if field in value:
+        start, end = _place(text, field)
+    else:
+        start = end = text.rindex("}")
+        written = f"{',' if value else ''}{json.dumps(field, ensure_ascii=False)}:{written}"
+    return replace(event, payload=f"{text[:start]}{written}{text[end:]}".encode())
 
 
 class log:
@@ -122,18 +134,29 @@ class log:
         logging.log(logging.Level.ERROR, message)
 
 
+_FOLDER, _, _FILE = __file__.rpartition("/")
+
+
 class _Lines:
-    """What is printed goes to the log: standard output has nothing behind it."""
+    """What is printed goes to the log: standard output has nothing behind it, but when the module is built."""
+
+    rest = ""
 
     def write(self, text):
-        if text.strip():
-            log.info(text.rstrip())
+        *lines, self.rest = f"{self.rest}{text}".split("\n")
+        for line in lines:
+            _info(line)
+        if len(self.rest) > 1000:
+            self.flush()
 
     def flush(self):
-        pass
+        _info(self.rest)
+        self.rest = ""
 
 
-sys.stdout = sys.stderr = _Lines()
+def _info(line):
+    if line.strip():
+        log.info(line.rstrip())
 
 
 def _not_json(name):
@@ -166,6 +189,12 @@ def _settings(config):
     if not isinstance(settings, dict):
         raise ValueError("the settings are no JSON object")
     return settings
+
+
+def _digits(field, number):
+    if not math.isfinite(number):
+        raise ValueError(f"field `{field}` would become {number}")
+    return repr(float(number))
 
 
 def _finite(value):
@@ -224,7 +253,18 @@ def _refusing(call):
 def _reason(error):
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8: {error}"
-    return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+    return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}{_place_of(error)}"
+
+
+def _place_of(error):
+    """The last line of the author's own that it came through."""
+    place, at = "", error.__traceback__
+    while at:
+        folder, _, file = at.tb_frame.f_code.co_filename.rpartition("/")
+        if folder == _FOLDER and file != _FILE:
+            place = f" ({file}:{at.tb_lineno})"
+        at = at.tb_next
+    return place
 
 
 def _kept(state):

@@ -8,6 +8,11 @@ tools=${HEADWATER_TOOLS:-.tools}
 setting() { sed -n "s/^$1 *= *\"\(.*\)\".*/\1/p" module.toml; }
 name=$(setting name)
 
+if ! grep -q "^name = \"$name\"" Cargo.toml; then
+    echo "module.toml: \`name\` is \"$name\", and Cargo.toml has another: give both the same name" >&2
+    exit 1
+fi
+
 command -v cargo >/dev/null || {
     echo "cargo is missing: install Rust from https://rustup.rs" >&2
     exit 1

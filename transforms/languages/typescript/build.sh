@@ -8,6 +8,10 @@ setting() { sed -n "s/^$1 *= *\"\(.*\)\".*/\1/p" module.toml; }
 name=$(setting name)
 kind=$(setting kind)
 
+if [ ! -f "$name.ts" ]; then
+    echo "module.toml: \`name\` is \"$name\", and there is no $name.ts: give both the same name" >&2
+    exit 1
+fi
 if ! command -v npm >/dev/null; then
     echo "npm is missing: install Node.js 18 or newer, https://nodejs.org (Debian: nodejs npm)" >&2
     exit 1
@@ -33,9 +37,12 @@ esac
 
 # componentize-qjs 0.4.5 has an `init` of its own, for the time of building: ours is called ini0 until that is over.
 sed 's/export init:/export ini0:/' wit/headwater.wit >"$build/headwater.wit"
+# After a fault, esbuild's program for Node.js adds where in itself it was.
 echo "export { init as ini0, $others } from \"./$name.ts\"" |
     "$tools/node_modules/.bin/esbuild" --bundle --format=esm --target=es2023 --external:headwater:\* --log-level=warning \
-        --sourcefile=exports.js --outfile="$build/bundle.js"
+        --log-override:import-is-undefined=error --sourcefile=exports.js --outfile="$build/bundle.js" 2>"$build/log" ||
+    { sed '/^node:child_process/,$d' "$build/log" >&2 && exit 1; }
+cat "$build/log" >&2
 "$tools/node_modules/.bin/componentize-qjs" --sync --stub-wasi --wit "$build/headwater.wit" --world "$kind" \
     --js "$build/bundle.js" --output "$build/module.wasm" >"$build/log" 2>&1 || { cat "$build/log" >&2 && exit 1; }
 node -e '

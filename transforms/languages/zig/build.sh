@@ -11,6 +11,10 @@ setting() { sed -n "s/^$1 *= *\"\(.*\)\".*/\1/p" module.toml; }
 name=$(setting name)
 kind=$(setting kind)
 
+if [ ! -f "$name.zig" ]; then
+    echo "module.toml: \`name\` is \"$name\", and there is no $name.zig: give both the same name" >&2
+    exit 1
+fi
 if [ ! -d "$tools/ziglang-$version" ]; then
     echo "installing ziglang $version (410 MB) into $tools"
     python3 -m pip --version >/dev/null 2>&1 || {
@@ -27,6 +31,6 @@ mkdir -p "$tools/build"
 core=$tools/build/$name.wasm
 
 # Checks stay on: an overflow or a bad index costs the event at hand, instead of a wrong result.
-PYTHONPATH="$tools/ziglang-$version" python3 -m ziglang build-exe "$name.zig" -target wasm32-freestanding \
+"$tools/ziglang-$version/ziglang/zig" build-exe "$name.zig" -target wasm32-freestanding \
     -fno-entry -rdynamic -O ReleaseSafe -fstrip --stack 262144 -femit-bin="$core"
 "${HEADWATER:-headwater}" module wrap "$core" --world "$kind" -o "$name.wasm"

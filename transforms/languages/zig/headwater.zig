@@ -34,7 +34,7 @@ pub const Event = struct {
         return json.text(event.payload, field);
     }
 
-    /// Replaces the number in a field; the rest of the payload stays as it is, byte for byte.
+    /// Sets the number in a field, which is added if it is not there; the rest of the payload stays as it is, byte for byte.
     pub fn setNumber(event: *Event, field: []const u8, value: f64) !void {
         event.payload = try json.withNumber(event.payload, field, value);
     }

@@ -122,7 +122,7 @@ pub trait Aggregate: DeserializeOwned {
         Err(format!("states of version {from} cannot be read, only those of version {}", Self::STATE_VERSION))
     }
 
-    /// The result of a closed window, serialized as JSON.
+    /// The result of a closed window, serialized as JSON. The state may be one without samples.
     ///
     /// # Errors
     /// Why there is none: the window goes to the dead letters with this reason.

@@ -45,18 +45,24 @@ impl<'a> Object<'a> {
 
     /// The field's number, and where in the payload it is written.
     pub(crate) fn read(&self, field: &str) -> Result<(Range<usize>, f64), String> {
-        let mut named = self.members.iter().filter(|(name, _)| name == field);
-        let value = match (named.next(), named.next()) {
-            (Some((_, value)), None) => value.get(),
-            (None, _) => return Err(format!("field `{field}` is missing")),
-            (Some(_), Some(_)) => return Err(format!("field `{field}` is there twice")),
-        };
+        let place = self.place(field)?.ok_or_else(|| format!("field `{field}` is missing"))?;
+        let value = &self.text[place.clone()];
         match value.parse() {
-            Ok(number) if f64::is_finite(number) => {
-                let start = value.as_ptr().addr() - self.text.as_ptr().addr();
-                Ok((start..start + value.len(), number))
-            }
+            Ok(number) if f64::is_finite(number) => Ok((place, number)),
             _ => Err(format!("field `{field}` is not a number: {value:.40}")),
+        }
+    }
+
+    /// Where in the payload the field's value is written.
+    fn place(&self, field: &str) -> Result<Option<Range<usize>>, String> {
+        let mut named = self.members.iter().filter(|(name, _)| name == field);
+        match (named.next(), named.next()) {
+            (Some((_, value)), None) => {
+                let start = value.get().as_ptr().addr() - self.text.as_ptr().addr();
+                Ok(Some(start..start + value.get().len()))
+            }
+            (None, _) => Ok(None),
+            (Some(_), Some(_)) => Err(format!("field `{field}` is there twice")),
         }
     }
 }
@@ -68,7 +74,28 @@ pub(crate) fn map_number(
     map: impl FnOnce(f64) -> f64,
 ) -> Result<Vec<u8>, String> {
     let (span, number) = Object::parse(payload)?.read(field)?;
-    let number = map(number);
+    with_number(payload, field, map(number), span, "")
+}
+
+/// The payload with that number in the field, which is added if it is not there; all else is as it was, byte for byte.
+pub(crate) fn set_number(payload: &[u8], field: &str, number: f64) -> Result<Vec<u8>, String> {
+    let object = Object::parse(payload)?;
+    if let Some(span) = object.place(field)? {
+        return with_number(payload, field, number, span, "");
+    }
+    let end = object.text.rfind('}').unwrap_or(payload.len());
+    let comma = if object.members.is_empty() { "" } else { "," };
+    let name = serde_json::to_string(field).map_err(|error| error.to_string())?;
+    with_number(payload, field, number, end..end, &format!("{comma}{name}:"))
+}
+
+fn with_number(
+    payload: &[u8],
+    field: &str,
+    number: f64,
+    span: Range<usize>,
+    name: &str,
+) -> Result<Vec<u8>, String> {
     if !number.is_finite() {
         return Err(format!("field `{field}` would become {number}"));
     }
@@ -77,7 +104,8 @@ pub(crate) fn map_number(
     serde_json::to_writer(&mut rest, &number).map_err(|error| error.to_string())?;
     let unused = rest.len();
     // Exactly what it takes: what a call returns is shrunk to fit, and that would copy it again.
-    Ok([&payload[..span.start], &digits[..NUMBER_BYTES_MAX - unused], &payload[span.end..]].concat())
+    let name = name.as_bytes();
+    Ok([&payload[..span.start], name, &digits[..NUMBER_BYTES_MAX - unused], &payload[span.end..]].concat())
 }
 
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -137,5 +165,19 @@ mod tests {
         let list = "not a JSON object: invalid type: sequence, expected an object at line 1 column 0";
         check("[1]", Err(list));
         assert!(Object::parse(b"{\"t\":\"\xff\"}").unwrap_err().starts_with("not UTF-8"));
+    }
+
+    #[test]
+    fn sets_a_number_that_is_there_or_not() {
+        let set = |payload: &str, number| {
+            let set = set_number(payload.as_bytes(), "a\"b", number);
+            set.map(|payload| String::from_utf8(payload).unwrap())
+        };
+        assert_eq!(set(r#"{"t":1, "a\"b" : "x" }"#, 2.5).unwrap(), r#"{"t":1, "a\"b" : 2.5 }"#);
+        assert_eq!(set(r#" {"t":{"u":1} } "#, 2.5).unwrap(), r#" {"t":{"u":1} ,"a\"b":2.5} "#);
+        assert_eq!(set("{}", -1.0).unwrap(), r#"{"a\"b":-1.0}"#);
+        assert_eq!(set("{}", f64::NAN).unwrap_err(), "field `a\"b` would become NaN");
+        assert_eq!(set(r#"{"a\"b":1,"a\"b":2}"#, 1.0).unwrap_err(), "field `a\"b` is there twice");
+        assert!(set("[]", 1.0).unwrap_err().starts_with("not a JSON object"));
     }
 }

@@ -27,6 +27,7 @@
 //! ```
 
 mod aggregate;
+mod choice;
 mod json;
 pub mod log;
 mod span;
@@ -51,5 +52,10 @@ pub mod export {
 
 /// The settings of the step, from the JSON of the agent's configuration.
 fn settings<C: serde::de::DeserializeOwned>(config: &str) -> Result<C, String> {
-    serde_json::from_str(config).map_err(|error| format!("failed to read the config: {error}"))
+    serde_json::from_str(config)
+        // What has no settings may be `struct Name;`, which is `null` to serde.
+        .or_else(|error| {
+            if config.trim() == "{}" { serde_json::from_str("null").map_err(|_| error) } else { Err(error) }
+        })
+        .map_err(|error| format!("failed to read the config: {error}"))
 }

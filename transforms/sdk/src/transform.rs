@@ -22,7 +22,7 @@ pub mod bindings {
 pub use bindings::Event;
 
 /// A step from one event to any number of events, deserialized from the step's settings: what
-/// `config = { … }` in the pipeline says.
+/// `config = { … }` in the pipeline says. One without settings is `struct Name;`.
 ///
 /// ```
 /// use headwater_module::{Event, Transform, export_transform};
@@ -70,6 +70,24 @@ impl Event {
     /// Says where the payload stops being one.
     pub fn object(&self) -> Result<Object<'_>, String> {
         Object::parse(&self.payload)
+    }
+
+    /// The finite number in a field of the payload.
+    ///
+    /// # Errors
+    /// Says that the field is missing, there twice or not a number.
+    pub fn number(&self, field: &str) -> Result<f64, String> {
+        Ok(self.object()?.read(field)?.1)
+    }
+
+    /// Sets the number in a field of the payload, which is added if it is not there; all else stays as it is,
+    /// byte for byte.
+    ///
+    /// # Errors
+    /// Says that the field is there twice, or the number not finite.
+    pub fn set_number(&mut self, field: &str, number: f64) -> Result<(), String> {
+        self.payload = json::set_number(&self.payload, field, number)?;
+        Ok(())
     }
 
     /// Replaces the number in a field of the payload; all else stays as it is, byte for byte.

@@ -40,6 +40,8 @@ fn refuses_names_and_folders_that_will_not_do() {
     let folder = tempfile::tempdir().unwrap();
     let error = make(folder.path(), "Scale", "rust", Kind::Transform).unwrap_err().to_string();
     assert!(error.contains("\"Scale\"") && error.contains("lower-case"), "{error}");
+    let error = make(folder.path(), "headwater", "zig", Kind::Transform).unwrap_err().to_string();
+    assert!(error.contains("\"headwater\"") && error.contains("another name"), "{error}");
     fs::write(folder.path().join("mine"), "").unwrap();
     let error = make(folder.path(), "scale", "rust", Kind::Transform).unwrap_err().to_string();
     assert!(error.contains("not empty"), "{error}");

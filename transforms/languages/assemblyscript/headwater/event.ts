@@ -1,5 +1,5 @@
 // What `process` gets, and what it hands on.
-import { rejected } from "./call";
+import { reject, rejected } from "./call";
 import { Settings } from "./settings";
 import { Text, allocate } from "./memory";
 import { number, text, withNumber, writtenSize } from "./json";
@@ -40,7 +40,7 @@ export class Event {
 
   text(field: string): string { return text(this.record.payload, this.record.payloadSize, field); }
 
-  /** Replaces the number in a field; the rest of the payload stays as it is, byte for byte. */
+  /** Sets the number in a field, which is added if it is not there; the rest of the payload stays as it is, byte for byte. */
   setNumber(field: string, value: f64): void {
     this.record.payload = withNumber(this.record.payload, this.record.payloadSize, field, value);
     this.record.payloadSize = writtenSize();
@@ -81,7 +81,9 @@ export function cutOut(count: usize): void { outCount = count; }
 export function outEvents(): usize { return out; }
 export function outSize(): usize { return outCount; }
 
-export let initWith: (settings: Settings) => void = (_: Settings) => {};
+export let initWith: (settings: Settings) => void = (_: Settings) => {
+  reject("there is no transform in the module: end its file with `transform(init, process);`");
+};
 export let processWith: (event: Event) => void = (_: Event) => {};
 
 /** Makes the module of these two functions. */

@@ -1,8 +1,9 @@
 // JSON payloads, read without building a tree and without recursion: whatever the payload, the
 // memory it takes is a small multiple of its size. What passes is what RFC 8259 says, however deep.
-import { allocate, decode, same, utf8 } from "./memory";
+import { Text, allocate, decode, same, utf8 } from "./memory";
 import { reject } from "./call";
 import { isUtf8 } from "./utf8";
+import { written as asText } from "./result";
 import { parseNumber, writeNumber, NUMBER_BYTES_MAX } from "./number";
 
 /** A member: where its name is, without escapes, and its value, as it is written. */
@@ -151,19 +152,40 @@ function readItem(item: Member): bool {
 /** The payload with another number; its size is `writtenSize()`. */
 export function withNumber(data: usize, size: usize, field: string, value: f64): usize {
   writtenBytes = size;
-  const one = fieldOf(data, size, field);
-  if (one === null) return data;
+  if (!object(data, size)) return data;
+  const one = find(field);
+  if (isTwice()) {
+    reject(`field \`${field}\` is there twice`);
+    return data;
+  }
   if (!isFinite(value)) {
     reject(`field \`${field}\` would become ` + (isNaN(value) ? "NaN" : value < 0 ? "-inf" : "inf"));
     return data;
   }
-  const before = one.value - data;
-  const after = size - before - one.valueSize;
-  const written = allocate(before + NUMBER_BYTES_MAX + after);
+  // What comes in: the digits, behind the name of a field that is added before the last brace.
+  const name = one === null ? asText(field) : changetype<Text>(0);
+  const most = (one === null ? name.size + 2 : 0) + NUMBER_BYTES_MAX;
+  let from = data + size, to = from;
+  if (one === null) {
+    do from--; while (load<u8>(from) != 0x7d);
+    to = from;
+  } else {
+    from = one.value;
+    to = from + one.valueSize;
+  }
+  const before = from - data, after = data + size - to;
+  const written = allocate(before + most + after);
   memory.copy(written, data, before);
-  const digits = writeNumber(written + before, value);
-  memory.copy(written + before + digits, one.value + one.valueSize, after);
-  writtenBytes = before + digits + after;
+  let next = written + before;
+  if (one === null) {
+    if (memberCount != 0) store<u8>(next++, 0x2c);
+    memory.copy(next, name.data, name.size);
+    next += name.size;
+    store<u8>(next++, 0x3a);
+  }
+  next += writeNumber(next, value);
+  memory.copy(next, to, after);
+  writtenBytes = next - written + after;
   return written;
 }
 

@@ -1,4 +1,5 @@
 // What the functions of an aggregate get.
+import { reject } from "./call";
 import { Settings } from "./settings";
 import { Result } from "./result";
 import { decode } from "./memory";
@@ -58,7 +59,9 @@ export class State {
   }
 }
 
-export let initWith: (settings: Settings) => void = (_: Settings) => {};
+export let initWith: (settings: Settings) => void = (_: Settings) => {
+  reject("there is no aggregate in the module: end its file with `aggregate(init, size, update, merge, finish);`");
+};
 export let sizeWith: () => i32 = () => 0;
 export let updateWith: (state: State, sample: Sample) => void = (_: State, __: Sample) => {};
 export let mergeWith: (state: State, other: State) => void = (_: State, __: State) => {};

@@ -34,21 +34,43 @@ double json_number(Text payload, const char *field) {
     return NAN;
 }
 
+static bool has(const Object *object, Text field) {
+    for (size_t i = 0; i < object->count; i++) {
+        if (equal(object->members[i].name, field)) return true;
+    }
+    return false;
+}
+
+// The payload with other parts in place of one.
+static Text spliced(Text payload, Text old, const Text *parts, size_t count) {
+    size_t before = (size_t)(old.data - payload.data), size = payload.size - old.size;
+    for (size_t i = 0; i < count; i++) size += parts[i].size;
+    char *out = allocate(size + 1), *to = out + before;
+    memcpy(out, payload.data, before);
+    for (size_t i = 0; i < count; to += parts[i++].size) memcpy(to, parts[i].data, parts[i].size);
+    memcpy(to, old.data + old.size, payload.size - before - old.size);
+    out[size] = 0;
+    return (Text){out, size};
+}
+
 Text json_with_number(Text payload, const char *field, double number) {
-    const Text *found = field_value(payload, field);
-    if (!found) return payload;
+    const Object *all = read_object(payload);
+    if (!all) return payload;
+    const char *reason;
+    const Text *found = find(all, text(field), &reason);
+    if (!found && has(all, text(field))) {
+        reject(reason, field);
+        return payload;
+    }
     if (!isfinite(number)) {
         reject("field `%s` would become %s", field, isnan(number) ? "NaN" : number < 0 ? "-inf" : "inf");
         return payload;
     }
     Text digits = number_text(number);
-    size_t before = (size_t)(found->data - payload.data), size = payload.size - found->size + digits.size;
-    char *out = allocate(size + 1);
-    memcpy(out, payload.data, before);
-    memcpy(out + before, digits.data, digits.size);
-    memcpy(out + before + digits.size, found->data + found->size, payload.size - before - found->size);
-    out[size] = 0;
-    return (Text){out, size};
+    if (found) return spliced(payload, *found, (Text[]){digits}, 1);
+    Text end = {payload.data + payload.size, 0};
+    while (*--end.data != '}') continue;
+    return spliced(payload, end, (Text[]){text(all->count ? "," : ""), quoted_text(text(field)), text(":"), digits}, 4);
 }
 
 Text json_text(Text payload, const char *field) {

@@ -45,5 +45,7 @@ Answer *answer_with(Text value, Text rejections);
 Answer *answer_failed(void);
 
 // write.c
+// As JSON writes it.
+Text quoted_text(Text value);
 void result_begin(void);
 Text result_end(void);

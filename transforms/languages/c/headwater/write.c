@@ -31,6 +31,15 @@ static void append_quoted(Text value) {
     append("\"", 1);
 }
 
+Text quoted_text(Text value) {
+    typeof(result) under_way = result;
+    memset(&result, 0, sizeof result);
+    append_quoted(value);
+    Text quoted = {result.data, result.size};
+    result = under_way;
+    return quoted;
+}
+
 static void append_name(const char *name) {
     if (result.comma) append(",", 1);
     append_quoted(text(name));

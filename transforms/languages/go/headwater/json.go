@@ -1,6 +1,7 @@
 package headwater
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,36 +12,91 @@ import (
 
 // MapNumber is the event with another number in the field; all else stays as it is, byte for byte.
 func (e Event) MapNumber(field string, change func(float64) float64) ([]Event, error) {
-	found := 0
-	var start, end int
-	err := members(e.Payload, func(name string, from, to int) {
-		if name == field {
-			start, end = from, to
-			found++
-		}
-	})
+	at, err := find(e.Payload, field)
 	if err != nil {
 		return nil, err
 	}
-	switch found {
-	case 0:
-		return nil, fmt.Errorf("field `%s` is missing", field)
-	case 1:
-	default:
-		return nil, fmt.Errorf("field `%s` is there twice", field)
+	value, err := at.number(e.Payload, field)
+	if err != nil {
+		return nil, err
 	}
-	value, isNumber := number(e.Payload[start:end])
+	return e.with(at, field, change(value))
+}
+
+// SetNumber is the event with that number in the field, which is added if it is not there; all else stays as it is,
+// byte for byte.
+func (e Event) SetNumber(field string, value float64) ([]Event, error) {
+	at, err := find(e.Payload, field)
+	if err != nil {
+		return nil, err
+	}
+	return e.with(at, field, value)
+}
+
+// Number is the finite number in a field of the payload.
+func (e Event) Number(field string) (float64, error) {
+	at, err := find(e.Payload, field)
+	if err != nil {
+		return 0, err
+	}
+	return at.number(e.Payload, field)
+}
+
+// Where in a payload the value of a field stands, or would.
+type place struct {
+	there, first bool
+	start, end   int
+}
+
+func find(payload []byte, field string) (place, error) {
+	at := place{first: true}
+	found := 0
+	err := members(payload, func(name string, from, to int) {
+		at.first = false
+		if name == field {
+			at.there, at.start, at.end = true, from, to
+			found++
+		}
+	})
+	if err == nil && found > 1 {
+		err = fmt.Errorf("field `%s` is there twice", field)
+	}
+	if !at.there {
+		at.start = bytes.LastIndexByte(payload, '}')
+		at.end = at.start
+	}
+	return at, err
+}
+
+func (at place) number(payload []byte, field string) (float64, error) {
+	if !at.there {
+		return 0, fmt.Errorf("field `%s` is missing", field)
+	}
+	value, isNumber := number(payload[at.start:at.end])
 	if !isNumber {
-		return nil, fmt.Errorf("field `%s` is not a number: %.40s", field, e.Payload[start:end])
+		return 0, fmt.Errorf("field `%s` is not a number: %.40s", field, payload[at.start:at.end])
 	}
-	value = change(value)
+	return value, nil
+}
+
+func (e Event) with(at place, field string, value float64) ([]Event, error) {
 	if math.IsInf(value, 0) || math.IsNaN(value) {
 		return nil, fmt.Errorf("field `%s` would become %v", field, value)
 	}
-	payload := make([]byte, 0, len(e.Payload)+24)
-	payload = append(payload, e.Payload[:start]...)
+	payload := make([]byte, 0, len(e.Payload)+len(field)+32)
+	payload = append(payload, e.Payload[:at.start]...)
+	if !at.there {
+		name, err := json.Marshal(field)
+		if err != nil {
+			return nil, err
+		}
+		if !at.first {
+			payload = append(payload, ',')
+		}
+		payload = append(append(payload, name...), ':')
+	}
 	payload = strconv.AppendFloat(payload, value, 'g', -1, 64)
-	e.Payload = append(payload, e.Payload[end:]...)
+	e.Payload = append(payload, e.Payload[at.end:]...)
 	return []Event{e}, nil
 }
 

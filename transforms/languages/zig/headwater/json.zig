@@ -73,14 +73,26 @@ pub fn text(payload: []const u8, field: []const u8) ![]const u8 {
 }
 
 pub fn withNumber(payload: []const u8, field: []const u8, value: f64) ![]const u8 {
-    const old = try value_of(payload, field);
+    const all = try object(payload);
+    const old: ?[]const u8 = all.find(field) catch |fault| switch (fault) {
+        error.Missing => null,
+        error.Twice => return call.reject("field `{s}` is there twice", .{field}),
+    };
     if (!std.math.isFinite(value)) {
         const becomes = if (std.math.isNan(value)) "NaN" else if (value < 0) "-inf" else "inf";
         return call.reject("field `{s}` would become {s}", .{ field, becomes });
     }
-    const before = @intFromPtr(old.ptr) - @intFromPtr(payload.ptr);
     var room: [digits.bytes_max]u8 = undefined;
-    return std.mem.concat(call.memory(), u8, &.{ payload[0..before], digits.print(&room, value), payload[before + old.len ..] });
+    const written = digits.print(&room, value);
+    if (old) |there| {
+        const before = @intFromPtr(there.ptr) - @intFromPtr(payload.ptr);
+        return std.mem.concat(call.memory(), u8, &.{ payload[0..before], written, payload[before + there.len ..] });
+    }
+    const end = std.mem.lastIndexOfScalar(u8, payload, '}').?;
+    const comma = if (all.members.len == 0) "" else ",";
+    var name: Result = .{};
+    try name.quote(field);
+    return std.mem.concat(call.memory(), u8, &.{ payload[0..end], comma, name.text.items, ":", written, payload[end..] });
 }
 
 const Reader = struct {

@@ -3,6 +3,7 @@ package aggregate
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"module/headwater"
 	"module/headwater/abi"
@@ -123,6 +124,10 @@ func start(config, bytes uint32) uint32 {
 	settings := abi.Text(abi.List{At: config, Count: bytes})
 	abi.Taken()
 	return abi.Answered(headwater.Configure(settings, func(settings *headwater.Settings) {
+		if configure == nil {
+			settings.Fault(errors.New("there is no aggregate in the module: call aggregate.Of in `func init()`"))
+			return
+		}
 		all = configure(settings)
 	}))
 }

@@ -2,6 +2,7 @@
 package transform
 
 import (
+	"errors"
 	"module/headwater"
 	"module/headwater/abi"
 	"structs"
@@ -39,6 +40,10 @@ func start(config, bytes uint32) uint32 {
 	settings := abi.Text(abi.List{At: config, Count: bytes})
 	abi.Taken()
 	return abi.Answered(headwater.Configure(settings, func(settings *headwater.Settings) {
+		if configure == nil {
+			settings.Fault(errors.New("there is no transform in the module: call transform.Of in `func init()`"))
+			return
+		}
 		function = configure(settings)
 	}))
 }
