@@ -139,7 +139,8 @@ fn set(record: &mut Record, name: &str, item: Item) -> Result<(), String> {
         "t" => record.time = Some(number(name, item)?),
         "ut" => record.update_time = Some(number(name, item)?),
         "v" | "vs" | "vb" | "vd" => {
-            if record.value.replace(value(name, item)?).is_some() {
+            let earlier = record.value.replace(value(name, item)?);
+            if earlier.is_some() {
                 return Err("it has more than one value".to_owned());
             }
         }
