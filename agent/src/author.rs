@@ -18,6 +18,9 @@ mod sign;
 mod subject;
 mod wrap;
 
+#[cfg(test)]
+pub(crate) use wrap::component;
+
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};

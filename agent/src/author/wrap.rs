@@ -43,7 +43,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// The core module as a component of the world.
-pub(super) fn component(core: &[u8], world: Kind) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn component(core: &[u8], world: Kind) -> anyhow::Result<Vec<u8>> {
     let mut resolve = Resolve::default();
     let package = resolve.push_source("headwater.wit", CONTRACT)?;
     let id = resolve.select_world(&[package], Some(world.world()))?;

@@ -2,6 +2,8 @@
 
 mod aggregates;
 mod library;
+#[cfg(feature = "author")]
+mod lies;
 mod loading;
 mod stateful;
 mod transforms;
