@@ -11,9 +11,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
-
-use crate::process::free_port;
 
 /// What it does with one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +50,8 @@ pub struct Attempt {
 #[derive(Debug)]
 pub struct Backend {
     port: u16,
+    /// Bound and never listening, so that nobody else gets the port.
+    _reserved: TcpSocket,
     shared: Arc<Shared>,
     server: Option<JoinHandle<()>>,
 }
@@ -71,7 +72,9 @@ impl Backend {
     pub async fn start(script: impl IntoIterator<Item = Answer>) -> Self {
         let shared = Arc::<Shared>::default();
         lock(&shared.script).extend(script);
-        let mut backend = Self { port: free_port(), shared, server: None };
+        let reserved = bound(0);
+        let port = reserved.local_addr().expect("it is bound").port();
+        let mut backend = Self { port, _reserved: reserved, shared, server: None };
         backend.back().await;
         backend
     }
@@ -82,8 +85,7 @@ impl Backend {
     /// When it cannot listen.
     #[expect(clippy::disallowed_methods, reason = "the harness has no wiring of its own")]
     pub async fn back(&mut self) {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        let listener = tokio::net::TcpListener::bind(address).await.expect("its port is free");
+        let listener = bound(self.port).listen(1024).expect("it can listen");
         let router = Router::new()
             .fallback(receive)
             .layer(DefaultBodyLimit::max(16 << 20))
@@ -184,6 +186,15 @@ impl Drop for Backend {
             server.abort();
         }
     }
+}
+
+/// A socket on that port of loopback, beside others of ours there.
+fn bound(port: u16) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("an option of sockets");
+    socket.set_reuseport(true).expect("an option of sockets");
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("its port is its own");
+    socket
 }
 
 /// Epoch, first and last of a batch's key.
