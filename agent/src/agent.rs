@@ -21,13 +21,14 @@ use crate::audit::{Auditor, Books};
 use crate::config::Config;
 use crate::flow::Timestamp;
 use crate::forward::{self, Forward};
-use crate::live::{self, Beat};
+use crate::live::Beat;
 use crate::metrics::Metrics;
 use crate::module::{self, Host, Network};
 use crate::pipeline::{self, Pipeline, Post, Versions};
 use crate::reload::{Door, Reloader};
 use crate::source::Source;
 use crate::store::{self, Quotas, Store};
+use crate::words;
 
 /// How often a start that waits for disk space looks for it.
 const ROOM_EVERY: Duration = Duration::from_secs(1);
@@ -194,9 +195,9 @@ impl Agent {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let names: Vec<String> = self.pipelines.iter().map(|(name, _, _)| name.clone()).collect();
         let mut stages = Stages::start(self.sources, self.pipelines, self.forwards, &self.store);
-        let audit = async { self.auditor.run().await.map_err(|error| error.to_string()) };
+        let audit = async { self.auditor.run().await.map_err(|error| words::of(&error)) };
         stages.beside.spawn("audit", audit);
-        let serve = async { self.admin.serve(self.listener).await.map_err(|error| error.to_string()) };
+        let serve = async { self.admin.serve(self.listener).await.map_err(|error| words::of(&error)) };
         stages.beside.spawn("own HTTP", serve);
         let reload = async {
             self.reloader.run().await;
@@ -287,18 +288,18 @@ impl Stages {
             let stopped = stages.forwards.stop.subscribe();
             stages
                 .forwards
-                .spawn(&name, async { forward.run(stopped).await.map_err(|error| error.to_string()) });
+                .spawn(&name, async { forward.run(stopped).await.map_err(|error| words::of(&error)) });
         }
         for (name, pipeline, beat) in pipelines {
             let stop = stages.stop.flag.clone();
-            let run = move || pipeline.run(&stop, || beat.now()).map_err(|error| error.to_string());
+            let run = move || pipeline.run(&stop, || beat.now()).map_err(|error| words::of(&error));
             stages.pipelines.spawn_thread(&name, run);
         }
         for (name, source) in sources {
             let stopped = stages.sources.stop.subscribe();
             stages
                 .sources
-                .spawn(&name, async { source.run(stopped).await.map_err(|error| error.to_string()) });
+                .spawn(&name, async { source.run(stopped).await.map_err(|error| words::of(&error)) });
         }
         stages
     }
@@ -404,7 +405,7 @@ impl Running {
 
 /// Why a task has no outcome.
 pub(crate) fn panic_of(error: JoinError) -> String {
-    error.try_into_panic().map_or_else(|_| "it was cancelled".to_owned(), |panic| live::panic_words(&*panic))
+    error.try_into_panic().map_or_else(|_| "it was cancelled".to_owned(), |panic| words::of_panic(&*panic))
 }
 
 async fn trim_store(store: &Store, pipelines: &[String]) -> Result<(), Error> {

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! MQTT ─► source ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► forward ─► HTTP
-//! beside the way: config, cli, agent (wiring), admin, metrics, reload, secret, tls, fail (for tests)
+//! beside the way: config, cli, agent (wiring), admin, metrics, reload, secret, tls, words, fail (for tests)
 //! ```
 //!
 //! The disk is the queue: stages hand over through the store, never through channels of data.
@@ -40,6 +40,7 @@ pub mod reload;
 pub mod secret;
 pub mod tls;
 mod topic;
+pub mod words;
 
 #[cfg(test)]
 mod cases;

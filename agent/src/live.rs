@@ -5,11 +5,12 @@
 //! that waits for disk space or a quota, or whose destination cannot be reached, is degraded and
 //! not stuck: a restart would mend nothing.
 
-use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use crate::words;
 
 /// Signs of life of one stage, counted.
 #[derive(Debug, Default)]
@@ -43,8 +44,10 @@ impl Thread {
         let ended = self.lock().take_if(|thread| thread.is_finished())?;
         let ended = ended.join();
         Some(
-            ended
-                .map_or_else(|panic| panic_words(&*panic), |()| "it ended without being asked to".to_owned()),
+            ended.map_or_else(
+                |panic| words::of_panic(&*panic),
+                |()| "it ended without being asked to".to_owned(),
+            ),
         )
     }
 
@@ -53,21 +56,13 @@ impl Thread {
         if let Some(thread) = self.lock().take()
             && let Err(panic) = thread.join()
         {
-            tracing::error!(reason = panic_words(&*panic), "thread ended");
+            tracing::error!(reason = words::of_panic(&*panic), "thread ended");
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a panic said.
-#[must_use]
-pub fn panic_words(panic: &(dyn Any + Send)) -> String {
-    let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
-    let words = words.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("it panicked: {}", words.unwrap_or_else(|| "without words".to_owned()))
 }
 
 /// What was seen of a stage.

@@ -198,6 +198,12 @@ impl Health {
         outcome
     }
 
+    /// Notes damage for the next opening.
+    pub(super) fn noted(&self, error: Error) -> Error {
+        self.note(&error);
+        error
+    }
+
     fn note(&self, error: &Error) {
         if let Some(folder) = &self.0.folder
             && self.0.noted.set(()).is_ok()

@@ -3,7 +3,7 @@
 //! ```text
 //! lock           held by the one agent that has it open
 //! ballast        room held back: `store/room.rs`
-//! layout         "headwater state 3": written first, so that a folder without it was never used
+//! layout         "headwater state 3" and a checksum: written first, so that a folder without it was never used
 //! meta/          the rows
 //! meta-marks     the second copy of the small ones
 //! journal/       a log: what was acknowledged

@@ -14,6 +14,8 @@ use std::path::Path;
 
 pub(super) const LAYOUT: u32 = 3;
 const WORDS: &str = "headwater state ";
+/// The first layout whose version has a checksum.
+const CHECKED: u32 = 3;
 
 /// From one layout to the next.
 struct Step {
@@ -50,13 +52,25 @@ pub(super) fn check(folder: &Folder, change: bool) -> Result<(), Error> {
         Err(source) => return Err(Error::io("read", &path, source)),
     };
     let text = String::from_utf8_lossy(&text);
-    match text.trim_end().strip_prefix(WORDS).map(str::parse) {
-        Some(Ok(LAYOUT)) => Ok(()),
-        Some(Ok(found)) if found > LAYOUT => Err(Error::Newer { path, found, known: LAYOUT }),
-        Some(Ok(found)) if found > 0 && change => migrate(folder, found),
-        Some(Ok(found)) if found > 0 => Err(Error::Older { path, found, known: LAYOUT }),
-        _ => Err(Error::damaged(&path, format!("it does not say \"{WORDS}{LAYOUT}\""))),
+    match version(&text) {
+        Some(LAYOUT) => Ok(()),
+        Some(found) if found > LAYOUT => Err(Error::Newer { path, found, known: LAYOUT }),
+        Some(found) if change => migrate(folder, found),
+        Some(found) => Err(Error::Older { path, found, known: LAYOUT }),
+        None => Err(Error::damaged(&path, format!("it does not say \"{}\"", said(LAYOUT).trim_end()))),
     }
+}
+
+/// What the file says. Since layout 3 with a checksum: a digit that rotted is neither newer nor older.
+pub(super) fn said(version: u32) -> String {
+    let words = format!("{WORDS}{version}");
+    let crc = crc32fast::hash(words.as_bytes());
+    if version < CHECKED { format!("{words}\n") } else { format!("{words} {crc:08x}\n") }
+}
+
+fn version(text: &str) -> Option<u32> {
+    let version = text.strip_prefix(WORDS)?.split_whitespace().next()?.parse().ok()?;
+    (version > 0 && said(version).trim_end() == text.trim_end()).then_some(version)
 }
 
 /// Writes the version anew after it was lost: which one it was, the files that it alone has tell.
@@ -133,7 +147,7 @@ fn write(folder: &Folder, version: u32) -> Result<(), Error> {
     let (made, path) = (folder.path().join("new-layout"), folder.path().join("layout"));
     let write = || {
         let mut file = File::create(&made)?;
-        writeln!(file, "{WORDS}{version}")?;
+        file.write_all(said(version).as_bytes())?;
         file.sync_all()?;
         crate::fail::point("layout.made");
         fs::rename(&made, &path)

@@ -246,7 +246,7 @@ impl Store {
         if !letters.queues.contains_key(pipeline) {
             let row = self.0.meta.get(&Row::letter_queue(pipeline))?;
             let queue = codec::numbers(&row.unwrap_or_default())
-                .map_err(|garbled| Error::garbled(&self.0.folder.meta(), "a queue of replays", garbled))?;
+                .map_err(|garbled| self.0.meta.garbled("a queue of replays", garbled))?;
             letters.queues.insert(pipeline.to_owned(), queue.into());
         }
         Ok(&letters.queues[pipeline])

@@ -153,15 +153,6 @@ impl Log {
         &self,
         range: Range<Seq>,
         page: Page,
-        each: impl FnMut(Seq, &[u8]) -> Result<(), Error>,
-    ) -> Result<Seq, Error> {
-        self.health.heed(self.read_page(range, page, each))
-    }
-
-    fn read_page(
-        &self,
-        range: Range<Seq>,
-        page: Page,
         mut each: impl FnMut(Seq, &[u8]) -> Result<(), Error>,
     ) -> Result<Seq, Error> {
         let (mut records, mut bytes) = (0, 0);
@@ -176,6 +167,14 @@ impl Log {
 
     /// As [`Self::read`], until `each` breaks.
     pub(super) fn read_until(
+        &self,
+        range: Range<Seq>,
+        each: impl FnMut(Seq, &[u8]) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<Seq, Error> {
+        self.health.heed(self.walk(range, each))
+    }
+
+    fn walk(
         &self,
         range: Range<Seq>,
         mut each: impl FnMut(Seq, &[u8]) -> Result<ControlFlow<()>, Error>,

@@ -85,9 +85,8 @@ impl Meta {
 
     /// A row that is a number, 0 where there is none.
     pub(super) fn number(&self, row: &Row) -> Result<u64, Error> {
-        self.get(row)?.map_or(Ok(0), |value| {
-            codec::number(&value).map_err(|garbled| Error::garbled(self.engine.path(), "a number", garbled))
-        })
+        self.get(row)?
+            .map_or(Ok(0), |value| codec::number(&value).map_err(|garbled| self.garbled("a number", garbled)))
     }
 
     pub(super) fn get(&self, row: &Row) -> Result<Option<Vec<u8>>, Error> {
@@ -199,11 +198,11 @@ impl Meta {
 
     /// A row whose bytes no version wrote.
     pub(super) fn garbled(&self, what: &str, garbled: codec::Garbled) -> Error {
-        Error::garbled(self.engine.path(), what, garbled)
+        self.health.noted(Error::garbled(self.engine.path(), what, garbled))
     }
 
     pub(super) fn damaged(&self, detail: &str) -> Error {
-        Error::damaged(self.engine.path(), detail)
+        self.health.noted(Error::damaged(self.engine.path(), detail))
     }
 }
 

@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use fastrand::Rng;
 use headwater::fail::POINTS;
+use headwater::words;
 use headwater_tests::proxy::Mode;
 use headwater_tests::world::{Options as WorldOptions, ROLE, Reported, Verdict, World};
 
@@ -61,7 +62,8 @@ struct Tally {
     incomplete: usize,
     doubled: usize,
     wrong: usize,
-    failed: u32,
+    /// What came of each round that is not as it must be.
+    failed: Vec<String>,
     ready_max: Duration,
     rss_max: u64,
 }
@@ -104,8 +106,9 @@ async fn soak(options: Options) -> anyhow::Result<ExitCode> {
         }
         leave(world, &mut tally);
     }
+    tally.failed.iter().for_each(|failed| println!("{failed}"));
     println!("{tally}, seed {seed}");
-    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// One round; the world to go on with, unless there is something wrong with it. What panics in it
@@ -135,19 +138,29 @@ async fn round(
     let done = done.await;
     tally.rounds += 1;
     let took = began.elapsed().as_millis();
-    let Ok((mut world, what, verdict)) = done else {
-        tally.failed += 1;
-        println!("{kind:?} {number}: FAILED, it panicked, {took} ms; kept {}", home.display());
-        return Ok(None);
+    let (mut world, what, verdict) = match done {
+        Ok(done) => done,
+        Err(error) => {
+            let why =
+                error.try_into_panic().map_or_else(|_| "cancelled".to_owned(), |it| words::of_panic(&*it));
+            let log = std::fs::read_to_string(home.join("agent.log")).unwrap_or_default();
+            let last = log.lines().next_back().unwrap_or_default();
+            let kept = home.display();
+            tally.fail(format!(
+                "{kind:?} {number}: FAILED, {why}; the agent's last words: {last}; {took} ms; kept {kept}"
+            ));
+            return Ok(None);
+        }
     };
     let reported =
         if matches!(kind, Kind::Corruption) { world.reported().await } else { Reported::default() };
     let is_good = tally.count(&verdict, reported);
-    println!("{kind:?} {number}: {what}, {took} ms{}", said(&verdict, is_good, &home));
+    let line = format!("{kind:?} {number}: {what}, {took} ms{}", said(&verdict, is_good, &home));
     if is_good {
+        println!("{line}");
         world.keep(false);
     } else {
-        tally.failed += 1;
+        tally.fail(line);
     }
     // A report explains losses of its own round only.
     if reported.readings > 0 || reported.windows || !verdict.is_good() {
@@ -343,6 +356,11 @@ fn said(verdict: &Verdict, is_good: bool, home: &Path) -> String {
 }
 
 impl Tally {
+    fn fail(&mut self, what: String) {
+        println!("{what}");
+        self.failed.push(what);
+    }
+
     /// Whether the round is as it must be, but for what is `reported`.
     fn count(&mut self, verdict: &Verdict, reported: Reported) -> bool {
         let is_good = verdict.is_good_but_for(reported);
@@ -361,7 +379,7 @@ impl std::fmt::Display for Tally {
         let Self { rounds, published, acknowledged, lost, reported, incomplete, doubled, wrong, .. } = self;
         write!(f, "{rounds} runs, {published} published, {acknowledged} acknowledged, {lost} lost, ")?;
         write!(f, "{reported} reported lost, {incomplete} windows reported incomplete, {doubled} doubled, ")?;
-        write!(f, "{wrong} results wrong, {} failed, ", self.failed)?;
+        write!(f, "{wrong} results wrong, {} failed, ", self.failed.len())?;
         write!(f, "worst {} ms to ready, {} MiB of memory", self.ready_max.as_millis(), self.rss_max >> 20)
     }
 }

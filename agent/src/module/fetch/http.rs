@@ -4,10 +4,9 @@
 //! takes. What may pass ([`Failure::MayPass`]) is for the asker to repeat.
 
 use super::{Failure, REDIRECTIONS_MAX};
+use crate::words;
 use reqwest::header::{ACCEPT, WWW_AUTHENTICATE};
 use reqwest::{StatusCode, redirect, retry};
-use std::error::Error;
-use std::iter;
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
@@ -49,7 +48,7 @@ impl Http {
             .https_only(true)
             .tls_backend_preconfigured(tls)
             .build();
-        client.map(Self).map_err(|error| Failure::Lasts(words(&error)))
+        client.map(Self).map_err(|error| Failure::Lasts(words::of(&error)))
     }
 
     pub(super) async fn get(&self, url: &Url, accept: &str, pass: &Pass) -> Result<Answer, Failure> {
@@ -104,13 +103,7 @@ impl Body {
 }
 
 fn failure(url: &Url, error: &reqwest::Error) -> Failure {
-    let words = format!("{url}: {}", words(error));
+    let words = format!("{url}: {}", words::of(error));
     let lasts = error.is_redirect() || error.is_builder();
     if lasts { Failure::Lasts(words) } else { Failure::MayPass(words) }
-}
-
-/// An error and what it came from, on one line.
-fn words(error: &(dyn Error + 'static)) -> String {
-    let causes = iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

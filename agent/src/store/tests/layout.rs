@@ -2,6 +2,7 @@
 
 use super::{commit, disk_bytes, lines, messages, open};
 use crate::store::Error;
+use crate::store::layout::said;
 use crate::store::mark::Mark;
 use crate::store::marks::Copied;
 use std::fs;
@@ -57,7 +58,7 @@ fn layout_1_is_migrated_and_what_was_rewritten_is_kept() {
     let store = layout_1(folder.path());
     let marks = ["journal-mark", "meta-mark"].map(|name| fs::read(store.join(name)).unwrap());
     assert_whole(&store);
-    assert_eq!(fs::read_to_string(store.join("layout")).unwrap(), "headwater state 3\n");
+    assert_eq!(fs::read_to_string(store.join("layout")).unwrap(), said(3));
     let backup = store.join("layout-1");
     assert_eq!(fs::read_to_string(backup.join("layout")).unwrap(), "headwater state 1\n");
     assert_eq!(["journal-mark", "meta-mark"].map(|name| fs::read(backup.join(name)).unwrap()), marks);
@@ -80,7 +81,23 @@ fn a_migration_cut_short_is_repeated() {
 fn a_newer_layout_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path()).unwrap());
-    fs::write(folder.path().join("layout"), "headwater state 4\n").unwrap();
+    fs::write(folder.path().join("layout"), said(4)).unwrap();
     assert!(matches!(open(folder.path()), Err(Error::Newer { found: 4, known: 3, .. })));
-    assert_eq!(fs::read_to_string(folder.path().join("layout")).unwrap(), "headwater state 4\n");
+    assert_eq!(fs::read_to_string(folder.path().join("layout")).unwrap(), said(4));
+}
+
+#[test]
+fn a_version_that_rotted_is_no_other_version() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()).unwrap());
+    let path = folder.path().join("layout");
+    let whole = fs::read(&path).unwrap();
+    for (place, bit) in (0..whole.len() - 1).flat_map(|place| (0..8).map(move |bit| (place, bit))) {
+        let mut rotten = whole.clone();
+        rotten[place] ^= 1 << bit;
+        fs::write(&path, &rotten).unwrap();
+        drop(open(folder.path()).unwrap_or_else(|error| panic!("bit {bit} of byte {place}: {error}")));
+        assert_eq!(fs::read(&path).unwrap(), whole, "bit {bit} of byte {place}");
+        assert!(!folder.path().join("layout-2").exists(), "bit {bit} of byte {place}: migrated");
+    }
 }

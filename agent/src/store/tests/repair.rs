@@ -389,6 +389,38 @@ fn damage_read_while_running_is_mended_at_the_next_opening() {
     assert!(!check(copy.path(), "garbage while running").of("journal").is_empty());
 }
 
+/// A store is opened without its older segments: what is wrong with them whoever reads them meets first.
+#[test]
+fn damage_that_only_a_reader_meets_is_mended_at_the_next_opening() {
+    type Read = fn(&Store) -> Result<(), Error>;
+    let read_journal: Read = |store| store.read(POSITION, 1 << 16).map(drop);
+    let send: Read = |store| {
+        while let Some(batch) = store.begin_batch("central", 5_000, 1 << 20)? {
+            store.confirm_batch("central", &batch.range, None)?;
+        }
+        Ok(())
+    };
+    let thin: Read = |store| store.thin("central", "p", 0, &mut |_| None).map(drop);
+    let cases: [(&str, &str, Read); 3] = [
+        ("journal", "a pipeline reads", read_journal),
+        ("outbox/central", "results are sent", send),
+        ("outbox/central", "results give way to fewer", thin),
+    ];
+    for (log, what, read) in cases {
+        let copy = copy();
+        let store = open(copy.path()).unwrap();
+        for segment in segments(&copy.path().join(log)).iter().filter(|path| path.is_dir()) {
+            fs::write(segment.join("conf"), "segme").unwrap();
+            damage_database(segment, Kind::Garbage, 0.0, segment);
+        }
+        let outcome = read(&store);
+        assert!(matches!(outcome, Err(Error::Damaged { .. })), "{what}: {outcome:?}");
+        assert!(harmed::is_harmed(copy.path()), "{what}: noted for the next opening");
+        drop(store);
+        check(copy.path(), what);
+    }
+}
+
 #[test]
 fn openings_that_never_end_lead_to_a_repair_that_does_not_open_the_culprit() {
     let copy = copy();
