@@ -29,7 +29,7 @@
 use headwater::builtin::{self, Builtin, Compute, Function};
 use headwater::flow::Timestamp;
 use headwater::metrics::{Metrics, Pipeline};
-use headwater::module::{self, Closed, Group, Host, Limits, Updated};
+use headwater::module::{Host, Limits};
 use headwater::pipeline::{COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, COMMIT_MESSAGES_MAX};
 use headwater::store::{self, Commit, Outgoing, Store};
 use headwater::window::{Aggregate, Cold, Config, Each, Error, Kind, Outcome, Windows};
@@ -246,9 +246,8 @@ fn aggregate(word: &str) -> Box<dyn Aggregate> {
         let host = Host::new(None).unwrap();
         let path = Path::new(headwater_bundle::STATS_PATH);
         let settings = r#"{"fields":["temperature"]}"#;
-        return Box::new(Module(
-            host.aggregate(path, settings, &Limits::default(), &Pipeline::default()).unwrap(),
-        ));
+        let aggregate = host.aggregate(path, settings, &Limits::default(), &Pipeline::default());
+        return Box::new(aggregate.unwrap());
     }
     let of = |function, field: Option<&str>, name: &str| Compute {
         function,
@@ -260,39 +259,7 @@ fn aggregate(word: &str) -> Box<dyn Aggregate> {
         of(Function::Mean, Some("temperature"), "mean"),
         of(Function::Max, Some("temperature"), "max"),
     ];
-    Box::new(Native(Builtin::new(&builtin::Config { compute })))
-}
-
-struct Native(Builtin);
-
-impl Aggregate for Native {
-    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
-        self.0.update(groups)
-    }
-
-    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        self.0.merge(a, b)
-    }
-
-    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
-        self.0.finish(windows)
-    }
-}
-
-struct Module(module::Aggregate);
-
-impl Aggregate for Module {
-    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
-        self.0.update(groups)
-    }
-
-    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        self.0.merge(a, b)
-    }
-
-    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
-        self.0.finish(windows)
-    }
+    Box::new(Builtin::new(&builtin::Config { compute }))
 }
 
 /// The readings, as in `windows.py`.
@@ -340,7 +307,7 @@ impl Bench {
         let store = store::Config { ballast_bytes: 1 << 20, ..store::Config::new(folder.join("state")) };
         let store = Store::open(&store, &Metrics::new()).unwrap();
         store.outbox_epoch("central").unwrap();
-        let windows = Windows::new(config, Box::new(Rows(store.clone())), store.kept_bytes_max());
+        let windows = Windows::new(config, Box::new(Rows(store.clone())), store.at_hand_bytes_max());
         Self {
             store,
             windows,

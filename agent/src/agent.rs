@@ -24,7 +24,7 @@ use crate::forward::{self, Forward};
 use crate::live::Beat;
 use crate::metrics::Metrics;
 use crate::module::{self, Host, Network};
-use crate::pipeline::{self, Pipeline, Post, Versions};
+use crate::pipeline::{self, Parts, Pipeline, Post, Versions};
 use crate::reload::{Door, Reloader};
 use crate::source::Source;
 use crate::store::{self, Quotas, Store};
@@ -238,17 +238,18 @@ async fn build_pipelines(
     let build = move || {
         let (mut pipelines, mut posts) = (Vec::new(), BTreeMap::new());
         for (name, pipeline) in &config.pipelines {
-            let (id, state, post) = (&config.agent.id, &config.agent.state, Arc::<Post>::default());
-            let built = match pipeline::at_hand(name, pipeline, &host, Network::Off) {
+            let (agent, state, post) = (&config.agent.id, &config.agent.state, Arc::<Post>::default());
+            let (config, host, store, metrics) = (pipeline, &host, &store, &*metrics);
+            let parts = Parts { name, agent, config, host, store, metrics };
+            let built = match pipeline::at_hand(name, pipeline, host, Network::Off) {
                 Ok(pipeline) => {
                     let (versions, pipeline) = Versions::open(state, name, &pipeline)?;
-                    let built = Pipeline::build(name, id, &pipeline, &host, &store, &metrics)?;
+                    let built = Parts { config: &pipeline, ..parts }.build()?;
                     built.with(post.clone(), versions)
                 }
                 // The others do not wait for what has to be fetched.
                 Err(absent) if absent.is_absence() => {
-                    let built = Pipeline::build_without(name, id, pipeline, &host, &store, &metrics, absent)?;
-                    built.awaiting(post.clone(), state.clone())
+                    parts.build_without(absent)?.awaiting(post.clone(), state.clone())
                 }
                 Err(error) => return Err(error.into()),
             };

@@ -13,6 +13,8 @@
 
 mod aggregate;
 mod awaited;
+mod build;
+mod commit;
 mod full;
 mod line;
 mod migrate;
@@ -37,28 +39,25 @@ use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 use crate::flow::{Kind, Message, NO_SPAN, Report, Run, Seq, Timestamp};
-use crate::metrics::{self, Metrics};
+use crate::metrics;
 use crate::module::{self, Host, Limits, Origin};
-use crate::store::{self, Commit, Outgoing, Store};
-use crate::window::Windows;
+use crate::store::{self, Store};
 use crate::{builtin, decode, window};
-use aggregate::Aggregate;
 use awaited::Awaited;
-use full::Full;
+pub use build::Parts;
 pub use full::WhenFull;
 pub use modules::{Blame, Modules, StepVersion, Version, at_hand, load_modules};
 pub use post::{Offer, Post};
 pub use progress::Counts;
-use progress::Progress;
 pub use replay::is_replayable;
-use step::{Stage, Step, Steps};
+use step::{Step, Steps};
 use swap::Ended;
 pub use tally::Tally;
 use thin::{What, Whose};
 use trips::Trips;
 pub use trips::{OnTrip, PAUSE_MAX, Policy, Rate, TRIPS_MAX, Then};
 pub use versions::Versions;
-use way::{Share, Way};
+use way::Way;
 
 /// Journal bytes read at once.
 const PAGE_BYTES: usize = 256 << 10;
@@ -221,64 +220,6 @@ fn wait_for_room(full: &store::Error, stop: &AtomicBool, beat: &impl Fn()) -> bo
     !stop.load(Ordering::Acquire)
 }
 
-fn result_way(name: &str, config: &Config, store: &Store, metrics: &metrics::Pipeline, tally: Tally) -> Way {
-    let window = config.windowed.as_ref().and_then(|(window, _)| window.kind.mergeable()).unwrap_or_default();
-    let widest = crate::flow::micros(window).saturating_mul(config.coarsen_max);
-    let bounds = full::Bounds {
-        policy: config.when_full,
-        window: crate::flow::micros(window),
-        widest,
-        age_max: store.quotas().outbox(&config.output).age_max,
-    };
-    let outbox = outbox(config);
-    let full = Full::new(What::Results, bounds, tally, metrics.clone());
-    Way { outbox, writer: name.to_owned(), what: What::Results, full }
-}
-
-/// Where its results go.
-fn outbox(config: &Config) -> String {
-    match config.priority {
-        Priority::Order => config.output.clone(),
-        Priority::Live => store::live(&config.output),
-    }
-}
-
-fn late_way(
-    name: &str,
-    config: &Config,
-    store: &Store,
-    metrics: &metrics::Pipeline,
-    tally: &[u8],
-) -> Result<Option<Way>, Error> {
-    let Some(late) = &config.late else { return Ok(None) };
-    let tally = Tally::decode(tally).ok_or(Error::Progress)?;
-    let outbox = store::late(&late.output);
-    let age_max = store.quotas().outbox(&outbox).age_max;
-    let bounds = full::Bounds { policy: late.when_full, window: 0, widest: 0, age_max };
-    let full = Full::new(What::Late, bounds, tally, metrics.clone());
-    Ok(Some(Way { outbox, writer: store::late(name), what: What::Late, full }))
-}
-
-/// The stage behind the transforms, with what is committed of its windows.
-fn open_stage(
-    name: &str,
-    config: &Config,
-    aggregate: Option<Aggregate>,
-    store: &Store,
-    progress: &Progress,
-) -> Result<Stage, Error> {
-    let (Some((window, _)), Some(aggregate)) = (&config.windowed, aggregate) else { return Ok(Stage::Each) };
-    let cold = Box::new(Rows { store: store.clone(), pipeline: name.to_owned() });
-    let mut windows = Windows::new(window.clone(), cold, store.kept_bytes_max());
-    windows.restore(&progress.windows, |each| {
-        store.windows(name, &mut |row, value| match remembered::step_of(&row) {
-            Some(_) => Ok(()),
-            None => each(row, value),
-        })
-    })?;
-    Ok(Stage::Windowed { windows: Box::new(windows), aggregate: Box::new(aggregate) })
-}
-
 /// A pipeline, ready to run on a thread of its own.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -314,19 +255,6 @@ pub struct Pipeline {
     replaying: bool,
 }
 
-/// A pipeline's window state in the store.
-#[derive(Debug)]
-struct Rows {
-    store: Store,
-    pipeline: String,
-}
-
-impl window::Cold for Rows {
-    fn rows(&self, key: &str, each: window::Each<'_>) -> Result<(), window::Error> {
-        self.store.shelf(&self.pipeline, key.as_bytes(), each)
-    }
-}
-
 /// What the last commit held.
 #[derive(Debug)]
 struct Committed {
@@ -336,136 +264,6 @@ struct Committed {
 }
 
 impl Pipeline {
-    /// Loads the modules and goes on from the committed state; a new pipeline starts at the
-    /// journal's end, and that is committed before a source may append.
-    ///
-    /// # Errors
-    /// When a module or the committed state cannot be used.
-    pub fn build(
-        name: &str,
-        agent: &str,
-        config: &Config,
-        host: &Host,
-        store: &Store,
-        metrics: &Metrics,
-    ) -> Result<Self, Error> {
-        let modules = Modules::load(name, config, host, &metrics.pipeline(name))?;
-        Self::build_with(name, agent, config, host, store, metrics, modules)
-    }
-
-    /// The same without modules, which it gets when it runs ([`Pipeline::awaiting`]).
-    ///
-    /// # Errors
-    /// When the committed state cannot be used; with `absent` when only the modules can tell what was lost of it.
-    pub fn build_without(
-        name: &str,
-        agent: &str,
-        config: &Config,
-        host: &Host,
-        store: &Store,
-        metrics: &Metrics,
-        absent: Error,
-    ) -> Result<Self, Error> {
-        if store.checkpoint(name)?.harm.is_some() {
-            return Err(absent);
-        }
-        Self::build_with(name, agent, config, host, store, metrics, Modules::default())
-    }
-
-    fn build_with(
-        name: &str,
-        agent: &str,
-        config: &Config,
-        host: &Host,
-        store: &Store,
-        metrics: &Metrics,
-        mut modules: Modules,
-    ) -> Result<Self, Error> {
-        let source = metrics.input(&config.input);
-        let of_modules = metrics.of_modules();
-        let metrics = metrics.pipeline(name);
-        let checkpoint = store.checkpoint(name)?;
-        let position = checkpoint.position.unwrap_or_else(|| store.journal_end());
-        let mut progress = Progress::decode(&checkpoint.progress).ok_or(Error::Progress)?;
-        if checkpoint.position.is_none() {
-            progress.counts.skipped = position;
-            progress.clock = decode::Clock::new(store.newest_message());
-        }
-        let tally = Tally::decode(&checkpoint.tally).ok_or(Error::Progress)?;
-        let lost = checkpoint.harm.as_ref().is_some_and(|harm| harm.windows);
-        let forgotten = remembered::restore(&mut modules.transforms, store, name, lost)?;
-        if let Some(aggregate) = &mut modules.aggregate {
-            let changes = migrate::changes(name, store, &progress, aggregate)?;
-            if checkpoint.harm.is_some() && !changes.is_empty() {
-                return Err(migrate::not_now(name, &progress, aggregate));
-            }
-            migrate::commit((name, &outbox(config)), store, position, &mut progress, (aggregate, changes))?;
-        }
-        let stage = open_stage(name, config, modules.aggregate, store, &progress)?;
-        let results = result_way(name, config, store, &metrics, tally);
-        let late = late_way(name, config, store, &metrics, &checkpoint.late_tally)?;
-        // There before the forwarder asks which outboxes there are.
-        for way in [Some(&results), late.as_ref()].into_iter().flatten() {
-            store.outbox_epoch(&way.outbox)?;
-        }
-        let mut pipeline = Self {
-            name: name.to_owned(),
-            results,
-            late,
-            store: store.clone(),
-            host: host.clone(),
-            metrics,
-            of_modules,
-            source,
-            config: config.clone(),
-            trips: Trips::new(config.on_trip.clone()),
-            post: Arc::default(),
-            versions: Versions::default(),
-            awaited: None,
-            ended: None,
-            steps: Steps {
-                agent: agent.to_owned(),
-                pipeline: name.to_owned(),
-                input: Arc::from(config.input.as_str()),
-                decode: decode::Decode::new(config.decode.clone()),
-                clock: progress.clock,
-                clock_is_behind: false,
-                transforms: modules.transforms,
-                forgotten,
-                stage,
-                shadow: None,
-                keeps_states: matches!(config.when_full, WhenFull::Coarsen),
-                sends_late: config.late.is_some(),
-            },
-            commit_every: config.commit_every,
-            messages_age_max: store.quotas().journal.age_max,
-            arrived: Timestamp::default(),
-            position,
-            committed: Committed { position, counts: progress.counts, at: Instant::now() },
-            counts: progress.counts,
-            step: Step::default(),
-            replayed: 0,
-            replaying: false,
-        };
-        pipeline.count(&Counts::default());
-        crate::fail::point("pipeline.built");
-        let is_harmed = checkpoint.harm.is_some();
-        if let Some(harm) = checkpoint.harm {
-            pipeline.suffer(harm)?;
-        }
-        if checkpoint.position.is_none() || is_harmed {
-            let committed = pipeline.commit(|full| {
-                error!(pipeline = name, error = %full, "a new pipeline cannot start without disk space");
-                false
-            })?;
-            // Uncommitted, it would start at another end after a crash, and skip what came between.
-            if !committed {
-                return Err(Error::NoRoom { name: name.to_owned() });
-            }
-        }
-        Ok(pipeline)
-    }
-
     /// Takes steps until something else is to be done.
     fn go(&mut self, stop: &AtomicBool, beat: &impl Fn()) -> Result<Ended, Error> {
         let mut quiet_since = Instant::now();
@@ -678,151 +476,6 @@ impl Pipeline {
             self.report(None, None, None, (Some(from), Some(to)), "windows", harm.reason);
         }
         Ok(())
-    }
-
-    fn commit_is_due(&self) -> bool {
-        if self.position == self.committed.position && self.step.is_empty() && !self.owes() {
-            return false;
-        }
-        let age = self.committed.at.elapsed();
-        age >= self.commit_every
-            || (self.step.has_output() && age >= RESULTS_LINGER)
-            || self.step.bytes + self.steps.remembered_bytes() >= COMMIT_BYTES_MAX
-            || self.steps.windows().is_some_and(|windows| windows.changed() > COMMIT_KEYS_MAX)
-            || self.position - self.committed.position >= COMMIT_MESSAGES_MAX
-    }
-
-    /// Whether something is to be told upstream.
-    fn owes(&self) -> bool {
-        let mut ways = [Some(&self.results), self.late.as_ref()].into_iter().flatten();
-        ways.any(|way| way.full.tally.owes()) || self.store.has_given_up(&self.name)
-    }
-
-    fn patience(&self) -> Duration {
-        if self.replaying {
-            return Duration::ZERO;
-        }
-        let linger = if self.step.has_output() { RESULTS_LINGER } else { self.commit_every };
-        let dirty = self.position != self.committed.position || !self.step.is_empty();
-        let until_commit = linger.saturating_sub(self.committed.at.elapsed());
-        if dirty { until_commit.clamp(Duration::from_millis(1), PATIENCE_MAX) } else { PATIENCE_MAX }
-    }
-
-    /// Makes everything so far durable; whether it did. On a full disk it asks `again`, and while
-    /// that is true tries again. Given up, the pipeline must not go on: what it stepped over is to
-    /// be repeated from the journal.
-    fn commit(&mut self, mut again: impl FnMut(&store::Error) -> bool) -> Result<bool, Error> {
-        let step = std::mem::take(&mut self.step);
-        self.counts += step.counts;
-        let (windows, changes) = self.steps.changes();
-        let made_by = self.steps.made_by();
-        let (agent, what) = (&self.steps.agent, What::Results);
-        let whose = Whose { agent, pipeline: &self.name, what, now: Timestamp::now() };
-        let mut commit = Commit {
-            pipeline: &self.name,
-            position: self.position,
-            progress: Progress { counts: self.counts, clock: self.steps.clock, made_by, windows }.encode(),
-            windows: changes,
-            results: Outgoing::default(),
-            late: Outgoing::default(),
-            dead_letters: step.dead_letters,
-            now: whose.now,
-            replayed: std::mem::take(&mut self.replayed),
-        };
-        crate::fail::point("pipeline.committing");
-        let given_up = self.store.given_up(&self.name);
-        let given_up = Tally::of_letters(given_up.dropped, given_up.expired);
-        let outbox = self.results.outbox.clone();
-        let late_outbox = self.late.as_ref().map_or_else(String::new, |late| late.outbox.clone());
-        commit.results = Outgoing { states: step.states, ..Outgoing::new(&outbox, step.results) };
-        commit.late = Outgoing::new(&late_outbox, step.late);
-        let (lines, with) = (commit.results.lines.len(), step.tally.and(&given_up));
-        let mut results = Share::new(&mut self.results, lines, with);
-        let mut late = self.late.as_mut();
-        let mut late = late.as_mut().map(|way| Share::new(way, commit.late.lines.len(), Tally::default()));
-        loop {
-            results.tell(&mut commit.results, whose);
-            if let Some(late) = &mut late {
-                late.tell(&mut commit.late, whose);
-            }
-            let Err(error) = self.store.commit(&commit) else { break };
-            if !error.is_for_room() {
-                return Err(error.into());
-            }
-            // What waits here grows old.
-            let whose = Whose { now: Timestamp::now(), ..whose };
-            let relieved = match (&error, &mut late) {
-                (store::Error::Quota { outbox: Some(outbox), .. }, Some(late)) if *outbox == late_outbox => {
-                    late.relieve(&mut commit.late, &self.store, whose, None)?
-                }
-                (store::Error::Quota { .. }, _) => {
-                    let aggregate = self.steps.stage.aggregate();
-                    results.relieve(&mut commit.results, &self.store, whose, aggregate)?
-                }
-                _ => false,
-            };
-            if !relieved && !again(&error) {
-                return Ok(false);
-            }
-        }
-        results.committed(&self.name);
-        if let Some(late) = late {
-            late.committed(&self.name);
-        }
-        let before = self.committed.counts;
-        self.committed = Committed { position: self.position, counts: self.counts, at: Instant::now() };
-        self.count(&before);
-        self.metrics.commits.inc();
-        crate::fail::point("pipeline.committed");
-        Ok(true)
-    }
-
-    /// Brings the counters, which show committed work only, up to date.
-    fn count(&self, before: &Counts) {
-        let (metrics, now) = (&self.metrics, &self.committed.counts);
-        let _together = metrics.turn();
-        metrics.position_messages.set(i64::try_from(self.committed.position).unwrap_or(i64::MAX));
-        metrics.skipped_messages.inc_by(now.skipped - before.skipped);
-        metrics.lost_messages.inc_by(now.lost - before.lost);
-        metrics.filtered_events.inc_by(now.filtered - before.filtered);
-        metrics.multiplied_events.inc_by(now.multiplied - before.multiplied);
-        metrics.read_messages.inc_by(now.read - before.read);
-        metrics.rejected_messages.inc_by(now.rejected_messages - before.rejected_messages);
-        metrics.events.inc_by(now.events - before.events);
-        metrics.used_events.inc_by(now.used - before.used);
-        metrics.late_events.inc_by(now.late - before.late);
-        metrics.sent_late_events.inc_by(now.sent_late - before.sent_late);
-        metrics.rejected_events.inc_by(now.rejected_events - before.rejected_events);
-        metrics.results.inc_by(now.results - before.results);
-        metrics.dead_letters.inc_by(now.dead_letters - before.dead_letters);
-        metrics.replayed_messages.inc_by(now.replayed_messages - before.replayed_messages);
-        metrics.replayed_events.inc_by(now.replayed_events - before.replayed_events);
-        metrics.replayed_results.inc_by(now.replayed_results - before.replayed_results);
-        metrics.succeeded_replays.inc_by(now.succeeded_replays - before.succeeded_replays);
-        metrics.lost_events.inc_by(now.lost_events - before.lost_events);
-        metrics.ahead_rejected_stamps.inc_by(now.ahead_rejected - before.ahead_rejected);
-        metrics.ahead_arrival_stamps.inc_by(now.ahead_arrival - before.ahead_arrival);
-        metrics.ahead_clamped_stamps.inc_by(now.ahead_clamped - before.ahead_clamped);
-        metrics.past_rejected_stamps.inc_by(now.past_rejected - before.past_rejected);
-        metrics.past_arrival_stamps.inc_by(now.past_arrival - before.past_arrival);
-        metrics.past_clamped_stamps.inc_by(now.past_clamped - before.past_clamped);
-        metrics.missing_arrival_stamps.inc_by(now.missing_arrival - before.missing_arrival);
-        metrics.clock_behind_messages.inc_by(now.clock_behind - before.clock_behind);
-    }
-
-    fn gauge(&self, journal_end: Seq) {
-        let lag = journal_end.saturating_sub(self.committed.position);
-        self.metrics.lag_messages.set(i64::try_from(lag).unwrap_or(i64::MAX));
-        self.metrics.remembered_names.set(i64::try_from(self.steps.names()).unwrap_or(i64::MAX));
-        if let Some(windows) = self.steps.windows() {
-            let size = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-            self.metrics.open_windows.set(size(windows.open()));
-            self.metrics.open_keys.set(size(windows.keys()));
-            self.metrics.state_bytes.set(size(windows.state_bytes()));
-            let memory = windows.kept_bytes() + self.store.recent_bytes(&self.name);
-            self.metrics.window_memory_bytes.set(size(memory));
-            self.metrics.watermark_micros.set(i64::try_from(windows.watermark().0).unwrap_or(i64::MAX));
-        }
     }
 }
 

@@ -324,7 +324,7 @@ impl Store {
 
     /// The share of [`Config::window_memory_max`] for the keys that a pipeline's windows have at hand.
     #[must_use]
-    pub fn kept_bytes_max(&self) -> usize {
+    pub fn at_hand_bytes_max(&self) -> usize {
         self.0.window_memory_max / WINDOW_MEMORY_PARTS
     }
 
@@ -509,7 +509,7 @@ impl Store {
     }
 
     fn garbled(&self, garbled: codec::Garbled) -> Error {
-        Error::garbled(&self.0.folder.meta(), "row of a pipeline", garbled)
+        self.0.meta.garbled("row of a pipeline", garbled)
     }
 }
 

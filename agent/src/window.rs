@@ -99,15 +99,15 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// No windows, watermark at the beginning of time; `kept_bytes_max` of the keys stay in memory.
+    /// No windows, watermark at the beginning of time; `at_hand_bytes_max` of the keys stay in memory.
     #[must_use]
-    pub fn new(config: Config, cold: Box<dyn Cold>, kept_bytes_max: usize) -> Self {
+    pub fn new(config: Config, cold: Box<dyn Cold>, at_hand_bytes_max: usize) -> Self {
         Self {
             config,
             newest: None,
             watermark: 0,
             passed: Vec::new(),
-            shelves: Shelves::new(cold, kept_bytes_max),
+            shelves: Shelves::new(cold, at_hand_bytes_max),
             due: BTreeSet::new(),
             waiting: Vec::new(),
             changed: Vec::new(),
@@ -392,7 +392,7 @@ impl Windows {
 
     /// Bytes of memory that the keys at hand take.
     #[must_use]
-    pub fn kept_bytes(&self) -> usize {
+    pub fn at_hand_bytes(&self) -> usize {
         self.shelves.bytes()
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::flow::{Delivery, Message, Timestamp};
-use crate::pipeline::Pipeline as Stage;
+use crate::pipeline::{Parts, Pipeline as Stage};
 
 const CONFIG: &str = r##"
 [agent]
@@ -43,8 +43,8 @@ impl Plant {
     /// To be built before the books are opened, as the agent does.
     fn pipeline(&self) -> Stage {
         let host = Host::new(None).unwrap();
-        let pipeline = &self.config.pipelines["each"];
-        Stage::build("each", "gw", pipeline, &host, &self.store, &self.metrics).unwrap()
+        let (config, store, metrics) = (&self.config.pipelines["each"], &self.store, &self.metrics);
+        Parts { name: "each", agent: "gw", config, host: &host, store, metrics }.build().unwrap()
     }
 
     fn books(&self) -> Books {

@@ -2,6 +2,7 @@
 
 use crate::builtin::Builtin;
 use crate::module::{self, Closed, Group, Trips, Updated};
+use crate::window;
 
 /// One of the two.
 #[expect(clippy::large_enum_variant, reason = "there is one a pipeline, and it is boxed")]
@@ -44,26 +45,40 @@ impl Aggregate {
         }
     }
 
-    pub(super) fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
+    /// What does the work.
+    pub(super) fn inner(&mut self) -> &mut dyn window::Aggregate {
         match self {
-            Self::Module(module) => module.update(groups),
-            Self::Builtin(builtin) => builtin.update(groups),
+            Self::Module(module) => module,
+            Self::Builtin(builtin) => builtin,
         }
     }
+}
 
-    /// Two states of one key as one; what is earlier in time stands on the left.
-    pub(super) fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        match self {
-            Self::Module(module) => module.merge(a, b),
-            Self::Builtin(builtin) => builtin.merge(a, b),
-        }
+impl window::Aggregate for module::Aggregate {
+    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
+        Self::update(self, groups)
     }
 
-    pub(super) fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
-        match self {
-            Self::Module(module) => module.finish(windows),
-            Self::Builtin(builtin) => builtin.finish(windows),
-        }
+    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
+        Self::merge(self, a, b)
+    }
+
+    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
+        Self::finish(self, windows)
+    }
+}
+
+impl window::Aggregate for Builtin {
+    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
+        Self::update(self, groups)
+    }
+
+    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
+        Self::merge(self, a, b)
+    }
+
+    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
+        Self::finish(self, windows)
     }
 }
 
@@ -73,10 +88,10 @@ impl super::thin::Merge for Aggregate {
     }
 
     fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        Self::merge(self, a, b)
+        self.inner().merge(a, b)
     }
 
     fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
-        Self::finish(self, windows)
+        self.inner().finish(windows)
     }
 }

@@ -114,7 +114,11 @@ impl Steps {
         };
         let value = match entry {
             Entry::Result => Ok(closed.state.clone()),
-            _ => aggregate.finish(std::slice::from_ref(&closed)).pop().unwrap_or_else(|| Err(String::new())),
+            _ => aggregate
+                .inner()
+                .finish(std::slice::from_ref(&closed))
+                .pop()
+                .unwrap_or_else(|| Err(String::new())),
         };
         let outcome = Outcome {
             key: closed.key,

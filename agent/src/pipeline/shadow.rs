@@ -78,7 +78,7 @@ impl Shadow {
     /// The running aggregate, whose states are of that version, made this of the samples.
     fn compare_updates(&mut self, version: u32, groups: &[Group], updated: &[Updated]) {
         let carried = |group: &Group, state| Group { state, ..group.clone() };
-        let answers = self.ask(version, groups, updated, carried, Aggregate::update);
+        let answers = self.ask(version, groups, updated, carried, |it, groups| it.update(groups));
         for (group, old, new) in answers {
             self.events += group.samples.len() as u64;
             let before = self.differences;
@@ -95,7 +95,7 @@ impl Shadow {
     /// The running aggregate, whose states are of that version, made these results.
     fn compare_results(&mut self, version: u32, windows: &[Closed], results: &[Result<Vec<u8>, String>]) {
         let carried = |window: &Closed, state| Closed { state, ..window.clone() };
-        let answers = self.ask(version, windows, results, carried, Aggregate::finish);
+        let answers = self.ask(version, windows, results, carried, |it, windows| it.finish(windows));
         let words = |result: &Result<Vec<u8>, String>| match result {
             Ok(payload) => shown(payload),
             Err(reason) => format!("refused: {reason}"),
@@ -115,7 +115,7 @@ impl Shadow {
         questions: &[Q],
         answers: &'a [A],
         carried: impl Fn(&Q, Vec<u8>) -> Q,
-        put: impl FnOnce(&mut Aggregate, &[Q]) -> Vec<B>,
+        put: impl FnOnce(&mut dyn window::Aggregate, &[Q]) -> Vec<B>,
     ) -> Vec<(Q, &'a A, B)> {
         let Some(aggregate) = self.offer.modules.aggregate.as_mut() else { return Vec::new() };
         let (mut asked, mut of, mut unread) = (Vec::new(), Vec::new(), Vec::new());
@@ -133,7 +133,7 @@ impl Shadow {
                 Err(reason) => unread.push(format!("refused: {reason}")),
             }
         }
-        let made = put(aggregate, &asked);
+        let made = put(aggregate.inner(), &asked);
         let (trips, digest) = (aggregate.take_trips(), aggregate.digest().to_owned());
         if let Some(blame) = Blame::of(format_args!("aggregate"), &digest, trips) {
             self.tripped = Some(blame);
@@ -177,7 +177,7 @@ pub(super) struct Watched<'a> {
 
 impl window::Aggregate for Watched<'_> {
     fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
-        let updated = self.running.update(groups);
+        let updated = self.running.inner().update(groups);
         if let Some(shadow) = &mut self.shadow {
             shadow.compare_updates(self.running.state_version(), groups, &updated);
         }
@@ -185,11 +185,11 @@ impl window::Aggregate for Watched<'_> {
     }
 
     fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        self.running.merge(a, b)
+        self.running.inner().merge(a, b)
     }
 
     fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
-        let results = self.running.finish(windows);
+        let results = self.running.inner().finish(windows);
         if let Some(shadow) = &mut self.shadow {
             shadow.compare_results(self.running.state_version(), windows, &results);
         }

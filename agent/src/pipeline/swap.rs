@@ -10,17 +10,23 @@
 //! A pipeline that pauses reads nothing, so that the journal keeps what it has not read and fills up to
 //! its quota; it delivers, expires and replays nothing either. After a crash it starts as at any start.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tracing::{error, info, warn};
 
+use super::build::open_stage;
 use super::modules::{Blame, Modules};
 use super::post::{LOOK_EVERY, Offer, Post, SHADOWING, Swap};
+use super::progress::Progress;
 use super::shadow::Shadow;
+use super::step::Step;
 use super::trips::{Policy, Verdict};
 use super::versions::Versions;
-use super::*;
+use super::{Committed, Config, Error, Pipeline, migrate, remembered};
+use crate::flow::Timestamp;
+use crate::store;
 
 /// Why a pipeline no longer takes steps.
 #[derive(Debug)]

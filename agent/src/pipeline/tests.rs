@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::*;
 use crate::flow::{DeadLetter, Delivery};
 use crate::metrics::Metrics;
+use crate::store::Commit;
 
 /// A store, and a pipeline of windows of a second on input `plant`.
 struct Plant {
@@ -70,7 +71,8 @@ impl Plant {
     }
 
     fn build(&self) -> Pipeline {
-        Pipeline::build("p", "gw", &self.config, &self.host, &self.store, &self.metrics).unwrap()
+        let Self { config, host, store, metrics, .. } = self;
+        Parts { name: "p", agent: "gw", config, host, store, metrics }.build().unwrap()
     }
 
     fn publish(&self, second: u64) {

@@ -70,7 +70,7 @@ impl Store {
         if let Some(recent) = all.get(pipeline) {
             return Ok(Arc::clone(recent));
         }
-        let bytes_max = self.0.window_memory_max - self.kept_bytes_max();
+        let bytes_max = self.0.window_memory_max - self.at_hand_bytes_max();
         let recent = Recent::open(&self.0.meta, pipeline, bytes_max)?;
         let recent = Arc::new(Mutex::new(recent));
         all.insert(pipeline.to_owned(), Arc::clone(&recent));

@@ -89,7 +89,10 @@ fn the_ledger_balances_while_results_are_given_up_and_one_lost_record_raises_the
         .config
         .pipelines
         .iter()
-        .map(|(name, config)| Stage::build(name, "gw", config, &host, &plant.store, &plant.metrics).unwrap())
+        .map(|(name, config)| {
+            let (host, store, metrics) = (&host, &plant.store, &*plant.metrics);
+            Parts { name, agent: "gw", config, host, store, metrics }.build().unwrap()
+        })
         .collect();
     let (books, beats) = (plant.books(), BTreeMap::new());
     let mut auditor = Auditor::new(&plant.config, plant.metrics.clone(), books, host, &beats);

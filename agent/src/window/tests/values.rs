@@ -19,80 +19,43 @@ const AT: [(&str, f64); 3] = [("p10", 0.1), ("p50", 0.5), ("p100", 1.0)];
 const TOP: usize = 3;
 
 /// Every function of the field `x`.
-struct BuiltIns(Builtin);
-
-impl BuiltIns {
-    fn new() -> Self {
-        let at = AT.map(|(_, at)| at).to_vec();
-        let functions = [
-            Function::Count,
-            Function::Sum,
-            Function::Mean,
-            Function::Min,
-            Function::Max,
-            Function::Variance,
-            Function::VarianceSample,
-            Function::Stddev,
-            Function::StddevSample,
-            Function::First,
-            Function::Last,
-            Function::Delta,
-            Function::Rate,
-            Function::Quantile { at, error: ERROR },
-            Function::Distinct,
-            Function::Top { k: TOP, counters: counters(TOP) },
-            Function::Histogram { bounds: vec![-2.0, 0.0, 2.0] },
-            // As many as there are readings, so that none is too late for it.
-            Function::TimeMean { disorder: 256 },
-        ];
-        let compute = functions.map(|function| Compute::new(function, Some(vec!["x".to_owned()])));
-        Self(Builtin::new(&builtin::Config { compute: compute.to_vec() }))
-    }
-}
-
-impl Aggregate for BuiltIns {
-    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
-        self.0.update(groups)
-    }
-
-    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        self.0.merge(a, b)
-    }
-
-    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
-        self.0.finish(windows)
-    }
+fn built_ins() -> Builtin {
+    let at = AT.map(|(_, at)| at).to_vec();
+    let functions = [
+        Function::Count,
+        Function::Sum,
+        Function::Mean,
+        Function::Min,
+        Function::Max,
+        Function::Variance,
+        Function::VarianceSample,
+        Function::Stddev,
+        Function::StddevSample,
+        Function::First,
+        Function::Last,
+        Function::Delta,
+        Function::Rate,
+        Function::Quantile { at, error: ERROR },
+        Function::Distinct,
+        Function::Top { k: TOP, counters: counters(TOP) },
+        Function::Histogram { bounds: vec![-2.0, 0.0, 2.0] },
+        // As many as there are readings, so that none is too late for it.
+        Function::TimeMean { disorder: 256 },
+    ];
+    let compute = functions.map(|function| Compute::new(function, Some(vec!["x".to_owned()])));
+    Builtin::new(&builtin::Config { compute: compute.to_vec() })
 }
 
 /// `stats.wasm` of the field `x`.
-struct Module(module::Aggregate);
-
-impl Module {
-    fn new() -> Self {
-        let limits = Limits { deadline: Duration::from_secs(60), ..Limits::default() };
-        let (path, settings) = (Path::new(headwater_bundle::STATS_PATH), r#"{"fields":["x"]}"#);
-        let host = Host::new(None).unwrap();
-        Self(host.aggregate(path, settings, &limits, &metrics::Pipeline::default()).unwrap())
-    }
-}
-
-impl Aggregate for Module {
-    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
-        self.0.update(groups)
-    }
-
-    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        self.0.merge(a, b)
-    }
-
-    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
-        self.0.finish(windows)
-    }
+fn stats() -> module::Aggregate {
+    let limits = Limits { deadline: Duration::from_secs(60), ..Limits::default() };
+    let (path, settings) = (Path::new(headwater_bundle::STATS_PATH), r#"{"fields":["x"]}"#);
+    Host::new(None).unwrap().aggregate(path, settings, &limits, &metrics::Pipeline::default()).unwrap()
 }
 
 thread_local! {
-    static BUILT_INS: RefCell<BuiltIns> = RefCell::new(BuiltIns::new());
-    static MODULE: RefCell<Module> = RefCell::new(Module::new());
+    static BUILT_INS: RefCell<Builtin> = RefCell::new(built_ins());
+    static STATS: RefCell<module::Aggregate> = RefCell::new(stats());
 }
 
 /// Equal for what comes twice, and else now and then.
@@ -220,7 +183,7 @@ fn built_ins_hold((config, readings): &(Config, Vec<Reading>)) -> Result<(), Tes
 }
 
 fn module_holds((config, readings): &(Config, Vec<Reading>)) -> Result<(), TestCaseError> {
-    MODULE.with_borrow_mut(|module| holds(module, check_module, config, readings))
+    STATS.with_borrow_mut(|module| holds(module, check_module, config, readings))
 }
 
 proptest! {
