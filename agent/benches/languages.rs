@@ -21,10 +21,14 @@ mod json;
 #[expect(dead_code, unreachable_pub, reason = "it is a part of the module, used here alone")]
 mod summary;
 
+#[path = "shared/events.rs"]
+mod events;
+
+use events::{BATCH, events};
+
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const MARKERS: (&str, &str) = ("<!-- languages -->\n", "<!-- /languages -->\n");
 const FIELD: &str = "temperature";
-const BATCH: usize = 256;
 const STARTS: usize = 21;
 const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_millis(150);
@@ -214,22 +218,4 @@ fn write(table: &str) -> Result<(), Box<dyn Error>> {
     let (before, rest) = text.split_once(MARKERS.0).ok_or("README.md has no place for the table")?;
     let (_, after) = rest.split_once(MARKERS.1).ok_or("README.md has no end of the table")?;
     Ok(fs::write(file, format!("{before}{}{table}{}{after}", MARKERS.0, MARKERS.1))?)
-}
-
-/// What a sensor of some measured quantities sends.
-fn events() -> Vec<Event> {
-    let event = |n: usize| {
-        Event {
-        topic: format!("plant/line-{}/telemetry", n % 7),
-        key: format!("line-{}", n % 7),
-        time: Timestamp(1_700_000_000_000_000 + n as u64),
-        payload: format!(
-            r#"{{"device":"press-{n:03}","ts":17000000{n:05},"temperature":{}.{},"pressure":101.325,"ok":true}}"#,
-            60 + n % 40,
-            n % 10
-        )
-        .into_bytes(),
-    }
-    };
-    (0..BATCH).map(event).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p headwater --bench module`, on a quiet machine: trust the ratios, not the rates.
 
-use headwater::flow::{Event, Timestamp};
+use headwater::flow::Event;
 use headwater::metrics::Pipeline;
 use headwater::module::{Host, Limits, Transform};
 use std::hint::black_box;
@@ -13,7 +13,11 @@ use std::time::{Duration, Instant};
 #[expect(dead_code, unreachable_pub, reason = "it is a part of the SDK, used here alone")]
 mod json;
 
-const BATCH: usize = 256;
+#[path = "shared/events.rs"]
+mod events;
+
+use events::{BATCH, events};
+
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(300);
 
@@ -58,24 +62,6 @@ fn native(events: Vec<Event>) -> Vec<Event> {
         Some(event)
     };
     events.into_iter().filter_map(convert).collect()
-}
-
-/// What a sensor of some measured quantities sends.
-fn events() -> Vec<Event> {
-    let event = |n: usize| {
-        Event {
-        topic: format!("plant/line-{}/telemetry", n % 7),
-        key: format!("line-{}", n % 7),
-        time: Timestamp(1_700_000_000_000_000 + n as u64),
-        payload: format!(
-            r#"{{"device":"press-{n:03}","ts":17000000{n:05},"temperature":{}.{},"pressure":101.325,"ok":true}}"#,
-            60 + n % 40,
-            n % 10
-        )
-        .into_bytes(),
-    }
-    };
-    (0..BATCH).map(event).collect()
 }
 
 /// Events per second, the copies they start from not counted.

@@ -135,6 +135,18 @@ pub fn signal(id: u32, signal: Signal) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Memory of a process in bytes, as a line of `/proc/<id>/status` has it: `VmRSS`, or `VmHWM` for the most
+/// there was.
+///
+/// # Errors
+/// When there is no such process.
+pub fn memory(id: u32, line: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+    let found = status.lines().find_map(|it| it.strip_prefix(line)?.strip_prefix(':'));
+    let kib = found.with_context(|| format!("no {line} of process {id}"))?;
+    Ok(kib.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+}
+
 /// A program of this crate, which cargo has built beside the running one.
 ///
 /// # Panics

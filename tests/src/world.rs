@@ -18,7 +18,7 @@ use crate::collector::{self, Collector};
 use crate::image::Image;
 use crate::oracle::{self, Windows, compute};
 use crate::plant::{self, KEY, Load, Plan, TOPICS};
-use crate::process::freeze;
+use crate::process::{freeze, memory};
 use crate::proxy::Proxy;
 use crate::publisher::Publisher;
 
@@ -372,11 +372,8 @@ impl Host {
 
     /// Takes note of the most memory it had.
     fn weigh(&mut self) {
-        let status =
-            self.agent.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok());
-        let peak = status.as_deref().unwrap_or_default().lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib: Option<u64> = peak.and_then(|peak| peak.trim().trim_end_matches("kB").trim().parse().ok());
-        self.rss_max = self.rss_max.max(kib.unwrap_or(0) << 10);
+        let most = self.agent.id().and_then(|id| memory(id, "VmHWM").ok());
+        self.rss_max = self.rss_max.max(most.unwrap_or(0));
     }
 
     /// Whether it is connected and has nothing on its way.

@@ -189,7 +189,7 @@ impl<'a> Frame<'a> {
         let short = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
         let length = match head[1] {
             GAP => HEAD + 8 + TAIL,
-            PART if short(10) + 1 < short(12) => VALUE_BYTES_MAX,
+            PART if short(10) < short(12).saturating_sub(1) => VALUE_BYTES_MAX,
             PART => return Self::of_unknown_length(bytes),
             _ => packed_length(short(10), bytes)?,
         };

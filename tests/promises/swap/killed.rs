@@ -1,5 +1,6 @@
 //! Killed around a switch of modules: the broker is one that knows what it gave, the collector the real one.
 
+use headwater::module::Digest;
 use headwater_tests::broker::Mosquitto;
 use headwater_tests::collector::Collector;
 
@@ -32,7 +33,7 @@ async fn killed_around_a_switch_every_reading_counts_once() {
         agent.reaches("pipeline_read_messages", "changed", readings, SOON).await;
         let mut status = agent.status().await.expect("it answers");
         let found = status["modules"]["changed"]["running"][0].take();
-        assert_eq!(found.as_str(), Some(&*digest(running)), "{point}");
+        assert_eq!(found.as_str(), Some(&*Digest::of(running).to_string()), "{point}");
     }
     drained(&agent, "central", SOON).await;
     holds(&agent).await;
@@ -43,8 +44,43 @@ async fn killed_around_a_switch_every_reading_counts_once() {
     assert_eq!(agent.dead_letters().await, Vec::<Value>::new());
 }
 
-fn digest(bytes: &[u8]) -> String {
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(file.path(), bytes).expect("a writable file");
-    headwater::module::digest(file.path()).expect("a readable file")
+/// Windows that were begun under one version of the aggregate's state are taken over by the next, or stay as
+/// they were: never half of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_around_a_change_of_states_every_reading_is_in_its_window_once() {
+    let (broker, collector) = (Mosquitto::start().await, Collector::start().await);
+    let of = |version: u32| {
+        let aggregate =
+            format!("module = \"modules/hostile_aggregate.wasm\", config = {{ version = {version} }}");
+        config(broker.port(), &collector.url(), &hostile("a"), &aggregate, "")
+    };
+    let mut agent = Agent::start(&of(0)).await;
+    let stream = Stream::start(broker.port(), 0);
+    let used = async |agent: &Agent, more: u64| {
+        let before = agent.metrics().await.expect("it answers").of("pipeline_used_events", "counted");
+        agent.reaches("pipeline_used_events", "counted", before + more, SOON).await;
+    };
+    used(&agent, 20).await;
+    for (version, point) in [(1, "pipeline.switching"), (2, "pipeline.switched")] {
+        agent.kill9();
+        agent.environment([(headwater::fail::VARIABLE, format!("{point}=kill"))]);
+        agent.resume().await;
+        used(&agent, 20).await;
+        agent.configure(&of(version));
+        agent.reload();
+        assert!(agent.ends(SOON).await.is_some(), "{point} was reached");
+        agent.environment([]);
+        // What the configuration says now is what it starts with, so the states are changed at the latest here.
+        agent.resume().await;
+        used(&agent, 20).await;
+    }
+    let readings = stream.end().await;
+    agent.reaches("pipeline_used_events", "counted", readings, SOON).await;
+    drained(&agent, "central", SOON).await;
+    holds(&agent).await;
+    let results = collector.results().await;
+    let counted = results.iter().filter(|line| line["pipeline"] == "counted");
+    let sum: u64 = counted.map(|line| line["value"].as_u64().expect("a count")).sum();
+    assert_eq!(sum, readings - 1, "all but the one that closes the windows");
+    assert_eq!(agent.dead_letters().await, Vec::<Value>::new());
 }

@@ -22,6 +22,7 @@ use headwater::store::{Commit, Config, Outgoing, Quota, Store};
 use headwater_tests::agent::Agent;
 use headwater_tests::feeder::{Feed, Feeder, Subscriber};
 use headwater_tests::plant::{Plan, TOPICS};
+use headwater_tests::process::memory;
 
 /// Tells the children that they play the agent.
 const ROLE: (&str, &str) = ("HEADWATER_BACKLOG_ROLE", "agent");
@@ -149,7 +150,7 @@ async fn run(options: &Options, backlog: Backlog) -> anyhow::Result<Measured> {
     let drained = loop {
         let second = Feed { messages: options.live.into(), rate: Some(options.live), in_flight_max: 1_000 };
         live.extend(subscriber.feed(second, |id| reading(id, options.size)).await?);
-        resident_max = resident_max.max(resident(id)?);
+        resident_max = resident_max.max(memory(id, "VmRSS")? as f64 / 1e6);
         let left = plant.left(backlog).await?;
         if left <= u64::from(options.live) || draining.elapsed() > Duration::from_secs(600) {
             break owed.saturating_sub(left);
@@ -287,13 +288,6 @@ fn reading(id: u64, size: usize) -> (String, Vec<u8>) {
         format!(r#"{{"id":{id},"ts":{},"temperature":{},"pad":""#, Timestamp::now().0 / 1_000, id % 40);
     let payload = format!(r#"{head}{}"}}"#, "x".repeat(size.saturating_sub(head.len() + 2)));
     (format!("plant/line/dev-{}/telemetry", id % 100), payload.into_bytes())
-}
-
-/// Megabytes that are resident.
-fn resident(id: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("status has VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1e3)
 }
 
 /// What many waits were like.

@@ -19,7 +19,7 @@ use headwater_tests::agent::Agent;
 use headwater_tests::backend::Backend;
 use headwater_tests::broker::{Broker, Mosquitto};
 use headwater_tests::plant::{Plan, TOPICS};
-use headwater_tests::process::eventually;
+use headwater_tests::process::{eventually, memory};
 use headwater_tests::publisher::Publisher;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 
@@ -210,7 +210,7 @@ async fn memory_and_start(options: &Options) -> anyhow::Result<()> {
     let mut agent = at_home(broker.port(), &backend.url(), "1h")?;
     agent.resume().await;
     fill(&agent, broker.port(), messages, messages, options).await;
-    memory("it compiled its modules", &agent, keys)?;
+    say_memory("it compiled its modules", &agent, keys)?;
     agent.stop().await;
 
     let mut starts = Vec::new();
@@ -227,7 +227,7 @@ async fn memory_and_start(options: &Options) -> anyhow::Result<()> {
     starts.sort();
     agent.resume().await;
     fill(&agent, broker.port(), messages, messages * 2, options).await;
-    memory("modules cached", &agent, keys)?;
+    say_memory("modules cached", &agent, keys)?;
     agent.stop().await;
     println!(
         "start to ready {:.1} ms (median of {}, modules cached)",
@@ -243,9 +243,9 @@ async fn fill(agent: &Agent, port: u16, messages: u64, total: u64, options: &Opt
     headwater_tests::ledger::drained(agent, "sink", LONG).await;
 }
 
-fn memory(when: &str, agent: &Agent, keys: u64) -> anyhow::Result<()> {
+fn say_memory(when: &str, agent: &Agent, keys: u64) -> anyhow::Result<()> {
     let id = agent.id().context("it runs")?;
-    let (now, most) = (resident(id, "VmRSS")? / 1e6, resident(id, "VmHWM")? / 1e6);
+    let (now, most) = (memory(id, "VmRSS")? as f64 / 1e6, memory(id, "VmHWM")? as f64 / 1e6);
     println!("resident with {keys} keys {now:.1} MB, at its most {most:.1} MB ({when})");
     Ok(())
 }
@@ -311,14 +311,6 @@ impl Usage {
     fn since(&self, before: &Self) -> Self {
         Self { cpu: self.cpu - before.cpu, written: self.written - before.written }
     }
-}
-
-/// Bytes of a line of /proc/<id>/status.
-fn resident(id: u32, line: &str) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-    let found = status.lines().find_map(|it| it.strip_prefix(line)).context("status has the line")?;
-    let kilobytes = found.trim_start_matches(':').trim().trim_end_matches(" kB");
-    Ok(kilobytes.parse::<f64>()? * 1024.0)
 }
 
 /// A child that ends with its handle.

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use clap::Parser;
 use headwater::flow::{Event, Timestamp};
 use headwater::metrics::Pipeline;
@@ -18,7 +17,7 @@ use headwater_tests::agent::Agent;
 use headwater_tests::backend::Backend;
 use headwater_tests::broker::Broker;
 use headwater_tests::plant::Plan;
-use headwater_tests::process::eventually;
+use headwater_tests::process::{eventually, memory};
 use headwater_tests::publisher::Publisher;
 
 /// Names the part that a child of the bench plays.
@@ -123,7 +122,7 @@ fn stop(kind: &str) -> anyhow::Result<Stop> {
     let event = Event { topic: "plant".to_owned(), key: "k".to_owned(), time: Timestamp(0), payload };
     // What the first ones need, the host keeps.
     module.process(std::slice::from_ref(&event));
-    let (before, mut times) = (resident()?, Vec::new());
+    let (before, mut times) = (memory(std::process::id(), "VmRSS")? as f64, Vec::new());
     for _ in 0..STOPS {
         let began = Instant::now();
         let (events, rejected) = module.process(std::slice::from_ref(&event));
@@ -135,15 +134,8 @@ fn stop(kind: &str) -> anyhow::Result<Stop> {
         );
     }
     times.sort();
-    let grown = resident()? - before;
+    let grown = memory(std::process::id(), "VmRSS")? as f64 - before;
     Ok(Stop { median: times[STOPS / 2], longest: times[STOPS - 1], grown })
-}
-
-/// Bytes of memory of this process.
-fn resident() -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let found = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("status has VmRSS")?;
-    Ok(found.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
 }
 
 /// From the publishing of a reading until it is at the destination.

@@ -144,7 +144,7 @@ async fn round(
             let why =
                 error.try_into_panic().map_or_else(|_| "cancelled".to_owned(), |it| words::of_panic(&*it));
             let log = std::fs::read_to_string(home.join("agent.log")).unwrap_or_default();
-            let last = log.lines().next_back().unwrap_or_default();
+            let last = log.lines().rfind(|line| !line.starts_with("note: ")).unwrap_or_default();
             let kept = home.display();
             tally.fail(format!(
                 "{kind:?} {number}: FAILED, {why}; the agent's last words: {last}; {took} ms; kept {kept}"

@@ -499,9 +499,9 @@ proptest! {
     ) {
         let copy = copy();
         for (index, kind, at) in &harms {
-            let all = databases(copy.path());
-            let database = &all[index.index(all.len())];
-            damage_database(database, KINDS[*kind], *at, database);
+            let all: Vec<_> = bytes_below(copy.path()).into_iter().filter(|(_, bytes)| !bytes.is_empty()).collect();
+            let (file, bytes) = &all[index.index(all.len())];
+            damage_file(file, KINDS[*kind], (bytes.len() as f64 * at) as u64);
         }
         check(copy.path(), &format!("{harms:?}"));
     }
