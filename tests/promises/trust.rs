@@ -106,19 +106,23 @@ fn a_bomb_for_the_compiler_is_stopped_at_its_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_compiles_is_bounded_and_ends_with_the_agent() {
-    let mut agent = home("[modules]\ncompile_deadline = \"10m\"\n", &bomb(20_000, 200));
+    let bounds = "[modules]\ncompile_deadline = \"10m\"\ncompile_memory_max = \"8 GiB\"\n";
+    let mut agent = home(bounds, &bomb(20_000, 200));
     for kill in [false, true] {
         agent.environment([("SECRET", "hidden".to_owned())]);
         agent.spawn();
         let parent = agent.id().expect("it runs");
         let compiler = eventually("a compiler to run", Duration::from_secs(60), async || {
-            child_of(parent).filter(|compiler| nice(*compiler) == Some(19))
+            // Before it has the whole module, the end of its input would end it as well.
+            child_of(parent).filter(|it| nice(*it) == Some(19) && user_ticks(*it) > Some(100))
         })
         .await;
         let of = |file: &str| fs::read_to_string(format!("/proc/{compiler}/{file}")).unwrap();
         let limits = of("limits");
         let data = limits.lines().find(|line| line.starts_with("Max data size")).unwrap();
-        assert!(data.contains(&(512 << 20).to_string()), "{data}");
+        assert!(data.contains(&(8_u64 << 30).to_string()), "{data}");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().nth(5), Some("0"), "it leaves nothing behind: {core}");
         assert_eq!(of("environ"), "", "the agent's secrets are not the compiler's");
         if kill {
             agent.kill9();
@@ -242,6 +246,11 @@ fn state(process: u32) -> Option<char> {
 
 fn nice(process: u32) -> Option<i32> {
     stat(process)?.get(16)?.parse().ok()
+}
+
+/// Time that it has computed, in hundredths of a second.
+fn user_ticks(process: u32) -> Option<u64> {
+    stat(process)?.get(11)?.parse().ok()
 }
 
 fn child_of(parent: u32) -> Option<u32> {

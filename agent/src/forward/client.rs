@@ -128,7 +128,7 @@ fn connector(config: &Config) -> Result<reqwest::Client, BuildError> {
         .pool_idle_timeout(IDLE_MAX);
     if config.url.scheme() == "https" {
         let tls = config.tls.clone().unwrap_or_default().client()?;
-        builder = builder.https_only(true).tls_backend_preconfigured(tls);
+        builder = builder.tls_backend_preconfigured(tls);
     } else {
         // Nothing to trust, so no need of certificates on the machine.
         builder = builder.tls_certs_only(iter::empty());

@@ -379,6 +379,20 @@ async fn any_2xx_confirms_where_the_backend_gives_no_receipts() {
 }
 
 #[tokio::test]
+async fn connecting_and_reading_have_bounds_of_their_own() {
+    // The system takes connections for it, and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (long, short) = (PATIENCE * 3, Duration::from_millis(200));
+    for (scheme, connect_timeout, read_timeout) in [("https", short, long), ("http", long, short)] {
+        let url = Url::parse(&format!("{scheme}://{}/", silent.local_addr().unwrap())).unwrap();
+        let config = Config { timeout: long, connect_timeout, read_timeout, ..Config::new(url) };
+        let mut client = Client::build(&config).unwrap();
+        let ended = timeout(PATIENCE / 2, client.post("a/b/0-0", "{}\n".into(), None)).await.expect("an end");
+        assert!(matches!(ended, judge::Outcome::Failed(_)), "{scheme}: {ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn https_never_becomes_plain_text() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());

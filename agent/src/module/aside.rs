@@ -151,3 +151,13 @@ fn compile_input() -> Result<(), (u8, String)> {
     let code = engine.precompile_component(&wasm).map_err(|error| (EXIT_REFUSED, format!("{error:#}")))?;
     io::stdout().lock().write_all(&code).map_err(|error| failed(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_taken_from_a_compiler_than_its_bound() {
+        assert_eq!(read(Some(io::repeat(7).take(1000)), 10), [7; 10]);
+    }
+}

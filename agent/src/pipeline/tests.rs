@@ -4,6 +4,7 @@ mod age;
 mod batches;
 mod late;
 mod memory;
+mod shadow;
 
 use std::sync::Arc;
 

@@ -61,6 +61,23 @@ fn what_comes_again_is_ahead_of_nothing_any_more_and_no_older_than_it_was() {
     assert!(stamp(86_400 + 11).is_err() && stamp(-101).is_err());
 }
 
+#[test]
+fn what_is_moved_ahead_stays_a_time() {
+    let judged = guard(WhenOff::Clamp).judge(i64::MAX, Timestamp(TIME_MAX.0 - 1).into());
+    assert_eq!(judged, Ok((TIME_MAX, Found::Ahead(WhenOff::Clamp))));
+}
+
+#[test]
+fn a_stamp_that_a_transform_set_is_moved_like_a_devices() {
+    for (when, expected) in [(WhenOff::Arrival, NOW), (WhenOff::Clamp, NOW.after(Duration::from_secs(10)))] {
+        let (topics, format, key) = (Vec::new(), Format::Json, "k".parse().unwrap());
+        let decode = Decode::new(Config { topics, format, key, time: None, guard: guard(when) });
+        let mut made = Event { time: NOW.after(Duration::from_hours(1)), ..Event::default() };
+        assert_eq!(decode.check(&mut made, NOW.into()), Ok(Found::Ahead(when)));
+        assert_eq!(made.time, expected);
+    }
+}
+
 /// Seconds from [`NOW`], or since a boot in 1970.
 type Seconds = Result<i64, u64>;
 

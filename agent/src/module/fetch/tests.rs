@@ -348,6 +348,11 @@ fn an_endless_or_silent_answer_is_cut() {
     };
     let replies = vec![
         ("/sized".to_owned(), always(&[7; 4097])),
+        // What says itself that it is too long is not even read.
+        ("/announced".to_owned(), {
+            let reply: Reply = Box::new(|_, _| b"HTTP/1.1 200 OK\r\nContent-Length: 4097\r\n\r\n".to_vec());
+            reply
+        }),
         ("/endless".to_owned(), {
             let reply: Reply = Box::new(move |_, _| chunked());
             reply
@@ -355,7 +360,7 @@ fn an_endless_or_silent_answer_is_cut() {
     ];
     let server = Server::start(|_| replies);
     let small = Config { bytes_max: 4096, ..server.config() };
-    for path in ["/sized", "/endless"] {
+    for path in ["/sized", "/announced", "/endless"] {
         let host = server.host(small.clone(), &[]);
         let error = load(&host, &server.url(path), Some(Digest::of(b""))).unwrap_err().to_string();
         assert!(error.contains("longer than 4096 bytes, `bytes_max` in [modules.fetch]"), "{error}");
@@ -372,6 +377,92 @@ fn an_endless_or_silent_answer_is_cut() {
     let over = || since.elapsed() > Duration::from_millis(300);
     files(&host, "p", &origin(&url, Some(Digest::of(b""))), Network::Until(&over)).unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_one_server_is_shown_no_other_is() {
+    let module = Digest::of(CELSIUS);
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let noted = |seen: &Arc<Mutex<Vec<String>>>, answer: Vec<u8>| -> Reply {
+        let seen = Arc::clone(seen);
+        Box::new(move |_, pass| {
+            lock(&seen).push(pass.to_owned());
+            answer.clone()
+        })
+    };
+    let ask = head("401 Unauthorized", "WWW-Authenticate: Basic realm=\"r\"\r\n");
+    let stranger = Server::start(|_| {
+        vec![("/open".to_owned(), noted(&seen, ok(CELSIUS))), ("/asks".to_owned(), noted(&seen, ask.clone()))]
+    });
+    let away = head("302 Found", &format!("Location: {}\r\n", stranger.url("/open")));
+    let guarded = |body: Vec<u8>| -> Reply {
+        let ask = ask.clone();
+        Box::new(move |_, pass| if pass.is_empty() { ask.clone() } else { body.clone() })
+    };
+    let own = Server::start(|_| {
+        vec![("/moved".to_owned(), guarded(away.clone())), ("/own".to_owned(), guarded(ok(STATS)))]
+    });
+    let both = own.home.path().join("both.pem");
+    fs::write(&both, [fs::read(&own.ca).unwrap(), fs::read(&stranger.ca).unwrap()].concat()).unwrap();
+    let credentials = Credentials {
+        username: "gateway".to_owned(),
+        password: Secret::File(own.home.path().join("password")),
+    };
+    fs::write(own.home.path().join("password"), "s3cret").unwrap();
+    let config =
+        Config { ca: Some(both), credentials: [(own.address.clone(), credentials)].into(), ..own.config() };
+    let host = own.host(config, &[]);
+    let at = |url: String, digest: Digest| origin(&url, Some(digest));
+    let own_first = [at(own.url("/own"), Digest::of(STATS)), at(stranger.url("/asks"), module)];
+    let online = Network::Until(&|| false);
+    let (index, error) = host.files("p", &own_first.each_ref(), online).unwrap_err();
+    assert!(index == 1 && error.to_string().contains(&format!("of {}", stranger.address)), "{error}");
+    files(&host, "p", &at(own.url("/moved"), module), online).unwrap();
+    assert_eq!(stranger.asked(), ["/asks", "/open"], "asked once and led there once");
+    assert_eq!(*lock(&seen), ["", ""], "it was shown nothing");
+}
+
+#[test]
+fn tokens_manifests_and_signatures_are_bounded_too() {
+    let padded = |bytes: &[u8], to: u64| {
+        let mut padded = bytes.to_vec();
+        padded.resize(usize::try_from(to).unwrap(), b' ');
+        padded
+    };
+    let module = Digest::of(CELSIUS);
+    let (small, large) = (manifest(&[(WASM, module)]), padded(&manifest(&[(WASM, module)]), (4 << 20) + 1));
+    let (small_pin, large_pin) = (Digest::of(&small), Digest::of(&large));
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+    let key = PublicKey(pair.public_key().as_ref().try_into().unwrap());
+    let signature = BASE64.encode(pair.sign(CELSIUS)).into_bytes();
+    let server = Server::start(|address| {
+        let ask = head(
+            "401 Unauthorized",
+            &format!("WWW-Authenticate: Bearer realm=\"https://{address}/token\"\r\n"),
+        );
+        vec![
+            (format!("/v2/large/manifests/{large_pin}"), always(&large)),
+            (format!("/v2/large/blobs/{module}"), always(CELSIUS)),
+            (
+                format!("/v2/token/manifests/{small_pin}"),
+                Box::new(move |_, pass| if pass.is_empty() { ask.clone() } else { ok(&small) }),
+            ),
+            (format!("/v2/token/blobs/{module}"), always(CELSIUS)),
+            ("/token".to_owned(), always(&padded(br#"{"token":"T"}"#, (64 << 10) + 1))),
+            ("/x.wasm".to_owned(), always(CELSIUS)),
+            ("/x.wasm.sig".to_owned(), always(&padded(&signature, 257))),
+        ]
+    });
+    let reference = |name: &str, pin: Digest| format!("oci://{}/{name}@{pin}", server.address);
+    for (reference, bytes) in
+        [(reference("large", large_pin), 4 << 20), (reference("token", small_pin), 64 << 10)]
+    {
+        let error = server.load(&reference, None).unwrap_err().to_string();
+        assert!(error.contains(&format!("longer than {bytes} bytes")), "{error}");
+    }
+    let unsigned =
+        load(&server.host(server.config(), &[key]), &server.url("/x.wasm"), Some(module)).unwrap_err();
+    assert!(matches!(unsigned, Error::Unsigned { .. }), "{unsigned}");
 }
 
 #[test]

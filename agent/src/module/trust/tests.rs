@@ -44,6 +44,9 @@ fn with_keys_a_module_needs_a_signature_by_one_of_them() {
     judged(&origin, &[pair(2).1, pair(1).1]).unwrap();
     let error = judged(&origin, &[pair(2).1]).unwrap_err();
     assert!(error.contains("celsius.wasm.sig is by none of the keys"), "{error}");
+    let far = " ".repeat(256) + &BASE64.encode(pair(1).0.sign(CELSIUS));
+    fs::write(signature_file(&origin.file), far).unwrap();
+    judged(&origin, &[pair(1).1]).expect_err("more than a signature is read");
     fs::write(signature_file(&origin.file), "no signature").unwrap();
     let error = judged(&origin, &[pair(1).1]).unwrap_err();
     assert!(error.contains("it is no base64"), "{error}");

@@ -134,7 +134,7 @@ fn a_late_reading_revises_a_window_that_is_kept() {
 fn the_watermark_goes_on_at_the_pace_of_the_clock_when_idle() {
     let mut windows = new(tumbling(5, 0));
     feed(&mut windows, &[("a", 1, 1)]);
-    windows.idle(seconds(13));
+    windows.idle(seconds(29));
     assert!(!windows.due(), "idle is counted from 30 s on");
     windows.idle(seconds(31));
     assert_eq!(windows.watermark(), Timestamp(27 * SECOND));
