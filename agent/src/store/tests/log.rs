@@ -6,6 +6,7 @@ use crate::store::frame::Group;
 use crate::store::log::{End, Log, Page, Shared, Size};
 use crate::store::mark::Mark;
 use crate::store::prepare::Preparer;
+use crate::store::repair::harmed;
 use crate::store::segment::Segment;
 use proptest::prelude::*;
 use std::path::Path;
@@ -189,6 +190,22 @@ fn writes_no_more_after_a_failure() {
     let refused = log.append(Group::of([b"b"]));
     assert!(matches!(&refused, Err(Error::Failed { cause }) if cause.contains("on fire")));
     assert_eq!(read(&log, 0, u64::MAX, 9), [(0, b"a".to_vec())], "reading goes on");
+}
+
+#[test]
+fn a_segment_that_cannot_be_removed_is_noted_for_the_next_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let (preparer, health) = (Preparer::start(), Health::of(folder.path()));
+    let shared = Shared { preparer: &preparer, health: &health, size: SMALL };
+    let path = folder.path().join("log");
+    let log = Log::open(&path, End::Committed(0), shared, metrics::Log::default()).unwrap();
+    for _ in 0..3 {
+        log.append(Group::of(vec![b"record"; 40])).unwrap();
+    }
+    std::fs::write(path.join("dead-00000000000000000000"), "no folder").unwrap();
+    let refused = log.trim(80);
+    assert!(matches!(refused, Err(Error::Io { action: "rename", .. })), "{refused:?}");
+    assert!(harmed::is_harmed(folder.path()));
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use super::{commit, open, windows};
 use crate::metrics::Metrics;
-use crate::store::codec::Row;
+use crate::store::codec::{Row, block_number};
 use crate::store::engine::{Churn, Engine};
+use crate::store::repair::harmed;
 use crate::store::{Change, Commit, Config, Error, Store};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -136,7 +137,7 @@ fn windows_that_a_missing_block_may_have_changed_are_lost_and_said_to_be() {
     let engine = Engine::open(&folder.path().join("meta"), Churn::Once).unwrap();
     let mut numbers = Vec::new();
     let each = |key: &[u8], value: &[u8]| {
-        numbers.push((crate::store::codec::block_number(&value[3..]).unwrap(), key.to_vec()));
+        numbers.push((block_number(&value[3..]).unwrap(), key.to_vec()));
         Ok(())
     };
     engine.scan(Row::recents("p").bytes(), each).unwrap();
@@ -149,4 +150,35 @@ fn windows_that_a_missing_block_may_have_changed_are_lost_and_said_to_be() {
     assert_eq!(checkpoint.position, Some(39));
     assert!(checkpoint.harm.is_some_and(|harm| harm.windows && !harm.position));
     assert!(windows(&store, "p").is_empty(), "none is of an earlier state");
+}
+
+#[test]
+fn a_block_that_is_missed_while_running_is_noted_for_the_next_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = small(folder.path(), usize::MAX);
+    steps(&store, 40, |number, at| ((number * 100 + at).to_be_bytes().to_vec(), Some(vec![1; 100])));
+    drop(store);
+    let store = small(folder.path(), usize::MAX);
+    let (meta, mut blocks) = (&store.0.meta, Vec::new());
+    let each = |row, value: Vec<u8>| {
+        blocks.push((block_number(&value).unwrap(), row));
+        Ok(())
+    };
+    meta.scan(&Row::recents("p"), each).unwrap();
+    blocks.sort_unstable_by_key(|(number, _)| *number);
+    meta.apply(&[(blocks.swap_remove(blocks.len() / 2).1, None)]).unwrap();
+    let read = store.windows("p", &mut |_, _| Ok::<_, Error>(()));
+    assert!(matches!(read, Err(Error::Damaged { .. })), "{read:?}");
+    assert!(harmed::is_harmed(folder.path()));
+}
+
+#[test]
+fn a_row_that_is_none_is_noted_for_the_next_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let row = Row::of(b"none");
+    store.0.meta.apply(&[(row.clone(), Some(b"no number".to_vec()))]).unwrap();
+    let read = store.0.meta.number(&row);
+    assert!(matches!(read, Err(Error::Damaged { .. })), "{read:?}");
+    assert!(harmed::is_harmed(folder.path()));
 }
