@@ -467,6 +467,9 @@ impl Pipeline {
             let last = self.position.checked_sub(1);
             self.report(None, None, last, (None, began), "journal", harm.reason.clone());
         }
+        if harm.end && !harm.position {
+            self.report(None, None, None, (None, None), "journal", harm.reason.clone());
+        }
         if harm.windows && self.steps.transforms.iter().any(module::Transform::is_stateful) {
             self.report(None, None, None, (None, None), "state", harm.reason.clone());
         }

@@ -117,7 +117,7 @@ impl Repair<'_> {
             self.outbox(&mut state, &output)?;
         }
         self.dead_letters(&mut state)?;
-        let journal_end = self.journal(&state)?;
+        let journal_end = self.journal(&mut state)?;
         self.positions(&mut state, journal_end)?;
         Ok(state)
     }
@@ -264,17 +264,31 @@ impl Repair<'_> {
         Ok(())
     }
 
-    fn journal(&mut self, state: &State) -> Result<Seq, Error> {
+    fn journal(&mut self, state: &mut State) -> Result<Seq, Error> {
         let path = self.folder.journal_marks();
         let marked = Mark::read(&path)?;
         let used = state.last_position();
         let gone = marked == Some(0) && !path.exists() && self.folder.journal().exists();
-        if marked.is_none() || gone {
+        let is_unmarked = marked.is_none() || gone;
+        if is_unmarked {
             self.find(&self.place(&path), "neither of its slots is whole", Vec::new())?;
         }
-        let wanted = logs::End::Held(used.max(marked.unwrap_or(0)));
-        let end = self.log(&self.folder.journal(), &logs::Of::all("journal"), wanted)?.end;
-        if (marked.is_none() || gone) && self.mode == Mode::Mend {
+        let wanted = match marked.filter(|_| !gone) {
+            Some(marked) => logs::End::Held(used.max(marked)),
+            None => logs::End::Written(used),
+        };
+        let logs::Mended { end, frayed, .. } =
+            self.log(&self.folder.journal(), &logs::Of::all("journal"), wanted)?;
+        if is_unmarked && frayed {
+            for pipeline in state.names(b'p') {
+                state.add_harm(
+                    &pipeline,
+                    codec::HARM_END,
+                    "the journal's end was damaged, and the mark of it",
+                );
+            }
+        }
+        if is_unmarked && self.mode == Mode::Mend {
             let made = self.folder.path().join("new-journal-marks");
             Mark::write(&made, end)?;
             fs::rename(&made, &path).map_err(|source| Error::io("rename", &made, source))?;

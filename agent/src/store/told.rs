@@ -15,6 +15,8 @@ pub struct Harm {
     pub windows: bool,
     /// The position is lost: it is the journal's end now, and the progress is not that of the last commit.
     pub position: bool,
+    /// What followed in the journal, if anything did, is lost.
+    pub end: bool,
     /// Why, for people.
     pub reason: String,
 }
@@ -63,8 +65,10 @@ impl Store {
         };
         let (what, reason) = codec::harm(&value).map_err(|garbled| self.garbled(garbled))?;
         lock(&self.0.told).insert(pipeline.to_owned());
-        let windows = what & codec::HARM_WINDOWS != 0;
-        Ok(Some(Harm { windows, position: what & codec::HARM_POSITION != 0, reason }))
+        let has = |harm: u8| what & harm != 0;
+        let (windows, position, end) =
+            (has(codec::HARM_WINDOWS), has(codec::HARM_POSITION), has(codec::HARM_END));
+        Ok(Some(Harm { windows, position, end, reason }))
     }
 
     /// The change that makes the harm told, with the commit that tells it.

@@ -23,6 +23,9 @@ pub(super) enum End {
     Held(Seq),
     /// As far as its records go, and at least so far: what was committed is not known.
     Found(Seq),
+    /// The same where a record is written once: what lies in the bytes is one, also where the engine ends
+    /// before it.
+    Written(Seq),
 }
 
 /// Whose log it is, and what of it is still wanted.
@@ -75,6 +78,8 @@ pub(super) struct Mended {
     pub(super) end: Seq,
     /// Numbers at and above the start whose records are lost.
     pub(super) lost: Vec<Range<Seq>>,
+    /// Whether its last segment was damaged: what was behind its end then only [`End`] tells.
+    pub(super) frayed: bool,
 }
 
 /// One segment, and the numbers it must have.
@@ -90,7 +95,7 @@ struct Part {
 impl End {
     fn least(self) -> Seq {
         match self {
-            Self::Committed(end) | Self::Held(end) | Self::Found(end) => end,
+            Self::Committed(end) | Self::Held(end) | Self::Found(end) | Self::Written(end) => end,
         }
     }
 }
@@ -105,7 +110,7 @@ impl Repair<'_> {
                 segments.pop();
             }
         }
-        let mut mended = Mended { end: end.least(), lost: Vec::new() };
+        let mut mended = Mended { end: end.least(), lost: Vec::new(), frayed: false };
         if segments.is_empty() {
             return self.no_segments(folder, of, mended);
         }
@@ -121,6 +126,7 @@ impl Repair<'_> {
             let lost;
             (reached, lost) = self.part(&part, of, &firsts)?;
             mended.end = reached;
+            mended.frayed = self.findings.iter().any(|found| found.place == part.place);
             mended.lost.extend(lost);
         }
         // What the destination confirmed is known: an outbox that begins above it lost its beginning.
@@ -192,6 +198,7 @@ impl Repair<'_> {
         let found = part.path.join(FOUND);
         let bytes = read_hard(&if found.exists() { found.clone() } else { part.path.join("db") })?;
         let fault = match self.check(part)? {
+            Ok(next) if part.hides_more(next, &bytes) => format!("it has records behind its end, {next}"),
             Ok(next) if part.is_reached(next) => {
                 return Ok((part.until.unwrap_or(part.goes_to(next)), Vec::new()));
             }
@@ -279,8 +286,19 @@ impl Part {
     fn goes_to(&self, next: Seq) -> Seq {
         match self.end {
             End::Committed(end) => end,
-            End::Held(least) | End::Found(least) => next.max(least),
+            End::Held(least) | End::Found(least) | End::Written(least) => next.max(least),
         }
+    }
+
+    /// Whether the engine gave up before the last record that lies in the bytes: it takes an entry that is
+    /// not whole for the end of what it has written.
+    fn hides_more(&self, next: Seq, bytes: &[u8]) -> bool {
+        let is_asked = self.until.is_none() && matches!(self.end, End::Written(_));
+        let mut found = Found::new(next..Seq::MAX);
+        if is_asked {
+            found.by_bytes(bytes);
+        }
+        found.finish().end().is_some()
     }
 }
 

@@ -90,9 +90,12 @@ fn check(path: &Path, what: &str) -> Reported {
     check_outbox(&store, &mut reported, what);
     check_letters(&store, &mut reported, what);
     check_pipeline(&store, path, &mut reported, what);
-    // It goes on as if nothing had been, with numbers never given before.
+    // It goes on as if nothing had been, with numbers never given before, where it is known which were.
     let end = store.journal_end();
-    assert!(end >= MESSAGES, "{what}: {end}");
+    assert!(
+        end >= MESSAGES || store.checkpoint("p").unwrap().harm.is_some_and(|harm| harm.end),
+        "{what}: {end}"
+    );
     assert_eq!(store.append(&messages(end..end + 3)).unwrap(), end..end + 3, "{what}");
     store.commit(&commit(end, lines(0..3))).unwrap();
     drop(store);
@@ -165,7 +168,7 @@ fn check_letters(store: &Store, reported: &mut Reported, what: &str) {
 fn check_pipeline(store: &Store, path: &Path, reported: &mut Reported, what: &str) {
     let checkpoint = store.checkpoint("p").unwrap();
     let position = checkpoint.position.unwrap_or(MESSAGES);
-    let harm = checkpoint.harm;
+    let (harm, end) = (checkpoint.harm.clone(), store.journal_end());
     if harm.as_ref().is_some_and(|harm| harm.position) {
         assert!(position >= MESSAGES, "{what}: {position}");
     } else {
@@ -200,7 +203,9 @@ fn check_pipeline(store: &Store, path: &Path, reported: &mut Reported, what: &st
     }
     // Where the journal begins only its readers know: they see what is missing before it.
     let start = store.journal_start();
-    let lost: BTreeSet<_> = (start..MESSAGES).filter(|number| !found.contains(number)).collect();
+    // Where its mark is gone too, so is how far it went: that is told without numbers.
+    let end = if checkpoint.harm.is_some_and(|harm| harm.end) { end } else { MESSAGES };
+    let lost: BTreeSet<_> = (start..end).filter(|number| !found.contains(number)).collect();
     assert_eq!(lost, reported.of("journal"), "{what}");
 }
 
@@ -360,6 +365,28 @@ fn without_any_copy_of_its_epoch_an_outbox_is_lost_rather_than_sent_twice() {
     let batch = store.begin_batch("central", 10, 1 << 20).unwrap().unwrap();
     assert_eq!(batch.lines.len(), 1, "nothing but the report");
     assert!(String::from_utf8_lossy(&batch.lines[0]).contains(r#""stage":"outbox""#));
+}
+
+#[test]
+fn without_the_journals_mark_what_lies_behind_its_damaged_end_is_found_and_the_rest_told() {
+    let end_after_damage_to = |message: &str| {
+        let copy = copy();
+        let last = segments(&copy.path().join("journal")).pop().unwrap().join("db");
+        let bytes = fs::read(&last).unwrap();
+        let found =
+            bytes.windows(message.len()).enumerate().filter(|(_, found)| *found == message.as_bytes());
+        found.for_each(|(at, _)| damage_file(&last, Kind::Flip, at as u64));
+        fs::write(copy.path().join("journal-marks"), "garbage").unwrap();
+        let store = open(copy.path()).unwrap();
+        let (end, harm) = (store.journal_end(), store.checkpoint("p").unwrap().harm.unwrap());
+        assert!(harm.end && !harm.windows && !harm.position, "{harm:?}");
+        drop(store);
+        check(copy.path(), message);
+        end
+    };
+    assert_eq!(end_after_damage_to("plant/line/42500"), MESSAGES);
+    let end = end_after_damage_to("plant/line/44999");
+    assert!((44_000..MESSAGES).contains(&end), "{end}");
 }
 
 #[test]
