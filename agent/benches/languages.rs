@@ -191,7 +191,7 @@ fn table(languages: &[Language]) -> Result<String, Box<dyn Error>> {
     for language in languages {
         let Language { name, bytes, compile, instantiate, memory_bytes, rates, ratios, .. } = language;
         write!(table, "| {name} | {} ", size(*bytes))?;
-        write!(table, "| {:.1} s | {:.2} ms ", compile.as_secs_f64(), instantiate.as_secs_f64() * 1e3)?;
+        write!(table, "| {:.2} s | {:.2} ms ", compile.as_secs_f64(), instantiate.as_secs_f64() * 1e3)?;
         write!(table, "| {} ", size(*memory_bytes))?;
         for (rates, ratios) in rates.iter().zip(ratios) {
             let (rate, ratio) = (median(rates), median(ratios));
@@ -201,8 +201,8 @@ fn table(languages: &[Language]) -> Result<String, Box<dyn Error>> {
     }
     writeln!(
         table,
-        "\nBy `just languages`, on {count} × {model} under a load of {load}: medians of {ROUNDS} turns, native beside each. \
-         Trust the ratios, not the times."
+        "\nBy `just languages` (dependencies less optimized than in a release), on {count} × {model} under a load of\n\
+         {load}: medians of {ROUNDS} turns, native beside each. Trust the ratios, not the times."
     )?;
     Ok(table)
 }

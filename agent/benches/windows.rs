@@ -7,14 +7,16 @@
 //! Each case is a process of its own: windows over a store, readings in slices, commits as a pipeline's.
 //! CPU is that of all threads, system calls for the commits included, the making of the readings not.
 //!
-//! Recorded on 2 cores under much other load, medians, memory with the 50 MiB that the process has before
-//! (`CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16`), 20 readings a window in the first table:
+//! Recorded on 2 quiet cores, medians, memory with the 28 MiB that the process has before (dev profile, this crate
+//! at `opt-level` 3, its dependencies at 2), 20 readings a window in the first line:
 //!
 //! ```text
-//! keys in turn     1: 0.61 µs, 67 MiB    100: 0.70 µs, 67 MiB    10,000: 2.5 µs, 82 MiB    100,000: 3.5 µs, 114 MiB
-//! 300 readings a minute   tumbling 1m 0.36 µs    hopping 1h by 1m 0.44 µs    sliding 5m 8.9 µs
-//! 1 reading a minute      tumbling 1m 3.3 µs     hopping 1h by 1m 5.5 µs     sliding 5m 4.9 µs
-//! Bytewax          1 key 3.6 µs (ours 0.40)    100 keys 6.3 µs (ours 0.52)
+//! keys in turn     1: 0.57 µs, 49 MiB    100: 0.60 µs, 49 MiB    10,000: 2.0 µs, 61 MiB    100,000: 2.6 µs, 99 MiB
+//! 100 at once      1: 0.48 µs, 35 MiB    100: 0.32 µs, 34 MiB    10,000: 0.31 µs, 36 MiB   100,000: 0.32 µs, 39 MiB
+//! 300 readings a minute   tumbling 1m 0.28 µs    hopping 1h by 1m 0.33 µs    sliding 5m 8.9 µs
+//! 1 reading a minute      tumbling 1m 3.8 µs     hopping 1h by 1m 3.9 µs     sliding 5m 4.1 µs
+//! 100 keys         built-in 0.40 µs    module `stats` 0.84 µs
+//! Bytewax          1 key 4.2 µs (ours 0.34)    100 keys 6.4 µs (ours 0.40)
 //! ```
 //!
 //! With as many keys in turn as are not at hand each reading reads, decodes and writes all of a key, and finds
