@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use headwater_tests::agent::Agent;
 use headwater_tests::broker::Broker;
 use headwater_tests::collector::Collector;
-use headwater_tests::ledger::drained;
+use headwater_tests::ledger::{drained, holds};
 use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
 use headwater_tests::process::eventually;
 use headwater_tests::publisher::Publisher;
@@ -60,6 +60,10 @@ impl World {
     /// Starts the agent again and lets everything arrive; a start that finds damage only when it reads
     /// ends, and the next one mends it.
     async fn delivered(&mut self) -> Vec<Value> {
+        self.delivered_at_least(READINGS).await
+    }
+
+    async fn delivered_at_least(&mut self, readings: u64) -> Vec<Value> {
         self.collector.restart().await;
         let began = Instant::now();
         self.agent.spawn();
@@ -71,7 +75,7 @@ impl World {
             let lag: f64 = metrics.all("pipeline_lag_messages").iter().sum();
             let read =
                 metrics.of("pipeline_read_messages", "each") + metrics.of("pipeline_lost_messages", "each");
-            (read >= READINGS && lag == 0.0 && metrics.of("forward_pending_results", "central") == 0)
+            (read >= readings && lag == 0.0 && metrics.of("forward_pending_results", "central") == 0)
                 .then_some(())
         })
         .await;
@@ -107,12 +111,19 @@ fn ids(lines: &[Value]) -> Vec<u64> {
     ids
 }
 
+/// The log's segments, oldest first.
+fn segments(log: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(log).expect("a log").flatten();
+    let is_segment =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("j-"));
+    let mut segments: Vec<_> = all.map(|entry| entry.path()).filter(is_segment).collect();
+    segments.sort();
+    segments
+}
+
 /// Zeros every fourth page of what was written to the first segment of the log.
 fn spoil(log: &Path) {
-    let mut segments: Vec<_> =
-        fs::read_dir(log).expect("a log").flatten().map(|entry| entry.path()).collect();
-    segments.sort();
-    let segment = segments.iter().find(|path| path.is_dir()).expect("a segment");
+    let segment = segments(log).remove(0);
     let file = File::options().read(true).write(true).open(segment.join("db")).expect("a database");
     let bytes = fs::read(segment.join("db")).expect("a database");
     let pages = bytes.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|byte| *byte != 0));
@@ -131,6 +142,33 @@ async fn what_a_damaged_journal_lost_is_reported_and_the_rest_arrives() {
     eprintln!("journal: {arrived} arrived, {lost} reported");
     assert_eq!(arrived + lost, READINGS);
     assert!(lost > 0 && arrived > 0, "{arrived} arrived, {lost} lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_knows_how_far_the_journal_went_each_pipeline_says_so() {
+    let mut world = World::killed(false).await;
+    let last = segments(&world.store().join("journal")).pop().expect("a segment").join("db");
+    let bytes = fs::read(&last).expect("a database");
+    let record = format!("\"id\":{}", READINGS / 2);
+    let found = bytes.windows(record.len()).rposition(|found| found == record.as_bytes()).expect("a record");
+    File::options()
+        .write(true)
+        .open(&last)
+        .and_then(|file| file.set_len(found as u64))
+        .expect("a writable file");
+    fs::write(world.store().join("journal-marks"), "garbage").expect("a writable folder");
+    let lines = world.delivered_at_least(1).await;
+    holds(&world.agent).await;
+    let arrived = ids(&lines).len() as u64;
+    assert!((1..READINGS).contains(&arrived), "{arrived}");
+    for pipeline in ["each", "windows"] {
+        let told = lines.iter().any(|line| {
+            line["pipeline"] == pipeline
+                && line["report"]["stage"] == "journal"
+                && line["report"]["count"].is_null()
+        });
+        assert!(told, "{pipeline}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

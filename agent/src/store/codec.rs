@@ -548,7 +548,7 @@ pub(super) fn batch(value: &[u8]) -> Result<Sending, Garbled> {
 pub(super) const HARM_WINDOWS: u8 = 1;
 /// A repair took its position.
 pub(super) const HARM_POSITION: u8 = 2;
-/// What the journal's end held is not known.
+/// How far the journal went is not known.
 pub(super) const HARM_END: u8 = 4;
 
 pub(super) fn put_harm(what: u8, reason: &str) -> Vec<u8> {

@@ -277,15 +277,11 @@ impl Repair<'_> {
             Some(marked) => logs::End::Held(used.max(marked)),
             None => logs::End::Written(used),
         };
-        let logs::Mended { end, frayed, .. } =
-            self.log(&self.folder.journal(), &logs::Of::all("journal"), wanted)?;
-        if is_unmarked && frayed {
+        let end = self.log(&self.folder.journal(), &logs::Of::all("journal"), wanted)?.end;
+        if is_unmarked {
+            // Where bytes are gone that were never missed, such as the last of a file, nothing tells.
             for pipeline in state.names(b'p') {
-                state.add_harm(
-                    &pipeline,
-                    codec::HARM_END,
-                    "the journal's end was damaged, and the mark of it",
-                );
+                state.add_harm(&pipeline, codec::HARM_END, "how far the journal went was lost with its mark");
             }
         }
         if is_unmarked && self.mode == Mode::Mend {

@@ -15,7 +15,7 @@ pub struct Harm {
     pub windows: bool,
     /// The position is lost: it is the journal's end now, and the progress is not that of the last commit.
     pub position: bool,
-    /// What followed in the journal, if anything did, is lost.
+    /// How far the journal went is not known: what followed, if anything did, is lost.
     pub end: bool,
     /// Why, for people.
     pub reason: String,

@@ -78,8 +78,6 @@ pub(super) struct Mended {
     pub(super) end: Seq,
     /// Numbers at and above the start whose records are lost.
     pub(super) lost: Vec<Range<Seq>>,
-    /// Whether its last segment was damaged: what was behind its end then only [`End`] tells.
-    pub(super) frayed: bool,
 }
 
 /// One segment, and the numbers it must have.
@@ -110,7 +108,7 @@ impl Repair<'_> {
                 segments.pop();
             }
         }
-        let mut mended = Mended { end: end.least(), lost: Vec::new(), frayed: false };
+        let mut mended = Mended { end: end.least(), lost: Vec::new() };
         if segments.is_empty() {
             return self.no_segments(folder, of, mended);
         }
@@ -126,7 +124,6 @@ impl Repair<'_> {
             let lost;
             (reached, lost) = self.part(&part, of, &firsts)?;
             mended.end = reached;
-            mended.frayed = self.findings.iter().any(|found| found.place == part.place);
             mended.lost.extend(lost);
         }
         // What the destination confirmed is known: an outbox that begins above it lost its beginning.

@@ -318,6 +318,11 @@ fn damage_to_small_files_loses_nothing() {
             let what = format!("{kind:?} of {file}");
             let reported = check(copy.path(), &what);
             assert!(reported.numbers.is_empty(), "{what}: {reported:?}");
+            assert_eq!(
+                open(copy.path()).unwrap().journal_end(),
+                MESSAGES + 3,
+                "{what}: and three of the check's"
+            );
         }
     }
 }
