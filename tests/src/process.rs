@@ -178,14 +178,16 @@ pub fn installed(name: &str, package: &str) -> PathBuf {
 }
 
 /// A port of loopback that nobody listened on a moment ago, for servers that must keep theirs
-/// over a restart.
+/// over a restart: below those that the system gives to connections (`ip_local_port_range`), so that
+/// none of these takes it meanwhile.
 ///
 /// # Panics
 /// When loopback has no free port.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let mut tried = std::iter::repeat_with(|| fastrand::u16(10_000..32_768)).take(1_000);
+    tried.find(is_free).expect("loopback has a free port")
 }
 
 /// Asks every few milliseconds until the answer is `Some`.

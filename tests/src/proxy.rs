@@ -11,6 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::process::free_port;
+
 /// Which bytes a fault is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -82,8 +84,9 @@ impl Proxy {
     /// When loopback has no free port.
     #[expect(clippy::disallowed_methods, reason = "the harness has no wiring of its own")]
     pub async fn seeded(target: u16, seed: u64) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let port = listener.local_addr().expect("a bound socket has an address").port();
+        // It gives it up and takes it again.
+        let port = free_port();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("a free port");
         let (mode, modes) = watch::channel(Mode::Pass);
         let (count, swallowed) = watch::channel(0);
         let task = tokio::spawn(listen(listener, target, modes, Arc::new(count), Rng::with_seed(seed)));
