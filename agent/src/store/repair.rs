@@ -8,7 +8,8 @@
 //! **Invariants.** Nothing is given twice: a number that may have been given is never given again, and
 //! an outbox keeps its epoch, so that what it sends again is recognised. Nothing is lost in silence:
 //! every number that was to be read is there or in a report. An empty or missing part is damage, never
-//! a fresh start.
+//! a fresh start. Where the journal's mark is lost with its last records, their numbers are not known:
+//! they may be given again, which nobody outside sees, and the report names none.
 //!
 //! **A crash here** repeats the repair: the file `harmed` holds what was found, the exchanges are
 //! single steps, and the row `a` tells whether the reports are in `meta`.
