@@ -290,11 +290,11 @@ impl Part {
     /// Whether the engine gave up before the last record that lies in the bytes: it takes an entry that is
     /// not whole for the end of what it has written.
     fn hides_more(&self, next: Seq, bytes: &[u8]) -> bool {
-        let is_asked = self.until.is_none() && matches!(self.end, End::Written(_));
-        let mut found = Found::new(next..Seq::MAX);
-        if is_asked {
-            found.by_bytes(bytes);
+        if self.until.is_some() || !matches!(self.end, End::Written(_)) {
+            return false;
         }
+        let mut found = Found::new(next..Seq::MAX);
+        found.by_bytes(bytes);
         found.finish().end().is_some()
     }
 }
