@@ -9,7 +9,7 @@
 //!
 //! The disk is the queue: stages hand over through the store, never through channels of data.
 
-pub mod flow;
+pub use headwater_flow as flow;
 
 pub mod source;
 
@@ -32,18 +32,18 @@ pub mod agent;
 pub mod audit;
 pub mod cli;
 pub mod config;
-pub mod fail;
 pub mod ledger;
 pub mod live;
 pub mod metrics;
 pub mod reload;
 pub mod secret;
 pub mod tls;
-mod topic;
-pub mod words;
 
+pub use headwater_fail as fail;
+pub use headwater_flow::error_text as words;
 #[cfg(test)]
-mod cases;
+use headwater_flow::cases;
+use headwater_flow::topic;
 
 #[cfg(feature = "author")]
 pub mod author;

@@ -2,7 +2,7 @@
 //! topic that begins with a character of several bytes.)
 
 /// Whether a subscription to `filter`, shared or not, covers `topic`.
-pub(crate) fn matches(topic: &str, filter: &str) -> bool {
+pub fn matches(topic: &str, filter: &str) -> bool {
     let filter = match filter.strip_prefix("$share/") {
         Some(shared) => shared.split_once('/').map_or("", |(_, filter)| filter),
         None => filter,

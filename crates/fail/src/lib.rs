@@ -26,25 +26,25 @@ pub use rules::{POINTS, VARIABLE};
 
 /// A boundary of effect, where the agent may be made to die, panic or stall.
 #[cfg(feature = "fail-points")]
-pub(crate) fn point(name: &'static str) {
+pub fn point(name: &'static str) {
     // Rules whose action is an error are refused for a place that cannot give it.
     drop(rules::hit(name, false));
 }
 
 /// The same, where the agent may be made to see an I/O error too.
 #[cfg(feature = "fail-points")]
-pub(crate) fn io(name: &'static str) -> std::io::Result<()> {
+pub fn io(name: &'static str) -> std::io::Result<()> {
     rules::hit(name, true)
 }
 
 /// Nothing.
 #[cfg(not(feature = "fail-points"))]
 #[inline(always)]
-pub(crate) fn point(_name: &'static str) {}
+pub fn point(_name: &'static str) {}
 
 /// Nothing.
 #[cfg(not(feature = "fail-points"))]
 #[inline(always)]
-pub(crate) fn io(_name: &'static str) -> std::io::Result<()> {
+pub fn io(_name: &'static str) -> std::io::Result<()> {
     Ok(())
 }

@@ -214,8 +214,8 @@ mod optional_text {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
+#[cfg(any(test, feature = "testing"))]
+pub mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -231,7 +231,7 @@ pub(crate) mod tests {
 
     prop_compose! {
         /// Any dead letter at all.
-        pub(crate) fn any_letter()(
+        pub fn any_letter()(
             texts in [".{0,9}", ".{0,9}", ".{0,90}", ".{0,9}", ".{0,40}", ".{0,40}"],
             module in proptest::option::of(".{0,70}"),
             (time, received) in any::<(u64, u64)>(),

@@ -1,7 +1,11 @@
 //! The nouns that travel: what one stage hands to the next.
 
-pub(crate) mod letter;
+#[cfg(any(test, feature = "testing"))]
+pub mod cases;
+pub mod error_text;
+pub mod letter;
 mod run;
+pub mod topic;
 
 use sha2::{Digest, Sha256};
 use std::fmt;

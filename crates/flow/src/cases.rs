@@ -4,7 +4,7 @@ use proptest::test_runner::{Config, RngSeed};
 
 /// So many, or as many as `PROPTEST_CASES` says. What fails shows the seed of its run, which
 /// `PROPTEST_RNG_SEED` repeats, and is kept in `proptest-regressions`: it is tried first from then on.
-pub(crate) fn cases(normally: u32) -> Config {
+pub fn cases(normally: u32) -> Config {
     let given = Config::default();
     let seed = match given.rng_seed {
         RngSeed::Fixed(seed) => seed,
