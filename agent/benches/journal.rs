@@ -20,7 +20,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed measurement is no measurement")]
 
 use headwater::flow::{Delivery, Message, Timestamp};
-use headwater::metrics::Metrics;
+use headwater::metrics::StoreMetrics;
 use headwater::store::{Config, Store};
 use std::fs::File;
 use std::io::Write;
@@ -41,7 +41,7 @@ fn main() {
         let plain = measure(group, folder.path(), &mut plain_file(&folder.path().join("plain")));
         let state = folder.path().join("state");
         let config = Config { redelivery_window: 0, ballast_bytes: 1 << 20, ..Config::new(state.clone()) };
-        let store = Store::open(&config, &Metrics::new()).unwrap();
+        let store = Store::open(&config, &StoreMetrics::default()).unwrap();
         let journal = measure(group, folder.path(), &mut |messages| {
             store.append(messages).unwrap();
         });

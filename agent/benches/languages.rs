@@ -4,7 +4,7 @@
 //! a turn, so that what else the machine does hits all of them: trust the ratios, not the rates.
 
 use headwater::flow::{Event, Timestamp};
-use headwater::metrics::Pipeline;
+use headwater::module::CallMetrics;
 use headwater::module::{Aggregate, Group, Host, Limits, Transform};
 use std::error::Error;
 use std::fmt::Write;
@@ -74,7 +74,7 @@ fn load(name: &str) -> Result<Language, Box<dyn Error>> {
     let host = Host::new(None)?;
     let found = host.inspect(of_events)?;
     let settings = format!(r#"{{"field":"{FIELD}"}}"#);
-    let mut transform = host.transform(of_events, &settings, &Limits::default(), &Pipeline::default())?;
+    let mut transform = host.transform(of_events, &settings, &Limits::default(), &CallMetrics::default())?;
     let mut starts = Vec::new();
     for _ in 0..STARTS {
         let started = Instant::now();
@@ -85,7 +85,7 @@ fn load(name: &str) -> Result<Language, Box<dyn Error>> {
     transform.process(&events());
     let memory_bytes = transform.memory_bytes();
     let settings = format!(r#"{{"fields":["{FIELD}"]}}"#);
-    let aggregate = host.aggregate(of_windows, &settings, &Limits::default(), &Pipeline::default())?;
+    let aggregate = host.aggregate(of_windows, &settings, &Limits::default(), &CallMetrics::default())?;
     Ok(Language {
         name: name.to_owned(),
         bytes: found.bytes,

@@ -3,7 +3,7 @@
 //! `cargo bench -p headwater --bench module`, on a quiet machine: trust the ratios, not the rates.
 
 use headwater::flow::Event;
-use headwater::metrics::Pipeline;
+use headwater::module::CallMetrics;
 use headwater::module::{Host, Limits, Transform};
 use std::hint::black_box;
 use std::path::Path;
@@ -48,7 +48,7 @@ fn main() -> Result<(), headwater::module::Error> {
 }
 
 fn load(host: &Host, path: &str, config: &str) -> Result<Transform, headwater::module::Error> {
-    host.transform(Path::new(path), config, &Limits::default(), &Pipeline::default())
+    host.transform(Path::new(path), config, &Limits::default(), &CallMetrics::default())
 }
 
 fn through(mut module: Transform) -> impl FnMut(Vec<Event>) -> usize {

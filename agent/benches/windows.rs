@@ -248,7 +248,7 @@ fn aggregate(word: &str) -> Box<dyn Aggregate> {
         let host = Host::new(None).unwrap();
         let path = Path::new(headwater_bundle::STATS_PATH);
         let settings = r#"{"fields":["temperature"]}"#;
-        let aggregate = host.aggregate(path, settings, &Limits::default(), &Pipeline::default());
+        let aggregate = host.aggregate(path, settings, &Limits::default(), &CallMetrics::default());
         return Box::new(aggregate.unwrap());
     }
     let of = |function, field: Option<&str>, name: &str| Compute {
@@ -307,7 +307,7 @@ struct Bench {
 impl Bench {
     fn open(folder: &Path, config: Config, aggregate: Box<dyn Aggregate>) -> Self {
         let store = store::Config { ballast_bytes: 1 << 20, ..store::Config::new(folder.join("state")) };
-        let store = Store::open(&store, &Metrics::new()).unwrap();
+        let store = Store::open(&store, &StoreMetrics::default()).unwrap();
         store.outbox_epoch("central").unwrap();
         let windows = Windows::new(config, Box::new(Rows(store.clone())), store.at_hand_bytes_max());
         Self {

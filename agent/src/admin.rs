@@ -39,7 +39,7 @@ struct Shown {
     started: Instant,
     metrics: Arc<Metrics>,
     inputs: Vec<(String, metrics::Input)>,
-    pipelines: Vec<(String, metrics::Pipeline)>,
+    pipelines: Vec<(String, (metrics::Pipeline, metrics::CallMetrics))>,
     outputs: Vec<(String, metrics::Output)>,
     verdict: Verdict,
     store: Store,
@@ -70,7 +70,9 @@ impl Admin {
             agent: config.agent.id.clone(),
             started: Instant::now(),
             inputs: inputs.map(|name| (name.clone(), metrics.input(name))).collect(),
-            pipelines: pipelines.map(|name| (name.clone(), metrics.pipeline(name))).collect(),
+            pipelines: pipelines
+                .map(|name| (name.clone(), (metrics.pipeline(name), metrics.calls(name))))
+                .collect(),
             outputs: outputs.map(|name| (name.clone(), metrics.output(name))).collect(),
             metrics,
             verdict,
@@ -173,10 +175,19 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "stuck": shown.verdict.stuck(Instant::now()).iter().map(|stuck| stuck.stage.clone()).collect::<Vec<_>>(),
         "ledger": admin.ledger().await,
         "inputs": named(shown.inputs.iter().map(|(name, input)| (name, input.values())).collect()),
-        "pipelines": named(shown.pipelines.iter().map(|(name, pipeline)| (name, pipeline.values())).collect()),
+        "pipelines": named(shown.pipelines.iter().map(|(name, pipeline)| (name, pipeline_values(pipeline))).collect()),
         "modules": named(shown.posts.iter().map(|(name, post)| (name, post.value(Instant::now()))).collect()),
         "outputs": named(shown.outputs.iter().map(|(name, output)| (name, output.values())).collect()),
     }))
+}
+
+/// The counts of a pipeline and those of its modules' calls, as one object.
+fn pipeline_values((pipeline, calls): &(metrics::Pipeline, metrics::CallMetrics)) -> Value {
+    let mut values = pipeline.values();
+    if let (Value::Object(values), Value::Object(calls)) = (&mut values, calls.values()) {
+        values.extend(calls);
+    }
+    values
 }
 
 fn answer(good: bool, body: Value) -> Response {

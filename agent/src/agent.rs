@@ -127,7 +127,7 @@ impl Agent {
         let state = &config.agent.state;
         let metrics = Arc::new(Metrics::new());
         let store = open_store(config, &metrics).await?;
-        let host = Host::guarded(state, &config.modules, &metrics).map_err(Error::Host)?;
+        let host = Host::guarded(state, &config.modules, &metrics.host()).map_err(Error::Host)?;
         let (pipelines, posts) = build_pipelines(config, &host, &store, &metrics).await?;
         store.tell(&config.agent.id, Timestamp::now())?;
         let mut forwards = Vec::new();
@@ -447,7 +447,7 @@ fn try_open_store(config: &Config, metrics: &Metrics) -> Result<Store, Error> {
         .flat_map(|(name, output)| [(name.clone(), output.outbox), (store::late(name), output.late)]);
     store.quotas =
         Quotas { journal: agent.journal, dead_letters: agent.dead_letters, outboxes: outboxes.collect() };
-    Ok(Store::open(&store, metrics)?)
+    Ok(Store::open(&store, &metrics.store())?)
 }
 
 /// Makes the state folder this agent's: results in it carry its id, as their batches must.
@@ -487,7 +487,11 @@ mod tests {
     #[tokio::test]
     async fn a_stage_that_fails_is_named_and_takes_the_pipelines_with_it() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&store::Config::new(folder.path().join("store")), &Metrics::new()).unwrap();
+        let store = Store::open(
+            &store::Config::new(folder.path().join("store")),
+            &crate::metrics::StoreMetrics::default(),
+        )
+        .unwrap();
         let mut stages = Stages::start(Vec::new(), Vec::new(), Vec::new(), &store);
         let (flag, waiting) = (stages.stop.flag.clone(), store.clone());
         let (ended, end) = tokio::sync::oneshot::channel();

@@ -326,7 +326,7 @@ struct Watched {
 #[derive(Debug)]
 enum Kind {
     Source(metrics::Input),
-    Pipeline(Box<metrics::Pipeline>, Arc<Beat>),
+    Pipeline(Box<metrics::Pipeline>, metrics::CallMetrics, Arc<Beat>),
     Forward(String, metrics::Output),
 }
 
@@ -346,7 +346,11 @@ impl Auditor {
             watched(format!("input `{name}`"), Kind::Source(metrics.input(name)), Duration::ZERO)
         });
         let pipelines = config.pipelines.iter().filter_map(|(name, pipeline)| {
-            let kind = Kind::Pipeline(Box::new(metrics.pipeline(name)), beats.get(name)?.clone());
+            let kind = Kind::Pipeline(
+                Box::new(metrics.pipeline(name)),
+                metrics.calls(name),
+                beats.get(name)?.clone(),
+            );
             Some(watched(format!("pipeline `{name}`"), kind, pipeline.commit_every))
         });
         let outputs = config.outputs.iter().map(|(name, output)| {
@@ -455,11 +459,11 @@ impl Kind {
                 let sign = Sign { pending, progress: metrics.journaled_messages.get() };
                 (sign, Duration::ZERO, format!("{in_flight} messages in flight, none became durable"))
             }
-            Self::Pipeline(metrics, beat) => {
+            Self::Pipeline(metrics, calls, beat) => {
                 let position = unsigned(&metrics.position_messages);
                 let behind = store.journal_end().saturating_sub(position);
                 // A module's call is bounded: each one that ends is progress.
-                let calls = metrics.module_micros.get().wrapping_add(metrics.module_traps.get());
+                let calls = calls.module_micros.get().wrapping_add(calls.module_traps.get());
                 if behind > 0
                     && !store.commit_waits()
                     && metrics.blocked.get() == 0

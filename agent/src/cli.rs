@@ -17,8 +17,7 @@ use crate::agent::{self, Agent};
 #[cfg(feature = "author")]
 use crate::author::Command as Author;
 use crate::config;
-use crate::metrics::Metrics;
-use crate::module::{Host, Network, aside};
+use crate::module::{CallMetrics, Host, Network, aside};
 use crate::pipeline;
 
 const EXIT_FAULT: u8 = 1;
@@ -162,9 +161,8 @@ fn check(file: &Path) -> anyhow::Result<()> {
     let host = Host::checking(&config.agent.state, &config.modules)?;
     let mut faults = 0;
     for (name, pipeline) in &config.pipelines {
-        let metrics = Metrics::new().pipeline(name);
         let errors = match pipeline::at_hand(name, pipeline, &host, Network::Until(&|| false)) {
-            Ok(pipeline) => pipeline::load_modules(name, &pipeline, &host, &metrics),
+            Ok(pipeline) => pipeline::load_modules(name, &pipeline, &host, &CallMetrics::default()),
             Err(error) => vec![error],
         };
         for error in errors {

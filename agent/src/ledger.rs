@@ -17,7 +17,7 @@
 //! what was pending. So every equation holds from the first moment, and nothing else must be durable.
 //!
 //! **False alarms, and missed ones.** Counts of one stage change and are read together
-//! ([`crate::metrics::Turn`]), so `source`, `position` and `events` are exact at every look, under
+//! ([`headwater_meter::Turn`]), so `source`, `position` and `events` are exact at every look, under
 //! any load. In the other two the stages count at different moments: a result is in the outbox a
 //! moment before its pipeline says so, and confirmed a moment before the forwarder does. Such a
 //! difference is gone at the next look; a real one stays, and nothing but a restart takes it away.

@@ -32,6 +32,7 @@ mod guest;
 mod inspect;
 mod instance;
 mod load;
+pub mod metrics;
 mod precompiled;
 pub mod state;
 mod transform;
@@ -48,6 +49,7 @@ pub use inspect::Inspection;
 #[cfg(feature = "author")]
 pub(crate) use load::check_preamble;
 pub use load::{FILE_BYTES_MAX, Host, digest};
+pub use metrics::{CallMetrics, HostMetrics};
 #[cfg(feature = "author")]
 pub(crate) use precompiled::make as precompile;
 pub use transform::Transform;

@@ -230,6 +230,7 @@ pub struct Pipeline {
     store: Store,
     host: Host,
     metrics: metrics::Pipeline,
+    calls: metrics::CallMetrics,
     of_modules: metrics::OfModules,
     source: metrics::Input,
     config: Config,

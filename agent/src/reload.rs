@@ -154,7 +154,7 @@ impl Reloader {
     }
 
     async fn offer(&self, name: &str, config: pipeline::Config, post: Arc<Post>) -> Offered {
-        let (host, metrics) = (self.host.clone(), self.metrics.pipeline(name));
+        let (host, metrics) = (self.host.clone(), self.metrics.calls(name));
         let (of_name, asked) = (name.to_owned(), post.clone());
         let load = tokio::task::spawn_blocking(move || {
             let config = pipeline::at_hand(&of_name, &config, &host, Network::Until(&|| false))?;

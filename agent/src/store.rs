@@ -41,6 +41,7 @@ mod log;
 mod mark;
 mod marks;
 mod meta;
+pub mod metrics;
 mod opening;
 mod outbox;
 mod prepare;
@@ -239,7 +240,7 @@ struct Inner {
     grown: Condvar,
     changed: Mutex<HashMap<String, watch::Sender<Seq>>>,
     health: Health,
-    logs: crate::metrics::Logs,
+    logs: metrics::Logs,
     redelivery_window: u64,
     quotas: Quotas,
     size: Size,

@@ -7,7 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use headwater::flow::{DeadLetter, Delivery, Message, Seq, Timestamp};
-use headwater::metrics::Metrics;
+use headwater::metrics::StoreMetrics;
 use headwater::store::{Commit, Config, Outgoing, Store};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -66,7 +66,7 @@ fn open(path: &Path) -> Store {
         window_memory_max,
         ..Config::new(path.to_owned())
     };
-    Store::open(&config, &Metrics::new()).unwrap()
+    Store::open(&config, &StoreMetrics::default()).unwrap()
 }
 
 fn tell(line: std::fmt::Arguments<'_>) {

@@ -28,7 +28,8 @@ impl Member {
     fn start(name: &str, url: &str, tasks: &mut JoinSet<()>, stop: watch::Receiver<bool>) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         let metrics = Metrics::new();
-        let store = Store::open(&store::Config::new(home.path().join("store")), &metrics).expect("a store");
+        let store =
+            Store::open(&store::Config::new(home.path().join("store")), &metrics.store()).expect("a store");
         let line = |id: usize| {
             let time = Timestamp(1_767_225_600_000_000 + id as u64).to_string();
             let value = json!({ "id": id, "image": "x".repeat(8_000) });

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use headwater::metrics::Metrics;
+use headwater::metrics::StoreMetrics;
 use headwater::store::{Config, Store};
 use headwater_tests::image::Image;
 use headwater_tests::plant::power;
@@ -89,7 +89,7 @@ fn hear(promised: &mut Promised, line: &str) {
 
 /// Whether the state folder holds all that was promised, and nothing that was never written.
 fn verify(state: &Path, promised: Promised) -> Result<(), String> {
-    let store = Store::open(&Config::new(state.to_owned()), &Metrics::new())
+    let store = Store::open(&Config::new(state.to_owned()), &StoreMetrics::default())
         .map_err(|error| format!("open: {error:?}"))?;
     let end = store.journal_end();
     claim(end >= promised.appended, || format!("journal ends at {end}"))?;

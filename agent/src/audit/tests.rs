@@ -36,7 +36,7 @@ impl Plant {
         let folder = tempfile::tempdir().unwrap();
         let config = crate::config::parse(&folder.path().join("agent.toml"), CONFIG).unwrap();
         let metrics = Arc::new(Metrics::new());
-        let store = Store::open(&store::Config::new(folder.path().join("store")), &metrics).unwrap();
+        let store = Store::open(&store::Config::new(folder.path().join("store")), &metrics.store()).unwrap();
         Self { store, metrics, config, stop: Arc::default(), _folder: folder }
     }
 

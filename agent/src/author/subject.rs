@@ -4,7 +4,7 @@ use super::Kind;
 use super::samples;
 use crate::config::Project;
 use crate::flow::Event;
-use crate::metrics::Pipeline;
+use crate::module::CallMetrics;
 use crate::module::{Aggregate, Host, Inspection, Limits, Transform};
 use anyhow::{Context, bail, ensure};
 use std::env;
@@ -86,11 +86,11 @@ impl Subject {
     }
 
     pub(super) fn transform(&self) -> Result<Transform, crate::module::Error> {
-        self.host.transform(&self.file, &self.settings, &self.limits, &Pipeline::default())
+        self.host.transform(&self.file, &self.settings, &self.limits, &CallMetrics::default())
     }
 
     pub(super) fn aggregate(&self) -> Result<Aggregate, crate::module::Error> {
-        self.host.aggregate(&self.file, &self.settings, &self.limits, &Pipeline::default())
+        self.host.aggregate(&self.file, &self.settings, &self.limits, &CallMetrics::default())
     }
 
     /// The events of the file named, or of the one that the project has.

@@ -17,7 +17,7 @@ use super::own_http;
 use crate::admin;
 use crate::config::{self, Config};
 use crate::flow::{Kept, Seq};
-use crate::metrics::Metrics;
+use crate::metrics::StoreMetrics;
 use crate::store::{self, Store};
 use filter::Filter;
 
@@ -132,7 +132,7 @@ impl Desk {
         let state = &config.agent.state;
         let folder = state.join("store");
         anyhow::ensure!(folder.is_dir(), "there is no {}: has the agent ever run?", folder.display());
-        match Store::open(&store::Config::new(folder), &Metrics::new()) {
+        match Store::open(&store::Config::new(folder), &StoreMetrics::default()) {
             Ok(store) => Ok(Self::Stopped(Box::new(store))),
             // Only its agent opens a store, so that agent is asked.
             Err(store::Error::Locked { .. }) => Self::running(state),

@@ -345,14 +345,14 @@ mod tests {
 
     #[test]
     fn a_damaged_entry_is_compiled_again_and_replaced() {
-        use crate::metrics::Pipeline;
+        use crate::module::CallMetrics;
         use crate::module::{Host, Limits};
         let folder = tempfile::tempdir().unwrap();
         let modules = folder.path().join("modules");
         let load = || {
             let host = Host::new(Some(modules.clone())).unwrap();
             let (path, config) = (Path::new(headwater_bundle::CELSIUS_PATH), r#"{"field":"t"}"#);
-            drop(host.transform(path, config, &Limits::default(), &Pipeline::default()).unwrap());
+            drop(host.transform(path, config, &Limits::default(), &CallMetrics::default()).unwrap());
         };
         load();
         let is_entry = |path: &PathBuf| !path.ends_with(KEY_FILE);

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 use wasmtime::Engine;
 
-use crate::live::Thread;
+use headwater_meter::Thread;
 
 /// How finely deadlines are kept.
 const TICK: Duration = Duration::from_millis(10);

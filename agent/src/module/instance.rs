@@ -3,9 +3,9 @@
 use super::clock::{Clock, ticks};
 use super::contract::{Answer, Init, Started};
 use super::guest::{Guest, Log, clip};
+use super::metrics::CallMetrics;
 use super::state::State;
 use super::{Capability, Error, Limits, Trips};
-use crate::metrics::Pipeline;
 use std::mem;
 use std::ops::Range;
 use std::path::Path;
@@ -76,7 +76,7 @@ pub(super) struct Module {
     pub(super) digest: String,
     pub(super) config: String,
     pub(super) limits: Limits,
-    pub(super) metrics: Pipeline,
+    pub(super) metrics: CallMetrics,
 }
 
 /// A module at work. At most one instance of it is alive, and serves until a call fails.
@@ -421,7 +421,7 @@ mod tests {
     fn a_module_that_does_not_start_again_rejects_all_at_once() {
         let (host, limits) = (crate::module::Host::new(None).unwrap(), Limits::default());
         let path = Path::new(headwater_bundle::HOSTILE_PATH);
-        let mut hostile = host.transform(path, "{}", &limits, &Pipeline::default()).unwrap();
+        let mut hostile = host.transform(path, "{}", &limits, &CallMetrics::default()).unwrap();
         hostile.running.live = None;
         hostile.running.module.config = r#"{"do":"init-panic"}"#.to_owned();
         let (topic, key, payload) = (String::new(), String::new(), Vec::new());

@@ -9,10 +9,10 @@ use super::contract::{Init, PACKAGE, Started, VERSION, add_imports};
 use super::fetch::{Network, Shelf};
 use super::guest::Guest;
 use super::instance::{Exports, Module, Running, World};
+use super::metrics::{self, CallMetrics, HostMetrics};
 use super::transform::Transform;
 use super::trust::{self, Digest, Origin};
 use super::{Capability, Config, Error, Limits, precompiled, wasi};
-use crate::metrics::{self, Metrics, Pipeline};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
@@ -64,10 +64,10 @@ impl Host {
     ///
     /// # Errors
     /// As [`Host::new`].
-    pub fn guarded(state: &Path, config: &Config, metrics: &Metrics) -> Result<Self, Error> {
+    pub fn guarded(state: &Path, config: &Config, metrics: &HostMetrics) -> Result<Self, Error> {
         let host = Self::open(Some(state.join("modules")), config.clone(), Some(Arc::default()))?;
-        let shelf = Shelf::new(state, &config.fetch, &config.keys, metrics.fetch());
-        Ok(Self { shelf: Some(Arc::new(shelf)), metrics: metrics.compile(), ..host })
+        let shelf = Shelf::new(state, &config.fetch, &config.keys, metrics.fetch.clone());
+        Ok(Self { shelf: Some(Arc::new(shelf)), metrics: metrics.compile.clone(), ..host })
     }
 
     /// The same, and changes nothing in the state folder.
@@ -143,7 +143,7 @@ impl Host {
         origin: impl Into<Origin>,
         config: &str,
         limits: &Limits,
-        metrics: &Pipeline,
+        metrics: &CallMetrics,
     ) -> Result<Transform, Error> {
         self.load(origin.into(), config, limits, metrics).map(Transform::new)
     }
@@ -157,7 +157,7 @@ impl Host {
         origin: impl Into<Origin>,
         config: &str,
         limits: &Limits,
-        metrics: &Pipeline,
+        metrics: &CallMetrics,
     ) -> Result<Aggregate, Error> {
         let origin = origin.into();
         let file = origin.file.clone();
@@ -170,7 +170,7 @@ impl Host {
         origin: Origin,
         config: &str,
         limits: &Limits,
-        metrics: &Pipeline,
+        metrics: &CallMetrics,
     ) -> Result<Running<W>, Error> {
         let file = &origin.file;
         let (digest, component) = self.judged(&origin)?;

@@ -11,7 +11,7 @@ mod wasi;
 
 use super::{Aggregate, Host, Limits, Transform};
 use crate::flow::{Event, Timestamp};
-use crate::metrics::Pipeline;
+use crate::module::CallMetrics;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -28,13 +28,13 @@ fn limits_of(config: &str) -> Limits {
 #[track_caller]
 fn transform(path: &str, config: &str) -> Transform {
     let host = Host::new(None).unwrap();
-    host.transform(Path::new(path), config, &limits_of(config), &Pipeline::default()).unwrap()
+    host.transform(Path::new(path), config, &limits_of(config), &CallMetrics::default()).unwrap()
 }
 
 #[track_caller]
 fn aggregate(path: &str, config: &str) -> Aggregate {
     let host = Host::new(None).unwrap();
-    host.aggregate(Path::new(path), config, &limits_of(config), &Pipeline::default()).unwrap()
+    host.aggregate(Path::new(path), config, &limits_of(config), &CallMetrics::default()).unwrap()
 }
 
 fn event(payload: &str) -> Event {

@@ -47,8 +47,8 @@ impl Parts<'_> {
     /// # Errors
     /// When a module or the committed state cannot be used.
     pub fn build(&self) -> Result<Pipeline, Error> {
-        let metrics = self.metrics.pipeline(self.name);
-        self.build_with(Modules::load(self.name, self.config, self.host, &metrics)?)
+        let calls = self.metrics.calls(self.name);
+        self.build_with(Modules::load(self.name, self.config, self.host, &calls)?)
     }
 
     /// The same without modules, which it gets when it runs ([`Pipeline::awaiting`]).
@@ -66,6 +66,7 @@ impl Parts<'_> {
         let Self { name, agent, config, host, store, metrics } = *self;
         let source = metrics.input(&config.input);
         let of_modules = metrics.of_modules();
+        let calls = metrics.calls(name);
         let metrics = metrics.pipeline(name);
         let checkpoint = store.checkpoint(name)?;
         let position = checkpoint.position.unwrap_or_else(|| store.journal_end());
@@ -98,6 +99,7 @@ impl Parts<'_> {
             store: store.clone(),
             host: host.clone(),
             metrics,
+            calls,
             of_modules,
             source,
             config: config.clone(),

@@ -67,7 +67,7 @@ impl Plant {
         };
         let store =
             store::Config { quotas, segment_bytes, ..store::Config::new(folder.path().join("store")) };
-        let store = Store::open(&store, &metrics).unwrap();
+        let store = Store::open(&store, &metrics.store()).unwrap();
         Self { store, metrics, config, host: Host::new(None).unwrap(), folder }
     }
 

@@ -21,7 +21,7 @@ use super::quota::Quota;
 use super::segment::{Segment, Tail};
 use super::segments::Segments;
 use crate::flow::Seq;
-use crate::metrics;
+use crate::store::metrics;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};

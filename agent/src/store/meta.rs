@@ -15,7 +15,7 @@ use super::engine::{Changes, Churn, Engine};
 use super::error::{Error, Health};
 use super::marks::{self, Copied, Marks, Rows};
 use super::{lock, recent, sync};
-use crate::metrics;
+use crate::store::metrics;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;

@@ -11,12 +11,12 @@ use super::letters::Letters;
 use super::log::{End, Log, SEGMENT, Shared, Size};
 use super::mark::Mark;
 use super::meta::Meta;
+use super::metrics::StoreMetrics;
 use super::prepare::Preparer;
 use super::repair::{self, Finding, Mode, harmed};
 use super::room::Room;
 use super::{Config, Inner, Store, Tail, layout, lock, sync, thin};
 use crate::flow::{Seq, Timestamp};
-use crate::metrics::Metrics;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,14 +32,14 @@ impl Store {
     /// # Errors
     /// When the folder is locked, not writable, newer or full, or damaged beyond repair: each names
     /// what and where.
-    pub fn open(config: &Config, metrics: &Metrics) -> Result<Self, Error> {
+    pub fn open(config: &Config, metrics: &StoreMetrics) -> Result<Self, Error> {
         let folder = Arc::new(Folder::open(&config.path)?);
         let attempt = Attempt::begin(&folder)?;
         if attempt.number > ATTEMPTS_MAX {
             harmed::note(folder.path(), &format!("{ATTEMPTS_MAX} openings did not end"));
         }
         // Without room nothing is opened, nor mended: nothing is touched.
-        let room = Arc::new(Room::open(folder.path(), config.ballast_bytes, metrics.disk())?);
+        let room = Arc::new(Room::open(folder.path(), config.ballast_bytes, metrics.disk.clone())?);
         let mut mended = false;
         let store = loop {
             if harmed::is_harmed(folder.path()) {
@@ -90,7 +90,7 @@ fn open_whole(
     config: &Config,
     folder: &Arc<Folder>,
     room: &Arc<Room>,
-    metrics: &Metrics,
+    metrics: &StoreMetrics,
 ) -> Result<Store, Error> {
     layout::check(folder, true)?;
     let health = Health::of(folder.path());
@@ -125,7 +125,7 @@ fn open_whole(
         preparer,
         changed: Mutex::default(),
         health,
-        logs: metrics.logs(),
+        logs: metrics.logs.clone(),
         redelivery_window: config.redelivery_window,
         quotas: config.quotas.clone(),
         size,
@@ -187,7 +187,7 @@ fn last_position(meta: &Meta, folder: &Folder) -> Result<Seq, Error> {
     Ok(last)
 }
 
-fn count(findings: &[Finding], metrics: &Metrics) {
+fn count(findings: &[Finding], metrics: &StoreMetrics) {
     for finding in findings {
         let part = finding.place.split('/').next().unwrap_or_default();
         let stage = ["journal", "outbox", "dead-letters"].into_iter().find(|stage| *stage == part);

@@ -13,7 +13,7 @@ use super::meta::{Change, Meta};
 use super::sending::Sending;
 use super::{Batch, lock, sync};
 use crate::flow::{Epoch, Seq, Timestamp};
-use crate::metrics;
+use crate::store::metrics;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Mutex;

@@ -6,7 +6,7 @@
 use super::error::Error;
 use super::lock;
 use super::segment::Segment;
-use crate::live::Thread;
+use headwater_meter::Thread;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -9,8 +9,8 @@
 //! on top of their own.
 
 use super::error::Error;
+use super::metrics::Disk;
 use super::{COMMIT_FREE_BYTES_MIN, JOURNAL_FREE_BYTES_MIN, OPEN_FREE_BYTES_MIN, lock, sync};
-use crate::metrics::Disk;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::{self, File};
 use std::io;

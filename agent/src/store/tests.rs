@@ -2,7 +2,7 @@
 
 use super::{Commit, Config, Error, Outgoing, Store};
 use crate::flow::{DeadLetter, Delivery, Message, Timestamp};
-use crate::metrics::Metrics;
+use crate::store::metrics::StoreMetrics;
 use crate::store::{Delivered, Filter, Session};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 fn open(path: &Path) -> Result<Store, Error> {
     Store::open(
         &Config { redelivery_window: 10, ballast_bytes: 1 << 20, ..Config::new(path.to_owned()) },
-        &Metrics::new(),
+        &StoreMetrics::default(),
     )
 }
 

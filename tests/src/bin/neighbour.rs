@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use headwater::flow::{Event, Timestamp};
-use headwater::metrics::Pipeline;
+use headwater::module::CallMetrics;
 use headwater::module::{Host, Limits};
 use headwater_tests::agent::Agent;
 use headwater_tests::backend::Backend;
@@ -117,7 +117,7 @@ fn stop(kind: &str) -> anyhow::Result<Stop> {
     };
     let config = format!(r#"{{"do":{kind:?}}}"#);
     let path = Path::new(headwater_bundle::HOSTILE_PATH);
-    let mut module = host.transform(path, &config, &limits, &Pipeline::default())?;
+    let mut module = host.transform(path, &config, &limits, &CallMetrics::default())?;
     let payload = br#"{"bad":true}"#.to_vec();
     let event = Event { topic: "plant".to_owned(), key: "k".to_owned(), time: Timestamp(0), payload };
     // What the first ones need, the host keeps.

@@ -13,13 +13,13 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use headwater::metrics::Metrics;
+use headwater::metrics::StoreMetrics;
 use headwater::store::{Config, Store};
 use headwater_tests::plant::power;
 
 fn main() -> anyhow::Result<()> {
     let path = args_os().nth(1).map(PathBuf::from).expect("the state folder is the argument");
-    let store = Store::open(&Config::new(path), &Metrics::new())?;
+    let store = Store::open(&Config::new(path), &StoreMetrics::default())?;
     thread::scope(|threads| {
         threads.spawn(|| append(&store));
         threads.spawn(|| step(&store));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use headwater::flow::{DeadLetter, Delivery, Message, Timestamp};
-use headwater::metrics::Metrics;
+use headwater::metrics::StoreMetrics;
 use headwater::store::{Commit, Config, Outgoing, Session, Store};
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ pub fn work(folder: &Path) -> anyhow::Result<()> {
     let window_memory_max = 100_000;
     let redelivery_window = REDELIVERY_WINDOW;
     let config = Config { redelivery_window, window_memory_max, ..Config::new(folder.to_owned()) };
-    let store = Store::open(&config, &Metrics::new())?;
+    let store = Store::open(&config, &StoreMetrics::default())?;
     let mut out = std::io::stdout().lock();
     writeln!(out)?;
     for line in std::io::stdin().lock().lines() {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::metrics::Pipeline;
+use crate::module::CallMetrics;
 use crate::module::{Error, Host, Limits};
 use headwater_bundle::{CELSIUS, CORE_MODULE};
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,7 @@ fn what_is_signed_here_is_what_a_host_with_the_key_takes() {
     let host = Host::judging(crate::module::Config { keys, ..Default::default() }).unwrap();
     let load = || {
         let loaded =
-            host.transform(&options.file, r#"{"field":"t"}"#, &Limits::default(), &Pipeline::default());
+            host.transform(&options.file, r#"{"field":"t"}"#, &Limits::default(), &CallMetrics::default());
         loaded.map(drop)
     };
     assert!(matches!(load(), Err(Error::Unsigned { .. })));

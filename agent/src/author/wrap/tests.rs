@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::flow::{Event, Timestamp};
-use crate::metrics::Pipeline;
+use crate::module::CallMetrics;
 use crate::module::{Host, Limits};
 
 /// [`Kind::Transform`], by hand.
@@ -16,7 +16,7 @@ fn wrapped(name: &str, config: &str) -> Result<crate::module::Transform, crate::
     let (core, output) = (folder.path().join("core.wasm"), folder.path().join(name));
     fs::write(&core, asks()).unwrap();
     run(&Options { core, world: Kind::Transform, output: output.clone() }).unwrap();
-    Host::new(None).unwrap().transform(&output, config, &Limits::default(), &Pipeline::default())
+    Host::new(None).unwrap().transform(&output, config, &Limits::default(), &CallMetrics::default())
 }
 
 #[test]

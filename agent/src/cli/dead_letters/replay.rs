@@ -13,7 +13,7 @@ use super::{Desk, Filter, Of, own_http};
 use crate::admin::{Answered, Ask, DEAD_LETTERS_PAGE, KEY_FILE, Waiting};
 use crate::config::Config;
 use crate::flow::{DeadLetter, Event, Kept, Seq};
-use crate::metrics::Metrics;
+use crate::module::CallMetrics;
 use crate::module::{Digest, Host, Network, Origin, Remote, Transform};
 
 /// Between two looks at how far the agent is.
@@ -249,8 +249,9 @@ impl<'a> Mender<'a> {
             let transforms = self.config.pipelines.get(pipeline).map(|pipeline| &pipeline.transforms);
             let limits =
                 transforms.and_then(|transforms| transforms.first()).map(|first| first.limits.clone());
-            let (limits, metrics) = (limits.unwrap_or_default(), Metrics::new().pipeline(pipeline));
-            let module = self.host.transform(&self.origin, self.settings, &limits, &metrics)?;
+            let limits = limits.unwrap_or_default();
+            let module =
+                self.host.transform(&self.origin, self.settings, &limits, &CallMetrics::default())?;
             self.modules.insert(pipeline.to_owned(), module);
         }
         Ok(self.modules.get_mut(pipeline).expect("put there if it was missing"))

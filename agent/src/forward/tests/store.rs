@@ -5,7 +5,7 @@ use crate::store::{Commit, Config as StoreConfig, Outgoing};
 use std::path::Path;
 
 fn open(path: &Path) -> Store {
-    Store::open(&StoreConfig::new(path.to_owned()), &Metrics::new()).unwrap()
+    Store::open(&StoreConfig::new(path.to_owned()), &crate::metrics::StoreMetrics::default()).unwrap()
 }
 
 fn start(config: Config, store: &Store) -> (watch::Sender<bool>, JoinSet<Result<(), Error>>) {

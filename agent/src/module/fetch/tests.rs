@@ -1,5 +1,6 @@
 use super::*;
-use crate::metrics::{Fetch, Pipeline};
+use crate::module::CallMetrics;
+use crate::module::metrics::Fetch;
 use crate::module::{Config as Modules, Host, Limits};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -103,7 +104,7 @@ fn files(host: &Host, owner: &str, origin: &Origin, network: Network<'_>) -> Res
 
 fn load(host: &Host, module: &str, digest: Option<Digest>) -> Result<String, Error> {
     let file = files(host, "p", &origin(module, digest), Network::Until(&|| false))?;
-    let loaded = host.transform(&file, r#"{"field":"t"}"#, &Limits::default(), &Pipeline::default());
+    let loaded = host.transform(&file, r#"{"field":"t"}"#, &Limits::default(), &CallMetrics::default());
     loaded.map(|module| module.digest().to_owned())
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::metrics::Pipeline;
+use crate::module::CallMetrics;
 use crate::module::{Config, Host, Limits, Transform};
 use headwater_bundle::{CELSIUS, CELSIUS_PATH};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
@@ -20,7 +20,7 @@ fn loaded(bytes: &[u8], keys: &[PublicKey]) -> Result<Transform, String> {
     let file = folder.path().join("celsius.cwasm");
     fs::write(&file, bytes).unwrap();
     let host = Host::judging(Config { keys: keys.to_vec(), ..Config::default() }).unwrap();
-    let loaded = host.transform(&file, r#"{"field":"t"}"#, &Limits::default(), &Pipeline::default());
+    let loaded = host.transform(&file, r#"{"field":"t"}"#, &Limits::default(), &CallMetrics::default());
     loaded.map_err(|error| error.to_string())
 }
 

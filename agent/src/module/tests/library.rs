@@ -22,7 +22,7 @@ fn load(name: &str, capabilities: &[Capability]) -> Result<Transform, crate::mod
     std::fs::write(&path, bytes).unwrap();
     let granted = capabilities.iter().copied().collect();
     let limits = Limits { granted, state_names_max: 100, ..Limits::default() };
-    Host::new(None).unwrap().transform(&path, &row(name).1, &limits, &Pipeline::default())
+    Host::new(None).unwrap().transform(&path, &row(name).1, &limits, &CallMetrics::default())
 }
 
 #[test]

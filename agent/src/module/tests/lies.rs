@@ -36,7 +36,7 @@ fn load(component: &[u8]) -> Result<Transform, Error> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("module.wasm");
     std::fs::write(&path, component).unwrap();
-    Host::new(None).unwrap().transform(&path, "{}", &limits(), &Pipeline::default())
+    Host::new(None).unwrap().transform(&path, "{}", &limits(), &CallMetrics::default())
 }
 
 /// The event comes back, refused with this, and the instance after it works as before.

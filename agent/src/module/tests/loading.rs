@@ -7,7 +7,7 @@ use std::fs;
 
 fn refusal(path: &Path) -> Error {
     let host = Host::new(None).unwrap();
-    host.transform(path, r#"{"field":"t"}"#, &limits(), &Pipeline::default()).unwrap_err()
+    host.transform(path, r#"{"field":"t"}"#, &limits(), &CallMetrics::default()).unwrap_err()
 }
 
 /// A file of these bytes is refused with this in the message.
@@ -88,7 +88,7 @@ fn the_wrong_world_is_refused_with_what_it_exports() {
     assert!(error.contains(r#""init", "update", "merge", "finish""#), "{error}");
     let host = Host::new(None).unwrap();
     let path = Path::new(CELSIUS_PATH);
-    let error = host.aggregate(path, "{}", &limits(), &Pipeline::default()).unwrap_err();
+    let error = host.aggregate(path, "{}", &limits(), &CallMetrics::default()).unwrap_err();
     assert!(error.to_string().contains("expected the world `aggregate`, found no `update`"));
 }
 
@@ -97,7 +97,7 @@ fn settings_that_the_module_refuses_are_a_config_fault() {
     #[track_caller]
     fn check(path: &str, config: &str, settings: bool, message: &str) {
         let host = Host::new(None).unwrap();
-        let load = || host.transform(Path::new(path), config, &limits(), &Pipeline::default());
+        let load = || host.transform(Path::new(path), config, &limits(), &CallMetrics::default());
         let error = in_time(load).unwrap_err();
         assert_eq!(matches!(error, Error::Settings { .. }), settings, "{error}");
         assert!(error.to_string().contains(message), "{error}");
@@ -124,7 +124,7 @@ fn only_the_file_that_is_pinned_is_loaded() {
     let host = Host::new(None).unwrap();
     let load = |digest: Digest| {
         let origin = Origin { file: CELSIUS_PATH.into(), remote: None, digest: Some(digest) };
-        host.transform(&origin, r#"{"field":"t"}"#, &limits(), &Pipeline::default()).map(drop)
+        host.transform(&origin, r#"{"field":"t"}"#, &limits(), &CallMetrics::default()).map(drop)
     };
     load(Digest::of(CELSIUS)).unwrap();
     assert!(matches!(load(Digest::of(HOSTILE)), Err(Error::WrongDigest { .. })));
@@ -137,6 +137,6 @@ fn with_keys_an_unsigned_file_is_not_even_compiled() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("module.wasm");
     fs::write(&file, b"no module").unwrap();
-    let error = host.transform(&file, "{}", &limits(), &Pipeline::default()).map(drop).unwrap_err();
+    let error = host.transform(&file, "{}", &limits(), &CallMetrics::default()).map(drop).unwrap_err();
     assert!(matches!(error, Error::Unsigned { .. }), "{error}");
 }

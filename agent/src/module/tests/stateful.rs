@@ -7,7 +7,7 @@ use headwater_bundle::HOSTILE_STATEFUL_PATH;
 fn stateful(names_max: u64) -> Transform {
     let limits = Limits { granted: [Capability::State].into(), state_names_max: names_max, ..limits() };
     let path = Path::new(HOSTILE_STATEFUL_PATH);
-    Host::new(None).unwrap().transform(path, "{}", &limits, &Pipeline::default()).unwrap()
+    Host::new(None).unwrap().transform(path, "{}", &limits, &CallMetrics::default()).unwrap()
 }
 
 /// What each event got, or why it was refused.
@@ -37,7 +37,7 @@ fn check(transform: &mut Transform, events: &[&str], expected: &[Result<&str, &s
 #[test]
 fn state_is_refused_by_name_unless_granted() {
     let (host, path) = (Host::new(None).unwrap(), Path::new(HOSTILE_STATEFUL_PATH));
-    let error = host.transform(path, "{}", &limits(), &Pipeline::default()).unwrap_err();
+    let error = host.transform(path, "{}", &limits(), &CallMetrics::default()).unwrap_err();
     assert!(matches!(error, Error::ForbiddenImport { .. }));
     let found = error.to_string();
     assert!(found.contains("imports `headwater:module/state@0.1.0`"), "{found}");

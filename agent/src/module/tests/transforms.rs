@@ -82,7 +82,7 @@ fn a_fault_of_an_old_instance_costs_nothing() {
 
 #[test]
 fn log_lines_over_the_bound_are_counted_and_dropped() {
-    let metrics = Pipeline::default();
+    let metrics = CallMetrics::default();
     let host = Host::new(None).unwrap();
     let config = r#"{"do":"log"}"#;
     let mut hostile = host.transform(Path::new(HOSTILE_PATH), config, &Limits::default(), &metrics).unwrap();
@@ -97,7 +97,7 @@ fn a_deadline_holds_when_the_host_is_gone() {
     let host = Host::new(None).unwrap();
     let config = r#"{"do":"loop"}"#;
     let mut hostile =
-        host.transform(Path::new(HOSTILE_PATH), config, &limits(), &Pipeline::default()).unwrap();
+        host.transform(Path::new(HOSTILE_PATH), config, &limits(), &CallMetrics::default()).unwrap();
     drop(host);
     let (_, rejected) = in_time(|| hostile.process(&[event(r#"{"bad":true}"#)]));
     assert!(rejected[0].reason.starts_with("deadline of 200ms passed"), "{}", rejected[0].reason);

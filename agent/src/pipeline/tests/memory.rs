@@ -9,7 +9,7 @@ fn run_with(window_memory_max: usize) -> (i64, Vec<serde_json::Value>) {
     let plant = Plant::new();
     let folder = tempfile::tempdir().unwrap();
     let config = store::Config { window_memory_max, ..store::Config::new(folder.path().join("store")) };
-    let plant = Plant { store: Store::open(&config, &plant.metrics).unwrap(), ..plant };
+    let plant = Plant { store: Store::open(&config, &plant.metrics.store()).unwrap(), ..plant };
     let mut pipeline = plant.build();
     let (mut most, mut lines) = (0, Vec::new());
     for second in 1..4 {

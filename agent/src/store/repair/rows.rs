@@ -2,12 +2,12 @@
 
 use super::Repair;
 use crate::flow::{Epoch, Report, Seq};
-use crate::metrics;
 use crate::store::codec::{self, Row};
 use crate::store::engine::Engine;
 use crate::store::error::{Error, Health};
 use crate::store::marks::{self, Copied, Marks, Rows};
 use crate::store::meta::{self, Meta};
+use crate::store::metrics;
 use crate::store::recent;
 use crate::store::salvage::ENGINE_PATIENCE;
 use crate::store::sending::Sending;

@@ -1,8 +1,8 @@
 //! Damage and misuse of the state folder: always named, never silent.
 
 use super::{commit, letter, lines, messages, open};
-use crate::metrics::Metrics;
 use crate::store::Error;
+use crate::store::metrics::StoreMetrics;
 use crate::store::room::Room;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -68,7 +68,7 @@ fn a_folder_that_may_not_be_written_is_named() {
 #[test]
 fn too_little_room_is_named_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
-    let disk = Metrics::new().disk();
+    let disk = StoreMetrics::default().disk;
     let room = Room::open(folder.path(), 16 << 20, disk.clone()).unwrap();
     room.check_append(0).unwrap();
     room.check_commit(0).unwrap();
@@ -86,7 +86,7 @@ fn too_little_room_is_named_before_anything_is_written() {
 #[test]
 fn the_ballast_is_given_up_for_commits_and_made_again() {
     let folder = tempfile::tempdir().unwrap();
-    let (disk, ballast) = (Metrics::new().disk(), folder.path().join("ballast"));
+    let (disk, ballast) = (StoreMetrics::default().disk, folder.path().join("ballast"));
     let blocks = || fs::metadata(&ballast).unwrap().blocks() * 512;
     let room = Room::open(folder.path(), 1 << 20, disk.clone()).unwrap();
     room.tend().unwrap();

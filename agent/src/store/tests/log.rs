@@ -1,10 +1,10 @@
 //! The log against a plain vector.
 
-use crate::metrics;
 use crate::store::error::{Error, Health};
 use crate::store::frame::Group;
 use crate::store::log::{End, Log, Page, Shared, Size};
 use crate::store::mark::Mark;
+use crate::store::metrics;
 use crate::store::prepare::Preparer;
 use crate::store::repair::harmed;
 use crate::store::segment::Segment;

@@ -2,7 +2,7 @@
 
 use super::{commit, letter, lines, messages};
 use crate::flow::Timestamp;
-use crate::metrics::Metrics;
+use crate::store::metrics::StoreMetrics;
 use crate::store::{Commit, Config, Error, Outgoing, Quota, Quotas, Store, sync};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ const QUOTA: u64 = 8_000_000;
 const DAY: Duration = Duration::from_hours(24);
 
 fn open(path: &Path, age_max: Option<Duration>) -> Store {
-    Store::open(&config(path, age_max), &Metrics::new()).unwrap()
+    Store::open(&config(path, age_max), &StoreMetrics::default()).unwrap()
 }
 
 fn config(path: &Path, age_max: Option<Duration>) -> Config {
@@ -88,7 +88,7 @@ fn a_full_outbox_takes_commits_without_results_and_goes_on_when_some_are_confirm
 fn a_commit_for_two_outboxes_is_whole_or_waits_for_the_one_that_is_full() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), None);
-    let store = Store::open(&config, &Metrics::new()).unwrap();
+    let store = Store::open(&config, &StoreMetrics::default()).unwrap();
     let both = |position| Commit {
         late: Outgoing {
             tally: Some(vec![position as u8]),
@@ -113,7 +113,7 @@ fn a_commit_for_two_outboxes_is_whole_or_waits_for_the_one_that_is_full() {
     };
     holds(&store);
     drop(store);
-    holds(&Store::open(&config, &Metrics::new()).unwrap());
+    holds(&Store::open(&config, &StoreMetrics::default()).unwrap());
 }
 
 #[test]

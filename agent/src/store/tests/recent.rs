@@ -1,9 +1,9 @@
 //! Window state wherever it lies: the log of late changes and rows hold what a plain map holds.
 
 use super::{commit, open, windows};
-use crate::metrics::Metrics;
 use crate::store::codec::{Row, block_number};
 use crate::store::engine::{Churn, Engine};
+use crate::store::metrics::StoreMetrics;
 use crate::store::repair::harmed;
 use crate::store::{Change, Commit, Config, Error, Store};
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 /// With so little memory for late changes that most go on into rows.
 fn small(path: &Path, window_memory_max: usize) -> Store {
     let config = Config { ballast_bytes: 1 << 20, window_memory_max, ..Config::new(path.to_owned()) };
-    Store::open(&config, &Metrics::new()).unwrap()
+    Store::open(&config, &StoreMetrics::default()).unwrap()
 }
 
 fn key(name: u8, tail: u8) -> Vec<u8> {

@@ -3,9 +3,9 @@
 use super::damage::{copy_folder, segments};
 use super::{commit, letter, lines, messages, open};
 use crate::flow::{Seq, Timestamp};
-use crate::metrics::Metrics;
 use crate::store::frame::Group;
 use crate::store::log::Page;
+use crate::store::metrics::StoreMetrics;
 use crate::store::repair::harmed;
 use crate::store::salvage::Found;
 use crate::store::{Config, Error, Finding, Store};
@@ -559,7 +559,7 @@ fn how_long_it_takes_to_verify_a_large_backlog() {
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let mut config = Config::new(folder.path().to_owned());
     config.quotas.journal.bytes_max = 4 << 30;
-    let store = Store::open(&config, &Metrics::new()).unwrap();
+    let store = Store::open(&config, &StoreMetrics::default()).unwrap();
     let large = vec![0x5a; 4_000];
     for first in (0..256_000).step_by(1_000) {
         let group: Vec<_> = (first..first + 1_000).map(|number| super::message(number, &large)).collect();

@@ -1,10 +1,10 @@
 //! Thinning against a plain model: many pipelines in one outbox, and a reopen at any point.
 
 use crate::flow::Timestamp;
-use crate::metrics::Metrics;
 use crate::store::codec::{self, Row};
 use crate::store::error::Health;
 use crate::store::meta::Meta;
+use crate::store::metrics::StoreMetrics;
 use crate::store::segments::Segments;
 use crate::store::thin::{Exchange, digest};
 use crate::store::{Batch, Commit, Config, Error, Outgoing, Quota, Quotas, Store, Thinned, Thinner, Waiting};
@@ -21,7 +21,7 @@ fn open(path: &Path) -> Store {
     let quotas = Quotas { outboxes: BTreeMap::from([("central".to_owned(), quota)]), ..Quotas::default() };
     let config =
         Config { quotas, segment_bytes: 2_000_000, ballast_bytes: 1 << 20, ..Config::new(path.to_owned()) };
-    Store::open(&config, &Metrics::new()).unwrap()
+    Store::open(&config, &StoreMetrics::default()).unwrap()
 }
 
 /// A line of the outbox: its pipeline, and the results that it stands for.
@@ -244,7 +244,7 @@ fn exchange(before: &Path, after: &Path, pending: u64) -> Exchange {
 
 fn plant(folder: &Path, exchange: &Exchange) {
     let (path, mark) = (folder.join("meta"), folder.join("meta-marks"));
-    let meta = Meta::open(&path, &mark, Health::default(), crate::metrics::Log::default()).unwrap();
+    let meta = Meta::open(&path, &mark, Health::default(), crate::store::metrics::Log::default()).unwrap();
     meta.apply(&[(Row::exchange(&exchange.output), Some(codec::put_exchange(exchange)))]).unwrap();
 }
 

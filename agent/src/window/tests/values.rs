@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::run::run_with;
 use super::*;
 use crate::builtin::{self, Builtin, Compute, Function, counters};
-use crate::metrics;
 use crate::module::{self, Host, Limits};
 
 /// Relative error of quantiles.
@@ -50,7 +49,7 @@ fn built_ins() -> Builtin {
 fn stats() -> module::Aggregate {
     let limits = Limits { deadline: Duration::from_secs(60), ..Limits::default() };
     let (path, settings) = (Path::new(headwater_bundle::STATS_PATH), r#"{"fields":["x"]}"#);
-    Host::new(None).unwrap().aggregate(path, settings, &limits, &metrics::Pipeline::default()).unwrap()
+    Host::new(None).unwrap().aggregate(path, settings, &limits, &module::CallMetrics::default()).unwrap()
 }
 
 thread_local! {
