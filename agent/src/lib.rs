@@ -13,7 +13,7 @@ pub use headwater_flow as flow;
 
 pub mod source;
 
-pub mod store;
+pub use headwater_store as store;
 
 pub mod pipeline;
 
