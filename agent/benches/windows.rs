@@ -30,8 +30,8 @@
 
 use headwater::builtin::{self, Builtin, Compute, Function};
 use headwater::flow::Timestamp;
-use headwater::metrics::{Metrics, Pipeline};
-use headwater::module::{Host, Limits};
+use headwater::metrics::StoreMetrics;
+use headwater::module::{CallMetrics, Host, Limits};
 use headwater::pipeline::{COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, COMMIT_MESSAGES_MAX};
 use headwater::store::{self, Commit, Outgoing, Store};
 use headwater::window::{Aggregate, Cold, Config, Each, Error, Kind, Outcome, Windows};
@@ -286,7 +286,15 @@ struct Rows(Store);
 
 impl Cold for Rows {
     fn rows(&self, key: &str, each: Each<'_>) -> Result<(), Error> {
-        self.0.shelf("bench", key.as_bytes(), each)
+        let mut shown = Ok(());
+        let read = self.0.shelf("bench", key.as_bytes(), &mut |tail, value| {
+            if shown.is_ok() {
+                shown = each(tail, value);
+            }
+            Ok(())
+        });
+        read.map_err(|error: store::Error| Error::Store(Box::new(error)))?;
+        shown
     }
 }
 

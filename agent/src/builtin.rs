@@ -43,7 +43,7 @@ mod tests;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::module::{Closed, Group, Rejection, Updated};
+use crate::flow::aggregation::{Aggregate, Closed, Group, Rejection, Updated};
 use bytes::{Bytes, put_whole};
 pub use config::{
     BOUNDS_MAX, COUNTERS_MAX, Compute, Config, DISORDER, DISORDER_MAX, Function, QUANTILE_ERROR, counters,
@@ -221,6 +221,20 @@ impl Builtin {
             state.extend(&self.scratch);
         }
         state
+    }
+}
+
+impl Aggregate for Builtin {
+    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
+        Self::update(self, groups)
+    }
+
+    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
+        Self::merge(self, a, b)
+    }
+
+    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
+        Self::finish(self, windows)
     }
 }
 

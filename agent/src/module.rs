@@ -42,7 +42,8 @@ mod wasi;
 #[cfg(test)]
 mod tests;
 
-pub use aggregate::{Aggregate, Closed, Group, Updated};
+pub use crate::flow::aggregation::{Closed, Group, Rejection, Updated};
+pub use aggregate::Aggregate;
 pub use fetch::{Config as FetchConfig, Credentials, Network, Remote};
 #[cfg(feature = "author")]
 pub use inspect::Inspection;
@@ -127,15 +128,6 @@ impl Default for Config {
             fetch: FetchConfig::default(),
         }
     }
-}
-
-/// An input the module refused, with its reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// Position in the call's list.
-    pub index: usize,
-    /// The module's or the host's words.
-    pub reason: String,
 }
 
 /// Inputs on which a module ended in a trap, at its deadline or at a limit, each found to do so alone.

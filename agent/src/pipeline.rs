@@ -23,6 +23,7 @@ mod post;
 mod progress;
 mod remembered;
 mod replay;
+mod rows;
 mod shadow;
 mod step;
 mod swap;

@@ -37,9 +37,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::flow::aggregation::Aggregate;
+use crate::flow::aggregation::{Closed, Group, Updated};
+use crate::flow::rows::Change;
 use crate::flow::{Timestamp, micros};
-use crate::module::{Closed, Group, Updated};
-use crate::store::{self, Change};
 pub use codec::{CodecError, with_state};
 pub use config::{Config, KEYS_MAX, OVERFLOW_KEY, WhenKeysFull};
 use dispatch::{assign, bounds, bounds_at, due, fire};
@@ -59,18 +60,7 @@ pub enum Error {
     Codec(#[from] CodecError),
     /// Committed state cannot be read at all.
     #[error(transparent)]
-    Store(#[from] store::Error),
-}
-
-/// What a window's readings become: a module, or a built-in. The empty state is neutral, and readings
-/// given one by one come to the same state as given at once.
-pub trait Aggregate {
-    /// New states, one for each group, in their order.
-    fn update(&mut self, groups: &[Group]) -> Vec<Updated>;
-    /// Two states of one key as one, or why not; the earlier readings are in the first.
-    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String>;
-    /// The results' JSON, or why there is none, one for each window, in their order.
-    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>>;
+    Store(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// The open windows of one pipeline.

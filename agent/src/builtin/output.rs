@@ -71,7 +71,7 @@ impl Output {
             (Function::Top { k, counters }, Part::Top(top)) => {
                 let short = top.short(*counters);
                 for (item, _) in top.first(*k) {
-                    crate::decode::check_json(item).map_err(drop)?;
+                    crate::flow::json::check_json(item).map_err(drop)?;
                 }
                 list(out, top.first(*k), |out, (item, count)| {
                     out.extend(b"{\"value\":");

@@ -1,11 +1,12 @@
 //! An aggregate at work.
 
+use super::Trips;
 use super::contract as wit;
 use super::contract::{Answer, ClosedIn, GroupIn, SampleIn, UpdatedOut, WindowIn};
 use super::guest::{Guest, clip};
 use super::instance::{CALL_BYTES_MAX, Exports, Failure, Running, World, calls, check_indexes};
-use super::{Rejection, Trips};
 use crate::flow::Timestamp;
+use crate::flow::aggregation::{Closed, Group, Rejection, Updated};
 use std::fmt;
 use std::ops::Range;
 use wasmtime::Store;
@@ -15,49 +16,6 @@ use wasmtime::component::{Func, Instance};
 pub struct Aggregate {
     running: Running<Fold>,
     state_version: u32,
-}
-
-/// New samples of one (key, window).
-#[derive(Clone, Debug)]
-pub struct Group {
-    /// What the samples belong to.
-    pub key: String,
-    /// The window's first moment.
-    pub start: Timestamp,
-    /// The first moment after the window.
-    pub end: Timestamp,
-    /// What the last update of it returned; empty the first time.
-    pub state: Vec<u8>,
-    /// Event times and payloads.
-    pub samples: Vec<(Timestamp, Vec<u8>)>,
-}
-
-/// A group's new state and the samples refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Updated {
-    /// To be kept, and handed over with the next samples.
-    pub state: Vec<u8>,
-    /// Indexes count within the group's samples.
-    pub rejected: Vec<Rejection>,
-}
-
-/// A window to be turned into its result.
-#[derive(Clone, Debug)]
-pub struct Closed {
-    /// What the readings belong to.
-    pub key: String,
-    /// The window's first moment.
-    pub start: Timestamp,
-    /// The first moment after the window.
-    pub end: Timestamp,
-    /// What the last update of it returned.
-    pub state: Vec<u8>,
-    /// Readings used.
-    pub count: u64,
-    /// Of these, readings that came after the window had first closed.
-    pub late: u64,
-    /// 0 the first time, then one more with each time late readings change the result.
-    pub revision: u32,
 }
 
 impl Aggregate {
@@ -103,8 +61,8 @@ impl Aggregate {
     /// group, then sample by sample); they come back as rejections.
     pub fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
         let mut out = Vec::with_capacity(groups.len());
-        for call in calls(groups, Group::bytes) {
-            if groups[call.start].bytes() > CALL_BYTES_MAX {
+        for call in calls(groups, group_bytes) {
+            if group_bytes(&groups[call.start]) > CALL_BYTES_MAX {
                 out.push(self.update_in_parts(&groups[call.start]));
                 continue;
             }
@@ -253,6 +211,20 @@ impl Aggregate {
     }
 }
 
+impl crate::flow::aggregation::Aggregate for Aggregate {
+    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
+        Self::update(self, groups)
+    }
+
+    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
+        Self::merge(self, a, b)
+    }
+
+    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
+        Self::finish(self, windows)
+    }
+}
+
 impl fmt::Debug for Aggregate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Aggregate").field("digest", &self.digest()).finish_non_exhaustive()
@@ -299,11 +271,9 @@ impl World for Fold {
     }
 }
 
-impl Group {
-    fn bytes(&self) -> usize {
-        let samples = self.samples.iter().map(sample_bytes).sum::<usize>();
-        self.key.len() + self.state.len() + samples
-    }
+fn group_bytes(group: &Group) -> usize {
+    let samples = group.samples.iter().map(sample_bytes).sum::<usize>();
+    group.key.len() + group.state.len() + samples
 }
 
 /// With what a sample takes beside its payload: a group of very many empty ones is large, too.

@@ -9,6 +9,7 @@ use super::aggregate::Aggregate;
 use super::full::{self, Full};
 use super::modules::Modules;
 use super::progress::{Counts, Progress};
+use super::rows::Rows;
 use super::step::{Stage, Step, Steps};
 use super::tally::Tally;
 use super::thin::What;
@@ -21,7 +22,7 @@ use crate::flow::Timestamp;
 use crate::metrics::{self, Metrics};
 use crate::module::Host;
 use crate::store::{self, Store};
-use crate::window::{self, Windows};
+use crate::window::Windows;
 
 /// What a pipeline is made of.
 #[derive(Clone, Copy, Debug)]
@@ -152,19 +153,6 @@ impl Parts<'_> {
     }
 }
 
-/// A pipeline's window state in the store.
-#[derive(Debug)]
-struct Rows {
-    store: Store,
-    pipeline: String,
-}
-
-impl window::Cold for Rows {
-    fn rows(&self, key: &str, each: window::Each<'_>) -> Result<(), window::Error> {
-        self.store.shelf(&self.pipeline, key.as_bytes(), each)
-    }
-}
-
 fn result_way(name: &str, config: &Config, store: &Store, metrics: &metrics::Pipeline, tally: Tally) -> Way {
     let window = config.windowed.as_ref().and_then(|(window, _)| window.kind.mergeable()).unwrap_or_default();
     let widest = crate::flow::micros(window).saturating_mul(config.coarsen_max);
@@ -212,13 +200,8 @@ pub(super) fn open_stage(
     progress: &Progress,
 ) -> Result<Stage, Error> {
     let (Some((window, _)), Some(aggregate)) = (&config.windowed, aggregate) else { return Ok(Stage::Each) };
-    let cold = Box::new(Rows { store: store.clone(), pipeline: name.to_owned() });
-    let mut windows = Windows::new(window.clone(), cold, store.at_hand_bytes_max());
-    windows.restore(&progress.windows, |each| {
-        store.windows(name, &mut |row, value| match remembered::step_of(&row) {
-            Some(_) => Ok(()),
-            None => each(row, value),
-        })
-    })?;
+    let rows = Rows { store: store.clone(), pipeline: name.to_owned() };
+    let mut windows = Windows::new(window.clone(), Box::new(rows.clone()), store.at_hand_bytes_max());
+    windows.restore(&progress.windows, |each| rows.show(each))?;
     Ok(Stage::Windowed { windows: Box::new(windows), aggregate: Box::new(aggregate) })
 }

@@ -18,13 +18,13 @@ use super::pane::{Given, Keyed, Pane, Place, Row, Shown};
 use super::shelves::Each;
 use super::{Config, Error, Windows};
 use crate::flow::Timestamp;
-use crate::store::Change;
+use crate::flow::rows::{Change, WINDOW_TAIL_BYTES};
 
 const PROGRESS_VERSION: u8 = 3;
 const PANE_VERSION: u8 = 2;
 const ROW_VERSION: u8 = 1;
 /// What stands behind the key in a row's.
-const TAIL_BYTES: usize = crate::store::WINDOW_TAIL_BYTES;
+const TAIL_BYTES: usize = WINDOW_TAIL_BYTES;
 
 const CHANGED: u8 = 1;
 const PROVISIONAL: u8 = 2;

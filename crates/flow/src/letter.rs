@@ -214,6 +214,7 @@ mod optional_text {
     }
 }
 
+/// Strategies for the property tests, other crates' too.
 #[cfg(any(test, feature = "testing"))]
 pub mod tests {
     use super::*;

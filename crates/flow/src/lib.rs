@@ -1,9 +1,12 @@
 //! The nouns that travel: what one stage hands to the next.
 
+pub mod aggregation;
 #[cfg(any(test, feature = "testing"))]
 pub mod cases;
 pub mod error_text;
+pub mod json;
 pub mod letter;
+pub mod rows;
 mod run;
 pub mod topic;
 

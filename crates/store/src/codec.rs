@@ -54,6 +54,7 @@
 //! A row's value is cut into chunks of at most 4 KiB. Each: version, 1 (1), number of chunks of
 //! the row (2), bytes of the value, CRC-32 of the key and all before (4).
 
+use super::WINDOW_TAIL_BYTES;
 use super::engine::VALUE_BYTES_MAX;
 use super::sending::Sending;
 use super::session::{Delivered, Filter, Session};
@@ -224,9 +225,6 @@ fn window_of(rest: &mut Rest<'_>) -> Result<WindowOf, Garbled> {
     Ok(WindowOf { start, end, part, revision, count, late, rejected })
 }
 
-/// How many bytes at the end of a window's key tell those apart that are kept together, and what the
-/// first of them is: one that text never has.
-pub const WINDOW_TAIL_BYTES: usize = 14;
 const WINDOW_TAIL: u8 = 0xFF;
 
 /// The key of a window without what tells it apart from others, and that.

@@ -62,7 +62,6 @@ mod thin;
 mod told;
 mod windows;
 
-pub use codec::WINDOW_TAIL_BYTES;
 pub use deliver::{late, live};
 pub use error::Error;
 pub use given_up::Sum;
@@ -74,12 +73,12 @@ pub use sending::{STRETCHES_MAX, Sending};
 pub use session::{Delivered, Filter, Session};
 pub use thin::{Thinned, Thinner, Waiting};
 pub use told::Harm;
-pub use windows::EachOf;
 
 use codec::Row;
 use error::Health;
 use folder::{Folder, check_name};
 use frame::Group;
+pub use headwater_flow::rows::{Change, EachOf, WINDOW_TAIL_BYTES};
 use headwater_flow::{DeadLetter, Message, Seq, Timestamp};
 use letters::Letters;
 use log::{Log, Page, SEGMENT, Size};
@@ -197,9 +196,6 @@ impl<'a> Outgoing<'a> {
         Self { outbox, lines, ..Self::default() }
     }
 }
-
-/// A key of a pipeline's own, and its new value; `None` removes.
-pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// What a pipeline goes on from.
 #[derive(Debug, Default)]

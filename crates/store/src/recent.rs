@@ -18,10 +18,10 @@
 
 mod held;
 
-use super::codec::{self, Garbled, Row, WINDOW_TAIL_BYTES};
+use super::codec::{self, Garbled, Row};
 use super::error::Error;
 use super::meta::{self, Meta};
-use super::{Change, EachOf};
+use super::{Change, EachOf, WINDOW_TAIL_BYTES};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 

@@ -4,11 +4,8 @@ use super::codec;
 use super::codec::Row;
 use super::error::Error;
 use super::recent::Recent;
-use super::{Commit, Store, lock, meta};
+use super::{Commit, EachOf, Store, lock, meta};
 use std::sync::{Arc, Mutex};
-
-/// Takes a window's state, by what its key ends with.
-pub type EachOf<'a, E> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), E>;
 
 impl Store {
     /// Shows all window state of a pipeline, by keys and values; what is kept together comes together.

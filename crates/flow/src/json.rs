@@ -10,12 +10,16 @@ use serde_json::value::RawValue;
 
 /// A JSON value that can be a key or a time.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Scalar {
+pub enum Scalar {
+    /// A string.
     Text(String),
+    /// A whole number that is not below 0.
     Integer(u64),
+    /// Another number.
     Float(f64),
     /// The digits of a number that is wanted exactly.
     Decimal(String),
+    /// `true` or `false`.
     Bool(bool),
 }
 
@@ -32,7 +36,7 @@ impl fmt::Display for Scalar {
 
 /// The wanted paths, as a tree along which the pass descends.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub struct Fields {
     paths: Vec<Vec<String>>,
     root: Node,
     /// Refuse what readers take for different things: a name twice in an object, and an integer that
@@ -41,13 +45,13 @@ pub(super) struct Fields {
 }
 
 /// Greatest integer that every reader takes for itself.
-pub(crate) const INTEGER_MAX: u64 = 1 << 53;
+pub const INTEGER_MAX: u64 = 1 << 53;
 /// Names of one object up to which a list is faster than a set.
 const LISTED_MAX: usize = 16;
 
 /// Where a pass stands in the tree of wanted paths.
 #[derive(Debug, Default)]
-pub(crate) struct Node {
+pub struct Node {
     slot: Option<usize>,
     /// A number there is read by its digits.
     exact: bool,
@@ -56,7 +60,7 @@ pub(crate) struct Node {
 
 impl Node {
     /// What the path leads to goes to this place.
-    pub(crate) fn put(&mut self, path: &[String], slot: usize) {
+    pub fn put(&mut self, path: &[String], slot: usize) {
         self.at(path).slot = Some(slot);
     }
 
@@ -74,12 +78,12 @@ impl Node {
     }
 
     /// Where what stands here goes.
-    pub(crate) fn slot(&self) -> Option<usize> {
+    pub fn slot(&self) -> Option<usize> {
         self.slot
     }
 
     /// Whether anything at or below it is.
-    pub(crate) fn is_wanted(&self) -> bool {
+    pub fn is_wanted(&self) -> bool {
         self.slot.is_some() || !self.children.is_empty()
     }
 }
@@ -89,12 +93,12 @@ static NOWHERE: Node = Node { slot: None, exact: false, children: Vec::new() };
 
 impl Fields {
     /// For what devices send.
-    pub(super) fn strict() -> Self {
+    pub fn strict() -> Self {
         Self { strict: true, ..Self::default() }
     }
 
     /// Asks for a path; returns its place in what [`Fields::pick`] returns.
-    pub(super) fn want(&mut self, path: &[String]) -> usize {
+    pub fn want(&mut self, path: &[String]) -> usize {
         if let Some(slot) = self.slot(path) {
             return slot;
         }
@@ -105,17 +109,22 @@ impl Fields {
     }
 
     /// The same, and a number there is kept as it was written.
-    pub(super) fn want_exactly(&mut self, path: &[String]) -> usize {
+    pub fn want_exactly(&mut self, path: &[String]) -> usize {
         self.root.at(path).exact = true;
         self.want(path)
     }
 
-    pub(super) fn slot(&self, path: &[String]) -> Option<usize> {
+    /// The place of a path that was asked for.
+    #[must_use]
+    pub fn slot(&self, path: &[String]) -> Option<usize> {
         self.paths.iter().position(|wanted| wanted == path)
     }
 
     /// Reads the payload; one entry a wanted path, `None` where it is missing or no scalar.
-    pub(super) fn pick(&self, payload: &[u8]) -> Result<Vec<Option<Scalar>>, serde_json::Error> {
+    ///
+    /// # Errors
+    /// Where it is no JSON that every reader takes.
+    pub fn pick(&self, payload: &[u8]) -> Result<Vec<Option<Scalar>>, serde_json::Error> {
         let mut found = vec![None; self.paths.len()];
         let mut huge = false;
         let mut reader = serde_json::Deserializer::from_slice(payload);
@@ -292,7 +301,7 @@ impl<'de> Names<'de> {
 }
 
 /// Finds the child of a name; copies the name only where it is escaped.
-pub(crate) struct Child<'a>(pub(crate) &'a Node);
+pub struct Child<'a>(pub &'a Node);
 
 impl<'a> Child<'a> {
     fn named(&self, name: &str) -> &'a Node {
