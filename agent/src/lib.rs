@@ -36,8 +36,7 @@ pub mod ledger;
 pub mod live;
 pub mod metrics;
 pub mod reload;
-pub mod secret;
-pub mod tls;
+pub use headwater_access::{secret, tls};
 
 pub use headwater_fail as fail;
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub enum Secret {
 
 /// A secret, which prints as `***`.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Revealed(String);
+pub struct Revealed(String);
 
 /// Why a secret cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,17 +54,17 @@ pub enum Error {
 
 impl Secret {
     /// Reads it beside the async runtime.
-    pub(crate) async fn read_aside(&self) -> Result<Revealed, Error> {
+    pub async fn read_aside(&self) -> Result<Revealed, Error> {
         self.aside(Self::read).await
     }
 
     /// Reads it as a token beside the async runtime.
-    pub(crate) async fn read_token_aside(&self) -> Result<Revealed, Error> {
+    pub async fn read_token_aside(&self) -> Result<Revealed, Error> {
         self.aside(Self::read_token).await
     }
 
     /// Reads it; blocks on the file.
-    pub(crate) fn read(&self) -> Result<Revealed, Error> {
+    pub fn read(&self) -> Result<Revealed, Error> {
         match self {
             Self::File(path) => {
                 let read = || {
@@ -83,7 +83,7 @@ impl Secret {
     }
 
     /// Reads it for an HTTP header: without the white space around it. Blocks on the file.
-    pub(crate) fn read_token(&self) -> Result<Revealed, Error> {
+    pub fn read_token(&self) -> Result<Revealed, Error> {
         let Revealed(text) = self.read()?;
         let token = text.trim();
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -115,12 +115,12 @@ impl fmt::Display for Secret {
 
 impl Revealed {
     /// One that a server gave.
-    pub(crate) fn of(secret: &str) -> Self {
+    pub fn of(secret: &str) -> Self {
         Self(secret.to_owned())
     }
 
     /// The secret itself: for the packet or header that carries it alone.
-    pub(crate) fn reveal(&self) -> &str {
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }
