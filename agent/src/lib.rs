@@ -19,7 +19,7 @@ pub mod pipeline;
 
 pub mod decode;
 
-pub mod module;
+pub use headwater_host as module;
 
 pub mod builtin;
 

@@ -2,9 +2,9 @@
 //!
 //! What a handle is and how names are made is said in `headwater_meter`.
 
-use crate::module::metrics as host;
-use crate::store::metrics as store;
+use headwater_host::metrics as host;
 use headwater_meter::{MetricEntry, Registry, stage};
+use headwater_store::metrics as store;
 
 pub use host::{CallMetrics, Compile, Fetch, HostMetrics, Module, OfModules};
 pub use store::{Disk, Log, StoreMetrics};
