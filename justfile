@@ -15,7 +15,7 @@ test *filter:
 
 # Windows and aggregates against their oracles, with so many random cases of each property
 oracle cases="10000":
-    PROPTEST_CASES={{ cases }} cargo test -p headwater --lib -- window::tests builtin::tests
+    PROPTEST_CASES={{ cases }} cargo test -p headwater-window
 
 # Formatting, of the modules too, and lints
 lint:

@@ -21,9 +21,8 @@ pub mod decode;
 
 pub use headwater_host as module;
 
-pub mod builtin;
-
-pub mod window;
+pub use headwater_window as window;
+pub use window::builtin;
 
 pub mod forward;
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::run::run_with;
 use super::*;
 use crate::builtin::{self, Builtin, Compute, Function, counters};
-use crate::module::{self, Host, Limits};
+use headwater_host::{self as module, Host, Limits};
 
 /// Relative error of quantiles.
 const ERROR: f64 = 0.01;

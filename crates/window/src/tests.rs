@@ -12,7 +12,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cases::cases;
+use headwater_flow::cases::cases;
 use oracle::Oracle;
 use run::{Action, Collected, Reading, run};
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::codec;
 use super::pane::Keyed;
 use super::{Config, Error};
-use crate::flow::rows::EachOf;
+use headwater_flow::rows::EachOf;
 
 /// What a key and a pane take beside their states: estimated from their types, names included.
 const KEY_BYTES: usize = 700;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cases::cases;
+use headwater_flow::cases::cases;
 
 /// Payloads of every sort, most of them good.
 fn payload() -> impl Strategy<Value = String> {

@@ -43,11 +43,11 @@ mod tests;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::flow::aggregation::{Aggregate, Closed, Group, Rejection, Updated};
 use bytes::{Bytes, put_whole};
 pub use config::{
     BOUNDS_MAX, COUNTERS_MAX, Compute, Config, DISORDER, DISORDER_MAX, Function, QUANTILE_ERROR, counters,
 };
+use headwater_flow::aggregation::{Aggregate, Closed, Group, Rejection, Updated};
 use output::Output;
 use part::{Kind, Part};
 use reading::{Reader, Value};

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use super::pane::{Given, Keyed, Pane, Place, Row, Shown};
 use super::shelves::Each;
 use super::{Config, Error, Windows};
-use crate::flow::Timestamp;
-use crate::flow::rows::{Change, WINDOW_TAIL_BYTES};
+use headwater_flow::Timestamp;
+use headwater_flow::rows::{Change, WINDOW_TAIL_BYTES};
 
 const PROGRESS_VERSION: u8 = 3;
 const PANE_VERSION: u8 = 2;

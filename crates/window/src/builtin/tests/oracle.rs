@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::cases::cases;
+use headwater_flow::cases::cases;
 
 fn result(compute: Vec<Compute>, readings: &[(u64, f64)]) -> serde_json::Value {
     let mut builtin = builtin(compute);

@@ -1,7 +1,7 @@
 //! What comes out of windows.
 
 use super::scene::{Ready, Without};
-use crate::flow::Timestamp;
+use headwater_flow::Timestamp;
 
 /// What became of an observed reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

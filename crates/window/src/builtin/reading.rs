@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::top::ITEM_BYTES_MAX;
-use crate::flow::json::{Child, INTEGER_MAX, Node};
+use headwater_flow::json::{Child, INTEGER_MAX, Node};
 
 /// What a field holds.
 #[derive(Clone, Debug, Default, PartialEq)]

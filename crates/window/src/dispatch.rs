@@ -5,7 +5,7 @@ use super::overlap::{self, Over};
 use super::pane::{Keyed, Pane, Place};
 use super::scene::Scene;
 use super::{Config, Fate, aligned, count, session};
-use crate::flow::{Timestamp, micros};
+use headwater_flow::{Timestamp, micros};
 
 /// Puts a reading where it belongs; why not, with its payload.
 pub(super) fn assign(

@@ -1,7 +1,7 @@
 //! Tables here; laws and oracles in their files.
 
 use super::*;
-use crate::flow::Timestamp;
+use headwater_flow::Timestamp;
 use serde_json::json;
 
 mod laws;

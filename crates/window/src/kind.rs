@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::flow::{Timestamp, micros};
+use headwater_flow::{Timestamp, micros};
 
 /// How readings are put together.
 ///

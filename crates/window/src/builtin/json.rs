@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use crate::flow::json::INTEGER_MAX;
+use headwater_flow::json::INTEGER_MAX;
 
 /// The shortest text that reads back as the same double, whole numbers without a fraction; `null` for
 /// what JSON cannot say.

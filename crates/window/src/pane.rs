@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::fold::Folds;
 use super::panes::Panes;
-use crate::flow::Timestamp;
+use headwater_flow::Timestamp;
 
 /// Where a pane stands among those of its key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

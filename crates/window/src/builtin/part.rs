@@ -7,7 +7,7 @@ use super::hold::Hold;
 use super::reading::{Takes, Value};
 use super::sums::{Moments, Sum};
 use super::top::Top;
-use crate::flow::Timestamp;
+use headwater_flow::Timestamp;
 
 /// What is kept, and the parameters that it depends on.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use super::kind::gcd;
 use super::pane::{Keyed, Pane, Place, Row};
 use super::scene::Scene;
 use super::{Config, Fate};
-use crate::flow::{Timestamp, micros};
+use headwater_flow::{Timestamp, micros};
 
 /// Readings from one window's end to the next one's, and in a window.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Kind;
-use crate::flow::micros;
+use headwater_flow::micros;
 
 /// What readings beyond [`Config::keys_max`] are put together under.
 pub const OVERFLOW_KEY: &str = "(overflow)";

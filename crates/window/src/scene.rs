@@ -3,8 +3,8 @@
 use super::fold::Part;
 use super::pane::{Keyed, Pane, Place, Shown};
 use super::{Aggregate, Config, Settled};
-use crate::flow::aggregation::{Closed, Group, Updated};
-use crate::flow::{Timestamp, micros};
+use headwater_flow::aggregation::{Closed, Group, Updated};
+use headwater_flow::{Timestamp, micros};
 
 /// A result that is to be finished.
 #[derive(Debug)]

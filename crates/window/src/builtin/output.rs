@@ -4,7 +4,7 @@ use super::config::Function;
 use super::json::{number, whole};
 use super::part::{Kind, Part};
 use super::{bins::Scale, config::Compute};
-use crate::flow::Timestamp;
+use headwater_flow::Timestamp;
 
 /// One member of the result.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ impl Output {
             (Function::Top { k, counters }, Part::Top(top)) => {
                 let short = top.short(*counters);
                 for (item, _) in top.first(*k) {
-                    crate::flow::json::check_json(item).map_err(drop)?;
+                    headwater_flow::json::check_json(item).map_err(drop)?;
                 }
                 list(out, top.first(*k), |out, (item, count)| {
                     out.extend(b"{\"value\":");

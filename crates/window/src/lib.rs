@@ -19,6 +19,7 @@
 //! else is known of them lies in the store, and of as many as the bound given to [`Windows::new`] takes, in memory.
 
 mod aligned;
+pub mod builtin;
 mod codec;
 mod config;
 mod count;
@@ -37,13 +38,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::flow::aggregation::Aggregate;
-use crate::flow::aggregation::{Closed, Group, Updated};
-use crate::flow::rows::Change;
-use crate::flow::{Timestamp, micros};
 pub use codec::{CodecError, with_state};
 pub use config::{Config, KEYS_MAX, OVERFLOW_KEY, WhenKeysFull};
 use dispatch::{assign, bounds, bounds_at, due, fire};
+pub use headwater_flow::aggregation::Aggregate;
+use headwater_flow::aggregation::{Closed, Group, Updated};
+use headwater_flow::rows::Change;
+use headwater_flow::{Timestamp, micros};
 pub use kind::Kind;
 use outcome::outcome;
 pub use outcome::{Fate, Outcome, Refused, Settled};

@@ -7,7 +7,7 @@ use super::fold::{Part, merge};
 use super::pane::{Keyed, Pane, Place, Shown};
 use super::scene::Scene;
 use super::{Config, Fate};
-use crate::flow::{Timestamp, micros};
+use headwater_flow::{Timestamp, micros};
 
 /// Where sessions end.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use super::pane::{Keyed, Pane, Place};
 use super::scene::Scene;
 use super::{Config, Fate, bounds_at};
-use crate::flow::Timestamp;
+use headwater_flow::Timestamp;
 
 /// Puts a reading into its window.
 pub(super) fn assign(

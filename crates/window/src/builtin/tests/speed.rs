@@ -1,4 +1,4 @@
-//! What a reading costs: `cargo test --release -p headwater --lib builtin::tests::speed -- --ignored --nocapture`.
+//! What a reading costs: `cargo test --release -p headwater-window --lib builtin::tests::speed -- --ignored --nocapture`.
 
 use std::time::Instant;
 

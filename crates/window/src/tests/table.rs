@@ -3,7 +3,7 @@
 use super::super::*;
 use super::run::{Disk, List};
 use super::{SECOND, seconds};
-use crate::flow::aggregation::Rejection;
+use headwater_flow::aggregation::Rejection;
 
 /// Adds up payloads of one byte; refuses 255; cannot finish a sum of 13, nor merge with one of 77.
 struct Sum;

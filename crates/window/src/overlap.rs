@@ -12,7 +12,7 @@ use super::pane::{Given, Keyed, Place};
 use super::panes::Panes;
 use super::scene::Scene;
 use super::{Config, Fate, Kind};
-use crate::flow::{Timestamp, micros};
+use headwater_flow::{Timestamp, micros};
 
 /// How windows lie over the panes.
 #[derive(Clone, Copy, Debug)]
