@@ -1,7 +1,7 @@
 //! What windows cost a reading, as ratios: CPU and memory by number of keys, hopping and sliding
 //! against tumbling, built-ins against a module, bytes of state for a reading, and Bytewax beside it.
 //!
-//! `cargo bench -p headwater --bench windows`; `-- keys` measures that group only. For Bytewax a Python
+//! `cargo bench -p headwater-agent --bench windows`; `-- keys` measures that group only. For Bytewax a Python
 //! that has it: `python3 -m venv V && V/bin/pip install bytewax==0.21.1`, then `PYTHON=V/bin/python`.
 //!
 //! Each case is a process of its own: windows over a store, readings in slices, commits as a pipeline's.
@@ -28,13 +28,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed measurement is no measurement")]
 
-use headwater::builtin::{self, Builtin, Compute, Function};
-use headwater::flow::Timestamp;
-use headwater::metrics::StoreMetrics;
-use headwater::module::{CallMetrics, Host, Limits};
-use headwater::pipeline::{COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, COMMIT_MESSAGES_MAX};
-use headwater::store::{self, Commit, Outgoing, Store};
-use headwater::window::{Aggregate, Cold, Config, Each, Error, Kind, Outcome, Windows};
+use headwater_agent::builtin::{self, Builtin, Compute, Function};
+use headwater_agent::flow::Timestamp;
+use headwater_agent::metrics::StoreMetrics;
+use headwater_agent::module::{CallMetrics, Host, Limits};
+use headwater_agent::pipeline::{COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, COMMIT_MESSAGES_MAX};
+use headwater_agent::store::{self, Commit, Outgoing, Store};
+use headwater_agent::window::{Aggregate, Cold, Config, Each, Error, Kind, Outcome, Windows};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

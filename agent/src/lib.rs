@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! MQTT ─► source ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► forward ─► HTTP
-//! beside the way: config, cli, agent (wiring), admin, metrics, reload, secret, tls, words, fail (for tests)
+//! beside the way: config, agent (wiring), admin, metrics, reload, secret, tls, words, fail (for tests)
 //! ```
 //!
 //! The disk is the queue: stages hand over through the store, never through channels of data.
@@ -29,7 +29,6 @@ pub mod forward;
 pub mod admin;
 pub mod agent;
 pub mod audit;
-pub mod cli;
 pub mod config;
 pub mod ledger;
 pub mod live;
@@ -42,8 +41,3 @@ pub use headwater_fail as fail;
 use headwater_flow::cases;
 pub use headwater_flow::error_text as words;
 use headwater_flow::topic;
-
-#[cfg(feature = "author")]
-pub mod author;
-#[cfg(feature = "demo")]
-pub mod demo;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use headwater::store::MARGIN_BYTES;
+use headwater_agent::store::MARGIN_BYTES;
 use headwater_tests::agent::Agent;
 use headwater_tests::backend::Backend;
 use headwater_tests::broker::Broker;

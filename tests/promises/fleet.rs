@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use headwater::flow::Timestamp;
-use headwater::forward::{Compression, Config, Forward};
-use headwater::metrics::{self, Metrics};
-use headwater::store::{self, Commit, Outgoing, Store};
+use headwater_agent::flow::Timestamp;
+use headwater_agent::forward::{Compression, Config, Forward};
+use headwater_agent::metrics::{self, Metrics};
+use headwater_agent::store::{self, Commit, Outgoing, Store};
 use headwater_tests::collector::Collector;
 use headwater_tests::process::eventually;
 use serde_json::json;

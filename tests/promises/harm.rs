@@ -38,7 +38,7 @@ impl World {
             .output("central", &collector.url(), "");
         let mut agent = Agent::at_home(plan.toml());
         if !read {
-            let stall = [(headwater::fail::VARIABLE, "pipeline.read=stall:600s".to_owned())];
+            let stall = [(headwater_agent::fail::VARIABLE, "pipeline.read=stall:600s".to_owned())];
             agent.environment(stall);
         }
         agent.resume().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater::flow::Kept;
+use headwater_agent::flow::Kept;
 use headwater_tests::agent::Agent;
 use headwater_tests::backend::{Answer, Backend};
 use headwater_tests::broker::Broker;
@@ -396,7 +396,7 @@ async fn letters_that_are_given_up_are_reported_once() {
 
     assert_eq!(agent.stop().await.code(), Some(0));
     agent.configure(&config(", age_max = \"1s\""));
-    agent.environment([(headwater::fail::VARIABLE, "letters.given-up=kill".to_owned())]);
+    agent.environment([(headwater_agent::fail::VARIABLE, "letters.given-up=kill".to_owned())]);
     agent.spawn();
     assert!(agent.ends(SOON).await.is_some(), "killed where the first went");
     agent.environment([]);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use headwater::fail::POINTS;
+use headwater_agent::fail::POINTS;
 use headwater_tests::agent::Agent;
 use headwater_tests::backend::{Answer, Backend};
 use headwater_tests::broker::Mosquitto;
@@ -188,7 +188,7 @@ async fn killed_while_it_narrows_down_it_loses_and_doubles_nothing() {
             publisher.publish(&topic, payload).await;
         }
         publisher.confirmed().await;
-        agent.environment([(headwater::fail::VARIABLE, format!("{point}=kill@{hit}"))]);
+        agent.environment([(headwater_agent::fail::VARIABLE, format!("{point}=kill@{hit}"))]);
         agent.spawn();
         assert!(agent.ends(Duration::from_secs(20)).await.is_some(), "it never came to {point}");
         agent.environment([]);

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use headwater::metrics::StoreMetrics;
-use headwater::store::{Config, Store};
+use headwater_agent::metrics::StoreMetrics;
+use headwater_agent::store::{Config, Store};
 use headwater_tests::image::Image;
 use headwater_tests::plant::power;
 use headwater_tests::process::{built, freeze};
@@ -105,7 +105,7 @@ fn verify(state: &Path, promised: Promised) -> Result<(), String> {
     let mut windows = Vec::new();
     let mut each = |key, value| {
         windows.push((key, value));
-        Ok::<_, headwater::store::Error>(())
+        Ok::<_, headwater_agent::store::Error>(())
     };
     store.windows("p", &mut each).expect("whole rows");
     windows.sort();

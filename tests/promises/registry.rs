@@ -152,7 +152,7 @@ impl Registry {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    headwater::module::Digest::of(bytes).to_string()
+    headwater_agent::module::Digest::of(bytes).to_string()
 }
 
 /// The same module as other bytes: with a section that nobody reads.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater::fail::VARIABLE;
+use headwater_agent::fail::VARIABLE;
 use headwater_tests::agent::Agent;
 use headwater_tests::backend::Backend;
 use headwater_tests::broker::Broker;

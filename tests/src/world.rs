@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use headwater::fail;
+use headwater_agent::fail;
 use rumqttc::QoS;
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ pub struct Options {
     pub live: bool,
     /// Of the proxies' chances.
     pub seed: u64,
-    /// Rules of the agent's first start (`headwater::fail`): it dies there, or is killed soon, and
+    /// Rules of the agent's first start (`headwater_agent::fail`): it dies there, or is killed soon, and
     /// started again.
     pub first_start: Option<String>,
 }
@@ -335,7 +335,7 @@ impl Host {
         }
     }
 
-    /// Starts the agent with rules to fail by (`headwater::fail`), and waits for nothing.
+    /// Starts the agent with rules to fail by (`headwater_agent::fail`), and waits for nothing.
     pub fn fail(&mut self, rules: &str) {
         self.agent.environment([(fail::VARIABLE, rules.to_owned())]);
         self.agent.spawn();

@@ -1,6 +1,6 @@
 //! Killed around a switch of modules: the broker is one that knows what it gave, the collector the real one.
 
-use headwater::module::Digest;
+use headwater_agent::module::Digest;
 use headwater_tests::broker::Mosquitto;
 use headwater_tests::collector::Collector;
 
@@ -19,7 +19,7 @@ async fn killed_around_a_switch_every_reading_counts_once() {
         ("pipeline.gone-back", hostile("unreachable"), headwater_bundle::HOSTILE),
     ] {
         agent.kill9();
-        agent.environment([(headwater::fail::VARIABLE, format!("{point}=kill"))]);
+        agent.environment([(headwater_agent::fail::VARIABLE, format!("{point}=kill"))]);
         agent.resume().await;
         let stream = Stream::start(broker.port(), readings);
         agent.reaches("pipeline_read_messages", "changed", readings + 20, SOON).await;
@@ -63,7 +63,7 @@ async fn killed_around_a_change_of_states_every_reading_is_in_its_window_once() 
     used(&agent, 20).await;
     for (version, point) in [(1, "pipeline.switching"), (2, "pipeline.switched")] {
         agent.kill9();
-        agent.environment([(headwater::fail::VARIABLE, format!("{point}=kill"))]);
+        agent.environment([(headwater_agent::fail::VARIABLE, format!("{point}=kill"))]);
         agent.resume().await;
         used(&agent, 20).await;
         agent.configure(&of(version));

@@ -17,8 +17,8 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use clap::Parser;
-use headwater::flow::{Delivery, Message, Timestamp};
-use headwater::store::{Commit, Config, Outgoing, Quota, Store};
+use headwater_agent::flow::{Delivery, Message, Timestamp};
+use headwater_agent::store::{Commit, Config, Outgoing, Quota, Store};
 use headwater_tests::agent::Agent;
 use headwater_tests::feeder::{Feed, Feeder, Subscriber};
 use headwater_tests::plant::{Plan, TOPICS};
@@ -51,7 +51,7 @@ struct Options {
 
 fn main() -> ExitCode {
     if std::env::var(ROLE.0).is_ok() || headwater_tests::agent::compiles() {
-        return headwater::cli::main();
+        return headwater::main();
     }
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

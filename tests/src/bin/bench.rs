@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser;
-use headwater::flow::Timestamp;
+use headwater_agent::flow::Timestamp;
 use headwater_tests::agent::Agent;
 use headwater_tests::backend::Backend;
 use headwater_tests::broker::{Broker, Mosquitto};
@@ -54,9 +54,9 @@ struct Options {
 
 fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
-        Ok("agent") => return headwater::cli::main(),
+        Ok("agent") => return headwater::main(),
         Ok("subscriber") => return done(subscribe()),
-        _ if headwater_tests::agent::compiles() => return headwater::cli::main(),
+        _ if headwater_tests::agent::compiles() => return headwater::main(),
         _ => {}
     }
     let options = Options::parse();

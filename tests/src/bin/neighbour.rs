@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use headwater::flow::{Event, Timestamp};
-use headwater::module::CallMetrics;
-use headwater::module::{Host, Limits};
+use headwater_agent::flow::{Event, Timestamp};
+use headwater_agent::module::CallMetrics;
+use headwater_agent::module::{Host, Limits};
 use headwater_tests::agent::Agent;
 use headwater_tests::backend::Backend;
 use headwater_tests::broker::Broker;
@@ -53,8 +53,8 @@ struct Options {
 
 fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
-        Ok("agent") => return headwater::cli::main(),
-        _ if headwater_tests::agent::compiles() => return headwater::cli::main(),
+        Ok("agent") => return headwater::main(),
+        _ if headwater_tests::agent::compiles() => return headwater::main(),
         _ => {}
     }
     let options = Options::parse();

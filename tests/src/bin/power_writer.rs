@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use headwater::metrics::StoreMetrics;
-use headwater::store::{Config, Store};
+use headwater_agent::metrics::StoreMetrics;
+use headwater_agent::store::{Config, Store};
 use headwater_tests::plant::power;
 
 fn main() -> anyhow::Result<()> {

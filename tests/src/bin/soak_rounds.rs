@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Parser;
 use fastrand::Rng;
-use headwater::fail::POINTS;
-use headwater::words;
+use headwater_agent::fail::POINTS;
+use headwater_agent::words;
 use headwater_tests::proxy::Mode;
 use headwater_tests::world::{Options as WorldOptions, ROLE, Reported, Verdict, World};
 
@@ -71,8 +71,8 @@ struct Tally {
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let done = match std::env::var(ROLE).as_deref() {
-        Ok("agent") => return headwater::cli::main(),
-        _ if headwater_tests::agent::compiles() => return headwater::cli::main(),
+        Ok("agent") => return headwater::main(),
+        _ if headwater_tests::agent::compiles() => return headwater::main(),
         Ok(_) => runtime.map_err(Into::into).and_then(|runtime| {
             runtime.block_on(headwater_tests::collector::serve())?;
             Ok(ExitCode::SUCCESS)

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use headwater::flow::{DeadLetter, Delivery, Message, Timestamp};
-use headwater::metrics::StoreMetrics;
-use headwater::store::{Commit, Config, Outgoing, Session, Store};
+use headwater_agent::flow::{DeadLetter, Delivery, Message, Timestamp};
+use headwater_agent::metrics::StoreMetrics;
+use headwater_agent::store::{Commit, Config, Outgoing, Session, Store};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -117,7 +117,7 @@ fn look(store: &Store) -> anyhow::Result<Seen> {
             let mut windows = BTreeMap::new();
             store.windows(name, &mut |key, state| {
                 windows.insert(key[0], mark(&state));
-                Ok::<_, headwater::store::Error>(())
+                Ok::<_, headwater_agent::store::Error>(())
             })?;
             seen.pipelines.insert(name.to_owned(), (position, mark(&checkpoint.progress), windows));
         }

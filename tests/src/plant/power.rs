@@ -4,8 +4,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use headwater::flow::{DeadLetter, Delivery, Message, Timestamp};
-use headwater::store::{Commit, Outgoing};
+use headwater_agent::flow::{DeadLetter, Delivery, Message, Timestamp};
+use headwater_agent::store::{Commit, Outgoing};
 
 /// The pipeline that commits.
 pub const PIPELINE: &str = "p";
