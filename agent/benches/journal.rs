@@ -19,7 +19,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed measurement is no measurement")]
 
-use headwater::flow::{Delivery, Message, Timestamp};
+use headwater::flow::{Message, MqttDelivery, Timestamp};
 use headwater::metrics::Metrics;
 use headwater::store::{Config, Store};
 use std::fs::File;
@@ -102,7 +102,7 @@ fn message(number: usize) -> Message {
         payload: (0..PAYLOAD_BYTES).map(|at| (at ^ number) as u8).collect(),
         properties: Vec::new(),
         received: Timestamp(1_700_000_000_000_000),
-        delivery: Delivery { qos: 1, retain: false, session: 3, packet: number as u16 },
+        delivery: MqttDelivery { qos: 1, retain: false, session: 3, packet: number as u16 },
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! MQTT ─► source ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► forward ─► HTTP
-//! beside the way: config, cli, agent (wiring), admin, metrics, reload, secret, tls, words, fail (for tests)
+//! beside the way: config, cli, agent (wiring), admin, metrics, reload, secret, tls, fail (for tests)
 //! ```
 //!
 //! The disk is the queue: stages hand over through the store, never through channels of data.
@@ -40,9 +40,9 @@ pub mod secret;
 pub mod tls;
 
 pub use headwater_fail as fail;
-pub use headwater_flow::error_text as words;
+pub use headwater_flow::error_text;
 #[cfg(test)]
-use headwater_flow::cases;
+use headwater_flow::testing;
 use headwater_flow::topic;
 
 #[cfg(feature = "author")]

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::words;
+use crate::error_text;
 
 /// Signs of life of one stage, counted.
 #[derive(Debug, Default)]
@@ -43,12 +43,10 @@ impl Thread {
     pub fn fallen(&self) -> Option<String> {
         let ended = self.lock().take_if(|thread| thread.is_finished())?;
         let ended = ended.join();
-        Some(
-            ended.map_or_else(
-                |panic| words::of_panic(&*panic),
-                |()| "it ended without being asked to".to_owned(),
-            ),
-        )
+        Some(ended.map_or_else(
+            |panic| error_text::of_panic(&*panic),
+            |()| "it ended without being asked to".to_owned(),
+        ))
     }
 
     /// Waits for its end; the caller has told it to.
@@ -56,7 +54,7 @@ impl Thread {
         if let Some(thread) = self.lock().take()
             && let Err(panic) = thread.join()
         {
-            tracing::error!(reason = words::of_panic(&*panic), "thread ended");
+            tracing::error!(reason = error_text::of_panic(&*panic), "thread ended");
         }
     }
 

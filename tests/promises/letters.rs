@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater::flow::Kept;
+use headwater::flow::StoredLetter;
 use headwater_tests::agent::Agent;
 use headwater_tests::backend::{Answer, Backend};
 use headwater_tests::broker::Broker;
@@ -332,9 +332,9 @@ async fn reached(backend: &Backend, lines: usize) -> Vec<Value> {
     .await
 }
 
-fn export(agent: &Agent, filter: &[&str]) -> Vec<Kept> {
+fn export(agent: &Agent, filter: &[&str]) -> Vec<StoredLetter> {
     let text = said(agent, &[&["export"], filter].concat());
-    text.lines().map(|line| Kept::from_line(line).expect("a line reads back")).collect()
+    text.lines().map(|line| StoredLetter::from_line(line).expect("a line reads back")).collect()
 }
 
 fn said(agent: &Agent, command: &[&str]) -> String {

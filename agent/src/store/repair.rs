@@ -24,7 +24,7 @@ use super::error::Error;
 use super::folder::Folder;
 use super::mark::Mark;
 use super::{layout, sync};
-use crate::flow::{Kind, Report, Seq, Timestamp};
+use crate::flow::{LossReport, ReportKind, Seq, Timestamp};
 use harmed::Notes;
 use quarantine::Quarantine;
 use rows::{State, Trust};
@@ -343,9 +343,9 @@ impl Drop for Repair<'_> {
 }
 
 impl Loss {
-    fn report(&self, reason: &str) -> Report {
-        Report {
-            kind: Kind::Lost,
+    fn report(&self, reason: &str) -> LossReport {
+        LossReport {
+            kind: ReportKind::Lost,
             stage: match self.stage.as_str() {
                 "outbox" => "outbox",
                 "dead-letters" => "dead-letters",

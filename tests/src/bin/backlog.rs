@@ -17,7 +17,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use clap::Parser;
-use headwater::flow::{Delivery, Message, Timestamp};
+use headwater::flow::{Message, MqttDelivery, Timestamp};
 use headwater::store::{Commit, Config, Outgoing, Quota, Store};
 use headwater_tests::agent::Agent;
 use headwater_tests::feeder::{Feed, Feeder, Subscriber};
@@ -250,7 +250,7 @@ fn fill_journal(store: &Store, records: u64, size: usize) -> anyhow::Result<()> 
     let input: Arc<str> = Arc::from("plant");
     let message = |id| {
         let (topic, payload) = reading(id, size);
-        let delivery = Delivery { qos: 1, packet: (id % 65_535) as u16 + 1, session: 1, retain: false };
+        let delivery = MqttDelivery { qos: 1, packet: (id % 65_535) as u16 + 1, session: 1, retain: false };
         let (input, payload) = (Arc::clone(&input), payload.into());
         Message { input, topic, payload, properties: Vec::new(), received: Timestamp::now(), delivery }
     };

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Parser;
 use fastrand::Rng;
+use headwater::error_text;
 use headwater::fail::POINTS;
-use headwater::words;
 use headwater_tests::proxy::Mode;
 use headwater_tests::world::{Options as WorldOptions, ROLE, Reported, Verdict, World};
 
@@ -141,8 +141,9 @@ async fn round(
     let (mut world, what, verdict) = match done {
         Ok(done) => done,
         Err(error) => {
-            let why =
-                error.try_into_panic().map_or_else(|_| "cancelled".to_owned(), |it| words::of_panic(&*it));
+            let why = error
+                .try_into_panic()
+                .map_or_else(|_| "cancelled".to_owned(), |it| error_text::of_panic(&*it));
             let log = std::fs::read_to_string(home.join("agent.log")).unwrap_or_default();
             let last = log.lines().rfind(|line| !line.starts_with("note: ")).unwrap_or_default();
             let kept = home.display();

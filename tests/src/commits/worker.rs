@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use headwater::flow::{DeadLetter, Delivery, Message, Timestamp};
+use headwater::flow::{DeadLetter, Message, MqttDelivery, Timestamp};
 use headwater::metrics::Metrics;
 use headwater::store::{Commit, Config, Outgoing, Session, Store};
 use serde::{Deserialize, Serialize};
@@ -153,7 +153,7 @@ fn message(mark: u64, size: usize) -> Message {
         payload: bytes(mark, size).into(),
         properties: Vec::new(),
         received: Timestamp(mark),
-        delivery: Delivery { qos: 1, retain: false, session: 1, packet: 7 },
+        delivery: MqttDelivery { qos: 1, retain: false, session: 1, packet: 7 },
     }
 }
 

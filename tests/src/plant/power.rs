@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use headwater::flow::{DeadLetter, Delivery, Message, Timestamp};
+use headwater::flow::{DeadLetter, Message, MqttDelivery, Timestamp};
 use headwater::store::{Commit, Outgoing};
 
 /// The pipeline that commits.
@@ -31,7 +31,7 @@ pub fn message(number: u64) -> Message {
         payload: payload.into(),
         properties: Vec::new(),
         received: Timestamp(number),
-        delivery: Delivery { qos: 1, packet: (number % 1_000) as u16 + 1, ..Delivery::default() },
+        delivery: MqttDelivery { qos: 1, packet: (number % 1_000) as u16 + 1, ..MqttDelivery::default() },
     }
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::flow::{Delivery, Timestamp};
+use crate::flow::{MqttDelivery, Timestamp};
 
 fn publish(dup: bool, packet: u16, payload: &str) -> Publish {
     let (topic, payload) = ("t".into(), payload.to_owned().into());
@@ -15,7 +15,7 @@ fn stored(session: u64, packet: u16, payload: &str) -> Message {
         payload: payload.to_owned().into(),
         properties: Vec::new(),
         received: Timestamp(0),
-        delivery: Delivery { qos: 1, retain: false, session, packet },
+        delivery: MqttDelivery { qos: 1, retain: false, session, packet },
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bytes: what is written is read back, and garbage is an error, never a panic.
 
-use crate::flow::letter::tests::any_letter;
-use crate::flow::{Delivery, Epoch, Message, Timestamp};
+use crate::flow::testing::any_letter;
+use crate::flow::{Epoch, Message, MqttDelivery, Timestamp};
 use crate::store::codec::{self, Row};
 use crate::store::engine::VALUE_BYTES_MAX;
 use crate::store::frame::{Body, Frame, Group, unpack};
@@ -22,7 +22,7 @@ prop_compose! {
         session in any::<u64>(),
         packet in any::<u16>(),
     ) -> Message {
-        let delivery = Delivery { qos, retain, session, packet };
+        let delivery = MqttDelivery { qos, retain, session, packet };
         let (input, received) = (Arc::from(input), Timestamp(received));
         Message { input, topic, payload: payload.into(), properties, received, delivery }
     }
