@@ -208,7 +208,7 @@ pub async fn serve() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let store = arguments.next().context("the store's file is the first argument")?;
     let port: u16 = arguments.next().context("the port is the second argument")?.parse()?;
-    let mut config = headwater_collector::Config::new(store);
+    let mut config = headwater_collector::CollectorConfig::new(store);
     if let Some(bodies_max) = arguments.next() {
         config.bodies_max = bodies_max.parse()?;
     }

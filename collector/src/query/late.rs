@@ -1,4 +1,4 @@
-//! Readings that came too late for their windows: no result has them in it.
+//! Readings that came too late for their windows. No result contains them.
 
 use rusqlite::{Connection, params};
 use serde::Serialize;
@@ -6,44 +6,48 @@ use serde_json::value::RawValue;
 
 use super::rfc3339;
 
-/// Which late readings are asked for.
+/// A query for late readings. A filter that is `None` lets all of them pass.
 #[derive(Clone, Debug, Default)]
-pub struct LateOf {
-    /// Of one agent.
+pub struct LateQuery {
+    /// The name of the agent.
     pub agent: Option<String>,
-    /// Of one pipeline.
+    /// The name of the pipeline.
     pub pipeline: Option<String>,
-    /// Of one key.
+    /// The key.
     pub key: Option<String>,
-    /// Those stored after this one.
+    /// The id after which the answer begins.
     pub after: i64,
-    /// At most so many.
+    /// Most readings in the answer.
     pub limit: u32,
 }
 
-/// One late reading.
+/// A stored late reading.
 #[derive(Debug, Serialize)]
 pub struct LateRow {
-    /// Grows with each one stored: the next page begins after it.
+    /// The id, which grows with each reading stored: the next page begins after the last one.
     pub id: i64,
-    /// Who sent it.
+    /// The agent that sent it.
     pub agent: String,
     /// The pipeline that it was too late for.
     pub pipeline: String,
-    /// What it belongs to.
+    /// The key it belongs to.
     pub key: String,
-    /// Where it was published.
+    /// The topic it was published to.
     pub topic: String,
-    /// Event time; RFC 3339.
+    /// The event time; RFC 3339.
     pub time: String,
-    /// Digest of the last module that changed it.
+    /// The digest of the last module that changed it.
     pub module: Option<String>,
-    /// As it was sent.
+    /// The content as it was sent, in JSON.
     pub value: Box<RawValue>,
 }
 
-/// Late readings in the order in which they were stored.
-pub(crate) fn late(store: &Connection, of: &LateOf, bytes_max: usize) -> rusqlite::Result<Vec<LateRow>> {
+/// Returns late readings in the order in which they were stored, until their content has `bytes_max` bytes.
+pub(crate) fn late(
+    store: &Connection,
+    query: &LateQuery,
+    bytes_max: usize,
+) -> rusqlite::Result<Vec<LateRow>> {
     let mut statement = store.prepare_cached(
         "SELECT l.id, p.agent, p.pipeline, s.key, l.topic, l.time,
                 (SELECT digest FROM modules WHERE id = l.module), l.value
@@ -52,8 +56,10 @@ pub(crate) fn late(store: &Connection, of: &LateOf, bytes_max: usize) -> rusqlit
            AND (?4 IS NULL OR s.key = ?4)
          ORDER BY l.id LIMIT ?5",
     )?;
-    let mut rows = statement.query(params![of.after, of.agent, of.pipeline, of.key, of.limit])?;
-    let (mut late, mut bytes) = (Vec::new(), 0);
+    let mut rows =
+        statement.query(params![query.after, query.agent, query.pipeline, query.key, query.limit])?;
+    let mut late = Vec::new();
+    let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let value: String = row.get(7)?;
         bytes += value.len();
