@@ -126,7 +126,8 @@ async fn a_module_is_tried_on_live_messages_and_sends_nothing() {
         assert!(rounds < 1_200, "it never ends");
     }
     let Output { status, stdout, stderr } = trying.wait_with_output().unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    let stdout = String::from_utf8_lossy(&stdout);
+    let stderr = String::from_utf8_lossy(&stderr);
     assert_eq!(status.code(), Some(0), "{stderr}");
     assert_eq!(stdout.lines().count(), 2, "{stdout}");
     assert!(stdout.contains("\"topic\":\"plant/oven\"") && stdout.contains("\"t\":0.0"), "{stdout}");
@@ -139,7 +140,8 @@ async fn a_module_is_tried_on_live_messages_and_sends_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_is_tried_on_dead_letters_and_changes_none() {
     let project = project();
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = Broker::start().await;
+    let backend = Backend::start([]).await;
     let plan = plant::Plan::default()
         .input("plant", broker.port(), &["plant/#"], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded("k"))

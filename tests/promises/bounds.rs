@@ -77,7 +77,8 @@ async fn each_policy_keeps_its_promise_while_the_destination_is_away() {
     assert_eq!(metrics.of("pipeline_dropped_results", "block"), 0);
     for output in ["block", "drop-newest", "drop-oldest"] {
         let log = format!("outbox/{output}");
-        let (bytes, quota) = (metrics.of("store_bytes", &log), metrics.of("store_quota_bytes", &log));
+        let bytes = metrics.of("store_bytes", &log);
+        let quota = metrics.of("store_quota_bytes", &log);
         assert_eq!(quota, 16 * MIB);
         assert!(bytes > 10 * MIB && bytes < quota + 4 * MIB, "{bytes} bytes in {log}");
     }
@@ -94,7 +95,8 @@ async fn each_policy_keeps_its_promise_while_the_destination_is_away() {
     let newest = received(&backends[1]);
     let oldest = received(&backends[2]);
     for (lines, pipeline) in [(&newest, "drop-newest"), (&oldest, "drop-oldest")] {
-        let (ids, dropped) = (ids(lines), reported(lines, "dropped"));
+        let ids = ids(lines);
+        let dropped = reported(lines, "dropped");
         assert!(ids.is_sorted_by(|a, b| a < b), "order is kept");
         assert_eq!(ids.len() as u64 + dropped, count, "{pipeline}: received and reported are all");
         assert_eq!(agent.metrics().await.unwrap().of("pipeline_dropped_results", pipeline), dropped);
@@ -226,7 +228,8 @@ impl Watch {
 /// Allocated bytes of each log, as `du` counts them.
 fn taken(store: &Path) -> BTreeMap<String, u64> {
     use std::os::unix::fs::MetadataExt;
-    let (mut taken, mut folders) = (BTreeMap::new(), vec![store.to_owned()]);
+    let mut taken = BTreeMap::new();
+    let mut folders = vec![store.to_owned()];
     while let Some(folder) = folders.pop() {
         // What is gone meanwhile takes nothing.
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -271,7 +274,8 @@ async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_repo
         backend.gone().await;
     }
     let watch = Watch::start(agent.state().join("store"));
-    let (count, poison) = (18_000, 4_500);
+    let count = 18_000;
+    let poison = 4_500;
     let filling = "x".repeat(3_000);
     for id in 0..count {
         let mut reading: serde_json::Map<String, Value> =
@@ -301,7 +305,8 @@ async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_repo
         // What was owed while there was no room comes with the next commit.
         let (metrics, lines, letters) =
             headwater_tests::process::eventually("the last reports", SOON, async || {
-                let (metrics, lines) = (agent.metrics().await.ok()?, received(backend));
+                let metrics = agent.metrics().await.ok()?;
+                let lines = received(backend);
                 let letters = reported_at(&lines, "dropped", "dead-letters");
                 let is_told = letters == metrics.of("pipeline_given_up_letters", policy)
                     && reported(&lines, "dropped") == metrics.of("pipeline_dropped_results", policy);
@@ -333,14 +338,16 @@ async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_repo
 /// The one that loses nothing: outbox and journal are full, the rest stays with the broker.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_week_long_outage_under_block_stays_within_the_quotas_and_all_is_delivered() {
-    let (broker, mut backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = Broker::start().await;
+    let mut backend = Backend::start([]).await;
     let plan = Plan::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
     let plan = plan.pipeline("block", "plant", "central", &forwarded(KEY));
     let plan = output(plan, "central", &backend);
     let agent = Agent::start(&format!("journal = {{ bytes_max = \"16 MiB\" }}\n\n{}", plan.toml())).await;
     let publisher = Publisher::connect("plant", broker.port());
     let watch = Watch::start(agent.state().join("store"));
-    let (mut published, each) = (0, 10_000);
+    let mut published = 0;
+    let each = 10_000;
     for _ in 0..3 {
         backend.gone().await;
         for id in published..published + each {

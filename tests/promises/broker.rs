@@ -36,13 +36,15 @@ enum End {
 }
 
 async fn survives(version: &str) {
-    let (mut broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
+    let mut broker = Mosquitto::start_unsaved().await;
+    let collector = Collector::start().await;
     let plan = Plan::default()
         .input("plant", broker.port(), &[TOPICS], version)
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", &collector.url(), "");
     let mut agent = Agent::start(plan.toml()).await;
-    let (mut load, mut duplicates) = (Load::new(10), 0);
+    let mut load = Load::new(10);
+    let mut duplicates = 0;
     for end in [End::Stop, End::Kill, End::Stop, End::Kill] {
         // What the broker has confirmed waits in its session while the agent is away.
         assert_eq!(agent.stop().await.code(), Some(0));

@@ -32,7 +32,8 @@ type Windows = BTreeMap<u64, Vec<Reading>>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn built_ins_over_the_recorded_series_equal_a_naive_computation() {
-    let (broker, collector) = (Broker::start().await, Collector::start().await);
+    let broker = Broker::start().await;
+    let collector = Collector::start().await;
     let mut plan = Plan::default().output("central", &collector.url(), "");
     for (index, name) in SERIES.iter().enumerate() {
         // No reading is late: the machine's clock jumps back by less than two hours.
@@ -42,7 +43,8 @@ async fn built_ins_over_the_recorded_series_equal_a_naive_computation() {
              aggregate = {{ compute = {} }}",
             COMPUTE.replace('\n', "")
         );
-        let (input, topic) = (format!("device-{index}"), format!("plant/{name}/telemetry"));
+        let input = format!("device-{index}");
+        let topic = format!("plant/{name}/telemetry");
         plan = plan.input(&input, broker.port(), &[&topic], "3.1.1");
         plan = plan.pipeline(&format!("built-in-{index}"), &input, "central", &body);
     }

@@ -19,14 +19,16 @@ const WINDOWS: Windows = Windows { size: 1_000, lateness: 10_000, revise: 0 };
 async fn thirty_kills_under_load_lose_and_double_nothing() {
     let seed = seed();
     let mut moments = fastrand::Rng::with_seed(seed);
-    let (broker, collector) = (Mosquitto::start().await, Collector::start().await);
+    let broker = Mosquitto::start().await;
+    let collector = Collector::start().await;
     let plan = Plan::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("windows", "plant", "central", &plant::windowed(KEY, "1s", "10s", "0s"))
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", &collector.url(), ", timeout = \"2s\"");
     let mut agent = Agent::start(plan.toml()).await;
-    let (load, stop) = (Load::new(10), Arc::new(AtomicBool::new(false)));
+    let load = Load::new(10);
+    let stop = Arc::new(AtomicBool::new(false));
     let publishing = publish(Publisher::connect("plant", broker.port()), load, Arc::clone(&stop));
 
     for kill in 0..KILLS {

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 #[test]
 fn the_demo_balances_and_leaves_nothing_behind() {
-    let (folder, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
     let output = Command::new(built(PROGRAM))
         .args(["demo", "--for", "8s", "--json"])
         .current_dir(folder.path())
@@ -16,7 +17,8 @@ fn the_demo_balances_and_leaves_nothing_behind() {
         .env("HOME", temporary.path())
         .output()
         .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{out}\n{err}");
     let ledger: Value = serde_json::from_str(&out)
         .unwrap_or_else(|error| panic!("the output is no ledger and nothing else: {error}\n{out}"));

@@ -62,7 +62,8 @@ async fn a_disk_that_others_fill_to_its_end_costs_nothing() {
     world
         .under_load(async |host| {
             let until = Instant::now() + Duration::from_secs(10);
-            let (mut filler, mut ends) = (Filler::none(host), Vec::new());
+            let mut filler = Filler::none(host);
+            let mut ends = Vec::new();
             while Instant::now() < until {
                 filler.fill();
                 if let Some(status) = host.agent.ends(Duration::from_millis(50)).await {
@@ -188,8 +189,8 @@ async fn a_disk_that_takes_two_seconds_a_sync_loses_no_connection() {
             tokio::time::sleep(Duration::from_secs(7)).await;
             let after = host.agent.metrics().await.expect("it answers while the disk does not");
             let grown = |metric: &str, name: &str| after.of(metric, name) - before.of(metric, name);
-            let (syncs, messages) =
-                (grown("store_syncs", "journal"), grown("store_appended_records", "journal"));
+            let syncs = grown("store_syncs", "journal");
+            let messages = grown("store_appended_records", "journal");
             tokio::time::sleep(Duration::from_secs(16)).await;
             let after = host.agent.metrics().await.expect("it answers while the disk does not");
             (after.of("source_connections", "plant"), syncs, messages)
@@ -217,7 +218,8 @@ async fn a_state_folder_that_may_not_be_written_is_refused_with_78_and_nothing_c
     remount("remount,rw");
 
     // Nobody's agent, in a folder of root's. The program is where nobody may run it.
-    let (home, program) = (world.host.agent.home(), world.host.agent.home().join("headwater"));
+    let home = world.host.agent.home();
+    let program = world.host.agent.home().join("headwater");
     std::fs::copy(built(PROGRAM), &program).expect("room for the program");
     for path in [home, &world.host.agent.state()] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("it is ours");

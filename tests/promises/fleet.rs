@@ -60,7 +60,8 @@ impl Member {
 async fn all_arrives_when_many_agents_are_back_at_once() {
     let mut collector = Collector::start_small(BODIES_MAX).await;
     collector.kill9();
-    let (mut tasks, stop) = (JoinSet::new(), watch::Sender::new(false));
+    let mut tasks = JoinSet::new();
+    let stop = watch::Sender::new(false);
     let start = |n| Member::start(&format!("gw-{n}"), &collector.url(), &mut tasks, stop.subscribe());
     let members: Vec<_> = (0..AGENTS).map(start).collect();
     eventually("all to have lost it", SOON, async || {

@@ -29,7 +29,8 @@ impl World {
     /// Everything is published and acknowledged, and with `read` in the outbox as well; then the
     /// agent is killed.
     async fn killed(read: bool) -> Self {
-        let (broker, mut collector) = (Broker::start().await, Collector::start().await);
+        let broker = Broker::start().await;
+        let mut collector = Collector::start().await;
         collector.kill9();
         let plan = Plan::default()
             .input("plant", broker.port(), &[TOPICS], "3.1.1")
@@ -42,7 +43,8 @@ impl World {
             agent.environment(stall);
         }
         agent.resume().await;
-        let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+        let publisher = Publisher::connect("plant", broker.port());
+        let mut load = Load::new(5);
         for _ in 0..READINGS {
             let (topic, payload) = load.reading();
             publisher.publish(&topic, payload).await;
@@ -138,7 +140,8 @@ async fn what_a_damaged_journal_lost_is_reported_and_the_rest_arrives() {
     let mut world = World::killed(false).await;
     spoil(&world.store().join("journal"));
     let lines = world.delivered().await;
-    let (arrived, lost) = (ids(&lines).len() as u64, lost(&lines, "journal", Some("each")));
+    let arrived = ids(&lines).len() as u64;
+    let lost = lost(&lines, "journal", Some("each"));
     eprintln!("journal: {arrived} arrived, {lost} reported");
     assert_eq!(arrived + lost, READINGS);
     assert!(lost > 0 && arrived > 0, "{arrived} arrived, {lost} lost");
@@ -177,7 +180,8 @@ async fn what_a_damaged_outbox_lost_is_reported_and_the_rest_arrives() {
     spoil(&world.store().join("outbox/central"));
     let lines = world.delivered().await;
     let arrived = lines.iter().filter(|line| is_result(line)).count() as u64;
-    let (each, lost) = (ids(&lines).len() as u64, lost(&lines, "outbox", None));
+    let each = ids(&lines).len() as u64;
+    let lost = lost(&lines, "outbox", None);
     eprintln!("outbox: {arrived} arrived, {each} of them readings, {lost} reported");
     assert_eq!(arrived, each, "no window has closed");
     assert_eq!(each + lost, READINGS);

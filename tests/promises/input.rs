@@ -28,7 +28,8 @@ async fn qos_2_counts_once(version: &str) {
     let seed = fastrand::u64(..);
     let mut moments = fastrand::Rng::with_seed(seed);
     let mut moment = move |most| Duration::from_millis(moments.u64(0..most));
-    let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
+    let broker = Mosquitto::start_unsaved().await;
+    let collector = Collector::start().await;
     let proxy = Proxy::start(broker.port()).await;
     let mqtt = format!(
         "url = \"mqtt://127.0.0.1:{}\", topics = [{TOPICS:?}], qos = 2, version = {version:?}",
@@ -36,7 +37,8 @@ async fn qos_2_counts_once(version: &str) {
     );
     let mut agent = Agent::start(each(&mqtt, &collector).toml()).await;
     let publisher = Publisher::connect("plant", broker.port()).exactly_once();
-    let (mut load, mut duplicates) = (Load::new(10), 0);
+    let mut load = Load::new(10);
+    let mut duplicates = 0;
     for _ in 0..8 {
         for _ in 0..2_000 {
             let (topic, payload) = load.reading();
@@ -66,9 +68,10 @@ async fn qos_2_counts_once(version: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_behind_tls_wants_our_certificate_and_gets_it() {
-    let (certificates, port) = (Certificates::new(), free_port());
-    let (broker, collector) =
-        (Mosquitto::start_listening(&certificates.listener(port)).await, Collector::start().await);
+    let certificates = Certificates::new();
+    let port = free_port();
+    let broker = Mosquitto::start_listening(&certificates.listener(port)).await;
+    let collector = Collector::start().await;
     let mqtt = |files: &str| {
         format!("url = \"mqtts://127.0.0.1:{port}\", topics = [{TOPICS:?}], qos = 2, tls = {{ {files} }}")
     };
@@ -91,7 +94,8 @@ async fn a_broker_behind_tls_wants_our_certificate_and_gets_it() {
 async fn a_broker_behind_a_websocket_is_served_and_an_oversized_message_refused() {
     let port = free_port();
     let listener = format!("listener {port} 127.0.0.1\nprotocol websockets\n");
-    let (broker, collector) = (Mosquitto::start_listening(&listener).await, Collector::start().await);
+    let broker = Mosquitto::start_listening(&listener).await;
+    let collector = Collector::start().await;
     let mqtt = format!("url = \"ws://127.0.0.1:{port}/mqtt\", topics = [{TOPICS:?}]");
     let agent = Agent::start(each(&mqtt, &collector).toml()).await;
     let publisher = Publisher::connect("large", broker.port());
@@ -104,9 +108,11 @@ async fn a_broker_behind_a_websocket_is_served_and_an_oversized_message_refused(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_behind_a_websocket_in_tls_is_served() {
-    let (certificates, port) = (Certificates::new(), free_port());
+    let certificates = Certificates::new();
+    let port = free_port();
     let listener = certificates.listener(port) + "protocol websockets\n";
-    let (broker, collector) = (Mosquitto::start_listening(&listener).await, Collector::start().await);
+    let broker = Mosquitto::start_listening(&listener).await;
+    let collector = Collector::start().await;
     let files = certificates.files();
     let mqtt = format!(
         "url = \"wss://127.0.0.1:{port}/mqtt\", topics = [{TOPICS:?}], version = \"5\", tls = {{ {files} }}"
@@ -117,7 +123,8 @@ async fn a_broker_behind_a_websocket_in_tls_is_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_agents_share_a_subscription_and_each_message_counts_once() {
-    let (broker, collector) = (Mosquitto::start().await, Collector::start().await);
+    let broker = Mosquitto::start().await;
+    let collector = Collector::start().await;
     let plan = |client: &str| {
         let shared = format!("$share/edge/{TOPICS}");
         let mqtt = format!(
@@ -144,7 +151,8 @@ async fn two_agents_share_a_subscription_and_each_message_counts_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retained_messages_count_once_over_restarts_of_the_agent() {
     for version in ["3.1.1", "5"] {
-        let (broker, collector) = (Mosquitto::start().await, Collector::start().await);
+        let broker = Mosquitto::start().await;
+        let collector = Collector::start().await;
         let mut load = Load::new(10);
         let publisher = Publisher::connect("retained", broker.port());
         for _ in 0..10 {
@@ -171,7 +179,8 @@ async fn retained_messages_count_once_over_restarts_of_the_agent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inputs_that_fail_do_not_touch_the_others() {
-    let (broker, collector) = (Mosquitto::start().await, Collector::start().await);
+    let broker = Mosquitto::start().await;
+    let collector = Collector::start().await;
     let frozen = Proxy::start(broker.port()).await;
     frozen.set(Mode::Stall(Way::Both));
     let refusing = Mosquitto::start_refusing().await;
@@ -189,8 +198,10 @@ async fn inputs_that_fail_do_not_touch_the_others() {
     let mut agent = Agent::at_home(plan.toml());
     agent.spawn();
     agent.reaches("source_connected", "plant", 1, SOON).await;
-    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(10));
-    let (mut slowest, begun) = (Duration::ZERO, std::time::Instant::now());
+    let publisher = Publisher::connect("plant", broker.port());
+    let mut load = Load::new(10);
+    let mut slowest = Duration::ZERO;
+    let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_secs(12) {
         let (topic, payload) = load.reading();
         let sent = std::time::Instant::now();
@@ -264,7 +275,8 @@ impl Certificates {
             |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
         write("ca.pem", authority.pem());
         for name in ["127.0.0.1", "agent"] {
-            let (params, key) = (rcgen::CertificateParams::new(vec![name.to_owned()]), key());
+            let params = rcgen::CertificateParams::new(vec![name.to_owned()]);
+            let key = key();
             let certificate = params.expect("a name").signed_by(&key, &authority).expect("a certificate");
             write(&format!("{name}.pem"), certificate.pem());
             write(&format!("{name}.key"), key.serialize_pem());

@@ -28,7 +28,8 @@ type Results = BTreeMap<(String, String), Value>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_language_gives_what_rust_gives() {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = Broker::start().await;
+    let backend = Backend::start([]).await;
     let mut plan = Plan::default().input("plant", broker.port(), &["plant"], "3.1.1");
     let names = names();
     for name in &names {
@@ -97,7 +98,8 @@ fn results(lines: &[Value], pipeline: &str) -> Results {
 #[track_caller]
 fn check(place: &str, found: &Value, expected: &Value) {
     for name in ["count", "mean", "min", "max", "stddev"] {
-        let (found, expected) = (found[name].as_f64(), expected[name].as_f64());
+        let found = found[name].as_f64();
+        let expected = expected[name].as_f64();
         let near = found.zip(expected).is_some_and(|(a, b)| (a - b).abs() <= 1e-9 * b.abs().max(1.0));
         assert!(near, "{place}: {name} is {found:?} and should be {expected:?}");
     }

@@ -86,7 +86,8 @@ async fn at_the_quota_of_a_late_output_each_policy_keeps_its_promise() {
     let metrics = agent.metrics().await.expect("the agent answers");
     for store in ["block", "drop-oldest"] {
         let log = format!("outbox/{store}.late");
-        let (bytes, quota) = (metrics.of("store_bytes", &log), metrics.of("store_quota_bytes", &log));
+        let bytes = metrics.of("store_bytes", &log);
+        let quota = metrics.of("store_quota_bytes", &log);
         assert_eq!(quota, 16 * MIB);
         assert!(bytes > 10 * MIB && bytes < quota + 4 * MIB, "{bytes} bytes in {log}");
     }

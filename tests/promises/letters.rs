@@ -61,7 +61,8 @@ async fn poison_is_kept_to_the_byte_and_the_next_reading_is_processed() {
     assert_eq!(export(&agent, &["--reason", "2^53"]), running[4..6]);
     assert_eq!(export(&agent, &["--from", "2", "--until", "3"]), running[2..4]);
     assert_eq!(export(&agent, &["--stage", "encode"]), []);
-    let (list, show) = (said(&agent, &["list"]), said(&agent, &["show", "7"]));
+    let list = said(&agent, &["list"]);
+    let show = said(&agent, &["show", "7"]);
     assert_eq!(list.lines().count(), 1 + poison.len(), "{list}");
     assert!(show.contains("00 01 02 ff 0a 0d"), "{show}");
 
@@ -89,7 +90,8 @@ async fn poison_of_any_encoding_and_size_is_kept_to_the_byte() {
         (b"{\"id\":1,\"ts\":-1}".to_vec(), "before 1970"),
         (b"{\"id\":1,\"ts\":\"soon\"}".to_vec(), "no time in milliseconds"),
     ];
-    let (backend, feeder) = (Backend::start([]).await, Feeder::start().await.expect("a free port"));
+    let backend = Backend::start([]).await;
+    let feeder = Feeder::start().await.expect("a free port");
     let sizes = ", packet_bytes_max = \"8 MiB\", in_flight_bytes_max = \"32 MiB\"";
     let plan = Plan::default()
         .input_with("plant", feeder.port().expect("it listens"), &["plant/#"], sizes)
@@ -237,7 +239,8 @@ async fn a_mended_configuration_replays_every_reading_once_over_any_kill() {
     let seed = std::env::var("HEADWATER_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     let mut moments = fastrand::Rng::with_seed(seed);
-    let (broker, collector) = (Broker::start().await, Collector::start().await);
+    let broker = Broker::start().await;
+    let collector = Collector::start().await;
     let windows = plant::windowed(KEY, "1s", "10s", "0s");
     let plan = Plan::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
@@ -355,7 +358,8 @@ fn told_of(agent: &Agent, command: &[&str], code: i32) -> Value {
 /// unreadable: what is kept and what was reported are all there were, each once.
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_that_are_given_up_are_reported_once() {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = Broker::start().await;
+    let backend = Backend::start([]).await;
     let plan = Plan::default()
         .input("plant", broker.port(), &["plant/+"], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded("k"))

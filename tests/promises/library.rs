@@ -17,7 +17,8 @@ const PAYLOADS: [&[u8]; 4] = [b"\xa1\x61t\xf9\x4d\x00", b"\xa1\x61t\x16", b"\xff
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readings_in_cbor_count_and_what_is_none_keeps_its_bytes() {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = Broker::start().await;
+    let backend = Backend::start([]).await;
     let cbor = "format = \"bytes\"\nkey = \"{topic[0]}\"\ncommit_every = \"100ms\"\n\
                 transform = [{ module = \"modules/cbor.wasm\" }]\n";
     let plan = Plan::default()

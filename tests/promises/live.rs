@@ -27,7 +27,8 @@ fn stored(results: &[Value], pipeline: &str) -> Vec<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
     let collector = Collector::start().await;
-    let (broker, proxy) = (Broker::start().await, Proxy::start(collector.port()).await);
+    let broker = Broker::start().await;
+    let proxy = Proxy::start(collector.port()).await;
     let live = format!("{}priority = \"live\"\n", plant::forwarded(KEY));
     let more = ", timeout = \"2s\", backoff_max = \"1s\", results_max = 10";
     let plan = Plan::default()
@@ -36,7 +37,8 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
         .pipeline("ordered", "plant", "central", &plant::forwarded(KEY))
         .output("central", &collector::url(proxy.port()), more);
     let mut agent = Agent::start(plan.toml()).await;
-    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+    let publisher = Publisher::connect("plant", broker.port());
+    let mut load = Load::new(5);
 
     proxy.set(Mode::Cut);
     publish(&publisher, &mut load, 4_000).await;

@@ -57,7 +57,8 @@ async fn hostile_transforms_cost_their_culprits_alone() {
         let metrics = balances(&agent, kind, "central", READINGS, SOON).await;
         assert_eq!(metrics.of("pipeline_rejected_messages", kind), BAD.len() as u64, "{kind}");
     }
-    let (lines, letters) = (backend.accepted(), agent.dead_letters().await);
+    let lines = backend.accepted();
+    let letters = agent.dead_letters().await;
     let good: Vec<_> = (0..READINGS).filter(|id| !BAD.contains(id)).collect();
     for (kind, reason) in TRANSFORMS {
         assert_eq!(plant::ids(&lines, kind), good, "{kind}: the others arrive");
@@ -74,7 +75,8 @@ async fn hostile_aggregates_cost_their_culprits_alone() {
         let metrics = balances(&agent, kind, "central", READINGS + 1, SOON).await;
         assert_eq!(metrics.of("pipeline_rejected_events", kind), BAD.len() as u64, "{kind}");
     }
-    let (lines, letters) = (backend.accepted(), agent.dead_letters().await);
+    let lines = backend.accepted();
+    let letters = agent.dead_letters().await;
     for (kind, reason) in UPDATES {
         assert_eq!(counted(&lines, kind), READINGS - BAD.len() as u64, "{kind}: the others count");
         check_letters(&letters, kind, "aggregate", reason, BAD.len());
@@ -86,7 +88,8 @@ async fn hostile_aggregates_cost_their_culprits_alone() {
 async fn windows_that_cannot_be_finished_cost_themselves_alone() {
     let kinds: Vec<_> = FINISHES.iter().map(|(kind, _)| *kind).collect();
     let (mut agent, backend) = run(&kinds, READINGS + 1, |kind| aggregating(kind, "{field.device}")).await;
-    let (lines, letters) = (backend.accepted(), agent.dead_letters().await);
+    let lines = backend.accepted();
+    let letters = agent.dead_letters().await;
     let good = (0..READINGS).filter(|id| device(*id) != "bad-device").count() as u64;
     for (kind, reason) in FINISHES {
         assert_eq!(counted(&lines, kind), good, "{kind}: the other keys' windows arrive");
@@ -160,7 +163,8 @@ fn settings_that_a_module_refuses_are_configuration_faults() {
 
 /// A pipeline a kind, and a neighbour without modules; all have read everything when it returns.
 async fn run(kinds: &[&str], messages: u64, body: impl Fn(&str) -> String) -> (Agent, Backend) {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = Broker::start().await;
+    let backend = Backend::start([]).await;
     let mut plan = Plan::default()
         .input("plant", broker.port(), &["plant"], "3.1.1")
         .output("central", &backend.url(), "")

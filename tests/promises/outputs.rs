@@ -45,7 +45,8 @@ async fn a_destination_that_fails_does_not_touch_the_others() {
         backends.push(backend);
     }
     let agent = Agent::start(plan.toml()).await;
-    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+    let publisher = Publisher::connect("plant", broker.port());
+    let mut load = Load::new(5);
 
     let before = latency(&publisher, &mut load, &backends[0]).await;
     for name in OUTPUTS {

@@ -15,13 +15,15 @@ const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_live_points_without_a_console_error() {
-    let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
+    let broker = Mosquitto::start_unsaved().await;
+    let collector = Collector::start().await;
     let plan = Plan::default()
         .input("plant", broker.port(), &[TOPICS], "5")
         .pipeline("windows", "plant", "central", &plant::windowed(KEY, "1s", "0s", "0s"))
         .output("central", &collector.url(), "");
     let _agent = Agent::start(plan.toml()).await;
-    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(6));
+    let publisher = Publisher::connect("plant", broker.port());
+    let mut load = Load::new(6);
     publish(&publisher, &mut load, 3_000).await;
     eventually("results at the collector", SOON, async || {
         (collector.results().await.len() > 60).then_some(())
@@ -49,7 +51,9 @@ async fn drawn(browser: &Browser, least: u64, before: Option<(u64, u64)>) -> (u6
     eventually(&format!("{least} results in the page, and their plot"), SOON, async || {
         let state = browser.evaluate(STATE).await.expect("the page can be asked");
         let of = |name: &str| state[name].as_u64();
-        let (results, pixels, sum) = (of("results")?, of("pixels")?, of("sum")?);
+        let results = of("results")?;
+        let pixels = of("pixels")?;
+        let sum = of("sum")?;
         let plot = (pixels, sum);
         let drawn = pixels > 1_000 && before != Some(plot);
         (state["state"] == "live" && results >= least && drawn).then_some((results, plot))

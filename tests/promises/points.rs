@@ -107,7 +107,8 @@ async fn goes_on(world: &mut World, rule: &str) -> bool {
                 let metrics = host.agent.metrics().await.ok();
                 metrics.map_or(0, |metrics| metrics.of("source_acknowledged_messages", "plant"))
             };
-            let (deadline, mut came) = (Instant::now() + Duration::from_secs(30), None);
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let mut came = None;
             while Instant::now() < deadline {
                 if host.agent.ends(Duration::from_millis(50)).await.is_some() {
                     host.start().await;
@@ -182,7 +183,8 @@ async fn killed_while_it_narrows_down_it_loses_and_doubles_nothing() {
             .output("central", &backend.url(), ", timeout = \"1s\", results_max = 50");
         let mut agent = Agent::start(plan.toml()).await;
         agent.kill9();
-        let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+        let publisher = Publisher::connect("plant", broker.port());
+        let mut load = Load::new(5);
         for _ in 0..300 {
             let (topic, payload) = load.reading();
             publisher.publish(&topic, payload).await;

@@ -55,7 +55,8 @@ async fn cut(moment: Duration) -> anyhow::Result<(tempfile::TempDir, Image, Prom
         .stdout(Stdio::piped())
         .spawn()?;
     let promises = Arc::<Mutex<Promised>>::default();
-    let (heard, out) = (Arc::clone(&promises), writer.stdout.take().expect("a pipe"));
+    let heard = Arc::clone(&promises);
+    let out = writer.stdout.take().expect("a pipe");
     let listening = std::thread::spawn(move || {
         for line in BufReader::new(out).lines().map_while(Result::ok) {
             hear(&mut heard.lock().expect("no one panics with it"), &line);
@@ -131,7 +132,8 @@ fn check_journal(store: &Store, position: u64, end: u64) -> Result<(), String> {
 
 fn check_outbox(store: &Store, position: u64, forwarded: u64) -> Result<(), String> {
     let made = position.div_ceil(5);
-    let (mut next, mut first) = (None, made);
+    let mut next = None;
+    let mut first = made;
     loop {
         let batch = store.begin_batch(power::OUTPUT, 1_000, 256 << 10);
         let Some(batch) = batch.map_err(|error| format!("outbox: {error:?}"))? else { break };

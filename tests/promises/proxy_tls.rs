@@ -83,12 +83,14 @@ async fn refused(agent: &Agent, why: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_right_certificate_passes_and_nothing_is_lost_until_it_does() {
-    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let ours = Authority::new("ours");
+    let other = Authority::new("other");
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     std::fs::write(folder.join("ca.pem"), &ours.pem).unwrap();
     ours.identity(folder, "server", 4000);
-    let (collector, broker) = (Collector::start().await, Broker::start().await);
+    let collector = Collector::start().await;
+    let broker = Broker::start().await;
     let (_nginx, port) = nginx(folder, collector.port()).await;
     let plan = |tls: &str| {
         let more = format!(", timeout = \"2s\", backoff_max = \"300ms\", tls = {{ {tls} }}");
@@ -103,7 +105,8 @@ async fn only_the_right_certificate_passes_and_nothing_is_lost_until_it_does() {
     let shows = format!("{trusts}, certificate = {:?}, key = {:?}", file("us.pem"), file("us.key"));
 
     let mut agent = Agent::start(&plan(&trusts)).await;
-    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+    let publisher = Publisher::connect("plant", broker.port());
+    let mut load = Load::new(5);
     publish(&publisher, &mut load, 300).await;
     agent.reaches("pipeline_results", "each", load.published(), SOON).await;
     refused(&agent, "no certificate").await;

@@ -32,7 +32,8 @@ const fn windows(size: u64, lateness: u64, revise: u64) -> Windows {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_window_of_the_recorded_series_equals_a_naive_computation() {
     let readings: Vec<_> = SERIES.iter().map(|name| series(name)).collect();
-    let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
+    let broker = Mosquitto::start_unsaved().await;
+    let collector = Collector::start().await;
     let mut agent = Agent::start(plan(broker.port(), &collector).toml()).await;
     let publisher = Publisher::connect("devices", broker.port());
     publish(&publisher, &readings).await;
@@ -46,7 +47,8 @@ async fn every_window_of_the_recorded_series_equals_a_naive_computation() {
             pipelines.push((pipeline, expected));
         }
     }
-    let (results, late_readings) = (collector.results().await, collector.late().await);
+    let results = collector.results().await;
+    let late_readings = collector.late().await;
     for (pipeline, expected) in &pipelines {
         let late = late_readings.iter().filter(|row| row["pipeline"] == *pipeline).count() as u64;
         assert_eq!(late, expected.late, "late readings of {pipeline} at the collector");
@@ -66,7 +68,8 @@ async fn every_window_of_the_recorded_series_equals_a_naive_computation() {
 fn plan(port: u16, collector: &Collector) -> Plan {
     let mut plan = Plan::default().output("central", &collector.url(), "");
     for (index, name) in SERIES.iter().enumerate() {
-        let (input, topic) = (format!("device-{index}"), format!("plant/{name}/telemetry"));
+        let input = format!("device-{index}");
+        let topic = format!("plant/{name}/telemetry");
         plan = plan.input(&input, port, &[&topic], if index % 2 == 0 { "3.1.1" } else { "5" });
         for (way, [size, lateness, revise], _) in WAYS {
             let body = plant::windowed("{topic[1]}", size, lateness, revise);

@@ -48,7 +48,8 @@ impl Registry {
                 "tls": { "certificate": at("certificate.pem"), "key": at("key.pem") },
             },
         });
-        let (config, key) = (config.to_string(), key.serialize_pem());
+        let config = config.to_string();
+        let key = key.serialize_pem();
         let files = [("certificate.pem", certificate.as_str()), ("key.pem", &key), ("registry.yml", &config)];
         for (name, text) in files.into_iter().chain([("htpasswd", HTPASSWD), ("password", PASSWORD)]) {
             fs::write(at(name), text).expect("a writable folder");
@@ -106,7 +107,8 @@ impl Registry {
 
     /// Pushes a module as `wkg oci push` does; what pins it is given.
     async fn push(&self, repository: &str, wasm: &[u8]) -> String {
-        let (config, module) = (self.blob(repository, CONFIG).await, self.blob(repository, wasm).await);
+        let config = self.blob(repository, CONFIG).await;
+        let module = self.blob(repository, wasm).await;
         let kind = "application/vnd.oci.image.manifest.v1+json";
         let manifest = json!({
             "schemaVersion": 2,
@@ -159,7 +161,8 @@ fn digest(bytes: &[u8]) -> String {
 fn another(padding: usize) -> Vec<u8> {
     let mut content = b"\x04none".to_vec();
     content.resize(content.len() + padding, 0);
-    let (mut section, mut size) = (CELSIUS.to_vec(), content.len());
+    let mut section = CELSIUS.to_vec();
+    let mut size = content.len();
     section.push(0);
     while size > 127 {
         section.push(u8::try_from(size & 127).expect("seven bits") | 128);
@@ -181,7 +184,8 @@ struct Plant {
 
 impl Plant {
     async fn new(fetch: String, module: &str) -> Self {
-        let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+        let broker = Broker::start().await;
+        let backend = Backend::start([]).await;
         let plant = Self { agent: Agent::at_home(""), backend, broker, fetch, published: 0 };
         plant.configure(module);
         plant
@@ -320,7 +324,8 @@ async fn a_pipeline_waits_for_its_module_while_the_others_run_and_loses_nothing(
 async fn open_windows_outlive_the_wait_for_their_module() {
     let mut registry = Registry::start().await;
     let pin = registry.push("plant/stats", headwater_bundle::STATS).await;
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = Broker::start().await;
+    let backend = Backend::start([]).await;
     let fetch = registry.fetch(registry.port, "deadline = \"10s\"");
     let counted = |module: &str| {
         let body = plant::windowed("k", "1h", "0s", "0s").replace("module = \"modules/stats.wasm\"", module);
@@ -384,8 +389,11 @@ async fn open_windows_outlive_the_wait_for_their_module() {
 async fn what_is_wrong_or_large_or_slow_is_refused_in_time_and_what_runs_goes_on() {
     let mut registry = Registry::start().await;
     let proxy = Proxy::start(registry.port).await;
-    let (celsius, port) = (registry.push("plant/celsius", CELSIUS).await, proxy.port());
-    let (good, spoilt, large) = (another(1), another(2), another(300 << 10));
+    let celsius = registry.push("plant/celsius", CELSIUS).await;
+    let port = proxy.port();
+    let good = another(1);
+    let spoilt = another(2);
+    let large = another(300 << 10);
     let bounds = "deadline = \"4s\"\nbytes_max = \"256 KiB\"";
     assert!(CELSIUS.len() < 256 << 10, "{}", CELSIUS.len());
     let fetch = registry.fetch(port, bounds);

@@ -18,7 +18,8 @@ const READINGS: u64 = 400;
 /// Each reading's result is how many its device has sent so far.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_kept_by_a_transform_has_no_gap_and_no_double_after_kills_and_switches() {
-    let (broker, collector) = (Mosquitto::start().await, Collector::start().await);
+    let broker = Mosquitto::start().await;
+    let collector = Collector::start().await;
     // Each deadline is another version of the step.
     let plan = |deadline: usize| {
         let step = format!(
@@ -33,8 +34,10 @@ async fn a_count_kept_by_a_transform_has_no_gap_and_no_double_after_kills_and_sw
             .to_owned()
     };
     let mut agent = Agent::start(&plan(1_000)).await;
-    let (publisher, mut expected) = (Publisher::connect("plant", broker.port()), BTreeMap::new());
-    let (mut published, mut moments) = (0, fastrand::Rng::new());
+    let publisher = Publisher::connect("plant", broker.port());
+    let mut expected = BTreeMap::new();
+    let mut published = 0;
+    let mut moments = fastrand::Rng::new();
     for kill in 0..KILLS {
         if kill % 3 == 2 {
             agent.ready().await;

@@ -24,7 +24,8 @@ const PLACES: [(&str, &str); 4] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn event_time_comes_from_where_the_configuration_says() {
-    let (broker, backend) = (Mosquitto::start_unsaved().await, Backend::start([]).await);
+    let broker = Mosquitto::start_unsaved().await;
+    let backend = Backend::start([]).await;
     let plan = Plan::default().input("plant", broker.port(), &["plant/#"], "5");
     let plan = PLACES.iter().fold(plan, |plan, (name, time)| {
         plan.pipeline(

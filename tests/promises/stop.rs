@@ -15,13 +15,15 @@ const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_windows_outlive_a_stop() {
-    let (broker, collector) = (Broker::start().await, Collector::start().await);
+    let broker = Broker::start().await;
+    let collector = Collector::start().await;
     let plan = Plan::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("windows", "plant", "central", &plant::windowed(KEY, "10s", "1s", "0s"))
         .output("central", &collector.url(), "");
     let mut agent = Agent::start(plan.toml()).await;
-    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+    let publisher = Publisher::connect("plant", broker.port());
+    let mut load = Load::new(5);
     let mut before = 0;
     for part in 0..3 {
         // Ends in the middle of a window each time.

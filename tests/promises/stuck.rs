@@ -23,7 +23,8 @@ async fn live(agent: &Agent) -> Option<(u16, Value)> {
 /// Stands still at a point for twice as long as it may: `/live` names the stage and the cause
 /// meanwhile, and is well again afterwards.
 async fn stands_still(point: &str, stage: &str, cause: &str) {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = Broker::start().await;
+    let backend = Backend::start([]).await;
     let plan = Plan::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
@@ -31,7 +32,8 @@ async fn stands_still(point: &str, stage: &str, cause: &str) {
     let mut agent = Agent::at_home(&format!("stuck_after = \"5s\"\n\n{}", plan.toml()));
     agent.environment([(VARIABLE, format!("{point}=stall:14s@1x1"))]);
     agent.resume().await;
-    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(3));
+    let publisher = Publisher::connect("plant", broker.port());
+    let mut load = Load::new(3);
     assert_eq!(live(&agent).await.expect("it answers").0, 200);
     // Before the first of them: the stage may stand still while the others go out.
     let begun = Instant::now();
@@ -43,7 +45,8 @@ async fn stands_still(point: &str, stage: &str, cause: &str) {
         live(&agent).await.filter(|(status, _)| *status == 503)
     })
     .await;
-    let (waited, stuck) = (begun.elapsed(), &said.1["stuck"]);
+    let waited = begun.elapsed();
+    let stuck = &said.1["stuck"];
     assert!(waited > Duration::from_secs(5), "{point}: not before its time, but after {waited:?}");
     assert_eq!(stuck[0]["stage"], stage, "{said:?}");
     assert!(stuck[0]["cause"].as_str().expect("a cause").contains(cause), "{said:?}");

@@ -38,7 +38,8 @@ struct Scene {
 
 impl Scene {
     async fn start(transform: &str, aggregate: &str) -> Self {
-        let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+        let broker = Broker::start().await;
+        let backend = Backend::start([]).await;
         let agent = Agent::start(&config(broker.port(), &backend.url(), transform, aggregate, "")).await;
         Self { agent, backend, broker }
     }
@@ -203,7 +204,8 @@ async fn versions_change_under_load_and_every_reading_counts_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_follows_a_trip_is_what_the_pipeline_says() {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = Broker::start().await;
+    let backend = Backend::start([]).await;
     let plan = |what: &str| {
         let body =
             |more: &str| plant::forwarded("k") + &format!("transform = [{{ {} }}]\n{more}", hostile(what));
@@ -315,7 +317,8 @@ async fn a_version_that_cannot_read_the_windows_there_are_is_refused_before_any_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changes_is_seen_and_runs_beside_before_it_takes_over() {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = Broker::start().await;
+    let backend = Backend::start([]).await;
     let plan = |settings: &str| {
         let transform =
             format!("transform = [{{ module = \"modules/swapped.wasm\", config = {{ {settings} }} }}]");
@@ -338,8 +341,8 @@ async fn a_file_that_changes_is_seen_and_runs_beside_before_it_takes_over() {
     agent.reaches("pipeline_shadowing", "changed", 1, SOON).await;
     agent.reaches("pipeline_swaps", "changed", 1, SOON).await;
     let shadow = agent.status().await.expect("it answers")["modules"]["changed"]["swap"]["shadow"].take();
-    let (events, differences) =
-        (shadow["events"].as_u64().unwrap_or(0), shadow["differences"].as_u64().unwrap_or(0));
+    let events = shadow["events"].as_u64().unwrap_or(0);
+    let differences = shadow["differences"].as_u64().unwrap_or(0);
     assert!(events > 20 && differences == events, "{shadow}");
     let first = shadow["first"][0].as_str().unwrap_or_default();
     assert!(
@@ -365,7 +368,8 @@ async fn a_file_that_changes_is_seen_and_runs_beside_before_it_takes_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_aggregate_beside_the_one_that_runs_is_compared_on_its_states_and_windows() {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = Broker::start().await;
+    let backend = Backend::start([]).await;
     let plan = |settings: &str| {
         let aggregate = format!("module = \"modules/hostile_aggregate.wasm\", config = {{ {settings} }}");
         let body = format!(

@@ -49,7 +49,8 @@ fn bomb(functions: usize, steps: usize) -> Vec<u8> {
     let mut body = vec![1, VARIABLES, 0x7f];
     for step in 0..steps {
         let variable = |number: usize| u8::try_from(number % 99).expect("it is below 99");
-        let (one, other) = (variable(step), variable(step * 7));
+        let one = variable(step);
+        let other = variable(step * 7);
         body.extend([0x20, one, 0x04, 0x40, 0x20, other, 0x20, one, 0x6a, 0x21, other, 0x0b]);
     }
     body.push(0x0b);
@@ -161,9 +162,11 @@ fn only(modules: &str, module: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_runs_what_was_compiled_and_signed_elsewhere_and_compiles_nothing() {
     let mut agent = Agent::at_home("");
-    let (own, other) = (keys(&agent, "own.key"), keys(&agent, "other.key"));
+    let own = keys(&agent, "own.key");
+    let other = keys(&agent, "other.key");
     let compile = |target: &str, key: &str, output: &str| {
-        let (file, output) = ("modules/celsius.wasm", ["-o", output, "--key", key]);
+        let file = "modules/celsius.wasm";
+        let output = ["-o", output, "--key", key];
         module(&agent, &[&["compile", file, "--target", target], &output[..]].concat());
     };
     let (here, there) = match std::env::consts::ARCH {

@@ -147,7 +147,8 @@ async fn a_backlog_drains_ten_times_as_fast_as_live_results_come() {
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", &backend.url(), ", backoff_max = \"1s\"");
     let agent = Agent::start(plan.toml()).await;
-    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+    let publisher = Publisher::connect("plant", broker.port());
+    let mut load = Load::new(5);
     backend.takes(Duration::from_millis(50));
     backend.gone().await;
     publish(&publisher, &mut load, 10_000).await;
@@ -209,14 +210,16 @@ async fn batches_too_large_are_made_smaller() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_lost_after_the_commit_change_no_totals() {
     let mut collector = Collector::start().await;
-    let (broker, proxy) = (Broker::start().await, Proxy::start(collector.port()).await);
+    let broker = Broker::start().await;
+    let proxy = Proxy::start(collector.port()).await;
     let plan = Plan::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("windows", "plant", "central", &plant::windowed(KEY, "1s", "10s", "0s"))
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", &collector::url(proxy.port()), ", timeout = \"1s\", results_max = 200");
     let agent = Agent::start(plan.toml()).await;
-    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+    let publisher = Publisher::connect("plant", broker.port());
+    let mut load = Load::new(5);
 
     proxy.set(Mode::Swallow(Way::Down));
     publish(&publisher, &mut load, 500).await;

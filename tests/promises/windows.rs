@@ -148,7 +148,8 @@ async fn windows_of_every_kind_over_the_recorded_series_equal_a_naive_computatio
     let ways = both(&kinds, "2h");
     let mut readings = recorded();
     readings.push(end(&readings));
-    let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
+    let broker = Mosquitto::start_unsaved().await;
+    let collector = Collector::start().await;
     let body = "key = \"{topic[1]}\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"100ms\"";
     let plan = plan(&ways, &broker, &collector).pipeline(UNWINDOWED, "plant", "central", body);
     let mut agent = Agent::start(plan.toml()).await;
@@ -171,8 +172,8 @@ async fn windows_of_every_kind_over_the_recorded_series_equal_a_naive_computatio
 
     // Without these the series would say nothing about them.
     let lengths = |name: &str| results.iter().filter(|line| line["pipeline"] == name).map(length).collect();
-    let (west, east): (Vec<i64>, Vec<i64>) =
-        (lengths("day-sao-paulo-module"), lengths("day-pyongyang-module"));
+    let west: Vec<i64> = lengths("day-sao-paulo-module");
+    let east: Vec<i64> = lengths("day-pyongyang-module");
     assert!(west.iter().any(|day| day - DAY == HOUR.cast_signed()), "a day of 25 hours");
     assert!(east.iter().any(|day| day - DAY == 30 * MINUTE.cast_signed()), "a day of 24 hours and a half");
 }
@@ -203,8 +204,8 @@ fn load_ways() -> Vec<Way> {
     let count = || Kind::Count { size: 7, slide: 3 };
     let sliding = || Kind::Sliding { length: 40 * MINUTE };
     let berlin = || day("Europe/Berlin");
-    let (tumbling_text, hopping_text) =
-        (r#"tumbling = "30m", offset = "10m""#, r#"hopping = "1h", slide = "25m", offset = "5m""#);
+    let tumbling_text = r#"tumbling = "30m", offset = "10m""#;
+    let hopping_text = r#"hopping = "1h", slide = "25m", offset = "5m""#;
     let session_text = r#"session = "20m", longest = "7h""#;
     let once = [
         ("tumbling", tumbling_text, tumbling()),
@@ -269,7 +270,8 @@ struct Stored {
 }
 
 async fn run(history: History, ways: &[Way], load: &Load, seed: u64) -> Stored {
-    let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
+    let broker = Mosquitto::start_unsaved().await;
+    let collector = Collector::start().await;
     let mut agent = Agent::start(plan(ways, &broker, &collector).toml()).await;
     let publisher = Publisher::connect("devices", broker.port());
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -303,7 +305,8 @@ async fn run(history: History, ways: &[Way], load: &Load, seed: u64) -> Stored {
     let (lines, retracted) = collector.stored().await;
     assert!(agent.dead_letters().await.is_empty(), "{history:?}, seed {seed}");
     assert!(!agent.logged().contains("panicked"), "no thread panicked, {history:?}, seed {seed}");
-    let (results, retracted) = (by_identity(&lines), by_identity(&retracted));
+    let results = by_identity(&lines);
+    let retracted = by_identity(&retracted);
     Stored { results, retracted, lines, late: by_pipeline(&collector.late().await) }
 }
 
@@ -311,7 +314,8 @@ async fn run(history: History, ways: &[Way], load: &Load, seed: u64) -> Stored {
 fn by_pipeline(rows: &[Value]) -> BTreeMap<String, Vec<String>> {
     let mut by_pipeline = BTreeMap::<String, Vec<String>>::new();
     for row in rows {
-        let (name, mut row) = (row["pipeline"].as_str().expect("a name"), row.clone());
+        let name = row["pipeline"].as_str().expect("a name");
+        let mut row = row.clone();
         row.as_object_mut().expect("a row").remove("id");
         by_pipeline.entry(name.to_owned()).or_default().push(row.to_string());
     }
@@ -325,7 +329,8 @@ fn late_of(way: &Way, load: &Load) -> Vec<String> {
         let value: Value =
             serde_json::from_slice(&plant::payload(id as u64, reading.time / 1_000, reading.value))
                 .expect("JSON");
-        let (topic, time) = (format!("plant/{}/telemetry", reading.key), time.to_string());
+        let topic = format!("plant/{}/telemetry", reading.key);
+        let time = time.to_string();
         json!({
             "agent": "edge-1", "pipeline": way.name, "key": reading.key, "topic": topic, "time": time,
             "module": null, "value": value,
@@ -362,7 +367,8 @@ fn by_identity(rows: &[Value]) -> BTreeMap<String, String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_kills_nor_a_backlog_show_in_windows_of_any_kind() {
     let seed = seed();
-    let (ways, load) = (load_ways(), Load::new(seed));
+    let ways = load_ways();
+    let load = Load::new(seed);
     let (live, outage, killed) = tokio::join!(
         run(History::Live, &ways, &load, seed),
         run(History::Outage, &ways, &load, seed),
@@ -376,7 +382,8 @@ async fn neither_kills_nor_a_backlog_show_in_windows_of_any_kind() {
         // Without these the load would say nothing about them.
         assert!(stored.retracted.len() > 10, "{history}, seed {seed}: sessions were joined");
         for way in &ways {
-            let (found, expected) = (&stored.late[&way.name], late_of(way, &load));
+            let found = &stored.late[&way.name];
+            let expected = late_of(way, &load);
             assert!(*found == expected, "{history}, seed {seed}: late of {}: {found:?}", way.name);
         }
         let revised = |line: &&Value| line["revision"] != 0 && line["late"] != 0;

@@ -218,7 +218,8 @@ impl Agent {
             let file = self.state().join(name);
             std::fs::read_to_string(&file).with_context(|| file.display().to_string())
         };
-        let (address, key) = (read("admin.addr")?, read("admin.key")?);
+        let address = read("admin.addr")?;
+        let key = read("admin.key")?;
         client::post(&format!("http://{}{path}", address.trim()), key.trim()).await
     }
 

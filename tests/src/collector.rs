@@ -112,7 +112,9 @@ impl Collector {
     /// # Panics
     /// When it does not answer.
     pub async fn stored(&self) -> (Vec<Value>, Vec<Value>) {
-        let (mut results, mut retracted, mut after) = (Vec::new(), Vec::new(), "0".to_owned());
+        let mut results = Vec::new();
+        let mut retracted = Vec::new();
+        let mut after = "0".to_owned();
         loop {
             let path = format!("/v1/results?order=change&limit=10000&after={after}");
             let mut page = self.get(&path).await.expect("the collector answers");
@@ -151,7 +153,8 @@ impl Collector {
     /// # Panics
     /// When it does not answer.
     pub async fn changes(&self, after: i64) -> (Vec<Value>, i64) {
-        let (mut results, mut after) = (Vec::new(), after.to_string());
+        let mut results = Vec::new();
+        let mut after = after.to_string();
         loop {
             let path = format!("/v1/results?order=change&limit=10000&after={after}");
             let mut page = self.get(&path).await.expect("the collector answers");

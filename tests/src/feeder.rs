@@ -103,7 +103,8 @@ impl Subscriber {
     ) -> anyhow::Result<Vec<Duration>> {
         let mut sent: HashMap<u16, Instant> = HashMap::new();
         let mut times = Vec::new();
-        let (begun, mut published) = (Instant::now(), 0);
+        let begun = Instant::now();
+        let mut published = 0;
         while (times.len() as u64) < feed.messages {
             let due = |published: u64| feed.rate.map(|rate| begun + Duration::from_secs(published) / rate);
             while published < feed.messages

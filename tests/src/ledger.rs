@@ -25,10 +25,14 @@ pub async fn balances(
     drained(agent, output, within).await;
     let metrics = agent.metrics().await.expect("the agent answers");
     let of = |metric: &str| metrics.of(&format!("pipeline_{metric}"), pipeline);
-    let (read, rejected, events) = (of("read_messages"), of("rejected_messages"), of("events"));
+    let read = of("read_messages");
+    let rejected = of("rejected_messages");
+    let events = of("events");
     assert_eq!(read, messages, "{pipeline}: read more than there was");
     assert_eq!(read, rejected + events, "{pipeline}: read = rejected {rejected} + events {events}");
-    let (used, late, refused) = (of("used_events"), of("late_events"), of("rejected_events"));
+    let used = of("used_events");
+    let late = of("late_events");
+    let refused = of("rejected_events");
     assert_eq!(events, used + late + refused, "{pipeline}: used {used}, late {late}, rejected {refused}");
     holds(agent).await;
     metrics

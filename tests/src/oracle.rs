@@ -69,7 +69,8 @@ impl Outcome {
 #[must_use]
 pub fn compute(readings: &[Reading], how: Windows) -> Outcome {
     let mut values: HashMap<Place, Vec<f64>> = HashMap::new();
-    let (mut watermark, mut late) = (0, 0);
+    let mut watermark = 0;
+    let mut late = 0;
     for reading in readings {
         let start = reading.time - reading.time % how.size;
         let end = start + how.size;

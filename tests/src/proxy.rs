@@ -143,7 +143,9 @@ async fn listen(
         };
         tokio::select! {
             Ok((near, _)) = accepted => {
-                let (modes, swallowed, chance) = (modes.clone(), Arc::clone(&swallowed), chance.fork());
+                let modes = modes.clone();
+                let swallowed = Arc::clone(&swallowed);
+                let chance = chance.fork();
                 tokio::spawn(async move { serve(near, target, modes, &swallowed, chance).await });
             }
             changed = modes.changed() => if changed.is_err() {
@@ -170,7 +172,8 @@ async fn serve(
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
     let way = |way, chance| Pump { modes: modes.clone(), way, swallowed, chance };
-    let (up, down) = (way(Way::Up, chance.fork()), way(Way::Down, chance));
+    let up = way(Way::Up, chance.fork());
+    let down = way(Way::Down, chance);
     // The first side to end, or a cut, ends both: dropping the halves closes the sockets.
     tokio::select! {
         () = up.run(near_in, far_out) => {}
@@ -190,7 +193,8 @@ struct Pump<'a> {
 impl Pump<'_> {
     /// Until the connection is to end, both ways.
     async fn run(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
-        let (mut buffer, mut is_first) = (vec![0; 64 << 10], true);
+        let mut buffer = vec![0; 64 << 10];
+        let mut is_first = true;
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
             let way = self.way;
             let stalls = |mode: &Mode| matches!(mode, Mode::Stall(it) if it.is(way));

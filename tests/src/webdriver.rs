@@ -132,7 +132,9 @@ async fn call(method: &str, url: &str, body: Option<Value>) -> anyhow::Result<Va
 #[must_use]
 pub fn decode(text: &str) -> Vec<u8> {
     const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len() / 4 * 3), 0, 0_u32);
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let mut bits = 0;
+    let mut held = 0_u32;
     for value in text.bytes().filter_map(|it| LETTERS.iter().position(|letter| *letter == it)) {
         held = (held << 6) | value as u32;
         bits += 6;

@@ -160,7 +160,8 @@ fn between_these<'a>(own: &[&'a Reading], bounds: impl Iterator<Item = (i64, i64
 }
 
 fn aligned(time: i64, size: u64, slide: u64, offset: u64) -> Vec<(i64, i64)> {
-    let (size, slide) = (length(size), length(slide));
+    let size = length(size);
+    let slide = length(slide);
     let offset = i64::try_from(offset).expect("a length");
     let mut start = (time - offset).div_euclid(slide) * slide + offset;
     let mut all = Vec::new();
@@ -202,7 +203,8 @@ fn sessions<'a>(own: &[&'a Reading], gap: u64, longest: Option<u64>) -> Vec<Wind
         }
     }
     let bounds = |session: &[&Reading]| {
-        let (first, last) = (time(session[0]), time(session[session.len() - 1]));
+        let first = time(session[0]);
+        let last = time(session[session.len() - 1]);
         let cut = longest.map(|longest| (last.div_euclid(length(longest)) + 1) * length(longest));
         (first, cut.map_or(last + gap, |cut| cut.min(last + gap)))
     };

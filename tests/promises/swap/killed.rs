@@ -8,7 +8,8 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_around_a_switch_every_reading_counts_once() {
-    let (broker, collector) = (Mosquitto::start().await, Collector::start().await);
+    let broker = Mosquitto::start().await;
+    let collector = Collector::start().await;
     let text = |transform: &str| config(broker.port(), &collector.url(), transform, &counting("a"), "");
     let mut agent = Agent::start(&text(&hostile("a"))).await;
     let mut readings = 0;
@@ -48,7 +49,8 @@ async fn killed_around_a_switch_every_reading_counts_once() {
 /// they were: never half of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_around_a_change_of_states_every_reading_is_in_its_window_once() {
-    let (broker, collector) = (Mosquitto::start().await, Collector::start().await);
+    let broker = Mosquitto::start().await;
+    let collector = Collector::start().await;
     let of = |version: u32| {
         let aggregate =
             format!("module = \"modules/hostile_aggregate.wasm\", config = {{ version = {version} }}");

@@ -39,7 +39,9 @@ type Expected<'a> = (BTreeMap<Place, Vec<&'a Reading>>, u64);
 
 /// Reading by reading, for devices none of which is ever behind.
 fn tumbling(readings: &[Reading], bounds: Bounds) -> Expected<'_> {
-    let (mut all, mut refused, mut now) = (BTreeMap::<Place, Vec<&Reading>>::new(), 0, 0);
+    let mut all = BTreeMap::<Place, Vec<&Reading>>::new();
+    let mut refused = 0;
+    let mut now = 0;
     let bytes = |inside: &[&Reading]| -> usize {
         let number = |reading: &Reading| readings.iter().position(|other| std::ptr::eq(other, reading));
         inside.iter().map(|it| payload(number(it).expect("one of them"), it).len()).sum()
@@ -75,7 +77,8 @@ fn tumbling(readings: &[Reading], bounds: Bounds) -> Expected<'_> {
 
 /// Three readings of a device, begun anew when it was silent for two hours.
 fn counted(readings: &[Reading]) -> Expected<'_> {
-    let (mut all, mut now) = (BTreeMap::new(), 0);
+    let mut all = BTreeMap::new();
+    let mut now = 0;
     let mut runs = BTreeMap::<&str, Vec<&Reading>>::new();
     let newest = readings.iter().map(|reading| reading.time).max().unwrap_or_default();
     for reading in readings {
@@ -87,7 +90,8 @@ fn counted(readings: &[Reading]) -> Expected<'_> {
         now = now.max(reading.time);
         if run.len().is_multiple_of(3) && reading.time < newest {
             let inside = run[run.len() - 3..].to_vec();
-            let (start, end) = (inside[0].time.cast_signed(), reading.time.cast_signed() + 1);
+            let start = inside[0].time.cast_signed();
+            let end = reading.time.cast_signed() + 1;
             let part = (run.len() / 3 - 1) as u64;
             all.insert(Place { key: reading.key.clone(), start, end, part }, inside);
         }
@@ -109,7 +113,9 @@ fn payload(id: usize, reading: &Reading) -> Vec<u8> {
 
 /// None behind another, several at one time; now and then some of them, or all, are silent for hours.
 fn load(seed: u64) -> Vec<Reading> {
-    let (mut rng, mut time, mut readings) = (fastrand::Rng::with_seed(seed), BEGIN, Vec::new());
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut time = BEGIN;
+    let mut readings = Vec::new();
     for number in 0..READINGS {
         time += if number % 200 == 199 { 3 * HOUR } else { rng.u64(0..4) * MINUTE };
         let awake = if number / 100 % 3 == 1 { 3 } else { DEVICES };
@@ -166,7 +172,8 @@ async fn what_bounds_windows_holds_through_a_kill() {
         ("early-tumbling", r#"tumbling = "1h", early = "5m""#, tumbling(&readings, NONE)),
         ("early-session", r#"session = "20m", early = "5m""#, sessions(&readings)),
     ];
-    let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
+    let broker = Mosquitto::start_unsaved().await;
+    let collector = Collector::start().await;
     let mut agent = Agent::start(plan(&ways, &broker, &collector).toml()).await;
     let publisher = Publisher::connect("devices", broker.port());
     for second in [1, 2, 3] {
@@ -187,8 +194,8 @@ async fn what_bounds_windows_holds_through_a_kill() {
     let mut refused = 0;
     for (name, _, expected) in &ways {
         let metrics = balances(&agent, name, "central", readings.len() as u64, PATIENCE).await;
-        let (late, rejected) =
-            (metrics.of("pipeline_late_events", name), metrics.of("pipeline_rejected_events", name));
+        let late = metrics.of("pipeline_late_events", name);
+        let rejected = metrics.of("pipeline_rejected_events", name);
         assert_eq!((late, rejected), (0, expected.1), "{name}, seed {seed}");
         refused += expected.1;
     }

@@ -37,7 +37,8 @@ fn compute() -> String {
 /// agent is killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn coarser_windows_of_built_ins_hold_each_reading_once_through_a_kill() {
-    let (broker, mut collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
+    let broker = Mosquitto::start_unsaved().await;
+    let mut collector = Collector::start().await;
     let body = format!(
         "key = \"{{topic[1]}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n\
          window = {{ tumbling = \"10ms\" }}\nwhen_full = \"coarsen\"\naggregate = {{ compute = [{}] }}",
@@ -81,13 +82,14 @@ fn check(lines: &[Value], made: u64) {
     let mut lines: Vec<_> = lines.iter().map(|line| (Found::of(line).place, line)).collect();
     lines.sort_by_key(|(place, _)| place.start);
     for (place, line) in lines {
-        let (value, next) = (&line["value"], next.get_mut(&place.key).expect("a device"));
+        let value = &line["value"];
+        let next = next.get_mut(&place.key).expect("a device");
         let ids: Vec<u64> = (0..)
             .map(|number| *next + number * DEVICES)
             .take_while(|id| ((BEGIN + id * 10) * 1_000).cast_signed() < place.end)
             .collect();
-        let (first, last) =
-            (*next, *ids.last().unwrap_or_else(|| panic!("two windows of one reading: {line}")));
+        let first = *next;
+        let last = *ids.last().unwrap_or_else(|| panic!("two windows of one reading: {line}"));
         let begin = ((BEGIN + first * 10) * 1_000).cast_signed();
         assert!(place.start <= begin, "a reading of {} is in no window before {line}", place.key);
         assert_eq!((&line["count"], &value["count"]), (&json!(ids.len()), &json!(ids.len())), "{line}");

@@ -37,7 +37,8 @@ impl<'a> Marks<'a> {
     pub(super) fn of(readings: &'a [Reading], lateness: u64, clock: Clock) -> Self {
         let mut of: BTreeMap<&str, Vec<i64>> = readings.iter().map(|it| (&*it.key, Vec::new())).collect();
         for (key, marks) in &mut of {
-            let (mut newest, mut own) = (0_u64, 0);
+            let mut newest = 0_u64;
+            let mut own = 0;
             for reading in readings {
                 newest = newest.max(reading.time);
                 own = own.max(if reading.key == *key { reading.time } else { 0 });
@@ -56,7 +57,8 @@ impl<'a> Marks<'a> {
         if shown == Shown::Joined {
             return Ok(());
         }
-        let (end, marks) = (found.place.end, &self.of[&*found.place.key]);
+        let end = found.place.end;
+        let marks = &self.of[&*found.place.key];
         let came_at = inside.iter().map(|reading| {
             // Of equal ones it is the place in the list that tells.
             let begin = self.readings.as_ptr().addr();

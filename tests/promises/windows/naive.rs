@@ -133,7 +133,8 @@ fn moments(inside: &[&Reading]) -> Vec<Named> {
 
 /// What depends on order and times, and what only the built-ins have.
 fn shape(inside: &[&Reading], end: i64) -> Vec<Named> {
-    let (first, last) = (inside[0], inside[inside.len() - 1]);
+    let first = inside[0];
+    let last = inside[inside.len() - 1];
     let seconds = (last.time - first.time) as f64 / 1e6;
     let delta = last.value - first.value;
     let rate = if seconds > 0.0 { json!(delta / seconds) } else { Value::Null };

@@ -145,7 +145,8 @@ async fn run(options: &Options, backlog: Backlog) -> anyhow::Result<Measured> {
     );
 
     let id = plant.agent.id().context("it runs")?;
-    let (mut live, mut resident_max) = (Vec::new(), 0.0_f64);
+    let mut live = Vec::new();
+    let mut resident_max = 0.0_f64;
     let draining = Instant::now();
     let drained = loop {
         let second = Feed { messages: options.live.into(), rate: Some(options.live), in_flight_max: 1_000 };
@@ -156,7 +157,8 @@ async fn run(options: &Options, backlog: Backlog) -> anyhow::Result<Measured> {
             break owed.saturating_sub(left);
         }
     };
-    let (elapsed, live) = (draining.elapsed(), Times::of(live));
+    let elapsed = draining.elapsed();
+    let live = Times::of(live);
     let drained_per_second = drained as f64 / elapsed.as_secs_f64();
     println!(
         "  drained {drained} in {elapsed:.1?}, {drained_per_second:.0} records/s beside {} live readings/s",
@@ -175,7 +177,8 @@ struct Plant {
 
 impl Plant {
     async fn new(backlog: Backlog) -> anyhow::Result<Self> {
-        let (feeder, sink) = (Feeder::start().await?, sink().await?);
+        let feeder = Feeder::start().await?;
+        let sink = sink().await?;
         let body = match backlog {
             Backlog::Outbox => "key = \"{topic[2]}\"\n",
             _ => {
@@ -251,7 +254,8 @@ fn fill_journal(store: &Store, records: u64, size: usize) -> anyhow::Result<()> 
     let message = |id| {
         let (topic, payload) = reading(id, size);
         let delivery = MqttDelivery { qos: 1, packet: (id % 65_535) as u16 + 1, session: 1, retain: false };
-        let (input, payload) = (Arc::clone(&input), payload.into());
+        let input = Arc::clone(&input);
+        let payload = payload.into();
         Message { input, topic, payload, properties: Vec::new(), received: Timestamp::now(), delivery }
     };
     for first in (0..records).step_by(1_000) {

@@ -166,7 +166,8 @@ async fn bare(broker: &Fresh, options: &Options) -> anyhow::Result<Turn> {
         std::io::BufReader::new(child.0.stdout.take().context("a pipe")?).lines()
     };
     lines.next().context("the subscriber ended")??;
-    let (before, began) = (Usage::of(child.0.id())?, Instant::now());
+    let before = Usage::of(child.0.id())?;
+    let began = Instant::now();
     let bytes = publish(port, options.messages, options.keys, options.size).await;
     let lines = tokio::task::spawn_blocking(move || lines.next());
     tokio::time::timeout(LONG, lines).await??.context("the subscriber ended")??;
@@ -181,7 +182,8 @@ async fn agent(broker: &Fresh, options: &Options) -> anyhow::Result<Turn> {
     let mut agent = at_home(port, &backend.url(), "1s")?;
     agent.resume().await;
     let id = agent.id().context("it runs")?;
-    let (before, began) = (Usage::of(id)?, Instant::now());
+    let before = Usage::of(id)?;
+    let began = Instant::now();
     let bytes = publish(port, options.messages, options.keys, options.size).await;
     reached(&agent, "source_acknowledged_messages", "plant", options.messages).await;
     let elapsed = began.elapsed();
@@ -205,8 +207,10 @@ async fn reached(agent: &Agent, metric: &str, name: &str, value: u64) {
 
 /// Memory with that many keys in open windows, and how soon a start with cached modules is ready.
 async fn memory_and_start(options: &Options) -> anyhow::Result<()> {
-    let (broker, backend) = (Mosquitto::start_unsaved().await, Backend::start([]).await);
-    let (keys, messages) = (options.memory_keys, options.memory_keys * 4);
+    let broker = Mosquitto::start_unsaved().await;
+    let backend = Backend::start([]).await;
+    let keys = options.memory_keys;
+    let messages = options.memory_keys * 4;
     let mut agent = at_home(broker.port(), &backend.url(), "1h")?;
     agent.resume().await;
     fill(&agent, broker.port(), messages, messages, options).await;
@@ -245,7 +249,8 @@ async fn fill(agent: &Agent, port: u16, messages: u64, total: u64, options: &Opt
 
 fn say_memory(when: &str, agent: &Agent, keys: u64) -> anyhow::Result<()> {
     let id = agent.id().context("it runs")?;
-    let (now, most) = (memory(id, "VmRSS")? as f64 / 1e6, memory(id, "VmHWM")? as f64 / 1e6);
+    let now = memory(id, "VmRSS")? as f64 / 1e6;
+    let most = memory(id, "VmHWM")? as f64 / 1e6;
     println!("resident with {keys} keys {now:.1} MB, at its most {most:.1} MB ({when})");
     Ok(())
 }
@@ -329,7 +334,8 @@ impl Drop for Playing {
 async fn subscribe() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut argument = || arguments.next().context("port and number are the arguments");
-    let (port, mut missing): (u16, u64) = (argument()?.parse()?, argument()?.parse()?);
+    let port: u16 = argument()?.parse()?;
+    let mut missing: u64 = argument()?.parse()?;
     let mut options = MqttOptions::new("bare", "127.0.0.1", port);
     options.set_max_packet_size(1 << 20, 1 << 20);
     let (client, mut events) = AsyncClient::new(options, 10);

@@ -83,7 +83,8 @@ async fn bench(options: &Options) -> anyhow::Result<()> {
     );
     for kind in &options.kinds {
         let stop = tokio::task::block_in_place(|| stop(kind))?;
-        let (mut beside, mut peace) = (Latency::default(), Latency::default());
+        let mut beside = Latency::default();
+        let mut peace = Latency::default();
         for _ in 0..options.turns {
             peace.extend(turn("", options).await?);
             beside.extend(turn(kind, options).await?);
@@ -122,7 +123,8 @@ fn stop(kind: &str) -> anyhow::Result<Stop> {
     let event = Event { topic: "plant".to_owned(), key: "k".to_owned(), time: Timestamp(0), payload };
     // What the first ones need, the host keeps.
     module.process(std::slice::from_ref(&event));
-    let (before, mut times) = (memory(std::process::id(), "VmRSS")? as f64, Vec::new());
+    let before = memory(std::process::id(), "VmRSS")? as f64;
+    let mut times = Vec::new();
     for _ in 0..STOPS {
         let began = Instant::now();
         let (events, rejected) = module.process(std::slice::from_ref(&event));
@@ -162,7 +164,8 @@ impl std::fmt::Display for Latency {
 
 /// One agent with the two pipelines: the latency of the neighbour.
 async fn turn(kind: &str, options: &Options) -> anyhow::Result<Latency> {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = Broker::start().await;
+    let backend = Backend::start([]).await;
     let timed = "key = \"k\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"20ms\"\n";
     let celsius = "transform = [{ module = \"modules/celsius.wasm\", config = { field = \"temperature\" } }]";
     let hostile = format!(

@@ -38,7 +38,8 @@ fn append(store: &Store) {
 }
 
 fn step(store: &Store) {
-    let (mut position, mut number) = (0, 0);
+    let mut position = 0;
+    let mut number = 0;
     loop {
         let end = store.wait(position, Duration::from_millis(100));
         let messages = store.read(position, 64 << 10).expect("the journal can be read");

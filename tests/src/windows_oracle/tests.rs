@@ -206,7 +206,8 @@ fn bytewax_sliding_windower_intersections() {
     ] {
         let time = NINE.checked_add_signed(half_seconds * 500_000).unwrap();
         let reading = [Reading { key: "k".to_owned(), time, value: 0.0 }];
-        let (size, slide) = (10 * SECOND, slide * SECOND);
+        let size = 10 * SECOND;
+        let slide = slide * SECOND;
         let contents = contents(&reading, &Kind::Hopping { size, slide, offset: NINE % slide });
         let numbers: Vec<i64> = contents.keys().map(|it| (it.start - NINE as i64) / slide as i64).collect();
         assert_eq!(numbers, expected, "{slide} {half_seconds}");
