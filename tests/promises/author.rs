@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use headwater_tests::agent::{Agent, PROGRAM};
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
+use headwater_tests::agent::{PROGRAM, TestAgent};
+use headwater_tests::backend::FakeDestination;
+use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::plant;
 use headwater_tests::process::built;
-use headwater_tests::publisher::Publisher;
+use headwater_tests::publisher::TestPublisher;
 
 const SAMPLES: &str = r#"{"key":"a","time":"2026-01-01T00:00:00Z","payload":{"t":212}}
 {"key":"a","time":1767225601000000,"payload":{"t":"warm"}}
@@ -109,8 +109,8 @@ fn a_file_that_is_no_module_is_named_with_what_was_expected_and_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_is_tried_on_live_messages_and_sends_nothing() {
     let project = project();
-    let broker = Broker::start().await;
-    let publisher = Publisher::connect("plant", broker.port());
+    let broker = RumqttdBroker::start().await;
+    let publisher = TestPublisher::connect("plant", broker.port());
     let url = format!("mqtt://127.0.0.1:{}", broker.port());
     let arguments =
         ["try", "celsius.wasm", "--broker", &url, "--topic", "plant/#", "--count", "2", "--for", "60"];
@@ -140,14 +140,14 @@ async fn a_module_is_tried_on_live_messages_and_sends_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_is_tried_on_dead_letters_and_changes_none() {
     let project = project();
-    let broker = Broker::start().await;
-    let backend = Backend::start([]).await;
-    let plan = plant::Plan::default()
+    let broker = RumqttdBroker::start().await;
+    let backend = FakeDestination::start([]).await;
+    let plan = plant::ConfigBuilder::default()
         .input("plant", broker.port(), &["plant/#"], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded("k"))
         .output("central", &backend.url(), "");
-    let agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
+    let agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
     for payload in [&br#"{"t":212"#[..], br#"{"t":50}"#] {
         publisher.publish("plant/oven", payload.to_vec()).await;
     }

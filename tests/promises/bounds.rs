@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use headwater::store::MARGIN_BYTES;
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
-use headwater_tests::plant::{KEY, Plan, TOPICS, forwarded};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::FakeDestination;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::plant::{ConfigBuilder, KEY, TOPICS, forwarded};
+use headwater_tests::publisher::TestPublisher;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(120);
@@ -26,7 +26,7 @@ fn payload(id: u64, millis: u64) -> Vec<u8> {
 }
 
 /// The output's table `outbox` follows the inline table that the plan writes.
-fn output(plan: Plan, name: &str, backend: &Backend) -> Plan {
+fn output(plan: ConfigBuilder, name: &str, backend: &FakeDestination) -> ConfigBuilder {
     plan.output(name, &backend.url(), ", results_max = 1000, backoff_max = \"1s\"").more(SMALL)
 }
 
@@ -50,15 +50,19 @@ fn ids(lines: &[Value]) -> Vec<u64> {
 /// neither of the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_policy_keeps_its_promise_while_the_destination_is_away() {
-    let broker = Broker::start().await;
-    let mut backends = [Backend::start([]).await, Backend::start([]).await, Backend::start([]).await];
-    let mut plan = Plan::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
+    let broker = RumqttdBroker::start().await;
+    let mut backends = [
+        FakeDestination::start([]).await,
+        FakeDestination::start([]).await,
+        FakeDestination::start([]).await,
+    ];
+    let mut plan = ConfigBuilder::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
     for (policy, backend) in ["block", "drop-newest", "drop-oldest"].iter().zip(&backends) {
         let body = format!("{}when_full = {policy:?}\n", forwarded(KEY));
         plan = output(plan.pipeline(policy, "plant", policy, &body), policy, backend);
     }
-    let agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
+    let agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
     for backend in &mut backends {
         backend.gone().await;
     }
@@ -106,9 +110,9 @@ async fn each_policy_keeps_its_promise_while_the_destination_is_away() {
     assert!(ids(&oldest)[..2_000].iter().any(|id| *id > 2_000), "older ones made room");
 }
 
-/// As [`Backend::accepted`], but a batch need not follow the last: numbers of what was dropped are
+/// As [`FakeDestination::accepted`], but a batch need not follow the last: numbers of what was dropped are
 /// never sent.
-fn received(backend: &Backend) -> Vec<Value> {
+fn received(backend: &FakeDestination) -> Vec<Value> {
     let confirmed: BTreeMap<String, Vec<Value>> = backend
         .attempts()
         .into_iter()
@@ -125,20 +129,20 @@ fn received(backend: &Backend) -> Vec<Value> {
 /// Windows of a reading each; far more than the outbox holds. Merged, all of them fit.
 #[tokio::test(flavor = "multi_thread")]
 async fn coarsening_keeps_every_reading_in_windows_that_do_not_overlap() {
-    let broker = Broker::start().await;
-    let mut backend = Backend::start([]).await;
+    let broker = RumqttdBroker::start().await;
+    let mut backend = FakeDestination::start([]).await;
     let fields: Vec<String> = (0..24).map(|field| format!("field-{field}")).collect();
     let body = format!(
         "key = {KEY:?}\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n\
          window = {{ tumbling = \"10ms\" }}\nwhen_full = \"coarsen\"\n\
          aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = {fields:?} }} }}\n"
     );
-    let plan = Plan::default()
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("windows", "plant", "central", &body);
     let plan = output(plan, "central", &backend);
-    let agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
+    let agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
     backend.gone().await;
     let count = 7_000;
     for id in 0..=count {
@@ -181,12 +185,12 @@ async fn coarsening_keeps_every_reading_in_windows_that_do_not_overlap() {
 }
 
 /// Looks all the time at what the store takes on the disk.
-struct Watch {
+struct DiskWatch {
     stop: Arc<AtomicBool>,
     looking: std::thread::JoinHandle<BTreeMap<String, u64>>,
 }
 
-impl Watch {
+impl DiskWatch {
     fn start(store: PathBuf) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let stopped = stop.clone();
@@ -252,11 +256,15 @@ fn taken(store: &Path) -> BTreeMap<String, u64> {
 /// everything was delivered once, merged, is kept, or was reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_reported() {
-    let broker = Broker::start().await;
+    let broker = RumqttdBroker::start().await;
     let policies = ["drop-oldest", "drop-newest", "coarsen"];
-    let mut backends = [Backend::start([]).await, Backend::start([]).await, Backend::start([]).await];
+    let mut backends = [
+        FakeDestination::start([]).await,
+        FakeDestination::start([]).await,
+        FakeDestination::start([]).await,
+    ];
     let fields: Vec<String> = (0..20).map(|field| format!("field-{field}")).collect();
-    let mut plan = Plan::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
+    let mut plan = ConfigBuilder::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
     for (policy, backend) in policies.iter().zip(&backends) {
         let mut body = format!("{}when_full = {policy:?}\n", forwarded(KEY));
         if *policy == "coarsen" {
@@ -268,12 +276,13 @@ async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_repo
         plan = output(plan.pipeline(policy, "plant", policy, &body), policy, backend);
     }
     let quota = "{ bytes_max = \"16 MiB\" }";
-    let agent = Agent::start(&format!("journal = {quota}\ndead_letters = {quota}\n\n{}", plan.toml())).await;
-    let publisher = Publisher::connect("plant", broker.port());
+    let agent =
+        TestAgent::start(&format!("journal = {quota}\ndead_letters = {quota}\n\n{}", plan.toml())).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
     for backend in &mut backends {
         backend.gone().await;
     }
-    let watch = Watch::start(agent.state().join("store"));
+    let watch = DiskWatch::start(agent.state().join("store"));
     let count = 18_000;
     let poison = 4_500;
     let filling = "x".repeat(3_000);
@@ -338,14 +347,14 @@ async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_repo
 /// The one that loses nothing: outbox and journal are full, the rest stays with the broker.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_week_long_outage_under_block_stays_within_the_quotas_and_all_is_delivered() {
-    let broker = Broker::start().await;
-    let mut backend = Backend::start([]).await;
-    let plan = Plan::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
+    let broker = RumqttdBroker::start().await;
+    let mut backend = FakeDestination::start([]).await;
+    let plan = ConfigBuilder::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
     let plan = plan.pipeline("block", "plant", "central", &forwarded(KEY));
     let plan = output(plan, "central", &backend);
-    let agent = Agent::start(&format!("journal = {{ bytes_max = \"16 MiB\" }}\n\n{}", plan.toml())).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    let watch = Watch::start(agent.state().join("store"));
+    let agent = TestAgent::start(&format!("journal = {{ bytes_max = \"16 MiB\" }}\n\n{}", plan.toml())).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let watch = DiskWatch::start(agent.state().join("store"));
     let mut published = 0;
     let each = 10_000;
     for _ in 0..3 {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::collector::Collector;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::ledger::balances;
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::{eventually, freeze, thaw};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::publisher::TestPublisher;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -27,7 +27,7 @@ async fn a_broker_gone_in_between_loses_and_doubles_nothing_with_mqtt_5() {
 
 /// How the broker goes, always in the middle of its deliveries.
 #[derive(Clone, Copy, Debug)]
-enum End {
+enum BrokerEnd {
     /// It is asked to.
     Stop,
     /// `kill -9`, after it saved what it knew. What it had delivered and not saved it would deliver
@@ -36,16 +36,16 @@ enum End {
 }
 
 async fn survives(version: &str) {
-    let mut broker = Mosquitto::start_unsaved().await;
-    let collector = Collector::start().await;
-    let plan = Plan::default()
+    let mut broker = MosquittoBroker::start_unsaved().await;
+    let collector = TestCollector::start().await;
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], version)
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", &collector.url(), "");
-    let mut agent = Agent::start(plan.toml()).await;
-    let mut load = Load::new(10);
+    let mut agent = TestAgent::start(plan.toml()).await;
+    let mut load = PlantLoad::new(10);
     let mut duplicates = 0;
-    for end in [End::Stop, End::Kill, End::Stop, End::Kill] {
+    for end in [BrokerEnd::Stop, BrokerEnd::Kill, BrokerEnd::Stop, BrokerEnd::Kill] {
         // What the broker has confirmed waits in its session while the agent is away.
         assert_eq!(agent.stop().await.code(), Some(0));
         publish(&broker, &mut load, BACKLOG).await;
@@ -64,10 +64,10 @@ async fn survives(version: &str) {
     assert!(duplicates > 0, "nothing was delivered twice: this test sees nothing");
 }
 
-async fn go(broker: &mut Mosquitto, agent: u32, end: End) {
+async fn go(broker: &mut MosquittoBroker, agent: u32, end: BrokerEnd) {
     match end {
-        End::Stop => broker.stop().await,
-        End::Kill => {
+        BrokerEnd::Stop => broker.stop().await,
+        BrokerEnd::Kill => {
             freeze(agent).await.expect("the agent runs");
             broker.saved().await;
             broker.kill9();
@@ -78,8 +78,8 @@ async fn go(broker: &mut Mosquitto, agent: u32, end: End) {
 
 /// A publisher of its own each time: with one that reconnects to a killed broker, a reading
 /// published twice would be the publisher's doing.
-async fn publish(broker: &Mosquitto, load: &mut Load, count: u64) {
-    let publisher = Publisher::connect("plant", broker.port());
+async fn publish(broker: &MosquittoBroker, load: &mut PlantLoad, count: u64) {
+    let publisher = TestPublisher::connect("plant", broker.port());
     for _ in 0..count {
         let (topic, payload) = load.reading();
         publisher.publish(&topic, payload).await;
@@ -87,7 +87,7 @@ async fn publish(broker: &Mosquitto, load: &mut Load, count: u64) {
     publisher.confirmed().await;
 }
 
-async fn agent_receives(agent: &Agent) {
+async fn agent_receives(agent: &TestAgent) {
     eventually("the agent to receive", SOON, async || {
         let metrics = agent.metrics().await.ok()?;
         (metrics.of("source_received_messages", "plant") > 0).then_some(())

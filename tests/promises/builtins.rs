@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Broker;
-use headwater_tests::collector::Collector;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::ledger::balances;
-use headwater_tests::oracle::Reading;
-use headwater_tests::plant::{self, Plan};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::oracle::PlantReading;
+use headwater_tests::plant::{self, ConfigBuilder};
+use headwater_tests::publisher::TestPublisher;
 use headwater_tests::recorded::{SERIES, series};
 use serde_json::{Value, json};
 
@@ -28,13 +28,13 @@ const COMPUTE: &str = r#"[
 ]"#;
 
 /// Start of a window, and its readings in the order in which they came.
-type Windows = BTreeMap<u64, Vec<Reading>>;
+type Windows = BTreeMap<u64, Vec<PlantReading>>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn built_ins_over_the_recorded_series_equal_a_naive_computation() {
-    let broker = Broker::start().await;
-    let collector = Collector::start().await;
-    let mut plan = Plan::default().output("central", &collector.url(), "");
+    let broker = RumqttdBroker::start().await;
+    let collector = TestCollector::start().await;
+    let mut plan = ConfigBuilder::default().output("central", &collector.url(), "");
     for (index, name) in SERIES.iter().enumerate() {
         // No reading is late: the machine's clock jumps back by less than two hours.
         let body = format!(
@@ -48,8 +48,8 @@ async fn built_ins_over_the_recorded_series_equal_a_naive_computation() {
         plan = plan.input(&input, broker.port(), &[&topic], "3.1.1");
         plan = plan.pipeline(&format!("built-in-{index}"), &input, "central", &body);
     }
-    let mut agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("devices", broker.port());
+    let mut agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("devices", broker.port());
     let mut all = Vec::new();
     for (index, name) in SERIES.iter().enumerate() {
         let readings = series(name);
@@ -80,7 +80,7 @@ async fn built_ins_over_the_recorded_series_equal_a_naive_computation() {
 }
 
 /// Those that the watermark has passed.
-fn windows(readings: &[Reading]) -> Windows {
+fn windows(readings: &[PlantReading]) -> Windows {
     let mut windows = Windows::new();
     for reading in readings {
         windows.entry(reading.time / SIZE * SIZE).or_default().push(reading.clone());
@@ -113,13 +113,13 @@ fn check(line: &Value, expected: &Windows) {
 }
 
 /// From all readings at once.
-fn naive(readings: &[Reading], end: u64) -> Vec<(&'static str, Value)> {
+fn naive(readings: &[PlantReading], end: u64) -> Vec<(&'static str, Value)> {
     let values: Vec<f64> = readings.iter().map(|reading| reading.value).collect();
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     // The earlier of two stands first; that which came first if they are of one time.
-    let mut ordered: Vec<&Reading> = readings.iter().collect();
+    let mut ordered: Vec<&PlantReading> = readings.iter().collect();
     ordered.sort_by_key(|reading| reading.time);
     let first = ordered[0];
     let last = ordered[ordered.len() - 1];

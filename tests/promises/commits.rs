@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-use headwater_tests::commits::worker::Order;
-use headwater_tests::commits::{Model, OUTPUTS, Operation, Seen, Step};
+use headwater_tests::commits::worker::WorkerRequest;
+use headwater_tests::commits::{OUTPUTS, PipelineStep, StoreContents, StoreModel, StoreOperation};
 use headwater_tests::process::built;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -42,10 +42,10 @@ const HITS_MAX: u64 = 12;
 
 /// One life of the worker: where it dies, and what it is asked until then.
 #[derive(Clone, Debug)]
-struct Life {
+struct WorkerLife {
     point: &'static str,
     hit: u64,
-    operations: Vec<Operation>,
+    operations: Vec<StoreOperation>,
 }
 
 proptest! {
@@ -54,11 +54,11 @@ proptest! {
     #[test]
     fn hold_what_a_plain_model_holds_whatever_they_die_of(lives in vec(life(), 1..6)) {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut states = vec![Model::default()];
+        let mut states = vec![StoreModel::default()];
         for life in &lives {
             states = live(folder.path(), life, states);
         }
-        let last = Life { point: "folder.locked", hit: u64::MAX, operations: vec![Operation::Look] };
+        let last = WorkerLife { point: "folder.locked", hit: u64::MAX, operations: vec![StoreOperation::Look] };
         live(folder.path(), &last, states);
     }
 }
@@ -69,10 +69,10 @@ fn cases() -> u32 {
 }
 
 /// Lets the worker work, and the model beside it; what the store may hold in the end.
-fn live(folder: &Path, life: &Life, mut states: Vec<Model>) -> Vec<Model> {
-    let Some(mut worker) = Worker::start(folder, life) else { return states };
+fn live(folder: &Path, life: &WorkerLife, mut states: Vec<StoreModel>) -> Vec<StoreModel> {
+    let Some(mut worker) = StoreWorker::start(folder, life) else { return states };
     // Which of the states it is shows at the first look, so that comes first.
-    for operation in std::iter::once(&Operation::Look).chain(&life.operations) {
+    for operation in std::iter::once(&StoreOperation::Look).chain(&life.operations) {
         let Some(operation) = states[0].cut(operation) else { continue };
         match worker.ask(&operation, states[0].mark()) {
             None => return states.iter().flat_map(|state| state.after_crash(&operation)).collect(),
@@ -92,15 +92,15 @@ fn live(folder: &Path, life: &Life, mut states: Vec<Model>) -> Vec<Model> {
 }
 
 /// A process on the store; killed with its handle.
-struct Worker {
+struct StoreWorker {
     process: Child,
     orders: ChildStdin,
     answers: BufReader<std::process::ChildStdout>,
 }
 
-impl Worker {
+impl StoreWorker {
     /// `None` when it dies while it opens the store.
-    fn start(folder: &Path, life: &Life) -> Option<Self> {
+    fn start(folder: &Path, life: &WorkerLife) -> Option<Self> {
         let mut process = Command::new(built("store_worker"))
             .arg(folder.join("store"))
             .env("HEADWATER_FAIL", format!("{}=kill@{}", life.point, life.hit))
@@ -116,8 +116,9 @@ impl Worker {
     }
 
     /// `None` when it dies; what it saw, when it was asked to look.
-    fn ask(&mut self, operation: &Operation, mark: u64) -> Option<Option<Seen>> {
-        let order = serde_json::to_string(&Order { operation: operation.clone(), mark }).expect("JSON");
+    fn ask(&mut self, operation: &StoreOperation, mark: u64) -> Option<Option<StoreContents>> {
+        let order =
+            serde_json::to_string(&WorkerRequest { operation: operation.clone(), mark }).expect("JSON");
         if writeln!(self.orders, "{order}").is_err() {
             return self.died();
         }
@@ -146,42 +147,39 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for StoreWorker {
     fn drop(&mut self) {
         self.process.kill().ok();
         self.process.wait().ok();
     }
 }
 
-fn life() -> impl Strategy<Value = Life> {
+fn life() -> impl Strategy<Value = WorkerLife> {
     let operations = vec(operation(), 0..25);
-    (prop::sample::select(&POINTS), 1..=HITS_MAX, operations).prop_map(|(point, hit, operations)| Life {
-        point,
-        hit,
-        operations,
-    })
+    (prop::sample::select(&POINTS), 1..=HITS_MAX, operations)
+        .prop_map(|(point, hit, operations)| WorkerLife { point, hit, operations })
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+fn operation() -> impl Strategy<Value = StoreOperation> {
     let output = 0..OUTPUTS.len();
     prop_oneof![
-        6 => vec(size(), 1..12).prop_map(|sizes| Operation::Append { sizes }),
-        8 => step().prop_map(Operation::Commit),
+        6 => vec(size(), 1..12).prop_map(|sizes| StoreOperation::Append { sizes }),
+        8 => step().prop_map(StoreOperation::Commit),
         4 => (output.clone(), 1..9_usize)
-            .prop_map(|(output, results_max)| Operation::Begin { output, results_max }),
+            .prop_map(|(output, results_max)| StoreOperation::Begin { output, results_max }),
         2 => (output.clone(), any::<prop::sample::Index>())
-            .prop_map(|(output, at)| Operation::Narrow { output, results: at.index(8) }),
-        4 => (output, any::<bool>()).prop_map(|(output, refused)| Operation::Confirm { output, refused }),
-        2 => Just(Operation::Trim),
-        1 => (0..2_usize).prop_map(|input| Operation::Session { input }),
-        1 => Just(Operation::Look),
+            .prop_map(|(output, at)| StoreOperation::Narrow { output, results: at.index(8) }),
+        4 => (output, any::<bool>()).prop_map(|(output, refused)| StoreOperation::Confirm { output, refused }),
+        2 => Just(StoreOperation::Trim),
+        1 => (0..2_usize).prop_map(|input| StoreOperation::Session { input }),
+        1 => Just(StoreOperation::Look),
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = PipelineStep> {
     let windows = vec((0..5_u8, prop::option::of(size())), 0..4);
     (0..3_usize, 0..40_u64, windows, vec(size(), 0..5), vec(size(), 0..3), vec(size(), 0..2)).prop_map(
-        |(pipeline, advance, windows, results, late, letters)| Step {
+        |(pipeline, advance, windows, results, late, letters)| PipelineStep {
             pipeline,
             advance,
             windows,

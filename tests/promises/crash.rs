@@ -4,32 +4,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::collector::Collector;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::ledger::balances;
-use headwater_tests::oracle::{self, Windows, compute};
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::oracle::{self, TumblingWindows, compute};
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
+use headwater_tests::publisher::TestPublisher;
 
 const KILLS: usize = 30;
-const WINDOWS: Windows = Windows { size: 1_000, lateness: 10_000, revise: 0 };
+const WINDOWS: TumblingWindows = TumblingWindows { size: 1_000, lateness: 10_000, revise: 0 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thirty_kills_under_load_lose_and_double_nothing() {
     let seed = seed();
     let mut moments = fastrand::Rng::with_seed(seed);
-    let broker = Mosquitto::start().await;
-    let collector = Collector::start().await;
-    let plan = Plan::default()
+    let broker = MosquittoBroker::start().await;
+    let collector = TestCollector::start().await;
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("windows", "plant", "central", &plant::windowed(KEY, "1s", "10s", "0s"))
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", &collector.url(), ", timeout = \"2s\"");
-    let mut agent = Agent::start(plan.toml()).await;
-    let load = Load::new(10);
+    let mut agent = TestAgent::start(plan.toml()).await;
+    let load = PlantLoad::new(10);
     let stop = Arc::new(AtomicBool::new(false));
-    let publishing = publish(Publisher::connect("plant", broker.port()), load, Arc::clone(&stop));
+    let publishing = publish(TestPublisher::connect("plant", broker.port()), load, Arc::clone(&stop));
 
     for kill in 0..KILLS {
         let moment = Duration::from_millis(moments.u64(0..1_500));
@@ -62,7 +62,11 @@ async fn thirty_kills_under_load_lose_and_double_nothing() {
 /// Publishes until told to stop, then what closes the windows; gives back what was published, all
 /// of it confirmed by the broker.
 #[expect(clippy::disallowed_methods, reason = "a test has no wiring of its own")]
-fn publish(publisher: Publisher, mut load: Load, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<Load> {
+fn publish(
+    publisher: TestPublisher,
+    mut load: PlantLoad,
+    stop: Arc<AtomicBool>,
+) -> tokio::task::JoinHandle<PlantLoad> {
     tokio::spawn(async move {
         while !stop.load(Ordering::Relaxed) {
             for _ in 0..5 {

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use headwater_tests::agent::{Agent, PROGRAM};
-use headwater_tests::image::Image;
-use headwater_tests::plant::{self, KEY, Plan, TOPICS};
+use headwater_tests::agent::{PROGRAM, TestAgent};
+use headwater_tests::image::DiskImage;
+use headwater_tests::plant::{self, ConfigBuilder, KEY, TOPICS};
 use headwater_tests::process::{built, eventually};
-use headwater_tests::proxy::Mode;
+use headwater_tests::proxy::ProxyMode;
 use headwater_tests::world::{Host, Options, World};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ async fn a_full_disk_withholds_acknowledgements_until_there_is_room() {
     let again = world
         .under_load(async |host| {
             tokio::time::sleep(Duration::from_millis(500)).await;
-            let filler = Filler::leave(host, 10 << 20);
+            let filler = DiskFiller::leave(host, 10 << 20);
             eventually("the disk to be called full", SOON, async || {
                 (metric(host, "disk_full", "state").await? == 1).then_some(())
             })
@@ -62,7 +62,7 @@ async fn a_disk_that_others_fill_to_its_end_costs_nothing() {
     world
         .under_load(async |host| {
             let until = Instant::now() + Duration::from_secs(10);
-            let mut filler = Filler::none(host);
+            let mut filler = DiskFiller::none(host);
             let mut ends = Vec::new();
             while Instant::now() < until {
                 filler.fill();
@@ -88,15 +88,15 @@ async fn a_disk_that_others_fill_to_its_end_costs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_it_starts_with_its_ballast_and_drains() {
     let mut world = world().await;
-    world.host.http.set(Mode::Cut);
+    world.host.http.set(ProxyMode::Cut);
     world.under_load(async |_| tokio::time::sleep(Duration::from_secs(3)).await).await;
     let host = &mut world.host;
     host.kill();
-    let mut filler = Filler::none(host);
+    let mut filler = DiskFiller::none(host);
     filler.fill();
     assert!(ballast(host).exists(), "it is held from the first start on");
     host.agent.spawn();
-    host.http.set(Mode::Pass);
+    host.http.set(ProxyMode::Pass);
     eventually("all that was stored to be delivered", SOON, async || {
         let metrics = host.agent.metrics().await.ok()?;
         let lag: f64 = metrics.all("pipeline_lag_messages").iter().sum();
@@ -119,7 +119,7 @@ async fn a_start_on_a_full_disk_waits_and_touches_nothing() {
     host.kill();
     // As if it had been released, and the disk filled up even so.
     std::fs::remove_file(ballast(host)).expect("it is held");
-    let mut filler = Filler::none(host);
+    let mut filler = DiskFiller::none(host);
     filler.fill();
     let before = contents(&host.agent.state());
     host.agent.spawn();
@@ -135,9 +135,9 @@ async fn a_start_on_a_full_disk_waits_and_touches_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_start_on_a_full_disk_waits_too() {
-    let mut agent = Agent::at_home(away().toml());
-    let disk = Image::make(agent.home(), "state", DISK_BYTES).expect("images can be mounted");
-    let mut filler = Filler::at(disk.folder());
+    let mut agent = TestAgent::at_home(away().toml());
+    let disk = DiskImage::make(agent.home(), "state", DISK_BYTES).expect("images can be mounted");
+    let mut filler = DiskFiller::at(disk.folder());
     filler.fill();
     agent.spawn();
     assert_eq!(agent.ends(Duration::from_secs(3)).await, None, "it waits, alive");
@@ -233,7 +233,7 @@ async fn a_state_folder_that_may_not_be_written_is_refused_with_78_and_nothing_c
 }
 
 #[track_caller]
-fn refused(agent: &Agent, output: std::process::Output) {
+fn refused(agent: &TestAgent, output: std::process::Output) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains(agent.state().to_str().expect("a plain path")), "the path is named: {said}");
@@ -241,8 +241,8 @@ fn refused(agent: &Agent, output: std::process::Output) {
 }
 
 /// An agent whose broker and destination are not there.
-fn away() -> Plan {
-    Plan::default()
+fn away() -> ConfigBuilder {
+    ConfigBuilder::default()
         .input("plant", 9, &[TOPICS], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", "http://127.0.0.1:9/v1/batches", "")
@@ -282,12 +282,12 @@ fn collect(path: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
 }
 
 /// Another process's file on the disk of the state folder. Gone when dropped.
-struct Filler {
+struct DiskFiller {
     path: PathBuf,
     file: File,
 }
 
-impl Filler {
+impl DiskFiller {
     fn at(folder: &Path) -> Self {
         let path = folder.join("filler");
         Self { file: File::create(&path).expect("the first block"), path }
@@ -316,7 +316,7 @@ impl Filler {
     }
 }
 
-impl Drop for Filler {
+impl Drop for DiskFiller {
     fn drop(&mut self) {
         std::fs::remove_file(&self.path).ok();
     }

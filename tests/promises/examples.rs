@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use headwater_tests::agent::Agent;
+use headwater_tests::agent::TestAgent;
 
 #[test]
 fn every_example_passes_check() {
@@ -16,7 +16,7 @@ fn every_example_passes_check() {
     for example in examples {
         let text = std::fs::read_to_string(&example).unwrap();
         // Beside it lie the modules, as the example says; the rest is as it would be on a device.
-        let agent = Agent::at_home("");
+        let agent = TestAgent::at_home("");
         std::fs::write(agent.config(), text).unwrap();
         let output = agent.run(&["check"]);
         let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);

@@ -6,7 +6,7 @@ use headwater::flow::Timestamp;
 use headwater::forward::{Compression, Config, Forward};
 use headwater::metrics::{self, Metrics};
 use headwater::store::{self, Commit, Outgoing, Store};
-use headwater_tests::collector::Collector;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::process::eventually;
 use serde_json::json;
 use tokio::sync::watch;
@@ -19,12 +19,12 @@ const RESULTS: usize = 300;
 const BODIES_MAX: usize = 1;
 
 /// An agent's way out: its store, and its forwarder as it runs in an agent.
-struct Member {
+struct FleetMember {
     metrics: metrics::Output,
     _home: tempfile::TempDir,
 }
 
-impl Member {
+impl FleetMember {
     fn start(name: &str, url: &str, tasks: &mut JoinSet<()>, stop: watch::Receiver<bool>) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         let metrics = Metrics::new();
@@ -58,11 +58,11 @@ impl Member {
 /// The collector sheds with 503 and Retry-After; the agents spread; everything arrives, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_arrives_when_many_agents_are_back_at_once() {
-    let mut collector = Collector::start_small(BODIES_MAX).await;
+    let mut collector = TestCollector::start_small(BODIES_MAX).await;
     collector.kill9();
     let mut tasks = JoinSet::new();
     let stop = watch::Sender::new(false);
-    let start = |n| Member::start(&format!("gw-{n}"), &collector.url(), &mut tasks, stop.subscribe());
+    let start = |n| FleetMember::start(&format!("gw-{n}"), &collector.url(), &mut tasks, stop.subscribe());
     let members: Vec<_> = (0..AGENTS).map(start).collect();
     eventually("all to have lost it", SOON, async || {
         members.iter().all(|member| member.metrics.failed_attempts.get() >= 2).then_some(())

@@ -6,45 +6,45 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Broker;
-use headwater_tests::collector::Collector;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::ledger::{drained, holds};
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::eventually;
-use headwater_tests::publisher::Publisher;
+use headwater_tests::publisher::TestPublisher;
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
 const READINGS: u64 = 2_000;
 
 /// An agent whose collector is away, and a broker.
-struct World {
-    agent: Agent,
-    collector: Collector,
-    _broker: Broker,
+struct DamageWorld {
+    agent: TestAgent,
+    collector: TestCollector,
+    _broker: RumqttdBroker,
 }
 
-impl World {
+impl DamageWorld {
     /// Everything is published and acknowledged, and with `read` in the outbox as well; then the
     /// agent is killed.
     async fn killed(read: bool) -> Self {
-        let broker = Broker::start().await;
-        let mut collector = Collector::start().await;
+        let broker = RumqttdBroker::start().await;
+        let mut collector = TestCollector::start().await;
         collector.kill9();
-        let plan = Plan::default()
+        let plan = ConfigBuilder::default()
             .input("plant", broker.port(), &[TOPICS], "3.1.1")
             .pipeline("windows", "plant", "central", &plant::windowed(KEY, "10s", "10s", "0s"))
             .pipeline("each", "plant", "central", &plant::forwarded(KEY))
             .output("central", &collector.url(), "");
-        let mut agent = Agent::at_home(plan.toml());
+        let mut agent = TestAgent::at_home(plan.toml());
         if !read {
             let stall = [(headwater::fail::VARIABLE, "pipeline.read=stall:600s".to_owned())];
             agent.environment(stall);
         }
         agent.resume().await;
-        let publisher = Publisher::connect("plant", broker.port());
-        let mut load = Load::new(5);
+        let publisher = TestPublisher::connect("plant", broker.port());
+        let mut load = PlantLoad::new(5);
         for _ in 0..READINGS {
             let (topic, payload) = load.reading();
             publisher.publish(&topic, payload).await;
@@ -137,7 +137,7 @@ fn spoil(log: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_damaged_journal_lost_is_reported_and_the_rest_arrives() {
-    let mut world = World::killed(false).await;
+    let mut world = DamageWorld::killed(false).await;
     spoil(&world.store().join("journal"));
     let lines = world.delivered().await;
     let arrived = ids(&lines).len() as u64;
@@ -149,7 +149,7 @@ async fn what_a_damaged_journal_lost_is_reported_and_the_rest_arrives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nobody_knows_how_far_the_journal_went_each_pipeline_says_so() {
-    let mut world = World::killed(false).await;
+    let mut world = DamageWorld::killed(false).await;
     let last = segments(&world.store().join("journal")).pop().expect("a segment").join("db");
     let bytes = fs::read(&last).expect("a database");
     let record = format!("\"id\":{}", READINGS / 2);
@@ -176,7 +176,7 @@ async fn where_nobody_knows_how_far_the_journal_went_each_pipeline_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_damaged_outbox_lost_is_reported_and_the_rest_arrives() {
-    let mut world = World::killed(true).await;
+    let mut world = DamageWorld::killed(true).await;
     spoil(&world.store().join("outbox/central"));
     let lines = world.delivered().await;
     let arrived = lines.iter().filter(|line| is_result(line)).count() as u64;
@@ -190,7 +190,7 @@ async fn what_a_damaged_outbox_lost_is_reported_and_the_rest_arrives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_metadata_it_goes_on_where_it_was_and_says_which_windows_are_lost() {
-    let mut world = World::killed(true).await;
+    let mut world = DamageWorld::killed(true).await;
     fs::remove_dir_all(world.store().join("meta")).expect("it is there");
     let lines = world.delivered().await;
     assert_eq!(ids(&lines), (0..READINGS).collect::<Vec<_>>(), "each reading once");
@@ -201,7 +201,7 @@ async fn without_its_metadata_it_goes_on_where_it_was_and_says_which_windows_are
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_name_mend_and_show_what_is_there() {
-    let world = World::killed(true).await;
+    let world = DamageWorld::killed(true).await;
     let verify = world.agent.run(&["store", "verify"]);
     assert!(verify.status.success(), "{verify:?}");
     let dump = world.agent.run(&["store", "dump", "--part", "outbox", "--output", "central", "--max", "5"]);

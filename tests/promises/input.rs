@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::collector::Collector;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::ledger::{balances, drained};
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::{eventually, free_port};
-use headwater_tests::proxy::{Mode, Proxy, Way};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::proxy::{FaultDirection, FaultProxy, ProxyMode};
+use headwater_tests::publisher::TestPublisher;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -28,16 +28,16 @@ async fn qos_2_counts_once(version: &str) {
     let seed = fastrand::u64(..);
     let mut moments = fastrand::Rng::with_seed(seed);
     let mut moment = move |most| Duration::from_millis(moments.u64(0..most));
-    let broker = Mosquitto::start_unsaved().await;
-    let collector = Collector::start().await;
-    let proxy = Proxy::start(broker.port()).await;
+    let broker = MosquittoBroker::start_unsaved().await;
+    let collector = TestCollector::start().await;
+    let proxy = FaultProxy::start(broker.port()).await;
     let mqtt = format!(
         "url = \"mqtt://127.0.0.1:{}\", topics = [{TOPICS:?}], qos = 2, version = {version:?}",
         proxy.port()
     );
-    let mut agent = Agent::start(each(&mqtt, &collector).toml()).await;
-    let publisher = Publisher::connect("plant", broker.port()).exactly_once();
-    let mut load = Load::new(10);
+    let mut agent = TestAgent::start(each(&mqtt, &collector).toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port()).exactly_once();
+    let mut load = PlantLoad::new(10);
     let mut duplicates = 0;
     for _ in 0..8 {
         for _ in 0..2_000 {
@@ -45,9 +45,9 @@ async fn qos_2_counts_once(version: &str) {
             publisher.publish(&topic, payload).await;
         }
         tokio::time::sleep(moment(100)).await;
-        proxy.set(Mode::Cut);
+        proxy.set(ProxyMode::Cut);
         tokio::time::sleep(moment(100)).await;
-        proxy.set(Mode::Pass);
+        proxy.set(ProxyMode::Pass);
         agent.ready().await;
         duplicates += agent.metrics().await.expect("it answers").of("source_duplicate_messages", "plant");
         for _ in 0..500 {
@@ -68,15 +68,15 @@ async fn qos_2_counts_once(version: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_behind_tls_wants_our_certificate_and_gets_it() {
-    let certificates = Certificates::new();
+    let certificates = TlsCertificates::new();
     let port = free_port();
-    let broker = Mosquitto::start_listening(&certificates.listener(port)).await;
-    let collector = Collector::start().await;
+    let broker = MosquittoBroker::start_listening(&certificates.listener(port)).await;
+    let collector = TestCollector::start().await;
     let mqtt = |files: &str| {
         format!("url = \"mqtts://127.0.0.1:{port}\", topics = [{TOPICS:?}], qos = 2, tls = {{ {files} }}")
     };
     let stranger = mqtt(&format!("ca = {:?}", certificates.path("ca.pem")));
-    let mut agent = Agent::at_home(each(&stranger, &collector).toml());
+    let mut agent = TestAgent::at_home(each(&stranger, &collector).toml());
     agent.spawn();
     eventually("the agent to be turned away", SOON, async || {
         agent.logged().contains("not connected").then_some(())
@@ -86,7 +86,7 @@ async fn a_broker_behind_tls_wants_our_certificate_and_gets_it() {
     assert_eq!(agent.stop().await.code(), Some(0));
 
     let known = mqtt(&certificates.files());
-    let agent = Agent::start(each(&known, &collector).toml()).await;
+    let agent = TestAgent::start(each(&known, &collector).toml()).await;
     all_arrive(&agent, &broker, &collector).await;
 }
 
@@ -94,11 +94,11 @@ async fn a_broker_behind_tls_wants_our_certificate_and_gets_it() {
 async fn a_broker_behind_a_websocket_is_served_and_an_oversized_message_refused() {
     let port = free_port();
     let listener = format!("listener {port} 127.0.0.1\nprotocol websockets\n");
-    let broker = Mosquitto::start_listening(&listener).await;
-    let collector = Collector::start().await;
+    let broker = MosquittoBroker::start_listening(&listener).await;
+    let collector = TestCollector::start().await;
     let mqtt = format!("url = \"ws://127.0.0.1:{port}/mqtt\", topics = [{TOPICS:?}]");
-    let agent = Agent::start(each(&mqtt, &collector).toml()).await;
-    let publisher = Publisher::connect("large", broker.port());
+    let agent = TestAgent::start(each(&mqtt, &collector).toml()).await;
+    let publisher = TestPublisher::connect("large", broker.port());
     publisher.publish("plant/line-0/dev-0/telemetry", vec![b'x'; 700_000]).await;
     agent.reaches("source_refused_messages", "plant", 1, SOON).await;
     all_arrive(&agent, &broker, &collector).await;
@@ -108,23 +108,23 @@ async fn a_broker_behind_a_websocket_is_served_and_an_oversized_message_refused(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_behind_a_websocket_in_tls_is_served() {
-    let certificates = Certificates::new();
+    let certificates = TlsCertificates::new();
     let port = free_port();
     let listener = certificates.listener(port) + "protocol websockets\n";
-    let broker = Mosquitto::start_listening(&listener).await;
-    let collector = Collector::start().await;
+    let broker = MosquittoBroker::start_listening(&listener).await;
+    let collector = TestCollector::start().await;
     let files = certificates.files();
     let mqtt = format!(
         "url = \"wss://127.0.0.1:{port}/mqtt\", topics = [{TOPICS:?}], version = \"5\", tls = {{ {files} }}"
     );
-    let agent = Agent::start(each(&mqtt, &collector).toml()).await;
+    let agent = TestAgent::start(each(&mqtt, &collector).toml()).await;
     all_arrive(&agent, &broker, &collector).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_agents_share_a_subscription_and_each_message_counts_once() {
-    let broker = Mosquitto::start().await;
-    let collector = Collector::start().await;
+    let broker = MosquittoBroker::start().await;
+    let collector = TestCollector::start().await;
     let plan = |client: &str| {
         let shared = format!("$share/edge/{TOPICS}");
         let mqtt = format!(
@@ -133,9 +133,9 @@ async fn two_agents_share_a_subscription_and_each_message_counts_once() {
         );
         each(&mqtt, &collector)
     };
-    let mut one = Agent::start(plan("one").toml()).await;
-    let two = Agent::start(plan("two").toml()).await;
-    let mut load = Load::new(10);
+    let mut one = TestAgent::start(plan("one").toml()).await;
+    let two = TestAgent::start(plan("two").toml()).await;
+    let mut load = PlantLoad::new(10);
     publish(&broker, &mut load, 1_000).await;
     one.kill9();
     one.resume().await;
@@ -151,10 +151,10 @@ async fn two_agents_share_a_subscription_and_each_message_counts_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retained_messages_count_once_over_restarts_of_the_agent() {
     for version in ["3.1.1", "5"] {
-        let broker = Mosquitto::start().await;
-        let collector = Collector::start().await;
-        let mut load = Load::new(10);
-        let publisher = Publisher::connect("retained", broker.port());
+        let broker = MosquittoBroker::start().await;
+        let collector = TestCollector::start().await;
+        let mut load = PlantLoad::new(10);
+        let publisher = TestPublisher::connect("retained", broker.port());
         for _ in 0..10 {
             let (topic, payload) = load.reading();
             publisher.publish_retained(&topic, payload).await;
@@ -164,7 +164,7 @@ async fn retained_messages_count_once_over_restarts_of_the_agent() {
             "url = \"mqtt://127.0.0.1:{}\", topics = [{TOPICS:?}], version = {version:?}",
             broker.port()
         );
-        let mut agent = Agent::start(each(&mqtt, &collector).toml()).await;
+        let mut agent = TestAgent::start(each(&mqtt, &collector).toml()).await;
         agent.reaches("source_acknowledged_messages", "plant", 10, SOON).await;
         agent.kill9();
         agent.resume().await;
@@ -179,12 +179,12 @@ async fn retained_messages_count_once_over_restarts_of_the_agent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inputs_that_fail_do_not_touch_the_others() {
-    let broker = Mosquitto::start().await;
-    let collector = Collector::start().await;
-    let frozen = Proxy::start(broker.port()).await;
-    frozen.set(Mode::Stall(Way::Both));
-    let refusing = Mosquitto::start_refusing().await;
-    let mut plan = Plan::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
+    let broker = MosquittoBroker::start().await;
+    let collector = TestCollector::start().await;
+    let frozen = FaultProxy::start(broker.port()).await;
+    frozen.set(ProxyMode::Stall(FaultDirection::Both));
+    let refusing = MosquittoBroker::start_refusing().await;
+    let mut plan = ConfigBuilder::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
     let failing = [("absent", free_port()), ("frozen", frozen.port()), ("refusing", refusing.port())];
     for (name, port) in failing {
         plan = plan.input(name, port, &["#"], "5");
@@ -195,11 +195,11 @@ async fn inputs_that_fail_do_not_touch_the_others() {
         &collector.url(),
         "",
     );
-    let mut agent = Agent::at_home(plan.toml());
+    let mut agent = TestAgent::at_home(plan.toml());
     agent.spawn();
     agent.reaches("source_connected", "plant", 1, SOON).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    let mut load = Load::new(10);
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let mut load = PlantLoad::new(10);
     let mut slowest = Duration::ZERO;
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_secs(12) {
@@ -228,16 +228,15 @@ async fn inputs_that_fail_do_not_touch_the_others() {
 }
 
 /// One input `plant`, all of which goes to the collector.
-fn each(mqtt: &str, collector: &Collector) -> Plan {
-    Plan::default().broker("plant", mqtt).pipeline("each", "plant", "central", &plant::forwarded(KEY)).output(
-        "central",
-        &collector.url(),
-        "",
-    )
+fn each(mqtt: &str, collector: &TestCollector) -> ConfigBuilder {
+    ConfigBuilder::default()
+        .broker("plant", mqtt)
+        .pipeline("each", "plant", "central", &plant::forwarded(KEY))
+        .output("central", &collector.url(), "")
 }
 
-async fn publish(broker: &Mosquitto, load: &mut Load, count: u64) {
-    let publisher = Publisher::connect("plant", broker.port());
+async fn publish(broker: &MosquittoBroker, load: &mut PlantLoad, count: u64) {
+    let publisher = TestPublisher::connect("plant", broker.port());
     for _ in 0..count {
         let (topic, payload) = load.reading();
         publisher.publish(&topic, payload).await;
@@ -245,24 +244,24 @@ async fn publish(broker: &Mosquitto, load: &mut Load, count: u64) {
     publisher.confirmed().await;
 }
 
-async fn all_arrive(agent: &Agent, broker: &Mosquitto, collector: &Collector) {
-    let mut load = Load::new(10);
+async fn all_arrive(agent: &TestAgent, broker: &MosquittoBroker, collector: &TestCollector) {
+    let mut load = PlantLoad::new(10);
     publish(broker, &mut load, 3_000).await;
     balances(agent, "each", "central", load.published(), SOON).await;
     each_once(collector, &load).await;
 }
 
-async fn each_once(collector: &Collector, load: &Load) {
+async fn each_once(collector: &TestCollector, load: &PlantLoad) {
     let results = collector.results_of(load.readings().len()).await;
     assert_eq!(plant::ids(&results, "each"), (0..load.published()).collect::<Vec<_>>(), "each reading once");
 }
 
 /// An authority, a broker's certificate for 127.0.0.1, and an agent's.
-struct Certificates {
+struct TlsCertificates {
     folder: tempfile::TempDir,
 }
 
-impl Certificates {
+impl TlsCertificates {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let key = || rcgen::KeyPair::generate().expect("a key");

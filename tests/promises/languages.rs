@@ -7,13 +7,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::FakeDestination;
+use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::ledger::balances;
-use headwater_tests::plant::Plan;
+use headwater_tests::plant::ConfigBuilder;
 use headwater_tests::process::eventually;
-use headwater_tests::publisher::Publisher;
+use headwater_tests::publisher::TestPublisher;
 use serde_json::{Value, json};
 
 const READINGS: u64 = 400;
@@ -28,19 +28,19 @@ type Results = BTreeMap<(String, String), Value>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_language_gives_what_rust_gives() {
-    let broker = Broker::start().await;
-    let backend = Backend::start([]).await;
-    let mut plan = Plan::default().input("plant", broker.port(), &["plant"], "3.1.1");
+    let broker = RumqttdBroker::start().await;
+    let backend = FakeDestination::start([]).await;
+    let mut plan = ConfigBuilder::default().input("plant", broker.port(), &["plant"], "3.1.1");
     let names = names();
     for name in &names {
         plan = plan.pipeline(name, "plant", "central", &body(name));
     }
-    let mut agent = Agent::at_home(plan.output("central", &backend.url(), "").toml());
+    let mut agent = TestAgent::at_home(plan.output("central", &backend.url(), "").toml());
     agent.spawn();
     eventually("the modules to be compiled", START, async || agent.get("/ready").await.ok()).await;
     agent.ready().await;
 
-    let publisher = Publisher::connect("plant", broker.port());
+    let publisher = TestPublisher::connect("plant", broker.port());
     for id in 0..=READINGS {
         // The last closes all windows of those before.
         let time = 1_767_225_600_000 + if id == READINGS { 3_600_000 } else { id * 10 };

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
-use headwater_tests::collector::Collector;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::FakeDestination;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::ledger::{drained, holds};
-use headwater_tests::plant::{KEY, Plan, TOPICS};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::plant::{ConfigBuilder, KEY, TOPICS};
+use headwater_tests::publisher::TestPublisher;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(120);
@@ -34,7 +34,7 @@ fn ids(lines: &[Value]) -> Vec<u64> {
 }
 
 /// Of the batches that were confirmed, by their numbers.
-fn received(backend: &Backend) -> Vec<Value> {
+fn received(backend: &FakeDestination) -> Vec<Value> {
     let mut batches: Vec<(u64, Vec<Value>)> = Vec::new();
     for attempt in backend.attempts().into_iter().filter(|attempt| attempt.confirmed) {
         let (_, range) = attempt.key.rsplit_once('/').expect("a range");
@@ -50,10 +50,10 @@ fn received(backend: &Backend) -> Vec<Value> {
 /// not hold up the other, whose results arrive all the while.
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_quota_of_a_late_output_each_policy_keeps_its_promise() {
-    let broker = Broker::start().await;
-    let central = Collector::start().await;
-    let mut stores = [Backend::start([]).await, Backend::start([]).await];
-    let mut plan = Plan::default().input("plant", broker.port(), &[TOPICS], "3.1.1").output(
+    let broker = RumqttdBroker::start().await;
+    let central = TestCollector::start().await;
+    let mut stores = [FakeDestination::start([]).await, FakeDestination::start([]).await];
+    let mut plan = ConfigBuilder::default().input("plant", broker.port(), &[TOPICS], "3.1.1").output(
         "central",
         &central.url(),
         "",
@@ -65,8 +65,8 @@ async fn at_the_quota_of_a_late_output_each_policy_keeps_its_promise() {
             .output(policy, &store.url(), ", results_max = 1000, backoff_max = \"1s\"")
             .more("late = { bytes_max = \"16 MiB\" }\n");
     }
-    let agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
+    let agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
     for store in &mut stores {
         store.gone().await;
     }

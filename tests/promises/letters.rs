@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use headwater::flow::StoredLetter;
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::{Answer, Backend};
-use headwater_tests::broker::Broker;
-use headwater_tests::collector::Collector;
-use headwater_tests::feeder::{Feed, Feeder};
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::{FakeDestination, ScriptedAnswer};
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::collector::TestCollector;
+use headwater_tests::feeder::{FeedPlan, FeedingBroker};
 use headwater_tests::ledger::drained;
 use headwater_tests::oracle::{self, compute};
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
+use headwater_tests::publisher::TestPublisher;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(90);
@@ -37,7 +37,7 @@ fn poison() -> Vec<(Vec<u8>, &'static str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn poison_is_kept_to_the_byte_and_the_next_reading_is_processed() {
-    let backend = Backend::start([]).await;
+    let backend = FakeDestination::start([]).await;
     let (mut agent, publisher) = forwarding(&backend.url(), &plant::forwarded("k")).await;
     let poison = poison();
     for (id, (bytes, _)) in (0..).zip(&poison) {
@@ -90,18 +90,18 @@ async fn poison_of_any_encoding_and_size_is_kept_to_the_byte() {
         (b"{\"id\":1,\"ts\":-1}".to_vec(), "before 1970"),
         (b"{\"id\":1,\"ts\":\"soon\"}".to_vec(), "no time in milliseconds"),
     ];
-    let backend = Backend::start([]).await;
-    let feeder = Feeder::start().await.expect("a free port");
+    let backend = FakeDestination::start([]).await;
+    let feeder = FeedingBroker::start().await.expect("a free port");
     let sizes = ", packet_bytes_max = \"8 MiB\", in_flight_bytes_max = \"32 MiB\"";
-    let plan = Plan::default()
+    let plan = ConfigBuilder::default()
         .input_with("plant", feeder.port().expect("it listens"), &["plant/#"], sizes)
         .pipeline("each", "plant", "central", &plant::forwarded("k"))
         .output("central", &backend.url(), "");
-    let mut agent = Agent::at_home(plan.toml());
+    let mut agent = TestAgent::at_home(plan.toml());
     agent.spawn();
     let mut subscriber = feeder.subscriber().await.expect("the agent subscribes");
     let messages = poison.len() as u64 * 2;
-    let feed = Feed { messages, rate: None, in_flight_max: 2 };
+    let feed = FeedPlan { messages, rate: None, in_flight_max: 2 };
     let fed = subscriber.feed(feed, |number| {
         let id = number / 2;
         let bytes = if number % 2 == 0 { poison[id as usize].0.clone() } else { good(id) };
@@ -122,7 +122,7 @@ async fn poison_of_any_encoding_and_size_is_kept_to_the_byte() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_mends_what_it_can_and_a_letter_is_replayed_once() {
-    let backend = Backend::start([]).await;
+    let backend = FakeDestination::start([]).await;
     let (agent, publisher) = forwarding(&backend.url(), &plant::forwarded("k")).await;
     for (bytes, _) in poison() {
         publisher.publish("plant/poison", bytes).await;
@@ -164,7 +164,7 @@ async fn a_module_mends_what_it_can_and_a_letter_is_replayed_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_read_the_state_folder_cannot_replay() {
-    let backend = Backend::start([]).await;
+    let backend = FakeDestination::start([]).await;
     let (agent, _publisher) = forwarding(&backend.url(), &plant::forwarded("k")).await;
     let address = std::fs::read_to_string(agent.state().join("admin.addr")).unwrap();
     let url = format!("http://{address}/dead-letters/replay");
@@ -181,7 +181,7 @@ async fn who_cannot_read_the_state_folder_cannot_replay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_was_refused_arrives_when_the_destination_is_mended() {
-    let mut backend = Backend::start([Answer::RefuseWith(422, "\"id\":3,".to_owned())]).await;
+    let mut backend = FakeDestination::start([ScriptedAnswer::RefuseWith(422, "\"id\":3,".to_owned())]).await;
     let (agent, publisher) = forwarding(&backend.url(), &plant::forwarded("k")).await;
     for id in 0..6 {
         publisher.publish("plant/good", good(id)).await;
@@ -208,7 +208,7 @@ async fn a_result_that_was_refused_arrives_when_the_destination_is_mended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trap_is_told_with_its_module_and_where_it_was() {
-    let backend = Backend::start([]).await;
+    let backend = FakeDestination::start([]).await;
     let body = plant::forwarded("k")
         + "transform = [{ module = \"modules/hostile.wasm\", config = { do = \"panic\" } }]";
     let (agent, publisher) = forwarding(&backend.url(), &body).await;
@@ -239,17 +239,17 @@ async fn a_mended_configuration_replays_every_reading_once_over_any_kill() {
     let seed = std::env::var("HEADWATER_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     let mut moments = fastrand::Rng::with_seed(seed);
-    let broker = Broker::start().await;
-    let collector = Collector::start().await;
+    let broker = RumqttdBroker::start().await;
+    let collector = TestCollector::start().await;
     let windows = plant::windowed(KEY, "1s", "10s", "0s");
-    let plan = Plan::default()
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("windows", "plant", "central", &windows.replace("\"ts\"", "\"stamp\""))
         .pipeline("each", "plant", "central", &plant::forwarded(KEY).replace("\"ts\"", "\"stamp\""))
         .output("central", &collector.url(), ", timeout = \"2s\"");
-    let mut agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    let mut load = Load::new(10);
+    let mut agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let mut load = PlantLoad::new(10);
     for _ in 0..READINGS {
         let (topic, payload) = load.reading();
         publisher.publish(&topic, payload).await;
@@ -282,7 +282,8 @@ async fn a_mended_configuration_replays_every_reading_once_over_any_kill() {
     publisher.publish(&topic, payload).await;
     publisher.confirmed().await;
 
-    let expected = compute(load.readings(), oracle::Windows { size: 1_000, lateness: 10_000, revise: 0 });
+    let expected =
+        compute(load.readings(), oracle::TumblingWindows { size: 1_000, lateness: 10_000, revise: 0 });
     assert_eq!(expected.late, 0);
     for pipeline in ["windows", "each"] {
         agent.reaches("pipeline_used_events", pipeline, load.published(), SOON).await;
@@ -305,17 +306,17 @@ fn good(id: u64) -> Vec<u8> {
     json!({ "id": id, "ts": 1_767_225_600_000_u64 + id, "more": 1 }).to_string().into_bytes()
 }
 
-async fn forwarding(url: &str, body: &str) -> (Agent, Publisher) {
-    let broker = Broker::start().await;
-    let plan = Plan::default()
+async fn forwarding(url: &str, body: &str) -> (TestAgent, TestPublisher) {
+    let broker = RumqttdBroker::start().await;
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant/#"], "3.1.1")
         .pipeline("each", "plant", "central", body)
         .output("central", url, "");
-    (Agent::start(plan.toml()).await, Publisher::connect("plant", broker.port()))
+    (TestAgent::start(plan.toml()).await, TestPublisher::connect("plant", broker.port()))
 }
 
 /// Waits until so many messages were read and all that came of them was sent; checks the sums.
-async fn settled(agent: &Agent, messages: u64) {
+async fn settled(agent: &TestAgent, messages: u64) {
     agent.reaches("pipeline_read_messages", "each", messages, SOON).await;
     drained(agent, "central", SOON).await;
     let metrics = agent.metrics().await.expect("the agent answers");
@@ -328,26 +329,26 @@ async fn settled(agent: &Agent, messages: u64) {
 }
 
 /// What the backend took, once there is as much.
-async fn reached(backend: &Backend, lines: usize) -> Vec<Value> {
+async fn reached(backend: &FakeDestination, lines: usize) -> Vec<Value> {
     headwater_tests::process::eventually("the lines to arrive", SOON, async || {
         Some(backend.accepted()).filter(|got| got.len() >= lines)
     })
     .await
 }
 
-fn export(agent: &Agent, filter: &[&str]) -> Vec<StoredLetter> {
+fn export(agent: &TestAgent, filter: &[&str]) -> Vec<StoredLetter> {
     let text = said(agent, &[&["export"], filter].concat());
     text.lines().map(|line| StoredLetter::from_line(line).expect("a line reads back")).collect()
 }
 
-fn said(agent: &Agent, command: &[&str]) -> String {
+fn said(agent: &TestAgent, command: &[&str]) -> String {
     let output = agent.run(&[&["dead-letters"], command].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
 
 /// What a replay says as JSON, and its exit code.
-fn told_of(agent: &Agent, command: &[&str], code: i32) -> Value {
+fn told_of(agent: &TestAgent, command: &[&str], code: i32) -> Value {
     let output = agent.run(&[&["dead-letters"], command].concat());
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{words} {}", String::from_utf8_lossy(&output.stdout));
@@ -358,15 +359,15 @@ fn told_of(agent: &Agent, command: &[&str], code: i32) -> Value {
 /// unreadable: what is kept and what was reported are all there were, each once.
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_that_are_given_up_are_reported_once() {
-    let broker = Broker::start().await;
-    let backend = Backend::start([]).await;
-    let plan = Plan::default()
+    let broker = RumqttdBroker::start().await;
+    let backend = FakeDestination::start([]).await;
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant/+"], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded("k"))
         .output("central", &backend.url(), ", backoff_max = \"1s\"");
     let config = |age: &str| format!("dead_letters = {{ bytes_max = \"16 MiB\"{age} }}\n\n{}", plan.toml());
-    let mut agent = Agent::start(&config("")).await;
-    let publisher = Publisher::connect("plant", broker.port());
+    let mut agent = TestAgent::start(&config("")).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
     let count = 7_000;
     for id in 0..count {
         publisher.publish("plant/poison", format!("{id}{}", "x".repeat(3_600)).into_bytes()).await;
@@ -374,7 +375,7 @@ async fn letters_that_are_given_up_are_reported_once() {
     publisher.confirmed().await;
     settled(&agent, count).await;
     // Of so many, each is kept or reported: sooner or later, as reports go the way of results.
-    let reported = async |agent: &Agent, kind: &str, all: u64| {
+    let reported = async |agent: &TestAgent, kind: &str, all: u64| {
         let found = headwater_tests::process::eventually("each kept or reported", SOON, async || {
             let lines = backend.accepted();
             let of = lines.iter().map(|line| &line["report"]).filter(|report| report["kind"] == kind);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::FakeDestination;
+use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::ledger::balances;
-use headwater_tests::plant::Plan;
-use headwater_tests::publisher::Publisher;
+use headwater_tests::plant::ConfigBuilder;
+use headwater_tests::publisher::TestPublisher;
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -17,20 +17,20 @@ const PAYLOADS: [&[u8]; 4] = [b"\xa1\x61t\xf9\x4d\x00", b"\xa1\x61t\x16", b"\xff
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readings_in_cbor_count_and_what_is_none_keeps_its_bytes() {
-    let broker = Broker::start().await;
-    let backend = Backend::start([]).await;
+    let broker = RumqttdBroker::start().await;
+    let backend = FakeDestination::start([]).await;
     let cbor = "format = \"bytes\"\nkey = \"{topic[0]}\"\ncommit_every = \"100ms\"\n\
                 transform = [{ module = \"modules/cbor.wasm\" }]\n";
-    let plan = Plan::default()
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant"], "3.1.1")
         .output("central", &backend.url(), "")
         .pipeline("each", "plant", "central", cbor);
-    let mut agent = Agent::at_home(plan.toml());
+    let mut agent = TestAgent::at_home(plan.toml());
     let (_, module) =
         headwater_bundle::SHIPPED.iter().find(|(name, _)| *name == "cbor").expect("it is shipped");
     std::fs::write(agent.home().join("modules/cbor.wasm"), module).expect("a writable folder");
     agent.resume().await;
-    let publisher = Publisher::connect("device", broker.port());
+    let publisher = TestPublisher::connect("device", broker.port());
     for payload in PAYLOADS {
         publisher.publish("plant", payload).await;
     }

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Broker;
-use headwater_tests::collector::{self, Collector};
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::collector::{self, TestCollector};
 use headwater_tests::ledger::balances;
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::eventually;
-use headwater_tests::proxy::{Mode, Proxy, Way};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::proxy::{FaultDirection, FaultProxy, ProxyMode};
+use headwater_tests::publisher::TestPublisher;
 use serde_json::Value;
 
 use crate::upstream::publish;
@@ -26,21 +26,21 @@ fn stored(results: &[Value], pipeline: &str) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
-    let collector = Collector::start().await;
-    let broker = Broker::start().await;
-    let proxy = Proxy::start(collector.port()).await;
+    let collector = TestCollector::start().await;
+    let broker = RumqttdBroker::start().await;
+    let proxy = FaultProxy::start(collector.port()).await;
     let live = format!("{}priority = \"live\"\n", plant::forwarded(KEY));
     let more = ", timeout = \"2s\", backoff_max = \"1s\", results_max = 10";
-    let plan = Plan::default()
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("live", "plant", "central", &live)
         .pipeline("ordered", "plant", "central", &plant::forwarded(KEY))
         .output("central", &collector::url(proxy.port()), more);
-    let mut agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    let mut load = Load::new(5);
+    let mut agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let mut load = PlantLoad::new(5);
 
-    proxy.set(Mode::Cut);
+    proxy.set(ProxyMode::Cut);
     publish(&publisher, &mut load, 4_000).await;
     for pipeline in ["live", "ordered"] {
         agent.reaches("pipeline_results", pipeline, load.published(), SOON).await;
@@ -51,7 +51,7 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
 
     let backlog = load.published();
     // A slow link: the backlog takes about half a minute.
-    proxy.set(Mode::Delay(Way::Down, Duration::from_millis(30)));
+    proxy.set(ProxyMode::Delay(FaultDirection::Down, Duration::from_millis(30)));
     agent.reaches("forward_delivered_results", "central", 10, SOON).await;
     let returned = Instant::now();
     publish(&publisher, &mut load, 20).await;
@@ -72,7 +72,7 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
     agent.kill9();
     agent.resume().await;
     agent.reaches("forward_pending_results", "central", 1_000, SOON).await;
-    proxy.set(Mode::Pass);
+    proxy.set(ProxyMode::Pass);
     for pipeline in ["live", "ordered"] {
         balances(&agent, pipeline, "central", load.published(), SOON * 2).await;
     }

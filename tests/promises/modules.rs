@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::FakeDestination;
+use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::ledger::balances;
-use headwater_tests::plant::{self, Plan};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::plant::{self, ConfigBuilder};
+use headwater_tests::publisher::TestPublisher;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(90);
@@ -123,11 +123,11 @@ fn what_is_no_module_is_refused_before_anything_runs() {
         ("missing", &["missing.wasm"][..]),
     ] {
         let body = plant::forwarded("k") + &format!("transform = [{{ module = \"modules/{module}.wasm\" }}]");
-        let plan = Plan::default()
+        let plan = ConfigBuilder::default()
             .input("plant", 9, &["plant"], "3.1.1")
             .pipeline("each", "plant", "central", &body)
             .output("central", "http://127.0.0.1:9/v1/batches", "");
-        let agent = Agent::at_home(plan.toml());
+        let agent = TestAgent::at_home(plan.toml());
         for command in ["check", "run"] {
             let output = agent.run(&[command]);
             let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
@@ -149,11 +149,11 @@ fn settings_that_a_module_refuses_are_configuration_faults() {
     for (what, word) in
         [("init-error", "hostile settings"), ("init-panic", "hostile start"), ("init-loop", "deadline")]
     {
-        let plan = Plan::default()
+        let plan = ConfigBuilder::default()
             .input("plant", 9, &["plant"], "3.1.1")
             .pipeline("each", "plant", "central", &(plant::forwarded("k") + &hostile(what)))
             .output("central", "http://127.0.0.1:9/v1/batches", "");
-        let agent = Agent::at_home(plan.toml());
+        let agent = TestAgent::at_home(plan.toml());
         let output = agent.run(&["check"]);
         let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(2), "{what}: {said}");
@@ -162,18 +162,18 @@ fn settings_that_a_module_refuses_are_configuration_faults() {
 }
 
 /// A pipeline a kind, and a neighbour without modules; all have read everything when it returns.
-async fn run(kinds: &[&str], messages: u64, body: impl Fn(&str) -> String) -> (Agent, Backend) {
-    let broker = Broker::start().await;
-    let backend = Backend::start([]).await;
-    let mut plan = Plan::default()
+async fn run(kinds: &[&str], messages: u64, body: impl Fn(&str) -> String) -> (TestAgent, FakeDestination) {
+    let broker = RumqttdBroker::start().await;
+    let backend = FakeDestination::start([]).await;
+    let mut plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant"], "3.1.1")
         .output("central", &backend.url(), "")
         .pipeline("neighbour", "plant", "central", &plant::forwarded("k"));
     for kind in kinds {
         plan = plan.pipeline(kind, "plant", "central", &body(kind));
     }
-    let agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
+    let agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
     for id in 0..messages {
         // The one beyond closes all windows of those before.
         let time = if id < READINGS { 1_767_225_600_000 + id } else { 1_767_229_200_000 };

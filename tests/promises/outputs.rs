@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::{Answer, Backend};
-use headwater_tests::broker::Broker;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::{FakeDestination, ScriptedAnswer};
+use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::ledger::balances;
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::eventually;
-use headwater_tests::publisher::Publisher;
+use headwater_tests::publisher::TestPublisher;
 
 use crate::upstream::{check_all_arrived, publish};
 
@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(60);
 const OUTPUTS: [&str; 4] = ["well", "stalls", "fails", "gone"];
 
 /// How long some readings take from the broker to the destination: the median of fifteen.
-async fn latency(publisher: &Publisher, load: &mut Load, to: &Backend) -> Duration {
+async fn latency(publisher: &TestPublisher, load: &mut PlantLoad, to: &FakeDestination) -> Duration {
     let mut all = Vec::new();
     for _ in 0..15 {
         publish(publisher, load, 10).await;
@@ -35,25 +35,25 @@ async fn latency(publisher: &Publisher, load: &mut Load, to: &Backend) -> Durati
 /// as fast as before, and when the three are well again theirs are all there, once and in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_fails_does_not_touch_the_others() {
-    let broker = Broker::start().await;
+    let broker = RumqttdBroker::start().await;
     let mut backends = Vec::new();
-    let mut plan = Plan::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
+    let mut plan = ConfigBuilder::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
     for name in OUTPUTS {
-        let backend = Backend::start([]).await;
+        let backend = FakeDestination::start([]).await;
         let more = ", timeout = \"1s\", backoff_max = \"1s\"";
         plan = plan.pipeline(name, "plant", name, &plant::forwarded(KEY)).output(name, &backend.url(), more);
         backends.push(backend);
     }
-    let agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    let mut load = Load::new(5);
+    let agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let mut load = PlantLoad::new(5);
 
     let before = latency(&publisher, &mut load, &backends[0]).await;
     for name in OUTPUTS {
         balances(&agent, name, name, load.published(), SOON).await;
     }
-    backends[1].then(vec![Answer::Silence(Duration::from_secs(600)); 1_000]);
-    backends[2].then([Answer::RefuseWith(500, String::new())]);
+    backends[1].then(vec![ScriptedAnswer::Silence(Duration::from_secs(600)); 1_000]);
+    backends[2].then([ScriptedAnswer::RefuseWith(500, String::new())]);
     backends[3].gone().await;
     let beside = latency(&publisher, &mut load, &backends[0]).await;
     eprintln!("median latency {before:?} with all well, {beside:?} beside three that are not");

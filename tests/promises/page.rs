@@ -3,34 +3,34 @@
 use std::path::Path;
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::collector::Collector;
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::collector::TestCollector;
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::{built, eventually};
-use headwater_tests::publisher::Publisher;
-use headwater_tests::webdriver::Browser;
+use headwater_tests::publisher::TestPublisher;
+use headwater_tests::webdriver::HeadlessBrowser;
 
 const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_live_points_without_a_console_error() {
-    let broker = Mosquitto::start_unsaved().await;
-    let collector = Collector::start().await;
-    let plan = Plan::default()
+    let broker = MosquittoBroker::start_unsaved().await;
+    let collector = TestCollector::start().await;
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "5")
         .pipeline("windows", "plant", "central", &plant::windowed(KEY, "1s", "0s", "0s"))
         .output("central", &collector.url(), "");
-    let _agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    let mut load = Load::new(6);
+    let _agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let mut load = PlantLoad::new(6);
     publish(&publisher, &mut load, 3_000).await;
     eventually("results at the collector", SOON, async || {
         (collector.results().await.len() > 60).then_some(())
     })
     .await;
 
-    let browser = Browser::start().await.expect("chromium starts");
+    let browser = HeadlessBrowser::start().await.expect("chromium starts");
     browser.open(&collector.page()).await.expect("the page loads");
     let (first, before) = drawn(&browser, 60, None).await;
     assert_eq!(first, collector.results().await.len() as u64, "the page counts what is stored");
@@ -47,7 +47,7 @@ async fn the_page_shows_live_points_without_a_console_error() {
 
 /// Results that the page says are stored, once they are at least `least`, and the plot: how many of
 /// its pixels are not empty, and a sum over them all; once it is another than `before`.
-async fn drawn(browser: &Browser, least: u64, before: Option<(u64, u64)>) -> (u64, (u64, u64)) {
+async fn drawn(browser: &HeadlessBrowser, least: u64, before: Option<(u64, u64)>) -> (u64, (u64, u64)) {
     eventually(&format!("{least} results in the page, and their plot"), SOON, async || {
         let state = browser.evaluate(STATE).await.expect("the page can be asked");
         let of = |name: &str| state[name].as_u64();
@@ -79,7 +79,7 @@ const STATE: &str = "
         pixels, sum,
     };";
 
-async fn publish(publisher: &Publisher, load: &mut Load, count: usize) {
+async fn publish(publisher: &TestPublisher, load: &mut PlantLoad, count: usize) {
     for _ in 0..count {
         let (topic, payload) = load.reading();
         publisher.publish(&topic, payload).await;

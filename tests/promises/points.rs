@@ -5,18 +5,18 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use headwater::fail::POINTS;
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::{Answer, Backend};
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::{FakeDestination, ScriptedAnswer};
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::eventually;
-use headwater_tests::proxy::Mode;
-use headwater_tests::publisher::Publisher;
+use headwater_tests::proxy::ProxyMode;
+use headwater_tests::publisher::TestPublisher;
 use headwater_tests::world::{Host, Options, World};
 
 /// How the agent comes to a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum PointTrigger {
     /// Every start passes it, or every load.
     Load,
     /// Only the first start does.
@@ -29,18 +29,20 @@ enum Way {
     Own,
 }
 
-fn way(point: &str) -> Way {
+fn way(point: &str) -> PointTrigger {
     match point {
         "layout.made" | "layout.renamed" | "meta.made" | "meta.renamed" | "ballast.made"
-        | "outbox.created" | "session.counted" | "pipeline.built" => Way::FirstStart,
-        "log.truncated" => Way::After("commit.results-appended"),
-        "segment.tidied" => Way::After("segment.dying"),
-        "segment.discarded" => Way::After("log.rotated"),
-        "outbox.narrowed" | "forward.refused" | "outbox.cut" | "letters.given-up" => Way::Own,
+        | "outbox.created" | "session.counted" | "pipeline.built" => PointTrigger::FirstStart,
+        "log.truncated" => PointTrigger::After("commit.results-appended"),
+        "segment.tidied" => PointTrigger::After("segment.dying"),
+        "segment.discarded" => PointTrigger::After("log.rotated"),
+        "outbox.narrowed" | "forward.refused" | "outbox.cut" | "letters.given-up" => PointTrigger::Own,
         // In `swap.rs`.
-        "pipeline.switching" | "pipeline.switched" | "pipeline.going-back" | "pipeline.gone-back" => Way::Own,
-        stop if stop.starts_with("agent.") && stop.contains("stopp") => Way::Stop,
-        _ => Way::Load,
+        "pipeline.switching" | "pipeline.switched" | "pipeline.going-back" | "pipeline.gone-back" => {
+            PointTrigger::Own
+        }
+        stop if stop.starts_with("agent.") && stop.contains("stopp") => PointTrigger::Stop,
+        _ => PointTrigger::Load,
     }
 }
 
@@ -62,11 +64,13 @@ async fn walk(action: &str) {
     for (point, _) in POINTS {
         let rule = format!("{point}={action}@{}", hit(point));
         let died = match way(point) {
-            Way::FirstStart | Way::Own => continue,
-            Way::Load if action == "panic" && HELPED.contains(point) => goes_on(&mut world, &rule).await,
-            Way::Load => dies(&mut world, &[&rule], false).await,
-            Way::Stop => dies(&mut world, &[&rule], true).await,
-            Way::After(before) => {
+            PointTrigger::FirstStart | PointTrigger::Own => continue,
+            PointTrigger::Load if action == "panic" && HELPED.contains(point) => {
+                goes_on(&mut world, &rule).await
+            }
+            PointTrigger::Load => dies(&mut world, &[&rule], false).await,
+            PointTrigger::Stop => dies(&mut world, &[&rule], true).await,
+            PointTrigger::After(before) => {
                 // Not every death there leaves something for the next start.
                 let mut died = false;
                 for hit in 1..=12 {
@@ -158,7 +162,7 @@ async fn dies(world: &mut World, rules: &[&str], is_asked_to_stop: bool) -> bool
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_point_of_its_first_start_it_starts_all_the_same() {
-    for (point, _) in POINTS.iter().filter(|(point, _)| way(point) == Way::FirstStart) {
+    for (point, _) in POINTS.iter().filter(|(point, _)| way(point) == PointTrigger::FirstStart) {
         for action in ["kill", "panic"] {
             let first_start = Some(format!("{point}={action}@1"));
             let mut world = World::start(&Options { first_start, ..Options::default() }).await;
@@ -175,16 +179,17 @@ async fn killed_at_every_point_of_its_first_start_it_starts_all_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_narrows_down_it_loses_and_doubles_nothing() {
     for (point, hit) in [("outbox.narrowed", 1), ("outbox.narrowed", 3), ("forward.refused", 1)] {
-        let broker = Mosquitto::start_unsaved().await;
-        let backend = Backend::start([Answer::RefuseWith(422, "\"id\":77,".to_owned())]).await;
-        let plan = Plan::default()
+        let broker = MosquittoBroker::start_unsaved().await;
+        let backend =
+            FakeDestination::start([ScriptedAnswer::RefuseWith(422, "\"id\":77,".to_owned())]).await;
+        let plan = ConfigBuilder::default()
             .input("plant", broker.port(), &[TOPICS], "3.1.1")
             .pipeline("each", "plant", "central", &plant::forwarded(KEY))
             .output("central", &backend.url(), ", timeout = \"1s\", results_max = 50");
-        let mut agent = Agent::start(plan.toml()).await;
+        let mut agent = TestAgent::start(plan.toml()).await;
         agent.kill9();
-        let publisher = Publisher::connect("plant", broker.port());
-        let mut load = Load::new(5);
+        let publisher = TestPublisher::connect("plant", broker.port());
+        let mut load = PlantLoad::new(5);
         for _ in 0..300 {
             let (topic, payload) = load.reading();
             publisher.publish(&topic, payload).await;
@@ -214,11 +219,11 @@ async fn killed_while_live_results_overtake_it_loses_and_doubles_nothing() {
     for action in ["kill", "panic"] {
         let died = world
             .under_load(async |host| {
-                host.http.set(Mode::Cut);
+                host.http.set(ProxyMode::Cut);
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 host.kill();
                 host.fail(&format!("outbox.cut={action}@1"));
-                host.http.set(Mode::Pass);
+                host.http.set(ProxyMode::Pass);
                 let died = host.dies(Duration::from_secs(20)).await;
                 host.start().await;
                 died
@@ -231,7 +236,7 @@ async fn killed_while_live_results_overtake_it_loses_and_doubles_nothing() {
 }
 
 /// Ids of what was accepted, each number of the outbox once.
-fn accepted(backend: &Backend) -> Vec<u64> {
+fn accepted(backend: &FakeDestination) -> Vec<u64> {
     let mut seen = BTreeSet::new();
     let mut ids = Vec::new();
     for attempt in backend.attempts().into_iter().filter(|attempt| attempt.confirmed) {

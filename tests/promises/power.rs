@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use headwater::metrics::Metrics;
 use headwater::store::{Config, Store};
-use headwater_tests::image::Image;
+use headwater_tests::image::DiskImage;
 use headwater_tests::plant::power;
 use headwater_tests::process::{built, freeze};
 
@@ -18,7 +18,7 @@ const ROUNDS: usize = 5;
 
 /// What the writer was promised before the cut.
 #[derive(Clone, Copy, Debug, Default)]
-struct Promised {
+struct PromisedState {
     appended: u64,
     commits: u64,
     position: u64,
@@ -47,14 +47,14 @@ async fn power_cuts_lose_nothing_the_store_has_promised() {
 }
 
 /// Lets a writer work on an image for a while, and cuts the power. The folder outlives the image.
-async fn cut(moment: Duration) -> anyhow::Result<(tempfile::TempDir, Image, Promised)> {
+async fn cut(moment: Duration) -> anyhow::Result<(tempfile::TempDir, DiskImage, PromisedState)> {
     let home = tempfile::tempdir()?;
-    let disk = Image::make(home.path(), "disk", 256 << 20)?;
+    let disk = DiskImage::make(home.path(), "disk", 256 << 20)?;
     let mut writer = Command::new(built("power_writer"))
         .arg(disk.folder().join("state"))
         .stdout(Stdio::piped())
         .spawn()?;
-    let promises = Arc::<Mutex<Promised>>::default();
+    let promises = Arc::<Mutex<PromisedState>>::default();
     let heard = Arc::clone(&promises);
     let out = writer.stdout.take().expect("a pipe");
     let listening = std::thread::spawn(move || {
@@ -76,7 +76,7 @@ async fn cut(moment: Duration) -> anyhow::Result<(tempfile::TempDir, Image, Prom
     Ok((home, cut?, promised))
 }
 
-fn hear(promised: &mut Promised, line: &str) {
+fn hear(promised: &mut PromisedState, line: &str) {
     let mut words = line.split(' ');
     let kind = words.next().unwrap_or_default();
     let mut number = || words.next().and_then(|word| word.parse().ok()).expect("a whole line");
@@ -89,7 +89,7 @@ fn hear(promised: &mut Promised, line: &str) {
 }
 
 /// Whether the state folder holds all that was promised, and nothing that was never written.
-fn verify(state: &Path, promised: Promised) -> Result<(), String> {
+fn verify(state: &Path, promised: PromisedState) -> Result<(), String> {
     let store = Store::open(&Config::new(state.to_owned()), &Metrics::new())
         .map_err(|error| format!("open: {error:?}"))?;
     let end = store.journal_end();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use headwater_tests::proxy::{Mode, Way};
+use headwater_tests::proxy::{FaultDirection, ProxyMode};
 use headwater_tests::world::{Options, World};
 
 const KEEP_ALIVE: &str = ", keep_alive = \"5s\"";
@@ -12,45 +12,45 @@ const LONG: Duration = Duration::from_secs(9);
 const SHORT: Duration = Duration::from_millis(1_500);
 
 /// What either connection may meet, and how long.
-const MODES: [(Mode, Duration); 20] = [
-    (Mode::Stall(Way::Both), LONG),
-    (Mode::Stall(Way::Up), LONG),
-    (Mode::Stall(Way::Down), LONG),
-    (Mode::Delay(Way::Both, Duration::from_millis(200)), SHORT),
-    (Mode::Rate(Way::Up, 20_000), SHORT),
-    (Mode::Rate(Way::Down, 20_000), SHORT),
-    (Mode::Cut, SHORT),
-    (Mode::Refuse, SHORT),
-    (Mode::Reset(Way::Up), SHORT),
-    (Mode::Reset(Way::Down), SHORT),
-    (Mode::HalfClose(Way::Up), LONG),
-    (Mode::HalfClose(Way::Down), LONG),
-    (Mode::Half(Way::Up), SHORT),
-    (Mode::Half(Way::Down), SHORT),
-    (Mode::Swallow(Way::Up), SHORT),
-    (Mode::Swallow(Way::Down), SHORT),
-    (Mode::Garbage(Way::Up), SHORT),
-    (Mode::Garbage(Way::Down), SHORT),
+const MODES: [(ProxyMode, Duration); 20] = [
+    (ProxyMode::Stall(FaultDirection::Both), LONG),
+    (ProxyMode::Stall(FaultDirection::Up), LONG),
+    (ProxyMode::Stall(FaultDirection::Down), LONG),
+    (ProxyMode::Delay(FaultDirection::Both, Duration::from_millis(200)), SHORT),
+    (ProxyMode::Rate(FaultDirection::Up, 20_000), SHORT),
+    (ProxyMode::Rate(FaultDirection::Down, 20_000), SHORT),
+    (ProxyMode::Cut, SHORT),
+    (ProxyMode::Refuse, SHORT),
+    (ProxyMode::Reset(FaultDirection::Up), SHORT),
+    (ProxyMode::Reset(FaultDirection::Down), SHORT),
+    (ProxyMode::HalfClose(FaultDirection::Up), LONG),
+    (ProxyMode::HalfClose(FaultDirection::Down), LONG),
+    (ProxyMode::Half(FaultDirection::Up), SHORT),
+    (ProxyMode::Half(FaultDirection::Down), SHORT),
+    (ProxyMode::Swallow(FaultDirection::Up), SHORT),
+    (ProxyMode::Swallow(FaultDirection::Down), SHORT),
+    (ProxyMode::Garbage(FaultDirection::Up), SHORT),
+    (ProxyMode::Garbage(FaultDirection::Down), SHORT),
     // Of MQTT, a flipped bit makes another message, as good as the first: nobody could tell. A
     // request's body has a checksum.
-    (Mode::Pass, SHORT),
-    (Mode::Corrupt(Way::Up), LONG),
+    (ProxyMode::Pass, SHORT),
+    (ProxyMode::Corrupt(FaultDirection::Up), LONG),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_network_to_the_broker_loses_and_doubles_nothing() {
     let mut world = world().await;
-    for (mode, time) in MODES.into_iter().filter(|(mode, _)| !matches!(mode, Mode::Corrupt(_))) {
+    for (mode, time) in MODES.into_iter().filter(|(mode, _)| !matches!(mode, ProxyMode::Corrupt(_))) {
         world
             .under_load(async |host| {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 host.mqtt.set(mode);
                 tokio::time::sleep(time).await;
                 // A broken connection comes back, whatever it met before.
-                if matches!(mode, Mode::Garbage(_) | Mode::HalfClose(_)) {
-                    host.mqtt.set(Mode::Cut);
+                if matches!(mode, ProxyMode::Garbage(_) | ProxyMode::HalfClose(_)) {
+                    host.mqtt.set(ProxyMode::Cut);
                 }
-                host.mqtt.set(Mode::Pass);
+                host.mqtt.set(ProxyMode::Pass);
             })
             .await;
         settled(&mut world, mode).await;
@@ -66,12 +66,12 @@ async fn a_bad_network_to_the_collector_loses_and_doubles_nothing() {
             .under_load(async |host| {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 // The noise comes first on a connection.
-                if matches!(mode, Mode::Garbage(_)) {
-                    host.http.set(Mode::Cut);
+                if matches!(mode, ProxyMode::Garbage(_)) {
+                    host.http.set(ProxyMode::Cut);
                 }
                 host.http.set(mode);
                 tokio::time::sleep(time).await;
-                host.http.set(Mode::Pass);
+                host.http.set(ProxyMode::Pass);
             })
             .await;
         settled(&mut world, mode).await;
@@ -90,7 +90,7 @@ async fn world() -> World {
     World::start(&Options { input: KEEP_ALIVE.to_owned(), seed, ..Options::default() }).await
 }
 
-async fn settled(world: &mut World, mode: Mode) {
+async fn settled(world: &mut World, mode: ProxyMode) {
     let verdict = world.settle().await;
     eprintln!("{mode:?}: {:?}", world.published());
     assert!(verdict.is_good(), "{mode:?}: {verdict:?}");

@@ -3,19 +3,19 @@
 
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::collector::Collector;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::ledger::balances;
-use headwater_tests::oracle::{self, Outcome, Reading, Windows, compute};
-use headwater_tests::plant::{self, Plan};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::oracle::{self, ExpectedResults, PlantReading, TumblingWindows, compute};
+use headwater_tests::plant::{self, ConfigBuilder};
+use headwater_tests::publisher::TestPublisher;
 use headwater_tests::recorded::{SERIES, series};
 
 const MINUTE: u64 = 60_000;
 
 /// Name, size, lateness and time for revisions, as configured and in milliseconds.
-const WAYS: [(&str, [&str; 3], Windows); 5] = [
+const WAYS: [(&str, [&str; 3], TumblingWindows); 5] = [
     ("hourly", ["1h", "0s", "0s"], windows(60, 0, 0)),
     ("strict", ["10m", "0s", "0s"], windows(10, 0, 0)),
     // The watermark comes to stand on the very end of a window when the clock jumps back.
@@ -25,17 +25,17 @@ const WAYS: [(&str, [&str; 3], Windows); 5] = [
 ];
 
 /// Minutes.
-const fn windows(size: u64, lateness: u64, revise: u64) -> Windows {
-    Windows { size: size * MINUTE, lateness: lateness * MINUTE, revise: revise * MINUTE }
+const fn windows(size: u64, lateness: u64, revise: u64) -> TumblingWindows {
+    TumblingWindows { size: size * MINUTE, lateness: lateness * MINUTE, revise: revise * MINUTE }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_window_of_the_recorded_series_equals_a_naive_computation() {
     let readings: Vec<_> = SERIES.iter().map(|name| series(name)).collect();
-    let broker = Mosquitto::start_unsaved().await;
-    let collector = Collector::start().await;
-    let mut agent = Agent::start(plan(broker.port(), &collector).toml()).await;
-    let publisher = Publisher::connect("devices", broker.port());
+    let broker = MosquittoBroker::start_unsaved().await;
+    let collector = TestCollector::start().await;
+    let mut agent = TestAgent::start(plan(broker.port(), &collector).toml()).await;
+    let publisher = TestPublisher::connect("devices", broker.port());
     publish(&publisher, &readings).await;
 
     let mut pipelines = Vec::new();
@@ -65,8 +65,8 @@ async fn every_window_of_the_recorded_series_equals_a_naive_computation() {
 
 /// One input and one pipeline a way for each series: their dates lie years apart, and a watermark
 /// belongs to a pipeline.
-fn plan(port: u16, collector: &Collector) -> Plan {
-    let mut plan = Plan::default().output("central", &collector.url(), "");
+fn plan(port: u16, collector: &TestCollector) -> ConfigBuilder {
+    let mut plan = ConfigBuilder::default().output("central", &collector.url(), "");
     for (index, name) in SERIES.iter().enumerate() {
         let input = format!("device-{index}");
         let topic = format!("plant/{name}/telemetry");
@@ -81,7 +81,7 @@ fn plan(port: u16, collector: &Collector) -> Plan {
 }
 
 /// In turns, as devices do: each series in its own order.
-async fn publish(publisher: &Publisher, readings: &[Vec<Reading>]) {
+async fn publish(publisher: &TestPublisher, readings: &[Vec<PlantReading>]) {
     let longest = readings.iter().map(Vec::len).max().unwrap_or_default();
     for turn in 0..longest {
         for reading in readings.iter().filter_map(|series| series.get(turn)) {
@@ -92,7 +92,7 @@ async fn publish(publisher: &Publisher, readings: &[Vec<Reading>]) {
     publisher.confirmed().await;
 }
 
-async fn check_counts(agent: &Agent, pipeline: &str, expected: &Outcome, published: u64) {
+async fn check_counts(agent: &TestAgent, pipeline: &str, expected: &ExpectedResults, published: u64) {
     let metrics = balances(agent, pipeline, "central", published, Duration::from_secs(120)).await;
     let of = |metric: &str| metrics.of(&format!("pipeline_{metric}"), pipeline);
     assert_eq!(of("late_events"), expected.late, "late readings of {pipeline}");

@@ -6,13 +6,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use headwater_bundle::CELSIUS;
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
-use headwater_tests::plant::{self, Plan};
-use headwater_tests::process::{Process, eventually, free_port, installed};
-use headwater_tests::proxy::{Mode, Proxy, Way};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::FakeDestination;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::plant::{self, ConfigBuilder};
+use headwater_tests::process::{ChildProcess, eventually, free_port, installed};
+use headwater_tests::proxy::{FaultDirection, FaultProxy, ProxyMode};
+use headwater_tests::publisher::TestPublisher;
 use headwater_tests::{client, ledger};
 use serde_json::{Value, json};
 
@@ -24,13 +24,13 @@ const HTPASSWD: &str = "gateway:$2b$04$eVGmizqSVRGcKtSry4DWpeXFfuzQ/XW2njuPdYtfk
 const CONFIG: &[u8] = b"{}";
 
 /// Debian's `docker-registry`, with a folder for what is pushed.
-struct Registry {
-    process: Option<Process>,
+struct OciRegistry {
+    process: Option<ChildProcess>,
     port: u16,
     home: tempfile::TempDir,
 }
 
-impl Registry {
+impl OciRegistry {
     async fn start() -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         let port = free_port();
@@ -63,7 +63,7 @@ impl Registry {
     async fn back(&mut self) {
         let mut command = Command::new(installed("docker-registry", "docker-registry"));
         command.arg("serve").arg(self.at("registry.yml"));
-        self.process = Some(Process::spawn(&mut command, &self.at("log")).expect("it starts"));
+        self.process = Some(ChildProcess::spawn(&mut command, &self.at("log")).expect("it starts"));
         eventually("the registry to answer", SOON, async || {
             let answer = self.client().get(self.url("")).send().await.ok()?;
             (answer.status() == 401).then_some(())
@@ -174,25 +174,25 @@ fn another(padding: usize) -> Vec<u8> {
 }
 
 /// A plant, a pipeline with a module from elsewhere, and one without.
-struct Plant {
-    agent: Agent,
-    backend: Backend,
-    broker: Broker,
+struct RegistryPlant {
+    agent: TestAgent,
+    backend: FakeDestination,
+    broker: RumqttdBroker,
     fetch: String,
     published: u64,
 }
 
-impl Plant {
+impl RegistryPlant {
     async fn new(fetch: String, module: &str) -> Self {
-        let broker = Broker::start().await;
-        let backend = Backend::start([]).await;
-        let plant = Self { agent: Agent::at_home(""), backend, broker, fetch, published: 0 };
+        let broker = RumqttdBroker::start().await;
+        let backend = FakeDestination::start([]).await;
+        let plant = Self { agent: TestAgent::at_home(""), backend, broker, fetch, published: 0 };
         plant.configure(module);
         plant
     }
 
     fn configure(&self, module: &str) {
-        let plan = Plan::default()
+        let plan = ConfigBuilder::default()
             .input("plant", self.broker.port(), &["plant"], "3.1.1")
             .output("central", &self.backend.url(), "")
             .pipeline(
@@ -206,7 +206,7 @@ impl Plant {
     }
 
     async fn publish(&mut self, count: u64) {
-        let publisher = Publisher::connect("plant", self.broker.port());
+        let publisher = TestPublisher::connect("plant", self.broker.port());
         for id in self.published..self.published + count {
             publisher
                 .publish("plant", json!({ "id": id, "temperature": 212.0, "bad": id % 10 == 7 }).to_string())
@@ -245,10 +245,10 @@ impl Plant {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pushed_module_is_fetched_and_runs_and_starts_without_its_registry() {
-    let mut registry = Registry::start().await;
+    let mut registry = OciRegistry::start().await;
     let pin = registry.push("plant/celsius", CELSIUS).await;
     let module = registry.module(registry.port, "plant/celsius", &pin);
-    let mut plant = Plant::new(registry.fetch(registry.port, ""), &module).await;
+    let mut plant = RegistryPlant::new(registry.fetch(registry.port, ""), &module).await;
     let checked = plant.agent.run(&["check"]);
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     assert!(!plant.agent.state().join("fetched").exists(), "who checks leaves nothing behind");
@@ -281,17 +281,17 @@ async fn a_pushed_module_is_fetched_and_runs_and_starts_without_its_registry() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_waits_for_its_module_while_the_others_run_and_loses_nothing() {
-    let mut registry = Registry::start().await;
+    let mut registry = OciRegistry::start().await;
     let pin = registry.push("plant/celsius", CELSIUS).await;
     registry.gone();
     let module = registry.module(registry.port, "plant/celsius", &pin);
-    let mut plant = Plant::new(registry.fetch(registry.port, "deadline = \"10s\""), &module).await;
+    let mut plant = RegistryPlant::new(registry.fetch(registry.port, "deadline = \"10s\""), &module).await;
     let started = Instant::now();
     plant.agent.resume().await;
     println!("ready {:?} after a start without the module", started.elapsed());
     plant.publish(100).await;
     plant.passed("neighbour").await;
-    let waits = async |plant: &Plant| {
+    let waits = async |plant: &RegistryPlant| {
         eventually("the pipeline to say what it waits for", SOON, async || {
             let paused = plant.modules().await["paused"].take();
             paused["reason"].as_str().filter(|it| it.contains("failed to fetch")).map(str::to_owned)
@@ -322,23 +322,23 @@ async fn a_pipeline_waits_for_its_module_while_the_others_run_and_loses_nothing(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_windows_outlive_the_wait_for_their_module() {
-    let mut registry = Registry::start().await;
+    let mut registry = OciRegistry::start().await;
     let pin = registry.push("plant/stats", headwater_bundle::STATS).await;
-    let broker = Broker::start().await;
-    let backend = Backend::start([]).await;
+    let broker = RumqttdBroker::start().await;
+    let backend = FakeDestination::start([]).await;
     let fetch = registry.fetch(registry.port, "deadline = \"10s\"");
     let counted = |module: &str| {
         let body = plant::windowed("k", "1h", "0s", "0s").replace("module = \"modules/stats.wasm\"", module);
-        let plan = Plan::default()
+        let plan = ConfigBuilder::default()
             .input("plant", broker.port(), &["plant"], "3.1.1")
             .output("central", &backend.url(), "")
             .pipeline("counted", "plant", "central", &body);
         fetch.clone() + plan.toml()
     };
     let module = format!("module = \"oci://127.0.0.1:{}/plant/stats@{pin}\"", registry.port);
-    let mut agent = Agent::at_home(&counted(&module));
+    let mut agent = TestAgent::at_home(&counted(&module));
     agent.resume().await;
-    let publisher = Publisher::connect("plant", broker.port());
+    let publisher = TestPublisher::connect("plant", broker.port());
     let mut count = 0;
     let publish = async |readings: u64, count: &mut u64| {
         for id in *count..*count + readings {
@@ -349,7 +349,7 @@ async fn open_windows_outlive_the_wait_for_their_module() {
     };
     publish(100, &mut count).await;
     agent.reaches("pipeline_used_events", "counted", 100, SOON).await;
-    let forget = async |agent: &mut Agent, kill: bool| {
+    let forget = async |agent: &mut TestAgent, kill: bool| {
         if kill {
             agent.kill9();
         } else {
@@ -387,8 +387,8 @@ async fn open_windows_outlive_the_wait_for_their_module() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_or_large_or_slow_is_refused_in_time_and_what_runs_goes_on() {
-    let mut registry = Registry::start().await;
-    let proxy = Proxy::start(registry.port).await;
+    let mut registry = OciRegistry::start().await;
+    let proxy = FaultProxy::start(registry.port).await;
     let celsius = registry.push("plant/celsius", CELSIUS).await;
     let port = proxy.port();
     let good = another(1);
@@ -397,7 +397,7 @@ async fn what_is_wrong_or_large_or_slow_is_refused_in_time_and_what_runs_goes_on
     let bounds = "deadline = \"4s\"\nbytes_max = \"256 KiB\"";
     assert!(CELSIUS.len() < 256 << 10, "{}", CELSIUS.len());
     let fetch = registry.fetch(port, bounds);
-    let mut plant = Plant::new(fetch, &registry.module(port, "plant/celsius", &celsius)).await;
+    let mut plant = RegistryPlant::new(fetch, &registry.module(port, "plant/celsius", &celsius)).await;
     plant.agent.resume().await;
     plant.publish(50).await;
     plant.passed("fetched").await;
@@ -417,13 +417,13 @@ async fn what_is_wrong_or_large_or_slow_is_refused_in_time_and_what_runs_goes_on
     assert!(said.contains("longer than 262144 bytes, `bytes_max` in [modules.fetch]"), "{said}");
 
     let module_of_good = module(&good).await;
-    proxy.set(Mode::Rate(Way::Down, 2 << 10));
+    proxy.set(ProxyMode::Rate(FaultDirection::Down, 2 << 10));
     let started = Instant::now();
     let said = plant.refused(&module_of_good).await;
     println!("a slow registry is given up after {:?}", started.elapsed());
     assert!(said.contains("it took longer than 4s"), "{said}");
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
-    proxy.set(Mode::Pass);
+    proxy.set(ProxyMode::Pass);
 
     fs::write(registry.at("password"), "another").expect("a writable folder");
     let said = plant.refused(&module_of_good).await;

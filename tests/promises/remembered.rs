@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::collector::Collector;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::ledger::balances;
-use headwater_tests::plant::{Plan, TOPICS};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::plant::{ConfigBuilder, TOPICS};
+use headwater_tests::publisher::TestPublisher;
 
 const KILLS: usize = 15;
 const DEVICES: u64 = 7;
@@ -18,23 +18,23 @@ const READINGS: u64 = 400;
 /// Each reading's result is how many its device has sent so far.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_kept_by_a_transform_has_no_gap_and_no_double_after_kills_and_switches() {
-    let broker = Mosquitto::start().await;
-    let collector = Collector::start().await;
+    let broker = MosquittoBroker::start().await;
+    let collector = TestCollector::start().await;
     // Each deadline is another version of the step.
     let plan = |deadline: usize| {
         let step = format!(
             r#"{{ module = "modules/hostile_stateful.wasm", capabilities = ["state"], state_names_max = 7, deadline = "{deadline}ms" }}"#
         );
         let body = format!("key = \"{{topic[2]}}\"\ntransform = [{step}]\ncommit_every = \"50ms\"");
-        Plan::default()
+        ConfigBuilder::default()
             .input("plant", broker.port(), &[TOPICS], "3.1.1")
             .pipeline("counts", "plant", "central", &body)
             .output("central", &collector.url(), ", timeout = \"2s\"")
             .toml()
             .to_owned()
     };
-    let mut agent = Agent::start(&plan(1_000)).await;
-    let publisher = Publisher::connect("plant", broker.port());
+    let mut agent = TestAgent::start(&plan(1_000)).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
     let mut expected = BTreeMap::new();
     let mut published = 0;
     let mut moments = fastrand::Rng::new();

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Mosquitto;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::FakeDestination;
+use headwater_tests::broker::MosquittoBroker;
 use headwater_tests::ledger::drained;
-use headwater_tests::plant::Plan;
+use headwater_tests::plant::ConfigBuilder;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use rumqttc::v5::{AsyncClient, MqttOptions};
@@ -24,9 +24,9 @@ const PLACES: [(&str, &str); 4] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn event_time_comes_from_where_the_configuration_says() {
-    let broker = Mosquitto::start_unsaved().await;
-    let backend = Backend::start([]).await;
-    let plan = Plan::default().input("plant", broker.port(), &["plant/#"], "5");
+    let broker = MosquittoBroker::start_unsaved().await;
+    let backend = FakeDestination::start([]).await;
+    let plan = ConfigBuilder::default().input("plant", broker.port(), &["plant/#"], "5");
     let plan = PLACES.iter().fold(plan, |plan, (name, time)| {
         plan.pipeline(
             name,
@@ -36,7 +36,7 @@ async fn event_time_comes_from_where_the_configuration_says() {
         )
     });
     let plan = plan.output("central", &backend.url(), "");
-    let mut agent = Agent::start(plan.toml()).await;
+    let mut agent = TestAgent::start(plan.toml()).await;
     let before = jiff::Timestamp::now();
     for (number, property) in [Some("2026-01-03T00:00:00.000001Z"), None].into_iter().enumerate() {
         let payload = json!({ "id": number, "ts": 1_767_225_600.123_456 });

@@ -3,27 +3,27 @@
 
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Broker;
-use headwater_tests::collector::Collector;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::ledger::drained;
-use headwater_tests::oracle::{self, Windows, compute};
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::oracle::{self, TumblingWindows, compute};
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
+use headwater_tests::publisher::TestPublisher;
 
 const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_windows_outlive_a_stop() {
-    let broker = Broker::start().await;
-    let collector = Collector::start().await;
-    let plan = Plan::default()
+    let broker = RumqttdBroker::start().await;
+    let collector = TestCollector::start().await;
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("windows", "plant", "central", &plant::windowed(KEY, "10s", "1s", "0s"))
         .output("central", &collector.url(), "");
-    let mut agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    let mut load = Load::new(5);
+    let mut agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let mut load = PlantLoad::new(5);
     let mut before = 0;
     for part in 0..3 {
         // Ends in the middle of a window each time.
@@ -44,7 +44,7 @@ async fn open_windows_outlive_a_stop() {
     let (topic, payload) = load.closing();
     publisher.publish(&topic, payload).await;
 
-    let expected = compute(load.readings(), Windows { size: 10_000, lateness: 1_000, revise: 0 });
+    let expected = compute(load.readings(), TumblingWindows { size: 10_000, lateness: 1_000, revise: 0 });
     let all = expected.windows.len();
     let waited = collector.results_of(all).await.len();
     drained(&agent, "central", SOON).await;
@@ -57,12 +57,12 @@ async fn open_windows_outlive_a_stop() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_folder_in_use_is_refused_with_78() {
-    let broker = Broker::start().await;
-    let plan = Plan::default()
+    let broker = RumqttdBroker::start().await;
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", "http://127.0.0.1:9/v1/batches", "");
-    let mut agent = Agent::start(plan.toml()).await;
+    let mut agent = TestAgent::start(plan.toml()).await;
     let output = agent.run(&["run"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{said}");
@@ -74,11 +74,11 @@ async fn a_state_folder_in_use_is_refused_with_78() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_folder_that_is_none_is_refused_with_78() {
-    let plan = Plan::default()
+    let plan = ConfigBuilder::default()
         .input("plant", 9, &[TOPICS], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", "http://127.0.0.1:9/v1/batches", "");
-    let agent = Agent::at_home(plan.toml());
+    let agent = TestAgent::at_home(plan.toml());
     std::fs::write(agent.state(), "a file").unwrap();
     let output = agent.run(&["run"]);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -89,7 +89,7 @@ async fn a_state_folder_that_is_none_is_refused_with_78() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_of_a_configuration_is_listed() {
-    let agent = Agent::at_home(
+    let agent = TestAgent::at_home(
         r#"[input.plant]
 mqtt = { url = "http://127.0.0.1:1883", topics = ["plant/#/telemetry"], qos = 7 }
 [pipeline.temperature]

@@ -3,19 +3,19 @@
 use std::time::{Duration, Instant};
 
 use headwater::fail::VARIABLE;
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::FakeDestination;
+use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::ledger::balances;
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::eventually;
-use headwater_tests::publisher::Publisher;
+use headwater_tests::publisher::TestPublisher;
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
 
 /// What `/live` answers.
-async fn live(agent: &Agent) -> Option<(u16, Value)> {
+async fn live(agent: &TestAgent) -> Option<(u16, Value)> {
     let (status, body) = agent.get("/live").await.ok()?;
     Some((status, serde_json::from_str(&body).expect("it answers JSON")))
 }
@@ -23,17 +23,17 @@ async fn live(agent: &Agent) -> Option<(u16, Value)> {
 /// Stands still at a point for twice as long as it may: `/live` names the stage and the cause
 /// meanwhile, and is well again afterwards.
 async fn stands_still(point: &str, stage: &str, cause: &str) {
-    let broker = Broker::start().await;
-    let backend = Backend::start([]).await;
-    let plan = Plan::default()
+    let broker = RumqttdBroker::start().await;
+    let backend = FakeDestination::start([]).await;
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", &backend.url(), ", timeout = \"1s\"");
-    let mut agent = Agent::at_home(&format!("stuck_after = \"5s\"\n\n{}", plan.toml()));
+    let mut agent = TestAgent::at_home(&format!("stuck_after = \"5s\"\n\n{}", plan.toml()));
     agent.environment([(VARIABLE, format!("{point}=stall:14s@1x1"))]);
     agent.resume().await;
-    let publisher = Publisher::connect("plant", broker.port());
-    let mut load = Load::new(3);
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let mut load = PlantLoad::new(3);
     assert_eq!(live(&agent).await.expect("it answers").0, 200);
     // Before the first of them: the stage may stand still while the others go out.
     let begun = Instant::now();

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::FakeDestination;
+use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::ledger::{drained, holds};
-use headwater_tests::plant::{self, Plan};
+use headwater_tests::plant::{self, ConfigBuilder};
 use headwater_tests::process::eventually;
-use headwater_tests::publisher::Publisher;
+use headwater_tests::publisher::TestPublisher;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -30,17 +30,17 @@ fn counting(what: &str) -> String {
 }
 
 /// A plant, three pipelines, and somebody who publishes.
-struct Scene {
-    agent: Agent,
-    backend: Backend,
-    broker: Broker,
+struct SwapScene {
+    agent: TestAgent,
+    backend: FakeDestination,
+    broker: RumqttdBroker,
 }
 
-impl Scene {
+impl SwapScene {
     async fn start(transform: &str, aggregate: &str) -> Self {
-        let broker = Broker::start().await;
-        let backend = Backend::start([]).await;
-        let agent = Agent::start(&config(broker.port(), &backend.url(), transform, aggregate, "")).await;
+        let broker = RumqttdBroker::start().await;
+        let backend = FakeDestination::start([]).await;
+        let agent = TestAgent::start(&config(broker.port(), &backend.url(), transform, aggregate, "")).await;
         Self { agent, backend, broker }
     }
 
@@ -76,7 +76,7 @@ impl Scene {
 
 fn config(port: u16, url: &str, transform: &str, aggregate: &str, more: &str) -> String {
     let time = "time = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"100ms\"\n";
-    Plan::default()
+    ConfigBuilder::default()
         .input("plant", port, &["plant"], "3.1.1")
         .output("central", url, more)
         .pipeline("changed", "plant", "central", &format!("key = \"k\"\n{time}transform = [{{ {transform} }}]"))
@@ -94,18 +94,18 @@ fn config(port: u16, url: &str, transform: &str, aggregate: &str, more: &str) ->
 }
 
 /// Publishes until it is told to end; every tenth reading is a bad one.
-struct Stream {
+struct ReadingStream {
     end: Arc<AtomicBool>,
     task: tokio::task::JoinSet<u64>,
 }
 
-impl Stream {
+impl ReadingStream {
     fn start(port: u16, from: u64) -> Self {
         let end = Arc::new(AtomicBool::new(false));
         let ended = end.clone();
         let mut task = tokio::task::JoinSet::new();
         task.spawn(async move {
-            let publisher = Publisher::connect("stream", port);
+            let publisher = TestPublisher::connect("stream", port);
             let mut id = from;
             while !ended.load(Ordering::Acquire) {
                 publisher.publish("plant", reading(id, false)).await;
@@ -133,8 +133,8 @@ fn reading(id: u64, last: bool) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_change_under_load_and_every_reading_counts_once() {
-    let mut scene = Scene::start(&hostile("a"), &counting("a")).await;
-    let stream = Stream::start(scene.broker.port(), 0);
+    let mut scene = SwapScene::start(&hostile("a"), &counting("a")).await;
+    let stream = ReadingStream::start(scene.broker.port(), 0);
     scene.counts("read_messages", 50).await;
     let first = scene.digest().await;
 
@@ -204,13 +204,13 @@ async fn versions_change_under_load_and_every_reading_counts_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_follows_a_trip_is_what_the_pipeline_says() {
-    let broker = Broker::start().await;
-    let backend = Backend::start([]).await;
+    let broker = RumqttdBroker::start().await;
+    let backend = FakeDestination::start([]).await;
     let plan = |what: &str| {
         let body =
             |more: &str| plant::forwarded("k") + &format!("transform = [{{ {} }}]\n{more}", hostile(what));
         let rate = "trips = { max = 1, within = \"1m\", then = \"pause\" }";
-        Plan::default()
+        ConfigBuilder::default()
             .input("plant", broker.port(), &["plant"], "3.1.1")
             .output("central", &backend.url(), "")
             .pipeline("pauses", "plant", "central", &body("on_trip = \"pause\"\npause = \"1h\""))
@@ -220,8 +220,8 @@ async fn what_follows_a_trip_is_what_the_pipeline_says() {
             .toml()
             .to_owned()
     };
-    let mut agent = Agent::start(&plan("panic")).await;
-    let publisher = Publisher::connect("stream", broker.port());
+    let mut agent = TestAgent::start(&plan("panic")).await;
+    let publisher = TestPublisher::connect("stream", broker.port());
     // Bad are 7, 17, 27 and 37.
     for id in 0..40 {
         publisher.publish("plant", reading(id, false)).await;
@@ -281,8 +281,8 @@ async fn a_version_that_cannot_read_the_windows_there_are_is_refused_before_any_
             "module = \"modules/hostile_aggregate.wasm\", config = {{ version = {version}, refuse = {refuse} }}"
         )
     };
-    let mut scene = Scene::start(&hostile("a"), &of(0, false)).await;
-    let stream = Stream::start(scene.broker.port(), 0);
+    let mut scene = SwapScene::start(&hostile("a"), &of(0, false)).await;
+    let stream = ReadingStream::start(scene.broker.port(), 0);
     scene.agent.reaches("pipeline_used_events", "counted", 20, SOON).await;
     scene.configure(&hostile("a"), &of(2, true));
     scene.agent.reload();
@@ -317,24 +317,24 @@ async fn a_version_that_cannot_read_the_windows_there_are_is_refused_before_any_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changes_is_seen_and_runs_beside_before_it_takes_over() {
-    let broker = Broker::start().await;
-    let backend = Backend::start([]).await;
+    let broker = RumqttdBroker::start().await;
+    let backend = FakeDestination::start([]).await;
     let plan = |settings: &str| {
         let transform =
             format!("transform = [{{ module = \"modules/swapped.wasm\", config = {{ {settings} }} }}]");
         let body = plant::forwarded("k") + &transform + "\nshadow = \"2s\"";
-        let plan = Plan::default()
+        let plan = ConfigBuilder::default()
             .input("plant", broker.port(), &["plant"], "3.1.1")
             .output("central", &backend.url(), "")
             .pipeline("changed", "plant", "central", &body);
         format!("watch = \"1s\"\n\n{}", plan.toml())
     };
     let settings = "field = \"temperature\", from = \"fahrenheit\"";
-    let mut agent = Agent::at_home(&plan(settings));
+    let mut agent = TestAgent::at_home(&plan(settings));
     let file = agent.home().join("modules/swapped.wasm");
     std::fs::write(&file, headwater_bundle::HOSTILE).expect("a writable folder");
     agent.resume().await;
-    let stream = Stream::start(broker.port(), 0);
+    let stream = ReadingStream::start(broker.port(), 0);
     agent.reaches("pipeline_read_messages", "changed", 20, SOON).await;
 
     std::fs::write(&file, headwater_bundle::CELSIUS).expect("a writable folder");
@@ -368,22 +368,22 @@ async fn a_file_that_changes_is_seen_and_runs_beside_before_it_takes_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_aggregate_beside_the_one_that_runs_is_compared_on_its_states_and_windows() {
-    let broker = Broker::start().await;
-    let backend = Backend::start([]).await;
+    let broker = RumqttdBroker::start().await;
+    let backend = FakeDestination::start([]).await;
     let plan = |settings: &str| {
         let aggregate = format!("module = \"modules/hostile_aggregate.wasm\", config = {{ {settings} }}");
         let body = format!(
             "key = \"bad-{{field.device}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n\
              window = {{ tumbling = \"50ms\", lateness = \"0s\" }}\naggregate = {{ {aggregate} }}\nshadow = \"1s\""
         );
-        let plan = Plan::default().input("plant", broker.port(), &["plant"], "3.1.1");
+        let plan = ConfigBuilder::default().input("plant", broker.port(), &["plant"], "3.1.1");
         plan.output("central", &backend.url(), "")
             .pipeline("counted", "plant", "central", &body)
             .toml()
             .to_owned()
     };
-    let agent = Agent::start(&plan("")).await;
-    let stream = Stream::start(broker.port(), 0);
+    let agent = TestAgent::start(&plan("")).await;
+    let stream = ReadingStream::start(broker.port(), 0);
     agent.reaches("pipeline_used_events", "counted", 20, SOON).await;
     let mut swaps = 0;
     for (settings, differs) in [

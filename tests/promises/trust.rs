@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use headwater_tests::agent::{Agent, PROGRAM};
+use headwater_tests::agent::{PROGRAM, TestAgent};
 use headwater_tests::process::{built, eventually};
 
 /// An input and an output that nothing answers at, and two pipelines: `bomb.wasm` and a good module.
@@ -66,15 +66,15 @@ fn bomb(functions: usize, steps: usize) -> Vec<u8> {
 }
 
 /// An agent's home with the bomb in it.
-fn home(modules: &str, bomb: &[u8]) -> Agent {
-    let agent = Agent::at_home(&config(modules));
+fn home(modules: &str, bomb: &[u8]) -> TestAgent {
+    let agent = TestAgent::at_home(&config(modules));
     fs::write(agent.home().join("modules/bomb.wasm"), bomb).expect("a writable folder");
     agent
 }
 
 /// What `headwater check` says, which refuses the configuration.
 #[track_caller]
-fn refused(agent: &Agent) -> String {
+fn refused(agent: &TestAgent) -> String {
     let Output { status, stderr, .. } = agent.run(&["check"]);
     let said = String::from_utf8_lossy(&stderr).into_owned();
     assert_eq!(status.code(), Some(2), "{said}");
@@ -139,7 +139,7 @@ async fn what_compiles_is_bounded_and_ends_with_the_agent() {
 
 /// What `headwater module …` prints, in the agent's home.
 #[track_caller]
-fn module(agent: &Agent, command: &[&str]) -> String {
+fn module(agent: &TestAgent, command: &[&str]) -> String {
     let mut program = std::process::Command::new(built(PROGRAM));
     let done = program.arg("module").args(command).current_dir(agent.home()).output().expect("it starts");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -147,7 +147,7 @@ fn module(agent: &Agent, command: &[&str]) -> String {
 }
 
 /// A private key in the agent's home, and the public one that goes with it.
-fn keys(agent: &Agent, name: &str) -> String {
+fn keys(agent: &TestAgent, name: &str) -> String {
     module(agent, &["keygen", name])
 }
 
@@ -161,7 +161,7 @@ fn only(modules: &str, module: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_runs_what_was_compiled_and_signed_elsewhere_and_compiles_nothing() {
-    let mut agent = Agent::at_home("");
+    let mut agent = TestAgent::at_home("");
     let own = keys(&agent, "own.key");
     let other = keys(&agent, "other.key");
     let compile = |target: &str, key: &str, output: &str| {
@@ -207,7 +207,7 @@ async fn a_gateway_runs_what_was_compiled_and_signed_elsewhere_and_compiles_noth
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_mends_letters_is_trusted_and_compiled_like_a_pipelines_module() {
-    let mut agent = Agent::at_home("");
+    let mut agent = TestAgent::at_home("");
     let own = keys(&agent, "own.key");
     fs::write(agent.home().join("modules/bomb.wasm"), bomb(20_000, 200)).expect("a writable folder");
     for name in ["bomb", "celsius"] {

@@ -4,31 +4,31 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::{Answer, Backend};
-use headwater_tests::broker::Broker;
-use headwater_tests::collector::{self, Collector};
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::{FakeDestination, ScriptedAnswer};
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::collector::{self, TestCollector};
 use headwater_tests::ledger::{balances, drained};
-use headwater_tests::oracle::{self, Windows, compute};
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_tests::oracle::{self, TumblingWindows, compute};
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::eventually;
-use headwater_tests::proxy::{Mode, Proxy, Way};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::proxy::{FaultDirection, FaultProxy, ProxyMode};
+use headwater_tests::publisher::TestPublisher;
 
 const SOON: Duration = Duration::from_secs(60);
 
 /// A broker, and an agent that forwards each reading to the address.
-async fn forwarding(url: &str) -> (Agent, Publisher) {
-    let broker = Broker::start().await;
-    let plan = Plan::default()
+async fn forwarding(url: &str) -> (TestAgent, TestPublisher) {
+    let broker = RumqttdBroker::start().await;
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", url, ", timeout = \"1s\", results_max = 50");
-    let agent = Agent::start(plan.toml()).await;
-    (agent, Publisher::connect("plant", broker.port()))
+    let agent = TestAgent::start(plan.toml()).await;
+    (agent, TestPublisher::connect("plant", broker.port()))
 }
 
-pub(crate) async fn publish(publisher: &Publisher, load: &mut Load, count: usize) {
+pub(crate) async fn publish(publisher: &TestPublisher, load: &mut PlantLoad, count: usize) {
     for _ in 0..count {
         let (topic, payload) = load.reading();
         publisher.publish(&topic, payload).await;
@@ -38,7 +38,7 @@ pub(crate) async fn publish(publisher: &Publisher, load: &mut Load, count: usize
 
 /// Each trouble before the first success: after it, everything has arrived once, in order.
 #[track_caller]
-pub(crate) fn check_all_arrived(backend: &Backend, load: &Load, troubles: usize) {
+pub(crate) fn check_all_arrived(backend: &FakeDestination, load: &PlantLoad, troubles: usize) {
     let attempts = backend.attempts();
     let failed = attempts.iter().filter(|attempt| !attempt.confirmed).count();
     assert!(failed >= troubles, "only {failed} attempts failed");
@@ -47,11 +47,11 @@ pub(crate) fn check_all_arrived(backend: &Backend, load: &Load, troubles: usize)
     assert_eq!(ids, all, "each reading once, in order");
 }
 
-async fn survives(troubles: Vec<Answer>) {
+async fn survives(troubles: Vec<ScriptedAnswer>) {
     let count = troubles.len();
-    let backend = Backend::start(troubles).await;
+    let backend = FakeDestination::start(troubles).await;
     let (mut agent, publisher) = forwarding(&backend.url()).await;
-    let mut load = Load::new(5);
+    let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 300).await;
     balances(&agent, "each", "central", load.published(), SOON).await;
     check_all_arrived(&backend, &load, count);
@@ -61,31 +61,31 @@ async fn survives(troubles: Vec<Answer>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn server_errors_get_the_same_bytes_again() {
     let answers = [500, 503, 429, 408, 425, 502, 504];
-    survives(answers.map(|status| Answer::Refuse(status, "trouble".to_owned())).to_vec()).await;
+    survives(answers.map(|status| ScriptedAnswer::Refuse(status, "trouble".to_owned())).to_vec()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_never_answers_gets_the_same_bytes_again() {
-    survives(vec![Answer::Silence(Duration::from_secs(30)); 2]).await;
+    survives(vec![ScriptedAnswer::Silence(Duration::from_secs(30)); 2]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_an_answer_gets_the_same_bytes_again() {
-    survives(vec![Answer::HalfAnAnswer; 3]).await;
+    survives(vec![ScriptedAnswer::HalfAnAnswer; 3]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_captive_portal_is_no_success() {
-    let portal = Answer::Refuse(200, "<html>please log in</html>".to_owned());
-    let other = Answer::Refuse(200, r#"{"accepted":"someone/else/0-1","watermark":1}"#.to_owned());
-    survives(vec![portal.clone(), other, portal, Answer::Refuse(302, String::new())]).await;
+    let portal = ScriptedAnswer::Refuse(200, "<html>please log in</html>".to_owned());
+    let other = ScriptedAnswer::Refuse(200, r#"{"accepted":"someone/else/0-1","watermark":1}"#.to_owned());
+    survives(vec![portal.clone(), other, portal, ScriptedAnswer::Refuse(302, String::new())]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_credentials_dead_letter_nothing() {
-    let backend = Backend::start([Answer::Refuse(401, String::new())]).await;
+    let backend = FakeDestination::start([ScriptedAnswer::Refuse(401, String::new())]).await;
     let (mut agent, publisher) = forwarding(&backend.url()).await;
-    let mut load = Load::new(5);
+    let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 300).await;
     agent.reaches("pipeline_results", "each", load.published(), SOON).await;
     agent.reaches("forward_failed_attempts", "central", 1, SOON).await;
@@ -99,9 +99,9 @@ async fn refused_credentials_dead_letter_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_gone_for_a_while_gets_everything_when_it_is_back() {
-    let mut backend = Backend::start([]).await;
+    let mut backend = FakeDestination::start([]).await;
     let (agent, publisher) = forwarding(&backend.url()).await;
-    let mut load = Load::new(5);
+    let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 200).await;
     drained(&agent, "central", SOON).await;
     backend.gone().await;
@@ -117,9 +117,9 @@ async fn a_destination_gone_for_a_while_gets_everything_when_it_is_back() {
 /// the rest arrives, in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_at_a_tenth_of_the_rate_gets_everything_in_order() {
-    let backend = Backend::start([]).await;
+    let backend = FakeDestination::start([]).await;
     let (agent, publisher) = forwarding(&backend.url()).await;
-    let mut load = Load::new(5);
+    let mut load = PlantLoad::new(5);
     // 50 results at 500 ms are 100 a second, a tenth of what is published.
     backend.takes(Duration::from_millis(500));
     for _ in 0..30 {
@@ -140,15 +140,15 @@ async fn a_destination_at_a_tenth_of_the_rate_gets_everything_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_drains_ten_times_as_fast_as_live_results_come() {
     const LIVE_PER_SECOND: u64 = 100;
-    let mut backend = Backend::start([]).await;
-    let broker = Broker::start().await;
-    let plan = Plan::default()
+    let mut backend = FakeDestination::start([]).await;
+    let broker = RumqttdBroker::start().await;
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", &backend.url(), ", backoff_max = \"1s\"");
-    let agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    let mut load = Load::new(5);
+    let agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let mut load = PlantLoad::new(5);
     backend.takes(Duration::from_millis(50));
     backend.gone().await;
     publish(&publisher, &mut load, 10_000).await;
@@ -172,9 +172,9 @@ async fn a_backlog_drains_ten_times_as_fast_as_live_results_come() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_refused_alone_is_dead_lettered_and_the_rest_arrives() {
-    let backend = Backend::start([Answer::RefuseWith(422, "\"id\":77,".to_owned())]).await;
+    let backend = FakeDestination::start([ScriptedAnswer::RefuseWith(422, "\"id\":77,".to_owned())]).await;
     let (mut agent, publisher) = forwarding(&backend.url()).await;
-    let mut load = Load::new(5);
+    let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 200).await;
     balances(&agent, "each", "central", load.published(), SOON).await;
     let mut ids: Vec<_> = backend
@@ -195,10 +195,10 @@ async fn a_result_refused_alone_is_dead_lettered_and_the_rest_arrives() {
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_too_large_are_made_smaller() {
     // 413 for the batch as it is and for its first half; then as small as it has become.
-    let too_large = Answer::Refuse(413, String::new());
-    let backend = Backend::start([too_large.clone(), too_large]).await;
+    let too_large = ScriptedAnswer::Refuse(413, String::new());
+    let backend = FakeDestination::start([too_large.clone(), too_large]).await;
     let (mut agent, publisher) = forwarding(&backend.url()).await;
-    let mut load = Load::new(5);
+    let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 300).await;
     balances(&agent, "each", "central", load.published(), SOON).await;
     check_all_arrived(&backend, &load, 2);
@@ -209,37 +209,37 @@ async fn batches_too_large_are_made_smaller() {
 /// what they were. It is killed as well, and keeps what it has answered for.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_lost_after_the_commit_change_no_totals() {
-    let mut collector = Collector::start().await;
-    let broker = Broker::start().await;
-    let proxy = Proxy::start(collector.port()).await;
-    let plan = Plan::default()
+    let mut collector = TestCollector::start().await;
+    let broker = RumqttdBroker::start().await;
+    let proxy = FaultProxy::start(collector.port()).await;
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("windows", "plant", "central", &plant::windowed(KEY, "1s", "10s", "0s"))
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", &collector::url(proxy.port()), ", timeout = \"1s\", results_max = 200");
-    let agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    let mut load = Load::new(5);
+    let agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let mut load = PlantLoad::new(5);
 
-    proxy.set(Mode::Swallow(Way::Down));
+    proxy.set(ProxyMode::Swallow(FaultDirection::Down));
     publish(&publisher, &mut load, 500).await;
     eventually("answers to be lost", SOON, async || (proxy.swallowed() >= 3).then_some(())).await;
     collector.kill9();
     publish(&publisher, &mut load, 500).await;
     collector.restart().await;
-    proxy.set(Mode::Stall(Way::Both));
+    proxy.set(ProxyMode::Stall(FaultDirection::Both));
     agent.reaches("forward_failed_attempts", "central", 5, SOON).await;
-    proxy.set(Mode::Cut);
+    proxy.set(ProxyMode::Cut);
     let (topic, payload) = load.closing();
     publisher.publish(&topic, payload).await;
-    proxy.set(Mode::Pass);
+    proxy.set(ProxyMode::Pass);
 
     for pipeline in ["windows", "each"] {
         balances(&agent, pipeline, "central", load.published(), SOON).await;
     }
     let results = collector.results().await;
     assert_eq!(plant::ids(&results, "each"), (0..load.published()).collect::<Vec<_>>());
-    let expected = compute(load.readings(), Windows { size: 1_000, lateness: 10_000, revise: 0 });
+    let expected = compute(load.readings(), TumblingWindows { size: 1_000, lateness: 10_000, revise: 0 });
     let differences = oracle::differences(&expected.windows, &plant::windows(&results, "windows"));
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     let keys: BTreeMap<String, usize> = results.iter().fold(BTreeMap::new(), |mut keys, line| {

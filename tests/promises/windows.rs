@@ -10,20 +10,20 @@ mod naive;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::collector::Collector;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::ledger::{balances, drained};
-use headwater_tests::plant::{self, Plan};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::plant::{self, ConfigBuilder};
+use headwater_tests::publisher::TestPublisher;
 use headwater_tests::recorded::{SERIES, series};
-use headwater_tests::windows_oracle::{Kind, Reading, contents};
+use headwater_tests::windows_oracle::{OracleReading, WindowRule, contents};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use load::{LATENESS, Load};
-use marks::{Clock, Marks, Shown};
-use naive::{Aggregate, Found, check_unwindowed};
+use load::{DeviceLoad, LATENESS};
+use marks::{EarlierResults, KeyWatermarks, WatermarkScope};
+use naive::{AggregateKind, FoundResult, check_unwindowed};
 
 const SECOND: u64 = 1_000_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -38,41 +38,41 @@ const UNWINDOWED: &str = "none";
 const END: &str = "end";
 
 /// A pipeline, and what it must come to.
-struct Way {
+struct PipelineCase {
     name: String,
     window: String,
-    kind: Kind,
-    aggregate: Aggregate,
-    clock: Clock,
-    shown: Shown,
+    kind: WindowRule,
+    aggregate: AggregateKind,
+    clock: WatermarkScope,
+    shown: EarlierResults,
 }
 
 /// Each kind with built-ins and with a module.
-fn both(kinds: &[(&str, &str, Kind)], lateness: &str) -> Vec<Way> {
+fn both(kinds: &[(&str, &str, WindowRule)], lateness: &str) -> Vec<PipelineCase> {
     let ways = kinds.iter().flat_map(|(name, window, kind)| {
-        [Aggregate::BuiltIn, Aggregate::Module].map(|aggregate| Way {
+        [AggregateKind::BuiltIn, AggregateKind::Module].map(|aggregate| PipelineCase {
             name: format!("{name}-{}", aggregate.name()),
             window: format!("{window}, lateness = {lateness:?}"),
             kind: kind.clone(),
             aggregate,
-            clock: Clock::Pipeline,
-            shown: Shown::Late,
+            clock: WatermarkScope::Pipeline,
+            shown: EarlierResults::Late,
         })
     });
     ways.collect()
 }
 
-fn day(zone: &str) -> Kind {
-    Kind::Day { zone: TimeZone::get(zone).expect("a time zone") }
+fn day(zone: &str) -> WindowRule {
+    WindowRule::Day { zone: TimeZone::get(zone).expect("a time zone") }
 }
 
 /// Late readings go to the output of the results, or to another that leads to the same collector.
-fn plan(ways: &[Way], broker: &Mosquitto, collector: &Collector) -> Plan {
-    let mut plan = Plan::default()
+fn plan(ways: &[PipelineCase], broker: &MosquittoBroker, collector: &TestCollector) -> ConfigBuilder {
+    let mut plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant/+/telemetry"], "3.1.1")
         .output("central", &collector.url(), "")
         .output("late", &collector.url(), "");
-    for (at, Way { name, window, aggregate, .. }) in ways.iter().enumerate() {
+    for (at, PipelineCase { name, window, aggregate, .. }) in ways.iter().enumerate() {
         let late = if at % 2 == 0 { "late" } else { "central" };
         let body = format!(
             "key = \"{{topic[1]}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\nwindow = {{ {window} }}\n\
@@ -84,26 +84,26 @@ fn plan(ways: &[Way], broker: &Mosquitto, collector: &Collector) -> Plan {
     plan
 }
 
-async fn publish(publisher: &Publisher, id: usize, reading: &Reading) {
+async fn publish(publisher: &TestPublisher, id: usize, reading: &OracleReading) {
     let topic = format!("plant/{}/telemetry", reading.key);
     publisher.publish(&topic, plant::payload(id as u64, reading.time / 1_000, reading.value)).await;
 }
 
 /// A reading so much later that every window of the others closes.
-fn end(after: &[Reading]) -> Reading {
+fn end(after: &[OracleReading]) -> OracleReading {
     let newest = after.iter().map(|reading| reading.time).max().unwrap_or_default();
-    Reading { key: END.to_owned(), time: newest + 30 * 24 * HOUR, value: 0.0 }
+    OracleReading { key: END.to_owned(), time: newest + 30 * 24 * HOUR, value: 0.0 }
 }
 
 /// The differences of a pipeline's results from those that there must be.
-fn differences(way: &Way, readings: &[Reading], lateness: u64, lines: &[Value]) -> String {
-    let marks = Marks::of(readings, lateness, way.clock);
+fn differences(way: &PipelineCase, readings: &[OracleReading], lateness: u64, lines: &[Value]) -> String {
+    let marks = KeyWatermarks::of(readings, lateness, way.clock);
     let mut expected = contents(readings, &way.kind);
     expected.retain(|place, _| place.key != END);
     assert!(expected.len() > 10, "{} has {} windows", way.name, expected.len());
     let mut wrong = Vec::new();
     for line in lines.iter().filter(|line| line["pipeline"] == way.name) {
-        let found = Found::of(line);
+        let found = FoundResult::of(line);
         let Some(inside) = expected.remove(&found.place) else {
             wrong.push(format!("not expected, or twice: {line}"));
             continue;
@@ -127,7 +127,7 @@ async fn windows_of_every_kind_over_the_recorded_series_equal_a_naive_computatio
         (
             "tumbling",
             r#"tumbling = "6h", offset = "90m""#,
-            Kind::Tumbling { size: 6 * HOUR, offset: 90 * MINUTE },
+            WindowRule::Tumbling { size: 6 * HOUR, offset: 90 * MINUTE },
         ),
         // Clocks went back on 2014-02-16 there, and here on 2015-08-15.
         ("day-sao-paulo", r#"tumbling = "1d", zone = "America/Sao_Paulo""#, day("America/Sao_Paulo")),
@@ -135,25 +135,25 @@ async fn windows_of_every_kind_over_the_recorded_series_equal_a_naive_computatio
         (
             "hopping",
             r#"hopping = "3h", slide = "30m", offset = "10m""#,
-            Kind::Hopping { size: 3 * HOUR, slide: 30 * MINUTE, offset: 10 * MINUTE },
+            WindowRule::Hopping { size: 3 * HOUR, slide: 30 * MINUTE, offset: 10 * MINUTE },
         ),
-        ("sliding", r#"sliding = "1h""#, Kind::Sliding { length: HOUR }),
+        ("sliding", r#"sliding = "1h""#, WindowRule::Sliding { length: HOUR }),
         (
             "session",
             r#"session = "20m", longest = "12h""#,
-            Kind::Session { gap: 20 * MINUTE, longest: Some(12 * HOUR) },
+            WindowRule::Session { gap: 20 * MINUTE, longest: Some(12 * HOUR) },
         ),
-        ("count", "count = 12, slide = 5", Kind::Count { size: 12, slide: 5 }),
+        ("count", "count = 12, slide = 5", WindowRule::Count { size: 12, slide: 5 }),
     ];
     let ways = both(&kinds, "2h");
     let mut readings = recorded();
     readings.push(end(&readings));
-    let broker = Mosquitto::start_unsaved().await;
-    let collector = Collector::start().await;
+    let broker = MosquittoBroker::start_unsaved().await;
+    let collector = TestCollector::start().await;
     let body = "key = \"{topic[1]}\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"100ms\"";
     let plan = plan(&ways, &broker, &collector).pipeline(UNWINDOWED, "plant", "central", body);
-    let mut agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("devices", broker.port());
+    let mut agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("devices", broker.port());
     for (id, reading) in readings.iter().enumerate() {
         publish(&publisher, id, reading).await;
     }
@@ -179,30 +179,30 @@ async fn windows_of_every_kind_over_the_recorded_series_equal_a_naive_computatio
 }
 
 fn length(line: &Value) -> i64 {
-    let place = Found::of(line).place;
+    let place = FoundResult::of(line).place;
     place.end - place.start
 }
 
 /// All series as one plant: each in its own order, and always the device whose next reading is the earliest.
-fn recorded() -> Vec<Reading> {
+fn recorded() -> Vec<OracleReading> {
     let mut series: Vec<_> = SERIES.iter().map(|name| series(name).into_iter().peekable()).collect();
     let mut all = Vec::new();
     loop {
         let heads = series.iter_mut().filter_map(|series| Some((series.peek()?.time, series)));
         let Some((_, first)) = heads.min_by_key(|(time, _)| *time) else { return all };
         let reading = first.next().expect("it was seen");
-        all.push(Reading { key: reading.key, time: reading.time * 1_000, value: reading.value });
+        all.push(OracleReading { key: reading.key, time: reading.time * 1_000, value: reading.value });
     }
 }
 
 /// Kinds for the load: those that give each result once, and such that give it provisionally, revise it, or
 /// have a watermark for each key.
-fn load_ways() -> Vec<Way> {
-    let tumbling = || Kind::Tumbling { size: 30 * MINUTE, offset: 10 * MINUTE };
-    let hopping = || Kind::Hopping { size: HOUR, slide: 25 * MINUTE, offset: 5 * MINUTE };
-    let session = || Kind::Session { gap: 20 * MINUTE, longest: Some(7 * HOUR) };
-    let count = || Kind::Count { size: 7, slide: 3 };
-    let sliding = || Kind::Sliding { length: 40 * MINUTE };
+fn load_ways() -> Vec<PipelineCase> {
+    let tumbling = || WindowRule::Tumbling { size: 30 * MINUTE, offset: 10 * MINUTE };
+    let hopping = || WindowRule::Hopping { size: HOUR, slide: 25 * MINUTE, offset: 5 * MINUTE };
+    let session = || WindowRule::Session { gap: 20 * MINUTE, longest: Some(7 * HOUR) };
+    let count = || WindowRule::Count { size: 7, slide: 3 };
+    let sliding = || WindowRule::Sliding { length: 40 * MINUTE };
     let berlin = || day("Europe/Berlin");
     let tumbling_text = r#"tumbling = "30m", offset = "10m""#;
     let hopping_text = r#"hopping = "1h", slide = "25m", offset = "5m""#;
@@ -222,27 +222,27 @@ fn load_ways() -> Vec<Way> {
             "tumbling-early",
             format!(r#"{tumbling_text}, revise = "1h", early = "10m""#),
             tumbling(),
-            Shown::Early,
+            EarlierResults::Early,
         ),
         (
             "day-revised",
             r#"tumbling = "1d", zone = "Europe/Berlin", revise = "1h""#.to_owned(),
             berlin(),
-            Shown::Late,
+            EarlierResults::Late,
         ),
-        ("hopping-revised", format!(r#"{hopping_text}, revise = "1h""#), hopping(), Shown::Late),
-        ("session-revised", format!(r#"{session_text}, revise = "1h""#), session(), Shown::Joined),
-        ("hopping-own", format!("{hopping_text}, {own}"), hopping(), Shown::Late),
-        ("sliding-own", format!(r#"sliding = "40m", {own}"#), sliding(), Shown::Late),
-        ("session-own", format!("{session_text}, {own}"), session(), Shown::Late),
-        ("count-own", format!("count = 7, slide = 3, {own}"), count(), Shown::Late),
+        ("hopping-revised", format!(r#"{hopping_text}, revise = "1h""#), hopping(), EarlierResults::Late),
+        ("session-revised", format!(r#"{session_text}, revise = "1h""#), session(), EarlierResults::Joined),
+        ("hopping-own", format!("{hopping_text}, {own}"), hopping(), EarlierResults::Late),
+        ("sliding-own", format!(r#"sliding = "40m", {own}"#), sliding(), EarlierResults::Late),
+        ("session-own", format!("{session_text}, {own}"), session(), EarlierResults::Late),
+        ("count-own", format!("count = 7, slide = 3, {own}"), count(), EarlierResults::Late),
     ];
-    ways.extend(more.into_iter().map(|(name, window, kind, shown)| Way {
+    ways.extend(more.into_iter().map(|(name, window, kind, shown)| PipelineCase {
         name: name.to_owned(),
-        clock: if window.contains("watermark") { Clock::Key } else { Clock::Pipeline },
+        clock: if window.contains("watermark") { WatermarkScope::Key } else { WatermarkScope::Pipeline },
         window,
         kind,
-        aggregate: Aggregate::BuiltIn,
+        aggregate: AggregateKind::BuiltIn,
         shown,
     }));
     ways
@@ -250,7 +250,7 @@ fn load_ways() -> Vec<Way> {
 
 /// How the same readings come to an agent.
 #[derive(Clone, Copy, Debug)]
-enum History {
+enum DeliveryHistory {
     /// With small pauses.
     Live,
     /// All while it was away.
@@ -261,7 +261,7 @@ enum History {
 
 /// Results at the collector by pipeline, key, window and part, as text; and windows retracted, likewise.
 #[derive(Debug, PartialEq)]
-struct Stored {
+struct StoredRows {
     results: BTreeMap<String, String>,
     retracted: BTreeMap<String, String>,
     lines: Vec<Value>,
@@ -269,20 +269,20 @@ struct Stored {
     late: BTreeMap<String, Vec<String>>,
 }
 
-async fn run(history: History, ways: &[Way], load: &Load, seed: u64) -> Stored {
-    let broker = Mosquitto::start_unsaved().await;
-    let collector = Collector::start().await;
-    let mut agent = Agent::start(plan(ways, &broker, &collector).toml()).await;
-    let publisher = Publisher::connect("devices", broker.port());
+async fn run(history: DeliveryHistory, ways: &[PipelineCase], load: &DeviceLoad, seed: u64) -> StoredRows {
+    let broker = MosquittoBroker::start_unsaved().await;
+    let collector = TestCollector::start().await;
+    let mut agent = TestAgent::start(plan(ways, &broker, &collector).toml()).await;
+    let publisher = TestPublisher::connect("devices", broker.port());
     let mut rng = fastrand::Rng::with_seed(seed);
     match history {
-        History::Outage => {
+        DeliveryHistory::Outage => {
             assert_eq!(agent.stop().await.code(), Some(0));
             pour(&publisher, load, None).await;
             agent.spawn();
         }
-        History::Live => pour(&publisher, load, Some(&mut rng.clone())).await,
-        History::Kills(kills) => {
+        DeliveryHistory::Live => pour(&publisher, load, Some(&mut rng.clone())).await,
+        DeliveryHistory::Kills(kills) => {
             let mut pauses = rng.fork();
             tokio::join!(pour(&publisher, load, Some(&mut pauses)), async {
                 for kill in 0..kills {
@@ -296,7 +296,7 @@ async fn run(history: History, ways: &[Way], load: &Load, seed: u64) -> Stored {
         }
     }
     agent.ready().await;
-    for Way { name, .. } in ways {
+    for PipelineCase { name, .. } in ways {
         let metrics = balances(&agent, name, "central", load.published.len() as u64, PATIENCE).await;
         let late = metrics.of("pipeline_late_events", name);
         assert_eq!(late, load.late().count() as u64, "late readings of {name}, {history:?}, seed {seed}");
@@ -307,7 +307,7 @@ async fn run(history: History, ways: &[Way], load: &Load, seed: u64) -> Stored {
     assert!(!agent.logged().contains("panicked"), "no thread panicked, {history:?}, seed {seed}");
     let results = by_identity(&lines);
     let retracted = by_identity(&retracted);
-    Stored { results, retracted, lines, late: by_pipeline(&collector.late().await) }
+    StoredRows { results, retracted, lines, late: by_pipeline(&collector.late().await) }
 }
 
 /// Late readings as they are, but for the order among pipelines.
@@ -323,8 +323,8 @@ fn by_pipeline(rows: &[Value]) -> BTreeMap<String, Vec<String>> {
 }
 
 /// What of the load must come as late readings of a pipeline.
-fn late_of(way: &Way, load: &Load) -> Vec<String> {
-    let row = |(id, reading): (usize, &Reading)| {
+fn late_of(way: &PipelineCase, load: &DeviceLoad) -> Vec<String> {
+    let row = |(id, reading): (usize, &OracleReading)| {
         let time = jiff::Timestamp::from_microsecond(reading.time.cast_signed()).expect("a time");
         let value: Value =
             serde_json::from_slice(&plant::payload(id as u64, reading.time / 1_000, reading.value))
@@ -341,7 +341,7 @@ fn late_of(way: &Way, load: &Load) -> Vec<String> {
 }
 
 /// Publishes all, with a pause now and then.
-async fn pour(publisher: &Publisher, load: &Load, mut pauses: Option<&mut fastrand::Rng>) {
+async fn pour(publisher: &TestPublisher, load: &DeviceLoad, mut pauses: Option<&mut fastrand::Rng>) {
     for (id, reading) in load.published.iter().enumerate() {
         publish(publisher, id, reading).await;
         if let Some(pauses) = pauses.as_mut().filter(|_| id % 8 == 0) {
@@ -368,14 +368,14 @@ fn by_identity(rows: &[Value]) -> BTreeMap<String, String> {
 async fn neither_kills_nor_a_backlog_show_in_windows_of_any_kind() {
     let seed = seed();
     let ways = load_ways();
-    let load = Load::new(seed);
+    let load = DeviceLoad::new(seed);
     let (live, outage, killed) = tokio::join!(
-        run(History::Live, &ways, &load, seed),
-        run(History::Outage, &ways, &load, seed),
-        run(History::Kills(8), &ways, &load, seed),
+        run(DeliveryHistory::Live, &ways, &load, seed),
+        run(DeliveryHistory::Outage, &ways, &load, seed),
+        run(DeliveryHistory::Kills(8), &ways, &load, seed),
     );
     for (history, stored) in [("live", &live), ("outage", &outage), ("killed", &killed)] {
-        let lateness = |way: &Way| if way.window.contains("revise") { 0 } else { LATENESS };
+        let lateness = |way: &PipelineCase| if way.window.contains("revise") { 0 } else { LATENESS };
         let of = |way| differences(way, &load.used, lateness(way), &stored.lines);
         let wrong: String = ways.iter().map(of).collect();
         assert!(wrong.is_empty(), "{history}, seed {seed}:\n{wrong}");

@@ -9,16 +9,16 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::client;
-use crate::process::{Process, built, eventually};
+use crate::process::{ChildProcess, built, eventually};
 
 /// Name of the program, as cargo builds it.
 pub const PROGRAM: &str = "headwater_under_test";
 
 /// An agent and its home: `agent.toml`, `modules/`, `state/` and `agent.log`.
 #[derive(Debug)]
-pub struct Agent {
+pub struct TestAgent {
     // Before its home: a failing test shows the end of the log that lies there.
-    process: Option<Process>,
+    process: Option<ChildProcess>,
     home: tempfile::TempDir,
     /// What plays the agent; the one that is built with the tests unless told otherwise.
     program: Option<PathBuf>,
@@ -33,7 +33,7 @@ pub fn compiles() -> bool {
     std::env::args().nth(1).is_some_and(|command| command == "compile-module")
 }
 
-impl Agent {
+impl TestAgent {
     /// A home with the repository's modules and a configuration: `[agent]` is written here, the
     /// rest is `config`. Nothing runs yet.
     ///
@@ -100,7 +100,7 @@ impl Agent {
         // Left by one that was killed: the new one's address is not that.
         std::fs::remove_file(self.state().join("admin.addr")).ok();
         let mut command = self.command(&["run"]);
-        self.process = Some(Process::spawn(&mut command, &self.log()).expect("the agent starts"));
+        self.process = Some(ChildProcess::spawn(&mut command, &self.log()).expect("the agent starts"));
     }
 
     /// Waits until it is ready and every input is connected.
@@ -236,8 +236,8 @@ impl Agent {
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn metrics(&self) -> anyhow::Result<Metrics> {
-        Ok(Metrics { text: self.get("/metrics").await?.1 })
+    pub async fn metrics(&self) -> anyhow::Result<MetricsText> {
+        Ok(MetricsText { text: self.get("/metrics").await?.1 })
     }
 
     /// What `/status` says now.
@@ -299,7 +299,7 @@ impl Agent {
     /// Process id, while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::id)
+        self.process.as_ref().map(ChildProcess::id)
     }
 
     /// Everything it has logged, over all its lives.
@@ -327,11 +327,11 @@ impl Agent {
 
 /// The text of `/metrics`.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct MetricsText {
     text: String,
 }
 
-impl Metrics {
+impl MetricsText {
     /// The value of a metric for one stage's name, 0 when it was never counted. Without prefix
     /// and `_total`: `pipeline_read_messages`.
     #[must_use]

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 /// What it does with one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ScriptedAnswer {
     /// Takes the batch and says so as the own collector does.
     Accept,
     /// This status and body; nothing is taken.
@@ -31,7 +31,7 @@ pub enum Answer {
 
 /// One request as it came.
 #[derive(Clone, Debug)]
-pub struct Attempt {
+pub struct ReceivedRequest {
     /// When it had come whole.
     pub at: Instant,
     /// The `Idempotency-Key`, without its quotes.
@@ -41,36 +41,36 @@ pub struct Attempt {
     /// The body's lines, decoded.
     pub lines: Vec<Value>,
     /// What was answered.
-    pub answer: Answer,
+    pub answer: ScriptedAnswer,
     /// Whether it was answered with success, as far as the agent can tell.
     pub confirmed: bool,
 }
 
 /// Listens on a port of loopback that it keeps while it is gone.
 #[derive(Debug)]
-pub struct Backend {
+pub struct FakeDestination {
     port: u16,
     /// Bound and never listening, so that nobody else gets the port.
     _reserved: TcpSocket,
-    shared: Arc<Shared>,
+    shared: Arc<DestinationState>,
     server: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    script: Mutex<VecDeque<Answer>>,
-    attempts: Mutex<Vec<Attempt>>,
+struct DestinationState {
+    script: Mutex<VecDeque<ScriptedAnswer>>,
+    attempts: Mutex<Vec<ReceivedRequest>>,
     /// What each answer takes.
     time: Mutex<Duration>,
 }
 
-impl Backend {
+impl FakeDestination {
     /// Starts one that gives these answers in turn, and then accepts.
     ///
     /// # Panics
     /// When it cannot listen.
-    pub async fn start(script: impl IntoIterator<Item = Answer>) -> Self {
-        let shared = Arc::<Shared>::default();
+    pub async fn start(script: impl IntoIterator<Item = ScriptedAnswer>) -> Self {
+        let shared = Arc::<DestinationState>::default();
         lock(&shared.script).extend(script);
         let reserved = bound(0);
         let port = reserved.local_addr().expect("it is bound").port();
@@ -122,7 +122,7 @@ impl Backend {
     }
 
     /// Answers to give before it accepts again.
-    pub fn then(&self, script: impl IntoIterator<Item = Answer>) {
+    pub fn then(&self, script: impl IntoIterator<Item = ScriptedAnswer>) {
         lock(&self.shared.script).extend(script);
     }
 
@@ -145,7 +145,7 @@ impl Backend {
 
     /// Every request so far, in order.
     #[must_use]
-    pub fn attempts(&self) -> Vec<Attempt> {
+    pub fn attempts(&self) -> Vec<ReceivedRequest> {
         lock(&self.shared.attempts).clone()
     }
 
@@ -180,7 +180,7 @@ impl Backend {
     }
 }
 
-impl Drop for Backend {
+impl Drop for FakeDestination {
     fn drop(&mut self) {
         if let Some(server) = &self.server {
             server.abort();
@@ -207,26 +207,30 @@ fn range(key: &str) -> (String, u64, u64) {
     ((*epoch).to_owned(), number(first), number(last))
 }
 
-async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: Bytes) -> Response<Body> {
+async fn receive(
+    State(shared): State<Arc<DestinationState>>,
+    headers: HeaderMap,
+    raw: Bytes,
+) -> Response<Body> {
     let at = Instant::now();
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let quoted = header("idempotency-key");
     let key = quoted.strip_prefix('"').and_then(|key| key.strip_suffix('"'));
     let key = key.unwrap_or_else(|| panic!("Idempotency-Key {quoted} is no string")).to_owned();
     let lines = decode(header("content-encoding"), &raw);
-    let mut answer = lock(&shared.script).pop_front().unwrap_or(Answer::Accept);
-    if let Answer::RefuseWith(status, text) = &answer {
+    let mut answer = lock(&shared.script).pop_front().unwrap_or(ScriptedAnswer::Accept);
+    if let ScriptedAnswer::RefuseWith(status, text) = &answer {
         // It holds for every batch from now on.
         lock(&shared.script).push_front(answer.clone());
         let refused = lines.iter().any(|line| line.to_string().contains(text));
         answer = if refused {
-            Answer::Refuse(*status, json!({ "error": "refused" }).to_string())
+            ScriptedAnswer::Refuse(*status, json!({ "error": "refused" }).to_string())
         } else {
-            Answer::Accept
+            ScriptedAnswer::Accept
         };
     }
-    let confirmed = answer == Answer::Accept;
-    lock(&shared.attempts).push(Attempt {
+    let confirmed = answer == ScriptedAnswer::Accept;
+    lock(&shared.attempts).push(ReceivedRequest {
         at,
         key: key.clone(),
         raw,
@@ -239,21 +243,21 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: Byt
     respond(&key, answer).await
 }
 
-async fn respond(key: &str, answer: Answer) -> Response<Body> {
+async fn respond(key: &str, answer: ScriptedAnswer) -> Response<Body> {
     let last: u64 = range(key).2;
     let receipt = json!({ "accepted": key, "watermark": last }).to_string();
     let response = Response::builder().header("content-type", "application/json");
     let response = match answer {
-        Answer::Accept | Answer::RefuseWith(..) => response.body(Body::from(receipt)),
-        Answer::Refuse(status, body) => {
+        ScriptedAnswer::Accept | ScriptedAnswer::RefuseWith(..) => response.body(Body::from(receipt)),
+        ScriptedAnswer::Refuse(status, body) => {
             let status = StatusCode::from_u16(status).expect("the test's status is one");
             response.status(status).body(Body::from(body))
         }
-        Answer::Silence(duration) => {
+        ScriptedAnswer::Silence(duration) => {
             tokio::time::sleep(duration).await;
             response.body(Body::from(receipt))
         }
-        Answer::HalfAnAnswer => {
+        ScriptedAnswer::HalfAnAnswer => {
             let half = Bytes::copy_from_slice(&receipt.as_bytes()[..receipt.len() / 2]);
             let body = http_body(half);
             response.header("content-length", receipt.len()).body(body)
@@ -265,12 +269,12 @@ async fn respond(key: &str, answer: Answer) -> Response<Body> {
 /// A body that ends too early: the server notices that less came than it announced, and ends the
 /// connection.
 fn http_body(half: Bytes) -> Body {
-    Body::from_stream(Once(Some(half)))
+    Body::from_stream(SingleChunk(Some(half)))
 }
 
-struct Once(Option<Bytes>);
+struct SingleChunk(Option<Bytes>);
 
-impl futures_core::Stream for Once {
+impl futures_core::Stream for SingleChunk {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(

@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::process::{Process, eventually, free_port, installed, signal};
+use crate::process::{ChildProcess, eventually, free_port, installed, signal};
 
 /// mosquitto with the settings that our promise needs (README): nothing queued is dropped, and
 /// what it holds survives it.
 #[derive(Debug)]
-pub struct Mosquitto {
+pub struct MosquittoBroker {
     port: u16,
-    process: Option<Process>,
+    process: Option<ChildProcess>,
     home: tempfile::TempDir,
 }
 
-impl Mosquitto {
+impl MosquittoBroker {
     /// Starts one on a port that it keeps.
     ///
     /// # Panics
@@ -75,7 +75,7 @@ impl Mosquitto {
         let mut command = Command::new(installed("mosquitto", "mosquitto"));
         command.arg("-c").arg(self.home.path().join("mosquitto.conf"));
         let log = self.home.path().join("mosquitto.log");
-        self.process = Some(Process::spawn(&mut command, &log).expect("mosquitto starts"));
+        self.process = Some(ChildProcess::spawn(&mut command, &log).expect("mosquitto starts"));
         listens("mosquitto", self.port).await;
     }
 
@@ -125,18 +125,18 @@ impl Mosquitto {
     /// Process id, while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::id)
+        self.process.as_ref().map(ChildProcess::id)
     }
 }
 
 /// rumqttd in this process. It has no end but the process's, and numbers redeliveries anew: no
 /// suite about crashes can stand on it.
 #[derive(Debug)]
-pub struct Broker {
+pub struct RumqttdBroker {
     port: u16,
 }
 
-impl Broker {
+impl RumqttdBroker {
     /// Starts one on a free port.
     ///
     /// # Panics

@@ -9,27 +9,27 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::client;
-use crate::process::{Process, built, eventually, free_port};
+use crate::process::{ChildProcess, built, eventually, free_port};
 
 /// Name of the program, as cargo builds it.
 pub const PROGRAM: &str = "collector_under_test";
 
 /// A collector and its store.
 #[derive(Debug)]
-pub struct Collector {
+pub struct TestCollector {
     port: u16,
-    process: Option<Process>,
+    process: Option<ChildProcess>,
     home: tempfile::TempDir,
     /// What plays it; the program that is built with the tests without.
-    player: Option<Player>,
+    player: Option<ProgramRole>,
     /// Bodies that it takes at once, where that is not as by default.
     bodies_max: Option<usize>,
 }
 
 /// A program, and the variable that tells it what to be.
-pub type Player = (PathBuf, (&'static str, &'static str));
+pub type ProgramRole = (PathBuf, (&'static str, &'static str));
 
-impl Collector {
+impl TestCollector {
     /// Starts one with an empty store.
     ///
     /// # Panics
@@ -54,7 +54,7 @@ impl Collector {
     ///
     /// # Panics
     /// When it does not listen.
-    pub async fn start_as(player: Option<Player>) -> Self {
+    pub async fn start_as(player: Option<ProgramRole>) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         let mut collector = Self { home, port: free_port(), process: None, player, bodies_max: None };
         collector.restart().await;
@@ -72,7 +72,7 @@ impl Collector {
         command.arg(self.home.path().join("results.sqlite")).arg(self.port.to_string());
         command.args(self.bodies_max.map(|bodies| bodies.to_string()));
         let log = self.home.path().join("collector.log");
-        self.process = Some(Process::spawn(&mut command, &log).expect("the collector starts"));
+        self.process = Some(ChildProcess::spawn(&mut command, &log).expect("the collector starts"));
         eventually("the collector to listen", Duration::from_secs(10), async || {
             self.get("/v1/agents").await.ok()
         })

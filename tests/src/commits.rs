@@ -25,14 +25,14 @@ pub const LATE: &str = "z.late";
 
 /// One operation on the store. Amounts are wishes, cut to what there is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Operation {
+pub enum StoreOperation {
     /// Messages of these sizes.
     Append {
         /// One for each message, in bytes.
         sizes: Vec<usize>,
     },
     /// A step of a pipeline.
-    Commit(Step),
+    Commit(PipelineStep),
     /// The batch to send now.
     Begin {
         /// Which output.
@@ -67,7 +67,7 @@ pub enum Operation {
 
 /// A pipeline's step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
+pub struct PipelineStep {
     /// Which pipeline.
     pub pipeline: usize,
     /// Messages read.
@@ -84,7 +84,7 @@ pub struct Step {
 
 /// What the store holds, as an outsider sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct StoreContents {
     /// Numbers of the journal that can be read, each followed by its record's mark.
     pub journal: Vec<(u64, u64)>,
     /// One past the last number.
@@ -118,24 +118,24 @@ pub fn mark(found: &[u8]) -> u64 {
 
 /// What the store must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Model {
+pub struct StoreModel {
     /// The next mark: what is written is told apart by it.
     marks: u64,
     journal: Vec<u64>,
     pipelines: BTreeMap<&'static str, (u64, u64, BTreeMap<u8, u64>)>,
-    outputs: BTreeMap<&'static str, Outbox>,
+    outputs: BTreeMap<&'static str, OutboxModel>,
     letters: Vec<u64>,
     sessions: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Outbox {
+struct OutboxModel {
     results: Vec<u64>,
     confirmed: u64,
     begun: u64,
 }
 
-impl Model {
+impl StoreModel {
     /// The first of the marks for what the next operation writes.
     #[must_use]
     pub fn mark(&self) -> u64 {
@@ -144,21 +144,21 @@ impl Model {
 
     /// The operation, cut to what there is; `None` when nothing is left of it.
     #[must_use]
-    pub fn cut(&self, operation: &Operation) -> Option<Operation> {
+    pub fn cut(&self, operation: &StoreOperation) -> Option<StoreOperation> {
         match operation {
-            Operation::Commit(step) => {
+            StoreOperation::Commit(step) => {
                 let (name, _) = PIPELINES[step.pipeline];
                 let position = self.pipelines.get(name).map_or(0, |(position, ..)| *position);
                 let advance = step.advance.min(self.journal.len() as u64 - position);
-                Some(Operation::Commit(Step { advance, ..step.clone() }))
+                Some(StoreOperation::Commit(PipelineStep { advance, ..step.clone() }))
             }
-            Operation::Narrow { output, results } => {
+            StoreOperation::Narrow { output, results } => {
                 let outbox = self.outputs.get(OUTPUTS[*output])?;
                 let begun = (outbox.begun - outbox.confirmed) as usize;
                 let results = 1 + results % begun.max(1);
-                (begun > 0).then_some(Operation::Narrow { output: *output, results })
+                (begun > 0).then_some(StoreOperation::Narrow { output: *output, results })
             }
-            Operation::Confirm { output, .. } => {
+            StoreOperation::Confirm { output, .. } => {
                 let outbox = self.outputs.get(OUTPUTS[*output])?;
                 (outbox.begun > outbox.confirmed).then(|| operation.clone())
             }
@@ -168,12 +168,12 @@ impl Model {
 
     /// Every state that the store may be in when it died inside the operation.
     #[must_use]
-    pub fn after_crash(&self, operation: &Operation) -> Vec<Self> {
+    pub fn after_crash(&self, operation: &StoreOperation) -> Vec<Self> {
         let mut states = vec![self.clone()];
-        if let Operation::Append { sizes } = operation {
+        if let StoreOperation::Append { sizes } = operation {
             states.extend((1..sizes.len()).map(|part| {
                 let mut state = self.clone();
-                state.done(&Operation::Append { sizes: sizes[..part].to_vec() });
+                state.done(&StoreOperation::Append { sizes: sizes[..part].to_vec() });
                 state
             }));
         }
@@ -187,21 +187,21 @@ impl Model {
     }
 
     /// Does it.
-    pub fn done(&mut self, operation: &Operation) {
+    pub fn done(&mut self, operation: &StoreOperation) {
         match operation {
-            Operation::Append { sizes } => {
+            StoreOperation::Append { sizes } => {
                 let marks = self.take(sizes.len());
                 self.journal.extend(marks);
             }
-            Operation::Commit(step) => self.step(step),
-            Operation::Begin { output, results_max } => {
+            StoreOperation::Commit(step) => self.step(step),
+            StoreOperation::Begin { output, results_max } => {
                 self.outbox(*output).begin(*results_max as u64);
             }
-            Operation::Narrow { output, results } => {
+            StoreOperation::Narrow { output, results } => {
                 let outbox = self.outbox(*output);
                 outbox.begun = outbox.confirmed + *results as u64;
             }
-            Operation::Confirm { output, refused } => {
+            StoreOperation::Confirm { output, refused } => {
                 let outbox = self.outbox(*output);
                 outbox.confirmed = outbox.begun;
                 if *refused {
@@ -209,18 +209,18 @@ impl Model {
                     self.letters.extend(marks);
                 }
             }
-            Operation::Session { input } => *self.sessions.entry(INPUTS[*input]).or_default() += 1,
-            Operation::Look => (0..OUTPUTS.len()).for_each(|output| {
+            StoreOperation::Session { input } => *self.sessions.entry(INPUTS[*input]).or_default() += 1,
+            StoreOperation::Look => (0..OUTPUTS.len()).for_each(|output| {
                 self.outbox(output).begin(1);
             }),
-            Operation::Trim => {}
+            StoreOperation::Trim => {}
         }
     }
 
     /// Whether this may be what is there. The journal begins where the store thinks right, but not
     /// behind what a pipeline has to read or a redelivery may repeat.
     #[must_use]
-    pub fn allows(&self, seen: &Seen) -> bool {
+    pub fn allows(&self, seen: &StoreContents) -> bool {
         let end = self.journal.len() as u64;
         let start = seen.journal.first().map_or(end, |(seq, _)| *seq);
         let slowest = PIPELINES.iter().map(|(name, _)| self.pipelines.get(name).map_or(0, |it| it.0)).min();
@@ -237,7 +237,7 @@ impl Model {
     }
 
     fn seen_outputs(&self) -> BTreeMap<String, (Range<u64>, Vec<u64>, u64)> {
-        let seen = |outbox: &Outbox| {
+        let seen = |outbox: &OutboxModel| {
             let batch = if outbox.begun > outbox.confirmed { outbox.confirmed..outbox.begun } else { 0..0 };
             let marks = outbox.results[outbox.confirmed as usize..outbox.begun as usize].to_vec();
             (batch, marks, outbox.results.len() as u64 - outbox.confirmed)
@@ -255,7 +255,7 @@ impl Model {
         INPUTS.iter().enumerate().map(|(index, name)| ((*name).to_owned(), of(index))).collect()
     }
 
-    fn step(&mut self, step: &Step) {
+    fn step(&mut self, step: &PipelineStep) {
         let (name, output) = PIPELINES[step.pipeline];
         let progress = self.take(1).start;
         let windows = self.take(step.windows.len());
@@ -276,7 +276,7 @@ impl Model {
         self.letters.extend(letters);
     }
 
-    fn outbox(&mut self, output: usize) -> &mut Outbox {
+    fn outbox(&mut self, output: usize) -> &mut OutboxModel {
         self.outputs.entry(OUTPUTS[output]).or_default()
     }
 
@@ -287,7 +287,7 @@ impl Model {
     }
 }
 
-impl Outbox {
+impl OutboxModel {
     fn begin(&mut self, results_max: u64) {
         if self.begun <= self.confirmed {
             self.begun = (self.confirmed + results_max).min(self.results.len() as u64);

@@ -22,13 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A listening feeder.
 #[derive(Debug)]
-pub struct Feeder {
+pub struct FeedingBroker {
     listener: TcpListener,
 }
 
 /// How a feed goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Feed {
+pub struct FeedPlan {
     /// Messages to publish.
     pub messages: u64,
     /// Messages a second; as fast as they are acknowledged without.
@@ -37,7 +37,7 @@ pub struct Feed {
     pub in_flight_max: usize,
 }
 
-impl Feeder {
+impl FeedingBroker {
     /// Listens on a free port of loopback.
     ///
     /// # Errors
@@ -58,10 +58,10 @@ impl Feeder {
     ///
     /// # Errors
     /// When it says something else.
-    pub async fn subscriber(&self) -> anyhow::Result<Subscriber> {
+    pub async fn subscriber(&self) -> anyhow::Result<FeedSubscriber> {
         let (stream, _) = self.listener.accept().await?;
         stream.set_nodelay(true)?;
-        let mut subscriber = Subscriber { stream, read: BytesMut::new(), write: BytesMut::new(), packet: 0 };
+        let mut subscriber = FeedSubscriber { stream, read: BytesMut::new(), write: BytesMut::new(), packet: 0 };
         loop {
             match subscriber.packet().await? {
                 Packet::Connect(_) => {
@@ -83,14 +83,14 @@ impl Feeder {
 
 /// A connected subscriber.
 #[derive(Debug)]
-pub struct Subscriber {
+pub struct FeedSubscriber {
     stream: TcpStream,
     read: BytesMut,
     write: BytesMut,
     packet: u16,
 }
 
-impl Subscriber {
+impl FeedSubscriber {
     /// Publishes what `make` gives for each number, at QoS 1; the time each took until it was
     /// acknowledged, in the order of the acknowledgements.
     ///
@@ -98,7 +98,7 @@ impl Subscriber {
     /// When the subscriber is gone or silent for too long.
     pub async fn feed(
         &mut self,
-        feed: Feed,
+        feed: FeedPlan,
         mut make: impl FnMut(u64) -> (String, Vec<u8>),
     ) -> anyhow::Result<Vec<Duration>> {
         let mut sent: HashMap<u16, Instant> = HashMap::new();

@@ -14,12 +14,12 @@ use crate::process::installed;
 
 /// A mounted image. Unmounted when dropped.
 #[derive(Debug)]
-pub struct Image {
+pub struct DiskImage {
     file: PathBuf,
     folder: PathBuf,
 }
 
-impl Image {
+impl DiskImage {
     /// Makes and mounts an empty one: `<home>/<name>.img` at `<home>/<name>`.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl Image {
     }
 }
 
-impl Drop for Image {
+impl Drop for DiskImage {
     fn drop(&mut self) {
         let unmount = |options: &[&str]| run(Command::new("umount").args(options).arg(&self.folder));
         // Something may still have a file open there: then it goes when that ends.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::agent::{Agent, Metrics};
+use crate::agent::{MetricsText, TestAgent};
 
 /// Waits until the pipeline has read `messages`, over all lives of the agent, and its output has
 /// nothing pending, then checks that its books balance: a pipeline commits its counts with its
@@ -15,12 +15,12 @@ use crate::agent::{Agent, Metrics};
 /// # Panics
 /// When one sum does not hold, or the agent does not catch up within `within`.
 pub async fn balances(
-    agent: &Agent,
+    agent: &TestAgent,
     pipeline: &str,
     output: &str,
     messages: u64,
     within: Duration,
-) -> Metrics {
+) -> MetricsText {
     agent.reaches("pipeline_read_messages", pipeline, messages, within).await;
     drained(agent, output, within).await;
     let metrics = agent.metrics().await.expect("the agent answers");
@@ -42,7 +42,7 @@ pub async fn balances(
 ///
 /// # Panics
 /// When one does not.
-pub async fn holds(agent: &Agent) {
+pub async fn holds(agent: &TestAgent) {
     let ledger = agent.status().await.expect("the agent answers")["ledger"].take();
     assert_eq!(ledger["balances"], true, "{ledger:#}");
     let metrics = agent.metrics().await.expect("the agent answers");
@@ -56,7 +56,7 @@ pub async fn holds(agent: &Agent) {
 ///
 /// # Panics
 /// When it is not within `within`.
-pub async fn drained(agent: &Agent, output: &str, within: Duration) {
+pub async fn drained(agent: &TestAgent, output: &str, within: Duration) {
     crate::process::eventually(&format!("{output} to have nothing pending"), within, async || {
         let metrics = agent.metrics().await.ok()?;
         let lag: f64 = metrics.all("pipeline_lag_messages").iter().sum();

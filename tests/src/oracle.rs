@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 /// One reading as it was published. Times in milliseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
+pub struct PlantReading {
     /// What it belongs to.
     pub key: String,
     /// Event time, in milliseconds.
@@ -19,7 +19,7 @@ pub struct Reading {
 
 /// How readings are put into windows. Milliseconds.
 #[derive(Clone, Copy, Debug)]
-pub struct Windows {
+pub struct TumblingWindows {
     /// Length of a window.
     pub size: u64,
     /// How far the watermark stays behind the highest event time.
@@ -30,7 +30,7 @@ pub struct Windows {
 
 /// What a window must say.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stats {
+pub struct ReadingStats {
     /// Readings used.
     pub count: u64,
     /// Arithmetic mean.
@@ -44,20 +44,20 @@ pub struct Stats {
 }
 
 /// Key, start and end of a window.
-pub type Place = (String, u64, u64);
+pub type WindowKey = (String, u64, u64);
 
 /// Everything that must have come of the readings.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct ExpectedResults {
     /// Complete windows.
-    pub windows: BTreeMap<Place, Stats>,
+    pub windows: BTreeMap<WindowKey, ReadingStats>,
     /// Readings in windows that are not complete.
     pub open: u64,
     /// Readings that came too late to be used.
     pub late: u64,
 }
 
-impl Outcome {
+impl ExpectedResults {
     /// Readings used in complete windows.
     #[must_use]
     pub fn used(&self) -> u64 {
@@ -67,8 +67,8 @@ impl Outcome {
 
 /// Puts readings, in the order of their arrival, into windows.
 #[must_use]
-pub fn compute(readings: &[Reading], how: Windows) -> Outcome {
-    let mut values: HashMap<Place, Vec<f64>> = HashMap::new();
+pub fn compute(readings: &[PlantReading], how: TumblingWindows) -> ExpectedResults {
+    let mut values: HashMap<WindowKey, Vec<f64>> = HashMap::new();
     let mut watermark = 0;
     let mut late = 0;
     for reading in readings {
@@ -81,7 +81,7 @@ pub fn compute(readings: &[Reading], how: Windows) -> Outcome {
         }
         watermark = watermark.max(reading.time.saturating_sub(how.lateness));
     }
-    let mut outcome = Outcome { late, ..Outcome::default() };
+    let mut outcome = ExpectedResults { late, ..ExpectedResults::default() };
     for (place, values) in values {
         if place.2 <= watermark {
             outcome.windows.insert(place, stats(&values));
@@ -93,11 +93,11 @@ pub fn compute(readings: &[Reading], how: Windows) -> Outcome {
 }
 
 /// Two passes: the mean first, then the squared distances from it.
-fn stats(values: &[f64]) -> Stats {
+fn stats(values: &[f64]) -> ReadingStats {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-    Stats {
+    ReadingStats {
         count: values.len() as u64,
         mean,
         min: values.iter().copied().fold(f64::INFINITY, f64::min),
@@ -109,7 +109,10 @@ fn stats(values: &[f64]) -> Stats {
 /// The differences between what should be there and what is, as lines for people; at most ten.
 /// Values may differ by 1e-9 of the values' own size.
 #[must_use]
-pub fn differences(expected: &BTreeMap<Place, Stats>, got: &BTreeMap<Place, Stats>) -> Vec<String> {
+pub fn differences(
+    expected: &BTreeMap<WindowKey, ReadingStats>,
+    got: &BTreeMap<WindowKey, ReadingStats>,
+) -> Vec<String> {
     let missing = expected
         .iter()
         .filter(|(place, _)| !got.contains_key(*place))
@@ -124,7 +127,7 @@ pub fn differences(expected: &BTreeMap<Place, Stats>, got: &BTreeMap<Place, Stat
     missing.chain(wrong).take(10).collect()
 }
 
-fn agree(a: &Stats, b: &Stats) -> bool {
+fn agree(a: &ReadingStats, b: &ReadingStats) -> bool {
     let size = a.max.abs().max(a.min.abs());
     let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * size;
     a.count == b.count && near(a.mean, b.mean) && a.min == b.min && a.max == b.max && near(a.stddev, b.stddev)
@@ -134,12 +137,18 @@ fn agree(a: &Stats, b: &Stats) -> bool {
 mod tests {
     use super::*;
 
-    fn at(time: u64, value: f64) -> Reading {
-        Reading { key: "a".to_owned(), time, value }
+    fn at(time: u64, value: f64) -> PlantReading {
+        PlantReading { key: "a".to_owned(), time, value }
     }
 
     #[track_caller]
-    fn check(readings: &[Reading], how: Windows, windows: &[(u64, u64, f64)], open: u64, late: u64) {
+    fn check(
+        readings: &[PlantReading],
+        how: TumblingWindows,
+        windows: &[(u64, u64, f64)],
+        open: u64,
+        late: u64,
+    ) {
         let outcome = compute(readings, how);
         let got: Vec<_> =
             outcome.windows.iter().map(|((_, start, _), stats)| (*start, stats.count, stats.mean)).collect();
@@ -148,11 +157,11 @@ mod tests {
 
     #[test]
     fn a_reading_is_late_only_against_those_before_it() {
-        let how = Windows { size: 10, lateness: 0, revise: 0 };
+        let how = TumblingWindows { size: 10, lateness: 0, revise: 0 };
         check(&[at(1, 1.0), at(10, 2.0), at(9, 3.0), at(20, 4.0)], how, &[(0, 1, 1.0), (10, 1, 2.0)], 1, 1);
-        let patient = Windows { lateness: 10, ..how };
+        let patient = TumblingWindows { lateness: 10, ..how };
         check(&[at(1, 1.0), at(10, 2.0), at(9, 3.0), at(20, 4.0)], patient, &[(0, 2, 2.0)], 2, 0);
-        let revising = Windows { revise: 10, ..how };
+        let revising = TumblingWindows { revise: 10, ..how };
         check(
             &[at(1, 1.0), at(10, 2.0), at(9, 3.0), at(20, 4.0)],
             revising,
@@ -165,12 +174,12 @@ mod tests {
     #[test]
     fn statistics_are_those_of_the_population() {
         let stats = stats(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]);
-        assert_eq!(stats, Stats { count: 8, mean: 5.0, min: 2.0, max: 9.0, stddev: 2.0 });
+        assert_eq!(stats, ReadingStats { count: 8, mean: 5.0, min: 2.0, max: 9.0, stddev: 2.0 });
     }
 
     #[test]
     fn differences_name_what_is_missing_wrong_or_too_much() {
-        let how = Windows { size: 10, lateness: 0, revise: 0 };
+        let how = TumblingWindows { size: 10, lateness: 0, revise: 0 };
         let right = compute(&[at(1, 1.0), at(11, 2.0), at(21, 3.0)], how).windows;
         let wrong = compute(&[at(1, 1.5), at(31, 2.0), at(41, 3.0)], how).windows;
         let lines = differences(&right, &wrong).join("\n");

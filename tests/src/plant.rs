@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::oracle::{Place, Reading, Stats};
+use crate::oracle::{PlantReading, ReadingStats, WindowKey};
 
 pub mod power;
 
@@ -24,11 +24,11 @@ pub fn modules() -> [(&'static str, &'static [u8]); 6] {
 
 /// A configuration, put together piece by piece; `[agent]` is the harness's.
 #[derive(Clone, Debug, Default)]
-pub struct Plan {
+pub struct ConfigBuilder {
     text: String,
 }
 
-impl Plan {
+impl ConfigBuilder {
     /// An input at QoS 1 in the given MQTT version.
     #[must_use]
     pub fn input(mut self, name: &str, port: u16, topics: &[&str], version: &str) -> Self {
@@ -110,10 +110,10 @@ pub fn forwarded(key: &str) -> String {
 /// Readings of a plant of `devices`, in the order they are published: ten milliseconds of event
 /// time apart, from a day long past, so that no clock of the host plays a part.
 #[derive(Clone, Debug)]
-pub struct Load {
+pub struct PlantLoad {
     devices: u64,
     padding: usize,
-    readings: Vec<Reading>,
+    readings: Vec<PlantReading>,
 }
 
 /// Event time of the first reading, in milliseconds.
@@ -122,7 +122,7 @@ const BEGIN: u64 = 1_767_225_600_000;
 /// Event time between readings, in milliseconds.
 const STEP: u64 = 10;
 
-impl Load {
+impl PlantLoad {
     /// A plant that has published nothing.
     #[must_use]
     pub fn new(devices: u64) -> Self {
@@ -150,7 +150,7 @@ impl Load {
 
     /// All published so far, in order.
     #[must_use]
-    pub fn readings(&self) -> &[Reading] {
+    pub fn readings(&self) -> &[PlantReading] {
         &self.readings
     }
 
@@ -164,7 +164,7 @@ impl Load {
         let id = self.readings.len() as u64;
         let device = id % self.devices;
         let value = 20.0 + (id as f64 * 0.37).sin() * 5.0 + device as f64;
-        self.readings.push(Reading { key: format!("line-{}/dev-{device}", device % 3), time, value });
+        self.readings.push(PlantReading { key: format!("line-{}/dev-{device}", device % 3), time, value });
         let topic = format!("plant/line-{}/dev-{device}/telemetry", device % 3);
         if self.padding == 0 {
             return (topic, payload(id, time, value));
@@ -192,8 +192,8 @@ pub fn payload(id: u64, time: u64, value: f64) -> Vec<u8> {
 /// # Panics
 /// When a line is not as the contract says, or one revision came with two values.
 #[must_use]
-pub fn windows(lines: &[Value], pipeline: &str) -> BTreeMap<Place, Stats> {
-    let mut newest: BTreeMap<Place, (u64, Stats)> = BTreeMap::new();
+pub fn windows(lines: &[Value], pipeline: &str) -> BTreeMap<WindowKey, ReadingStats> {
+    let mut newest: BTreeMap<WindowKey, (u64, ReadingStats)> = BTreeMap::new();
     for line in lines.iter().filter(|line| line["pipeline"] == pipeline) {
         let (place, revision, stats) = window(line).unwrap_or_else(|| panic!("no window result: {line}"));
         match newest.get(&place) {
@@ -207,7 +207,7 @@ pub fn windows(lines: &[Value], pipeline: &str) -> BTreeMap<Place, Stats> {
     newest.into_iter().map(|(place, (_, stats))| (place, stats)).collect()
 }
 
-fn window(line: &Value) -> Option<(Place, u64, Stats)> {
+fn window(line: &Value) -> Option<(WindowKey, u64, ReadingStats)> {
     let time = |name: &str| -> Option<u64> {
         let time: jiff::Timestamp = line["window"][name].as_str()?.parse().ok()?;
         time.as_millisecond().try_into().ok()
@@ -215,7 +215,7 @@ fn window(line: &Value) -> Option<(Place, u64, Stats)> {
     let place = (line["key"].as_str()?.to_owned(), time("start")?, time("end")?);
     let value = &line["value"]["temperature"];
     let number = |name: &str| value[name].as_f64();
-    let stats = Stats {
+    let stats = ReadingStats {
         count: value["count"].as_u64()?,
         mean: number("mean")?,
         min: number("min")?,

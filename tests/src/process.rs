@@ -12,12 +12,12 @@ use rustix::process::Signal;
 /// A child process with its standard error (and output) in a file. Killed when dropped; when the
 /// test is failing, the end of that file is shown.
 #[derive(Debug)]
-pub struct Process {
+pub struct ChildProcess {
     child: Child,
     log: PathBuf,
 }
 
-impl Process {
+impl ChildProcess {
     /// Starts the command, appending what it says to `log`.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         self.kill9().ok();
         if std::thread::panicking() {

@@ -15,7 +15,7 @@ use crate::process::free_port;
 
 /// Which bytes a fault is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum FaultDirection {
     /// From who connected to the target.
     Up,
     /// From the target to who connected.
@@ -26,31 +26,31 @@ pub enum Way {
 
 /// What it does with bytes. Where chance plays a part, it is the seed's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum ProxyMode {
     /// Hands them on.
     Pass,
     /// Keeps connections open and hands nothing on.
-    Stall(Way),
+    Stall(FaultDirection),
     /// Hands each piece on so much later.
-    Delay(Way, Duration),
+    Delay(FaultDirection, Duration),
     /// Hands on so many bytes a second.
-    Rate(Way, usize),
+    Rate(FaultDirection, usize),
     /// Ends every connection, new ones too.
     Cut,
     /// Listens no more: connections are refused; those that are open end.
     Refuse,
     /// Resets connections (RST), one in four pieces.
-    Reset(Way),
+    Reset(FaultDirection),
     /// Ends this way in good order (FIN), one in four pieces, and keeps the other one.
-    HalfClose(Way),
+    HalfClose(FaultDirection),
     /// Hands on half of a piece and ends the connection.
-    Half(Way),
+    Half(FaultDirection),
     /// Ends the connection instead of handing the piece on: what was answered, nobody gets.
-    Swallow(Way),
+    Swallow(FaultDirection),
     /// Flips a bit late in one of four large pieces: in the body of a request, not in its head.
-    Corrupt(Way),
+    Corrupt(FaultDirection),
     /// Noise in place of a connection's first piece.
-    Garbage(Way),
+    Garbage(FaultDirection),
 }
 
 /// One of so many pieces meets a fault of chance.
@@ -62,14 +62,14 @@ const SLOW_EVERY: Duration = Duration::from_millis(50);
 
 /// Listens on loopback and connects on to one target.
 #[derive(Debug)]
-pub struct Proxy {
+pub struct FaultProxy {
     port: u16,
-    mode: watch::Sender<Mode>,
+    mode: watch::Sender<ProxyMode>,
     swallowed: watch::Receiver<u64>,
     task: JoinHandle<()>,
 }
 
-impl Proxy {
+impl FaultProxy {
     /// Starts it in front of a port of loopback.
     ///
     /// # Panics
@@ -87,7 +87,7 @@ impl Proxy {
         // It gives it up and takes it again.
         let port = free_port();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("a free port");
-        let (mode, modes) = watch::channel(Mode::Pass);
+        let (mode, modes) = watch::channel(ProxyMode::Pass);
         let (count, swallowed) = watch::channel(0);
         let task = tokio::spawn(listen(listener, target, modes, Arc::new(count), Rng::with_seed(seed)));
         Self { port, mode, swallowed, task }
@@ -100,7 +100,7 @@ impl Proxy {
     }
 
     /// Changes what it does, for open connections too.
-    pub fn set(&self, mode: Mode) {
+    pub fn set(&self, mode: ProxyMode) {
         self.mode.send_replace(mode);
     }
 
@@ -111,10 +111,10 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
+impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.task.abort();
-        self.mode.send_replace(Mode::Cut);
+        self.mode.send_replace(ProxyMode::Cut);
     }
 }
 
@@ -122,14 +122,14 @@ impl Drop for Proxy {
 async fn listen(
     listener: TcpListener,
     target: u16,
-    mut modes: watch::Receiver<Mode>,
+    mut modes: watch::Receiver<ProxyMode>,
     swallowed: Arc<watch::Sender<u64>>,
     mut chance: Rng,
 ) {
     let address = listener.local_addr().expect("a bound socket has an address");
     let mut listener = Some(listener);
     loop {
-        let refuses = *modes.borrow_and_update() == Mode::Refuse;
+        let refuses = *modes.borrow_and_update() == ProxyMode::Refuse;
         if refuses {
             listener = None;
         } else if listener.is_none() {
@@ -158,11 +158,11 @@ async fn listen(
 async fn serve(
     near: TcpStream,
     target: u16,
-    mut modes: watch::Receiver<Mode>,
+    mut modes: watch::Receiver<ProxyMode>,
     swallowed: &watch::Sender<u64>,
     mut chance: Rng,
 ) {
-    let ends = |mode: &Mode| matches!(mode, Mode::Cut | Mode::Refuse);
+    let ends = |mode: &ProxyMode| matches!(mode, ProxyMode::Cut | ProxyMode::Refuse);
     if ends(&modes.borrow()) {
         return;
     }
@@ -171,9 +171,9 @@ async fn serve(
     };
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    let way = |way, chance| Pump { modes: modes.clone(), way, swallowed, chance };
-    let up = way(Way::Up, chance.fork());
-    let down = way(Way::Down, chance);
+    let way = |way, chance| DirectionPump { modes: modes.clone(), way, swallowed, chance };
+    let up = way(FaultDirection::Up, chance.fork());
+    let down = way(FaultDirection::Down, chance);
     // The first side to end, or a cut, ends both: dropping the halves closes the sockets.
     tokio::select! {
         () = up.run(near_in, far_out) => {}
@@ -183,55 +183,57 @@ async fn serve(
 }
 
 /// One way of one connection.
-struct Pump<'a> {
-    modes: watch::Receiver<Mode>,
-    way: Way,
+struct DirectionPump<'a> {
+    modes: watch::Receiver<ProxyMode>,
+    way: FaultDirection,
     swallowed: &'a watch::Sender<u64>,
     chance: Rng,
 }
 
-impl Pump<'_> {
+impl DirectionPump<'_> {
     /// Until the connection is to end, both ways.
     async fn run(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
         let mut buffer = vec![0; 64 << 10];
         let mut is_first = true;
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
             let way = self.way;
-            let stalls = |mode: &Mode| matches!(mode, Mode::Stall(it) if it.is(way));
+            let stalls = |mode: &ProxyMode| matches!(mode, ProxyMode::Stall(it) if it.is(way));
             if self.modes.wait_for(|mode| !stalls(mode)).await.is_err() {
                 return;
             }
             let mode = *self.modes.borrow();
             let piece = &mut buffer[..length];
             match mode {
-                Mode::Delay(it, time) if it.is(way) => tokio::time::sleep(time).await,
-                Mode::Reset(it) if it.is(way) && self.chance.u8(..CHANCE) == 0 => {
+                ProxyMode::Delay(it, time) if it.is(way) => tokio::time::sleep(time).await,
+                ProxyMode::Reset(it) if it.is(way) && self.chance.u8(..CHANCE) == 0 => {
                     for socket in [from.as_ref(), to.as_ref()] {
                         socket.set_zero_linger().ok();
                     }
                     return;
                 }
-                Mode::HalfClose(it) if it.is(way) && self.chance.u8(..CHANCE) == 0 => {
+                ProxyMode::HalfClose(it) if it.is(way) && self.chance.u8(..CHANCE) == 0 => {
                     to.shutdown().await.ok();
                     return std::future::pending().await;
                 }
-                Mode::Half(it) if it.is(way) => {
+                ProxyMode::Half(it) if it.is(way) => {
                     to.write_all(&piece[..length / 2]).await.ok();
                     return;
                 }
-                Mode::Swallow(it) if it.is(way) => {
+                ProxyMode::Swallow(it) if it.is(way) => {
                     self.swallowed.send_modify(|count| *count += 1);
                     return;
                 }
-                Mode::Corrupt(it) if it.is(way) && length >= LARGE_BYTES && self.chance.u8(..CHANCE) == 0 => {
+                ProxyMode::Corrupt(it)
+                    if it.is(way) && length >= LARGE_BYTES && self.chance.u8(..CHANCE) == 0 =>
+                {
                     piece[self.chance.usize(length / 2..length)] ^= 1 << self.chance.u8(..8);
                 }
-                Mode::Garbage(it) if it.is(way) && is_first => self.chance.fill(piece),
+                ProxyMode::Garbage(it) if it.is(way) && is_first => self.chance.fill(piece),
                 _ => {}
             }
             is_first = false;
             let written = match mode {
-                Mode::Rate(it, rate) if it.is(way) => slowly(&mut to, piece, rate).await,
+                ProxyMode::Rate(it, rate) if it.is(way) => slowly(&mut to, piece, rate).await,
                 _ => to.write_all(piece).await,
             };
             if written.is_err() {
@@ -241,7 +243,7 @@ impl Pump<'_> {
     }
 }
 
-impl Way {
+impl FaultDirection {
     /// Whether a fault for this way is one for the `other`.
     fn is(self, other: Self) -> bool {
         self == Self::Both || self == other

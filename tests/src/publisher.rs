@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 /// One connection to a broker. A reading counts as published when the broker has confirmed it.
 #[derive(Debug)]
-pub struct Publisher {
+pub struct TestPublisher {
     client: AsyncClient,
     qos: QoS,
     sent: AtomicU64,
@@ -17,7 +17,7 @@ pub struct Publisher {
     polling: JoinHandle<()>,
 }
 
-impl Publisher {
+impl TestPublisher {
     /// Connects as `id`.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the harness has no wiring of its own")]
@@ -103,7 +103,7 @@ impl Publisher {
     }
 }
 
-impl Drop for Publisher {
+impl Drop for TestPublisher {
     fn drop(&mut self) {
         self.polling.abort();
     }

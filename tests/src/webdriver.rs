@@ -8,25 +8,25 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::client::client;
-use crate::process::{Process, eventually, free_port, installed, signal};
+use crate::process::{ChildProcess, eventually, free_port, installed, signal};
 
 /// One session of chromium. Driver and browser end when dropped.
 #[derive(Debug)]
-pub struct Browser {
+pub struct HeadlessBrowser {
     session: String,
     browser: u32,
-    _driver: Process,
+    _driver: ChildProcess,
     _home: tempfile::TempDir,
 }
 
 /// The driver leaves it running when it is killed itself.
-impl Drop for Browser {
+impl Drop for HeadlessBrowser {
     fn drop(&mut self) {
         signal(self.browser, Signal::KILL).ok();
     }
 }
 
-impl Browser {
+impl HeadlessBrowser {
     /// Starts driver and browser.
     ///
     /// # Errors
@@ -40,7 +40,7 @@ impl Browser {
         let port = free_port();
         let mut command = Command::new(installed("chromedriver", "chromium-driver"));
         command.arg(format!("--port={port}"));
-        let driver = Process::spawn(&mut command, &home.path().join("driver.log"))?;
+        let driver = ChildProcess::spawn(&mut command, &home.path().join("driver.log"))?;
         let server = format!("http://127.0.0.1:{port}");
         eventually("chromedriver to answer", Duration::from_secs(20), async || {
             call("GET", &format!("{server}/status"), None).await.ok()

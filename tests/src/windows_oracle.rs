@@ -25,7 +25,7 @@ use jiff::tz::TimeZone;
 
 /// One reading; its place in the list is its order of arrival.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
+pub struct OracleReading {
     /// What it belongs to.
     pub key: String,
     /// Event time, in microseconds since 1970.
@@ -36,7 +36,7 @@ pub struct Reading {
 
 /// How readings are put into windows; lengths in microseconds.
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub enum WindowRule {
     /// Each reading on its own.
     None,
     /// Side by side.
@@ -83,7 +83,7 @@ pub enum Kind {
 
 /// Which window.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct WindowId {
     /// What it belongs to.
     pub key: String,
     /// First instant; negative before 1970.
@@ -95,44 +95,48 @@ pub struct Place {
 }
 
 /// Every window with something in it, and its readings in event-time order.
-pub type Contents<'a> = BTreeMap<Place, Vec<&'a Reading>>;
+pub type WindowContents<'a> = BTreeMap<WindowId, Vec<&'a OracleReading>>;
 
 /// Puts readings, in the order of their arrival, into windows.
 ///
 /// # Panics
 /// When a length is zero or a time is beyond all calendars.
 #[must_use]
-pub fn contents<'a>(readings: &'a [Reading], kind: &Kind) -> Contents<'a> {
+pub fn contents<'a>(readings: &'a [OracleReading], kind: &WindowRule) -> WindowContents<'a> {
     let keys: BTreeSet<&str> = readings.iter().map(|reading| &*reading.key).collect();
-    let mut contents = Contents::new();
+    let mut contents = WindowContents::new();
     for key in keys {
         let mut own: Vec<_> = readings.iter().filter(|reading| reading.key == key).collect();
-        if !matches!(kind, Kind::None) {
+        if !matches!(kind, WindowRule::None) {
             own.sort_by_key(|reading| reading.time);
         }
         for (start, end, part, inside) in windows(&own, kind) {
-            let place = Place { key: key.to_owned(), start, end, part };
+            let place = WindowId { key: key.to_owned(), start, end, part };
             assert!(contents.insert(place, inside).is_none(), "a window twice");
         }
     }
     contents
 }
 
-type Window<'a> = (i64, i64, u64, Vec<&'a Reading>);
+type FoundWindow<'a> = (i64, i64, u64, Vec<&'a OracleReading>);
 
-fn windows<'a>(own: &[&'a Reading], kind: &Kind) -> Vec<Window<'a>> {
+fn windows<'a>(own: &[&'a OracleReading], kind: &WindowRule) -> Vec<FoundWindow<'a>> {
     match kind {
-        Kind::None => each(own),
-        Kind::Tumbling { size, offset } => between(own, |time| aligned(time, *size, *size, *offset)),
-        Kind::Day { zone } => between(own, |time| vec![day(time, zone)]),
-        Kind::Hopping { size, slide, offset } => between(own, |time| aligned(time, *size, *slide, *offset)),
-        Kind::Sliding { length } => between_these(own, own.iter().map(|reading| sliding(reading, *length))),
-        Kind::Session { gap, longest } => sessions(own, *gap, *longest),
-        Kind::Count { size, slide } => counted(own, *size, *slide),
+        WindowRule::None => each(own),
+        WindowRule::Tumbling { size, offset } => between(own, |time| aligned(time, *size, *size, *offset)),
+        WindowRule::Day { zone } => between(own, |time| vec![day(time, zone)]),
+        WindowRule::Hopping { size, slide, offset } => {
+            between(own, |time| aligned(time, *size, *slide, *offset))
+        }
+        WindowRule::Sliding { length } => {
+            between_these(own, own.iter().map(|reading| sliding(reading, *length)))
+        }
+        WindowRule::Session { gap, longest } => sessions(own, *gap, *longest),
+        WindowRule::Count { size, slide } => counted(own, *size, *slide),
     }
 }
 
-fn time(reading: &Reading) -> i64 {
+fn time(reading: &OracleReading) -> i64 {
     i64::try_from(reading.time).expect("a time of this calendar")
 }
 
@@ -140,18 +144,21 @@ fn length(micros: u64) -> i64 {
     i64::try_from(micros).ok().filter(|micros| *micros > 0).expect("a length")
 }
 
-fn each<'a>(own: &[&'a Reading]) -> Vec<Window<'a>> {
+fn each<'a>(own: &[&'a OracleReading]) -> Vec<FoundWindow<'a>> {
     let ordinals = 0_u64..;
     ordinals.zip(own).map(|(part, reading)| (time(reading), time(reading), part, vec![*reading])).collect()
 }
 
 /// All windows that hold any of the readings' times.
-fn between<'a>(own: &[&'a Reading], of: impl Fn(i64) -> Vec<(i64, i64)>) -> Vec<Window<'a>> {
+fn between<'a>(own: &[&'a OracleReading], of: impl Fn(i64) -> Vec<(i64, i64)>) -> Vec<FoundWindow<'a>> {
     between_these(own, own.iter().flat_map(|reading| of(time(reading))))
 }
 
 /// Each of these bounds once, with all readings in between.
-fn between_these<'a>(own: &[&'a Reading], bounds: impl Iterator<Item = (i64, i64)>) -> Vec<Window<'a>> {
+fn between_these<'a>(
+    own: &[&'a OracleReading],
+    bounds: impl Iterator<Item = (i64, i64)>,
+) -> Vec<FoundWindow<'a>> {
     let bounds: BTreeSet<_> = bounds.collect();
     // In the order of their times, which is all that spares looking at each for each.
     let before = |bound: i64| own.partition_point(|reading| time(reading) < bound);
@@ -182,14 +189,14 @@ fn day(time: i64, zone: &TimeZone) -> (i64, i64) {
     (midnight(date), midnight(date.tomorrow().expect("a day of this calendar")))
 }
 
-fn sliding(reading: &Reading, back: u64) -> (i64, i64) {
+fn sliding(reading: &OracleReading, back: u64) -> (i64, i64) {
     (time(reading) - length(back) + 1, time(reading) + 1)
 }
 
-fn sessions<'a>(own: &[&'a Reading], gap: u64, longest: Option<u64>) -> Vec<Window<'a>> {
+fn sessions<'a>(own: &[&'a OracleReading], gap: u64, longest: Option<u64>) -> Vec<FoundWindow<'a>> {
     let gap = length(gap);
     let block = |at: i64| longest.map(|longest| at.div_euclid(length(longest)));
-    let mut all: Vec<Vec<&Reading>> = Vec::new();
+    let mut all: Vec<Vec<&OracleReading>> = Vec::new();
     for reading in own {
         match all.last_mut() {
             Some(session)
@@ -202,7 +209,7 @@ fn sessions<'a>(own: &[&'a Reading], gap: u64, longest: Option<u64>) -> Vec<Wind
             _ => all.push(vec![*reading]),
         }
     }
-    let bounds = |session: &[&Reading]| {
+    let bounds = |session: &[&OracleReading]| {
         let first = time(session[0]);
         let last = time(session[session.len() - 1]);
         let cut = longest.map(|longest| (last.div_euclid(length(longest)) + 1) * length(longest));
@@ -216,7 +223,7 @@ fn sessions<'a>(own: &[&'a Reading], gap: u64, longest: Option<u64>) -> Vec<Wind
         .collect()
 }
 
-fn counted<'a>(own: &[&'a Reading], size: usize, slide: usize) -> Vec<Window<'a>> {
+fn counted<'a>(own: &[&'a OracleReading], size: usize, slide: usize) -> Vec<FoundWindow<'a>> {
     let ordinals = 0_u64..;
     let all = (0..).map(|ordinal| ordinal * slide).take_while(|first| first + size <= own.len());
     ordinals

@@ -16,14 +16,14 @@ mod world;
 
 use bindings::{Event, Processed, Rejection, logging};
 
-struct Hostile;
+struct HostileTransform;
 
-bindings::export!(Hostile with_types_in bindings);
+bindings::export!(HostileTransform with_types_in bindings);
 
 static DO: OnceLock<String> = OnceLock::new();
 static CALLS: AtomicU32 = AtomicU32::new(0);
 
-impl bindings::Guest for Hostile {
+impl bindings::Guest for HostileTransform {
     fn init(config: String) -> Result<(), String> {
         std::panic::set_hook(Box::new(|panic| {
             logging::log(logging::Level::Error, &panic.to_string());

@@ -1,17 +1,17 @@
 //! Killed around a switch of modules: the broker is one that knows what it gave, the collector the real one.
 
 use headwater::module::Digest;
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::collector::Collector;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::collector::TestCollector;
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_around_a_switch_every_reading_counts_once() {
-    let broker = Mosquitto::start().await;
-    let collector = Collector::start().await;
+    let broker = MosquittoBroker::start().await;
+    let collector = TestCollector::start().await;
     let text = |transform: &str| config(broker.port(), &collector.url(), transform, &counting("a"), "");
-    let mut agent = Agent::start(&text(&hostile("a"))).await;
+    let mut agent = TestAgent::start(&text(&hostile("a"))).await;
     let mut readings = 0;
     for (point, transform, running) in [
         ("pipeline.switching", FAHRENHEIT.to_owned(), headwater_bundle::CELSIUS),
@@ -22,7 +22,7 @@ async fn killed_around_a_switch_every_reading_counts_once() {
         agent.kill9();
         agent.environment([(headwater::fail::VARIABLE, format!("{point}=kill"))]);
         agent.resume().await;
-        let stream = Stream::start(broker.port(), readings);
+        let stream = ReadingStream::start(broker.port(), readings);
         agent.reaches("pipeline_read_messages", "changed", readings + 20, SOON).await;
         agent.configure(&text(&transform));
         agent.reload();
@@ -49,16 +49,16 @@ async fn killed_around_a_switch_every_reading_counts_once() {
 /// they were: never half of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_around_a_change_of_states_every_reading_is_in_its_window_once() {
-    let broker = Mosquitto::start().await;
-    let collector = Collector::start().await;
+    let broker = MosquittoBroker::start().await;
+    let collector = TestCollector::start().await;
     let of = |version: u32| {
         let aggregate =
             format!("module = \"modules/hostile_aggregate.wasm\", config = {{ version = {version} }}");
         config(broker.port(), &collector.url(), &hostile("a"), &aggregate, "")
     };
-    let mut agent = Agent::start(&of(0)).await;
-    let stream = Stream::start(broker.port(), 0);
-    let used = async |agent: &Agent, more: u64| {
+    let mut agent = TestAgent::start(&of(0)).await;
+    let stream = ReadingStream::start(broker.port(), 0);
+    let used = async |agent: &TestAgent, more: u64| {
         let before = agent.metrics().await.expect("it answers").of("pipeline_used_events", "counted");
         agent.reaches("pipeline_used_events", "counted", before + more, SOON).await;
     };

@@ -4,16 +4,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::collector::Collector;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::ledger::{balances, drained};
-use headwater_tests::plant::{self, Plan};
-use headwater_tests::publisher::Publisher;
-use headwater_tests::windows_oracle::{Kind, Place, Reading, contents};
+use headwater_tests::plant::{self, ConfigBuilder};
+use headwater_tests::publisher::TestPublisher;
+use headwater_tests::windows_oracle::{OracleReading, WindowId, WindowRule, contents};
 use serde_json::Value;
 
-use super::naive::{Aggregate, Found};
+use super::naive::{AggregateKind, FoundResult};
 use super::{HOUR, MINUTE, PATIENCE, SECOND, publish, seed};
 
 /// 2026-01-01T00:00:00Z.
@@ -23,7 +23,7 @@ const DEVICES: u64 = 6;
 
 /// How long a window is, and how many readings, bytes of them and keys there may be.
 #[derive(Clone, Copy)]
-struct Bounds {
+struct TumblingBounds {
     size: u64,
     readings: usize,
     bytes: usize,
@@ -31,24 +31,24 @@ struct Bounds {
     overflow: bool,
 }
 
-const NONE: Bounds =
-    Bounds { size: HOUR, readings: usize::MAX, bytes: usize::MAX, keys: usize::MAX, overflow: false };
+const NONE: TumblingBounds =
+    TumblingBounds { size: HOUR, readings: usize::MAX, bytes: usize::MAX, keys: usize::MAX, overflow: false };
 
 /// What must be in each window that closed, and how many readings had one key too many.
-type Expected<'a> = (BTreeMap<Place, Vec<&'a Reading>>, u64);
+type Expected<'a> = (BTreeMap<WindowId, Vec<&'a OracleReading>>, u64);
 
 /// Reading by reading, for devices none of which is ever behind.
-fn tumbling(readings: &[Reading], bounds: Bounds) -> Expected<'_> {
-    let mut all = BTreeMap::<Place, Vec<&Reading>>::new();
+fn tumbling(readings: &[OracleReading], bounds: TumblingBounds) -> Expected<'_> {
+    let mut all = BTreeMap::<WindowId, Vec<&OracleReading>>::new();
     let mut refused = 0;
     let mut now = 0;
-    let bytes = |inside: &[&Reading]| -> usize {
-        let number = |reading: &Reading| readings.iter().position(|other| std::ptr::eq(other, reading));
+    let bytes = |inside: &[&OracleReading]| -> usize {
+        let number = |reading: &OracleReading| readings.iter().position(|other| std::ptr::eq(other, reading));
         inside.iter().map(|it| payload(number(it).expect("one of them"), it).len()).sum()
     };
     for reading in readings {
         let start = reading.time / bounds.size * bounds.size;
-        let open = |all: &BTreeMap<Place, Vec<&Reading>>| {
+        let open = |all: &BTreeMap<WindowId, Vec<&OracleReading>>| {
             let mut keys: Vec<_> = all.keys().filter(|it| it.end > now).map(|it| it.key.clone()).collect();
             keys.dedup();
             keys
@@ -64,22 +64,23 @@ fn tumbling(readings: &[Reading], bounds: Bounds) -> Expected<'_> {
         }
         now = now.max(reading.time.cast_signed());
         let (start, end) = (start.cast_signed(), (start + bounds.size).cast_signed());
-        let place = |part| Place { key: key.clone(), start, end, part };
+        let place = |part| WindowId { key: key.clone(), start, end, part };
         let is_full =
-            |inside: &Vec<&Reading>| inside.len() >= bounds.readings || bytes(inside) >= bounds.bytes;
+            |inside: &Vec<&OracleReading>| inside.len() >= bounds.readings || bytes(inside) >= bounds.bytes;
         let part = (0..).find(|part| !all.get(&place(*part)).is_some_and(is_full)).expect("a next part");
         all.entry(place(part)).or_default().push(reading);
     }
-    let is_full = |inside: &Vec<&Reading>| inside.len() >= bounds.readings || bytes(inside) >= bounds.bytes;
+    let is_full =
+        |inside: &Vec<&OracleReading>| inside.len() >= bounds.readings || bytes(inside) >= bounds.bytes;
     all.retain(|place, inside| place.end <= now || is_full(inside));
     (all, refused)
 }
 
 /// Three readings of a device, begun anew when it was silent for two hours.
-fn counted(readings: &[Reading]) -> Expected<'_> {
+fn counted(readings: &[OracleReading]) -> Expected<'_> {
     let mut all = BTreeMap::new();
     let mut now = 0;
-    let mut runs = BTreeMap::<&str, Vec<&Reading>>::new();
+    let mut runs = BTreeMap::<&str, Vec<&OracleReading>>::new();
     let newest = readings.iter().map(|reading| reading.time).max().unwrap_or_default();
     for reading in readings {
         let run = runs.entry(&reading.key).or_default();
@@ -93,26 +94,26 @@ fn counted(readings: &[Reading]) -> Expected<'_> {
             let start = inside[0].time.cast_signed();
             let end = reading.time.cast_signed() + 1;
             let part = (run.len() / 3 - 1) as u64;
-            all.insert(Place { key: reading.key.clone(), start, end, part }, inside);
+            all.insert(WindowId { key: reading.key.clone(), start, end, part }, inside);
         }
     }
     (all, 0)
 }
 
 /// Those that closed.
-fn sessions(readings: &[Reading]) -> Expected<'_> {
+fn sessions(readings: &[OracleReading]) -> Expected<'_> {
     let newest = readings.iter().map(|reading| reading.time).max().unwrap_or_default();
-    let mut all = contents(readings, &Kind::Session { gap: 20 * MINUTE, longest: None });
+    let mut all = contents(readings, &WindowRule::Session { gap: 20 * MINUTE, longest: None });
     all.retain(|place, _| place.end <= newest.cast_signed());
     (all, 0)
 }
 
-fn payload(id: usize, reading: &Reading) -> Vec<u8> {
+fn payload(id: usize, reading: &OracleReading) -> Vec<u8> {
     plant::payload(id as u64, reading.time / 1_000, reading.value)
 }
 
 /// None behind another, several at one time; now and then some of them, or all, are silent for hours.
-fn load(seed: u64) -> Vec<Reading> {
+fn load(seed: u64) -> Vec<OracleReading> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut time = BEGIN;
     let mut readings = Vec::new();
@@ -120,18 +121,22 @@ fn load(seed: u64) -> Vec<Reading> {
         time += if number % 200 == 199 { 3 * HOUR } else { rng.u64(0..4) * MINUTE };
         let awake = if number / 100 % 3 == 1 { 3 } else { DEVICES };
         let key = format!("device-{}", rng.u64(0..awake));
-        readings.push(Reading { key, time, value: f64::from(rng.u16(0..1_000)) / 8.0 });
+        readings.push(OracleReading { key, time, value: f64::from(rng.u16(0..1_000)) / 8.0 });
     }
     // Of a device that has an open window, so that it is never one too many.
     let last = readings[readings.len() - 1].clone();
-    readings.push(Reading { time: time + 10 * HOUR, ..last });
+    readings.push(OracleReading { time: time + 10 * HOUR, ..last });
     readings
 }
 
-fn plan(ways: &[(&str, &str, Expected<'_>)], broker: &Mosquitto, collector: &Collector) -> Plan {
+fn plan(
+    ways: &[(&str, &str, Expected<'_>)],
+    broker: &MosquittoBroker,
+    collector: &TestCollector,
+) -> ConfigBuilder {
     let stamped = "key = \"{topic[1]}\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"100ms\"";
-    let aggregate = Aggregate::BuiltIn.toml();
-    let mut plan = Plan::default()
+    let aggregate = AggregateKind::BuiltIn.toml();
+    let mut plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant/+/telemetry"], "3.1.1")
         .input("quiet", broker.port(), &["quiet/+/telemetry"], "3.1.1")
         .output("central", &collector.url(), "");
@@ -150,17 +155,17 @@ fn plan(ways: &[(&str, &str, Expected<'_>)], broker: &Mosquitto, collector: &Col
 async fn what_bounds_windows_holds_through_a_kill() {
     let seed = seed();
     let readings = load(seed);
-    let keys = |overflow| Bounds { keys: 3, overflow, ..NONE };
+    let keys = |overflow| TumblingBounds { keys: 3, overflow, ..NONE };
     let ways = [
         (
             "parts-of-readings",
             r#"tumbling = "1h", readings_max = 4"#,
-            tumbling(&readings, Bounds { readings: 4, ..NONE }),
+            tumbling(&readings, TumblingBounds { readings: 4, ..NONE }),
         ),
         (
             "parts-of-bytes",
             r#"tumbling = "6h", bytes_max = "1 KiB""#,
-            tumbling(&readings, Bounds { size: 6 * HOUR, bytes: 1_024, ..NONE }),
+            tumbling(&readings, TumblingBounds { size: 6 * HOUR, bytes: 1_024, ..NONE }),
         ),
         ("keys-rejected", r#"tumbling = "1h", keys_max = 3"#, tumbling(&readings, keys(false))),
         (
@@ -172,10 +177,10 @@ async fn what_bounds_windows_holds_through_a_kill() {
         ("early-tumbling", r#"tumbling = "1h", early = "5m""#, tumbling(&readings, NONE)),
         ("early-session", r#"session = "20m", early = "5m""#, sessions(&readings)),
     ];
-    let broker = Mosquitto::start_unsaved().await;
-    let collector = Collector::start().await;
-    let mut agent = Agent::start(plan(&ways, &broker, &collector).toml()).await;
-    let publisher = Publisher::connect("devices", broker.port());
+    let broker = MosquittoBroker::start_unsaved().await;
+    let collector = TestCollector::start().await;
+    let mut agent = TestAgent::start(plan(&ways, &broker, &collector).toml()).await;
+    let publisher = TestPublisher::connect("devices", broker.port());
     for second in [1, 2, 3] {
         let time = BEGIN + second * SECOND;
         publisher.publish("quiet/sensor/telemetry", plant::payload(second, time / 1_000, 1.0)).await;
@@ -224,14 +229,14 @@ async fn what_bounds_windows_holds_through_a_kill() {
 }
 
 /// Each window is there once, as it was when it closed.
-fn check(name: &str, mut expected: BTreeMap<Place, Vec<&Reading>>, lines: Vec<&Value>, seed: u64) {
+fn check(name: &str, mut expected: BTreeMap<WindowId, Vec<&OracleReading>>, lines: Vec<&Value>, seed: u64) {
     assert!(expected.len() > 50, "{name}, seed {seed}: {} windows", expected.len());
     // A window may have shown itself and still be open: it is no result yet.
     for line in lines.into_iter().filter(|line| line["early"] != true) {
-        let found = Found::of(line);
+        let found = FoundResult::of(line);
         let inside = expected.remove(&found.place);
         let inside = inside.unwrap_or_else(|| panic!("{name}, seed {seed}: not expected, or twice: {line}"));
-        let same = Aggregate::BuiltIn.check(&inside, &found);
+        let same = AggregateKind::BuiltIn.check(&inside, &found);
         assert_eq!(same, Ok(()), "{name}, seed {seed}: {line}");
     }
     assert!(expected.is_empty(), "{name}, seed {seed}: missing {expected:#?}");
@@ -243,7 +248,7 @@ fn check_silent(lines: &[Value]) {
         [("idle-tumbling", BEGIN, BEGIN + 10 * SECOND), ("idle-session", BEGIN + SECOND, BEGIN + 5 * SECOND)]
     {
         let found: Vec<_> = lines.iter().filter(|line| line["pipeline"] == name).collect();
-        let place = Found::of(found[0]).place;
+        let place = FoundResult::of(found[0]).place;
         let expected = (start.cast_signed(), end.cast_signed());
         assert_eq!((found.len(), place.start, place.end), (1, expected.0, expected.1), "{name}: {found:?}");
         assert_eq!(

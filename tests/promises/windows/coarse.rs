@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::collector::Collector;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::ledger::{drained, holds};
-use headwater_tests::plant::{self, Plan};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::plant::{self, ConfigBuilder};
+use headwater_tests::publisher::TestPublisher;
 use serde_json::{Value, json};
 
 use super::PATIENCE;
-use super::naive::Found;
+use super::naive::FoundResult;
 
 /// 2026-01-01T00:00:00Z, in milliseconds.
 const BEGIN: u64 = 1_767_225_600_000;
@@ -37,21 +37,21 @@ fn compute() -> String {
 /// agent is killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn coarser_windows_of_built_ins_hold_each_reading_once_through_a_kill() {
-    let broker = Mosquitto::start_unsaved().await;
-    let mut collector = Collector::start().await;
+    let broker = MosquittoBroker::start_unsaved().await;
+    let mut collector = TestCollector::start().await;
     let body = format!(
         "key = \"{{topic[1]}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n\
          window = {{ tumbling = \"10ms\" }}\nwhen_full = \"coarsen\"\naggregate = {{ compute = [{}] }}",
         compute()
     );
-    let plan = Plan::default()
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant/+/telemetry"], "3.1.1")
         .pipeline("windows", "plant", "central", &body)
         .output("central", &collector.url(), ", backoff_max = \"1s\"")
         .more("outbox = { bytes_max = \"16 MiB\" }\n");
-    let mut agent = Agent::start(plan.toml()).await;
+    let mut agent = TestAgent::start(plan.toml()).await;
     collector.kill9();
-    let publisher = Publisher::connect("devices", broker.port());
+    let publisher = TestPublisher::connect("devices", broker.port());
     for id in 0..=READINGS {
         let topic = format!("plant/device-{}/telemetry", id % DEVICES);
         publisher.publish(&topic, plant::payload(id, BEGIN + id * 10, id as f64)).await;
@@ -79,7 +79,7 @@ async fn coarser_windows_of_built_ins_hold_each_reading_once_through_a_kill() {
 fn check(lines: &[Value], made: u64) {
     assert!((lines.len() as u64) < made, "{} windows out of {made}", lines.len());
     let mut next: BTreeMap<String, u64> = (0..DEVICES).map(|id| (format!("device-{id}"), id)).collect();
-    let mut lines: Vec<_> = lines.iter().map(|line| (Found::of(line).place, line)).collect();
+    let mut lines: Vec<_> = lines.iter().map(|line| (FoundResult::of(line).place, line)).collect();
     lines.sort_by_key(|(place, _)| place.start);
     for (place, line) in lines {
         let value = &line["value"];

@@ -1,7 +1,7 @@
 //! Readings of four devices in the order they are published: out of order within the lateness, several at one
 //! time, silent in turns, and some far too late.
 
-use headwater_tests::windows_oracle::Reading;
+use headwater_tests::windows_oracle::OracleReading;
 
 use super::{HOUR, MINUTE, SECOND, end};
 
@@ -16,16 +16,16 @@ const STEP: u64 = 2 * MINUTE;
 /// Readings for which a device is silent: three hours.
 const SILENCE: u64 = 90;
 
-pub(super) struct Load {
+pub(super) struct DeviceLoad {
     /// All, in their order.
-    pub(super) published: Vec<Reading>,
+    pub(super) published: Vec<OracleReading>,
     /// Without those that are too late for every kind.
-    pub(super) used: Vec<Reading>,
+    pub(super) used: Vec<OracleReading>,
     /// Numbers of these.
     late: Vec<usize>,
 }
 
-impl Load {
+impl DeviceLoad {
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut load = Self { published: Vec::new(), used: Vec::new(), late: Vec::new() };
@@ -38,11 +38,11 @@ impl Load {
             let again = load.used.last().filter(|last| rng.u8(0..10) == 0 && last.time + LATENESS >= now);
             let time = again.map_or(now - behind, |last| last.time);
             let key = format!("device-{device}");
-            let reading = Reading { key, time, value: f64::from(rng.u16(0..1_000)) / 8.0 };
+            let reading = OracleReading { key, time, value: f64::from(rng.u16(0..1_000)) / 8.0 };
             if number > 500 && number % 97 == 0 {
                 // Older than a day that is over, and a key's patience.
                 load.late.push(load.published.len());
-                load.published.push(Reading { time: now - 96 * HOUR, ..reading });
+                load.published.push(OracleReading { time: now - 96 * HOUR, ..reading });
                 continue;
             }
             load.published.push(reading.clone());
@@ -55,7 +55,7 @@ impl Load {
     }
 
     /// Readings that no window takes, with their numbers.
-    pub(super) fn late(&self) -> impl Iterator<Item = (usize, &Reading)> {
+    pub(super) fn late(&self) -> impl Iterator<Item = (usize, &OracleReading)> {
         self.late.iter().map(|number| (*number, &self.published[*number]))
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use headwater_tests::windows_oracle::Reading;
+use headwater_tests::windows_oracle::OracleReading;
 
 use super::HOUR;
-use super::naive::Found;
+use super::naive::FoundResult;
 
 /// Whose readings move the watermark.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Clock {
+pub(super) enum WatermarkScope {
     /// Everybody's.
     Pipeline,
     /// The key's own; the others' less a day.
@@ -18,7 +18,7 @@ pub(super) enum Clock {
 
 /// What a window gives before the result that is compared, and so what its revision can be told from.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Shown {
+pub(super) enum EarlierResults {
     /// One result for each reading that came late, at most.
     Late,
     /// Provisional ones too.
@@ -28,13 +28,13 @@ pub(super) enum Shown {
 }
 
 /// The watermark of each key, after each reading of all.
-pub(super) struct Marks<'a> {
-    readings: &'a [Reading],
+pub(super) struct KeyWatermarks<'a> {
+    readings: &'a [OracleReading],
     of: BTreeMap<&'a str, Vec<i64>>,
 }
 
-impl<'a> Marks<'a> {
-    pub(super) fn of(readings: &'a [Reading], lateness: u64, clock: Clock) -> Self {
+impl<'a> KeyWatermarks<'a> {
+    pub(super) fn of(readings: &'a [OracleReading], lateness: u64, clock: WatermarkScope) -> Self {
         let mut of: BTreeMap<&str, Vec<i64>> = readings.iter().map(|it| (&*it.key, Vec::new())).collect();
         for (key, marks) in &mut of {
             let mut newest = 0_u64;
@@ -43,8 +43,8 @@ impl<'a> Marks<'a> {
                 newest = newest.max(reading.time);
                 own = own.max(if reading.key == *key { reading.time } else { 0 });
                 let newest = match clock {
-                    Clock::Pipeline => newest,
-                    Clock::Key => own.max(newest.saturating_sub(24 * HOUR)),
+                    WatermarkScope::Pipeline => newest,
+                    WatermarkScope::Key => own.max(newest.saturating_sub(24 * HOUR)),
                 };
                 marks.push(newest.saturating_sub(lateness).cast_signed());
             }
@@ -53,8 +53,13 @@ impl<'a> Marks<'a> {
     }
 
     /// Says what is wrong with how often and when a window gave its result.
-    pub(super) fn check(&self, inside: &[&Reading], found: &Found<'_>, shown: Shown) -> Result<(), String> {
-        if shown == Shown::Joined {
+    pub(super) fn check(
+        &self,
+        inside: &[&OracleReading],
+        found: &FoundResult<'_>,
+        shown: EarlierResults,
+    ) -> Result<(), String> {
+        if shown == EarlierResults::Joined {
             return Ok(());
         }
         let end = found.place.end;
@@ -62,7 +67,8 @@ impl<'a> Marks<'a> {
         let came_at = inside.iter().map(|reading| {
             // Of equal ones it is the place in the list that tells.
             let begin = self.readings.as_ptr().addr();
-            let index = (std::ptr::from_ref::<Reading>(reading).addr() - begin) / size_of::<Reading>();
+            let index =
+                (std::ptr::from_ref::<OracleReading>(reading).addr() - begin) / size_of::<OracleReading>();
             index.checked_sub(1).map_or(0, |before| marks[before])
         });
         let late: Vec<_> = came_at.filter(|mark| *mark >= end).collect();
@@ -71,7 +77,7 @@ impl<'a> Marks<'a> {
         let revision = if late.len() == inside.len() { late.len() - 1 } else { late.len() };
         let same = found.late == late.len() as u64
             && Some(found.watermark) == watermark
-            && (shown == Shown::Early || found.revision == revision as u64);
+            && (shown == EarlierResults::Early || found.revision == revision as u64);
         same.then_some(())
             .ok_or_else(|| format!("revision {revision}, {} late, at {watermark:?}", late.len()))
     }

@@ -19,9 +19,9 @@ use axum::routing::post;
 use clap::Parser;
 use headwater::flow::{Message, MqttDelivery, Timestamp};
 use headwater::store::{Commit, Config, Outgoing, Quota, Store};
-use headwater_tests::agent::Agent;
-use headwater_tests::feeder::{Feed, Feeder, Subscriber};
-use headwater_tests::plant::{Plan, TOPICS};
+use headwater_tests::agent::TestAgent;
+use headwater_tests::feeder::{FeedPlan, FeedingBroker, FeedSubscriber};
+use headwater_tests::plant::{ConfigBuilder, TOPICS};
 use headwater_tests::process::memory;
 
 /// Tells the children that they play the agent.
@@ -34,7 +34,7 @@ const PIPELINE: &str = "bench";
 const OUTPUT: &str = "sink";
 
 #[derive(Debug, Parser)]
-struct Options {
+struct BacklogOptions {
     /// Bytes of the backlog, as readings or results.
     #[arg(long, default_value_t = 1_000_000_000)]
     bytes: u64,
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     if std::env::var(ROLE.0).is_ok() || headwater_tests::agent::compiles() {
         return headwater::cli::main();
     }
-    let options = Options::parse();
+    let options = BacklogOptions::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench(&options))) {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,11 +64,11 @@ fn main() -> ExitCode {
     }
 }
 
-async fn bench(options: &Options) -> anyhow::Result<()> {
+async fn bench(options: &BacklogOptions) -> anyhow::Result<()> {
     acknowledgements(options).await?;
-    let none = run(options, Backlog::None).await?;
-    let journal = run(options, Backlog::Journal).await?;
-    let outbox = run(options, Backlog::Outbox).await?;
+    let none = run(options, BacklogKind::None).await?;
+    let journal = run(options, BacklogKind::Journal).await?;
+    let outbox = run(options, BacklogKind::Outbox).await?;
     for (name, with) in [("journal", &journal), ("outbox", &outbox)] {
         println!(
             "{name}: first acknowledgement {:.1} times as late, live p99 {:.1} times, drain {:.0} times the live rate",
@@ -81,12 +81,12 @@ async fn bench(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Under the heaviest load that the agent takes, beside a bare sync of the same disk.
-async fn acknowledgements(options: &Options) -> anyhow::Result<()> {
-    let mut plant = Plant::new(Backlog::None).await?;
+async fn acknowledgements(options: &BacklogOptions) -> anyhow::Result<()> {
+    let mut plant = BacklogPlant::new(BacklogKind::None).await?;
     let mut subscriber = plant.start().await?;
-    let feed = Feed { messages: options.burst, rate: None, in_flight_max: 1_000 };
+    let feed = FeedPlan { messages: options.burst, rate: None, in_flight_max: 1_000 };
     let begun = Instant::now();
-    let times = Times::of(subscriber.feed(feed, |id| reading(id, options.size)).await?);
+    let times = LatencySummary::of(subscriber.feed(feed, |id| reading(id, options.size)).await?);
     let rate = options.burst as f64 / begun.elapsed().as_secs_f64();
     let bare = bare_syncs(plant.agent.home(), options.size)?;
     println!(
@@ -102,7 +102,7 @@ async fn acknowledgements(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn bare_syncs(folder: &std::path::Path, size: usize) -> anyhow::Result<Times> {
+fn bare_syncs(folder: &std::path::Path, size: usize) -> anyhow::Result<LatencySummary> {
     use std::io::Write as _;
     let mut file = std::fs::File::create(folder.join("bare"))?;
     let group = vec![b'x'; size * 1_000];
@@ -113,30 +113,30 @@ fn bare_syncs(folder: &std::path::Path, size: usize) -> anyhow::Result<Times> {
         file.sync_data()?;
         times.push(begun.elapsed());
     }
-    Ok(Times::of(times))
+    Ok(LatencySummary::of(times))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Backlog {
+enum BacklogKind {
     None,
     Journal,
     Outbox,
 }
 
-struct Measured {
+struct BacklogCosts {
     first: Duration,
-    live: Times,
+    live: LatencySummary,
     drained_per_second: f64,
 }
 
 /// A start on the backlog, and live traffic until it has drained.
-async fn run(options: &Options, backlog: Backlog) -> anyhow::Result<Measured> {
-    let mut plant = Plant::new(backlog).await?;
+async fn run(options: &BacklogOptions, backlog: BacklogKind) -> anyhow::Result<BacklogCosts> {
+    let mut plant = BacklogPlant::new(backlog).await?;
     let owed = plant.fill(options, backlog).await?;
     let begun = Instant::now();
     plant.agent.spawn();
     let mut subscriber = plant.feeder.subscriber().await?;
-    let one = Feed { messages: 1, rate: None, in_flight_max: 1 };
+    let one = FeedPlan { messages: 1, rate: None, in_flight_max: 1 };
     subscriber.feed(one, |id| reading(id, options.size)).await?;
     let first = begun.elapsed();
     println!(
@@ -149,7 +149,8 @@ async fn run(options: &Options, backlog: Backlog) -> anyhow::Result<Measured> {
     let mut resident_max = 0.0_f64;
     let draining = Instant::now();
     let drained = loop {
-        let second = Feed { messages: options.live.into(), rate: Some(options.live), in_flight_max: 1_000 };
+        let second =
+            FeedPlan { messages: options.live.into(), rate: Some(options.live), in_flight_max: 1_000 };
         live.extend(subscriber.feed(second, |id| reading(id, options.size)).await?);
         resident_max = resident_max.max(memory(id, "VmRSS")? as f64 / 1e6);
         let left = plant.left(backlog).await?;
@@ -158,7 +159,7 @@ async fn run(options: &Options, backlog: Backlog) -> anyhow::Result<Measured> {
         }
     };
     let elapsed = draining.elapsed();
-    let live = Times::of(live);
+    let live = LatencySummary::of(live);
     let drained_per_second = drained as f64 / elapsed.as_secs_f64();
     println!(
         "  drained {drained} in {elapsed:.1?}, {drained_per_second:.0} records/s beside {} live readings/s",
@@ -166,45 +167,45 @@ async fn run(options: &Options, backlog: Backlog) -> anyhow::Result<Measured> {
     );
     println!("  live readings acknowledged in {live}; at most {resident_max:.1} MB resident\n");
     plant.agent.stop().await;
-    Ok(Measured { first, live, drained_per_second })
+    Ok(BacklogCosts { first, live, drained_per_second })
 }
 
 /// An agent between a feeder and a destination.
-struct Plant {
-    agent: Agent,
-    feeder: Feeder,
+struct BacklogPlant {
+    agent: TestAgent,
+    feeder: FeedingBroker,
 }
 
-impl Plant {
-    async fn new(backlog: Backlog) -> anyhow::Result<Self> {
-        let feeder = Feeder::start().await?;
+impl BacklogPlant {
+    async fn new(backlog: BacklogKind) -> anyhow::Result<Self> {
+        let feeder = FeedingBroker::start().await?;
         let sink = sink().await?;
         let body = match backlog {
-            Backlog::Outbox => "key = \"{topic[2]}\"\n",
+            BacklogKind::Outbox => "key = \"{topic[2]}\"\n",
             _ => {
                 "key = \"{topic[2]}\"\ntime = { field = \"ts\", unit = \"ms\" }\n\
                  window = { tumbling = \"1m\", lateness = \"1s\", idle = \"1s\" }\n\
                  aggregate = { module = \"modules/stats.wasm\", config = { fields = [\"temperature\"] } }\n"
             }
         };
-        let plan = Plan::default()
+        let plan = ConfigBuilder::default()
             .input("plant", feeder.port()?, &[TOPICS], "3.1.1")
             .pipeline(PIPELINE, "plant", OUTPUT, body)
             .output(OUTPUT, &sink, "");
         let quota = format!("bytes_max = \"{QUOTA_GIB} GiB\"");
         let config = format!("journal = {{ {quota} }}\n{}outbox = {{ {quota} }}\n", plan.toml());
-        let mut agent = Agent::at_home(&config).played_by(std::env::current_exe()?, ROLE);
+        let mut agent = TestAgent::at_home(&config).played_by(std::env::current_exe()?, ROLE);
         agent.environment(UNIT.map(|(name, value)| (name, value.to_owned())));
         Ok(Self { agent, feeder })
     }
 
-    async fn start(&mut self) -> anyhow::Result<Subscriber> {
+    async fn start(&mut self) -> anyhow::Result<FeedSubscriber> {
         self.agent.spawn();
         self.feeder.subscriber().await
     }
 
     /// Leaves a backlog behind, as an agent that was stopped would have.
-    async fn fill(&mut self, options: &Options, backlog: Backlog) -> anyhow::Result<u64> {
+    async fn fill(&mut self, options: &BacklogOptions, backlog: BacklogKind) -> anyhow::Result<u64> {
         let subscriber = self.start().await?;
         self.agent.ready().await;
         self.agent.stop().await;
@@ -216,20 +217,20 @@ impl Plant {
         let store = Store::open(&config, &Default::default())?;
         let records = options.bytes / options.size as u64;
         match backlog {
-            Backlog::None => return Ok(0),
-            Backlog::Journal => fill_journal(&store, records, options.size)?,
-            Backlog::Outbox => fill_outbox(&store, records, options.size)?,
+            BacklogKind::None => return Ok(0),
+            BacklogKind::Journal => fill_journal(&store, records, options.size)?,
+            BacklogKind::Outbox => fill_outbox(&store, records, options.size)?,
         }
         Ok(records)
     }
 
     /// Records of the backlog that still wait.
-    async fn left(&self, backlog: Backlog) -> anyhow::Result<u64> {
+    async fn left(&self, backlog: BacklogKind) -> anyhow::Result<u64> {
         let metrics = self.agent.metrics().await?;
         Ok(match backlog {
-            Backlog::None => 0,
-            Backlog::Journal => metrics.of("pipeline_lag_messages", PIPELINE),
-            Backlog::Outbox => metrics.of("forward_pending_results", OUTPUT),
+            BacklogKind::None => 0,
+            BacklogKind::Journal => metrics.of("pipeline_lag_messages", PIPELINE),
+            BacklogKind::Outbox => metrics.of("forward_pending_results", OUTPUT),
         })
     }
 }
@@ -295,13 +296,13 @@ fn reading(id: u64, size: usize) -> (String, Vec<u8>) {
 }
 
 /// What many waits were like.
-struct Times {
+struct LatencySummary {
     median: Duration,
     p99: Duration,
     worst: Duration,
 }
 
-impl Times {
+impl LatencySummary {
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let at = |part: f64| times.get((times.len() as f64 * part) as usize).copied().unwrap_or_default();
@@ -309,7 +310,7 @@ impl Times {
     }
 }
 
-impl fmt::Display for Times {
+impl fmt::Display for LatencySummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { median, p99, worst } = self;
         write!(f, "{median:.1?} (median), {p99:.1?} (p99), {worst:.1?} (worst)")

@@ -13,12 +13,12 @@ use clap::Parser;
 use headwater::flow::{Event, Timestamp};
 use headwater::metrics::Pipeline;
 use headwater::module::{Host, Limits};
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
-use headwater_tests::plant::Plan;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::backend::FakeDestination;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::plant::ConfigBuilder;
 use headwater_tests::process::{eventually, memory};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::publisher::TestPublisher;
 
 /// Names the part that a child of the bench plays.
 const ROLE: &str = "HEADWATER_BENCH_ROLE";
@@ -33,7 +33,7 @@ const KINDS: [&str; 10] =
     ["panic", "unreachable", "loop", "memory", "stack", "frames", "output", "many", "log", "log-loop"];
 
 #[derive(Debug, Parser)]
-struct Options {
+struct NeighbourOptions {
     /// Readings a second, to both pipelines.
     #[arg(long, default_value_t = 200)]
     rate: u64,
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         _ if headwater_tests::agent::compiles() => return headwater::cli::main(),
         _ => {}
     }
-    let options = Options::parse();
+    let options = NeighbourOptions::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench(&options)));
     ended.map_or_else(
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     )
 }
 
-async fn bench(options: &Options) -> anyhow::Result<()> {
+async fn bench(options: &NeighbourOptions) -> anyhow::Result<()> {
     println!(
         "{} readings a second, one of {} bad; deadline {DEADLINE:?}, memory {} MiB, output {} MiB",
         options.rate,
@@ -83,8 +83,8 @@ async fn bench(options: &Options) -> anyhow::Result<()> {
     );
     for kind in &options.kinds {
         let stop = tokio::task::block_in_place(|| stop(kind))?;
-        let mut beside = Latency::default();
-        let mut peace = Latency::default();
+        let mut beside = LatencySamples::default();
+        let mut peace = LatencySamples::default();
         for _ in 0..options.turns {
             peace.extend(turn("", options).await?);
             beside.extend(turn(kind, options).await?);
@@ -100,7 +100,7 @@ async fn bench(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Stop {
+struct StopCosts {
     median: Duration,
     longest: Duration,
     /// Bytes.
@@ -108,7 +108,7 @@ struct Stop {
 }
 
 /// The module by itself: one that misbehaves on each reading, many times.
-fn stop(kind: &str) -> anyhow::Result<Stop> {
+fn stop(kind: &str) -> anyhow::Result<StopCosts> {
     let host = Host::new(None)?;
     let limits = Limits {
         deadline: DEADLINE,
@@ -137,14 +137,14 @@ fn stop(kind: &str) -> anyhow::Result<Stop> {
     }
     times.sort();
     let grown = memory(std::process::id(), "VmRSS")? as f64 - before;
-    Ok(Stop { median: times[STOPS / 2], longest: times[STOPS - 1], grown })
+    Ok(StopCosts { median: times[STOPS / 2], longest: times[STOPS - 1], grown })
 }
 
 /// From the publishing of a reading until it is at the destination.
 #[derive(Default)]
-struct Latency(Vec<Duration>);
+struct LatencySamples(Vec<Duration>);
 
-impl Latency {
+impl LatencySamples {
     fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
         self.0.sort();
@@ -155,7 +155,7 @@ impl Latency {
     }
 }
 
-impl std::fmt::Display for Latency {
+impl std::fmt::Display for LatencySamples {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [half, most] = [0.5, 0.99].map(|at| self.quantile(at).as_secs_f64() * 1e3);
         f.pad(&format!("{half:.1}, {most:.1} ms"))
@@ -163,9 +163,9 @@ impl std::fmt::Display for Latency {
 }
 
 /// One agent with the two pipelines: the latency of the neighbour.
-async fn turn(kind: &str, options: &Options) -> anyhow::Result<Latency> {
-    let broker = Broker::start().await;
-    let backend = Backend::start([]).await;
+async fn turn(kind: &str, options: &NeighbourOptions) -> anyhow::Result<LatencySamples> {
+    let broker = RumqttdBroker::start().await;
+    let backend = FakeDestination::start([]).await;
     let timed = "key = \"k\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"20ms\"\n";
     let celsius = "transform = [{ module = \"modules/celsius.wasm\", config = { field = \"temperature\" } }]";
     let hostile = format!(
@@ -175,15 +175,15 @@ async fn turn(kind: &str, options: &Options) -> anyhow::Result<Latency> {
         MEMORY_BYTES_MAX >> 20,
         OUTPUT_BYTES_MAX >> 20
     );
-    let plan = Plan::default()
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant"], "3.1.1")
         .output("central", &backend.url(), ", linger = \"10ms\"")
         .output("elsewhere", &backend.url(), "")
         .pipeline("neighbour", "plant", "central", &format!("{timed}{celsius}"))
         .pipeline("hostile", "plant", "elsewhere", &format!("{timed}{hostile}"));
-    let mut agent = Agent::at_home(plan.toml()).played_by(std::env::current_exe()?, (ROLE, "agent"));
+    let mut agent = TestAgent::at_home(plan.toml()).played_by(std::env::current_exe()?, (ROLE, "agent"));
     agent.resume().await;
-    let publisher = Publisher::connect("plant", broker.port());
+    let publisher = TestPublisher::connect("plant", broker.port());
     let mut sent = BTreeMap::new();
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / u32::try_from(options.rate)?);
     let start = Timestamp::now().0 / 1_000;
@@ -198,14 +198,14 @@ async fn turn(kind: &str, options: &Options) -> anyhow::Result<Latency> {
     let latency = eventually("the neighbour's readings", LONG, async || {
         let arrived = arrivals(&backend);
         (arrived.len() == sent.len())
-            .then(|| Latency(sent.iter().map(|(id, at)| arrived[id].duration_since(*at)).collect()))
+            .then(|| LatencySamples(sent.iter().map(|(id, at)| arrived[id].duration_since(*at)).collect()))
     })
     .await;
     Ok(latency)
 }
 
 /// When each reading of the neighbour had come.
-fn arrivals(backend: &Backend) -> BTreeMap<u64, Instant> {
+fn arrivals(backend: &FakeDestination) -> BTreeMap<u64, Instant> {
     let mut arrived = BTreeMap::new();
     for attempt in backend.attempts().iter().filter(|attempt| attempt.confirmed) {
         for line in attempt.lines.iter().filter(|line| line["pipeline"] == "neighbour") {

@@ -16,7 +16,7 @@ use clap::Parser;
 use fastrand::Rng;
 use headwater::error_text;
 use headwater::fail::POINTS;
-use headwater_tests::proxy::Mode;
+use headwater_tests::proxy::ProxyMode;
 use headwater_tests::world::{Options as WorldOptions, ROLE, Reported, Verdict, World};
 
 /// Longest time until a damaged store is mended and the agent ready.
@@ -271,14 +271,14 @@ async fn corrupt(world: &mut World, rng: &mut Rng) -> (String, Verdict) {
         .under_load(async |host| {
             tokio::time::sleep(millis(rng, 500)).await;
             if is_cut_off {
-                host.http.set(Mode::Cut);
+                host.http.set(ProxyMode::Cut);
             }
             tokio::time::sleep(millis(rng, 500)).await;
             host.kill();
             let store = host.agent.state().join("store");
             let places: Vec<_> = (0..rng.u8(1..4)).map(|_| harm(&store, rng)).collect();
             host.agent.spawn();
-            host.http.set(Mode::Pass);
+            host.http.set(ProxyMode::Pass);
             places
         })
         .await;

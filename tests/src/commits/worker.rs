@@ -12,14 +12,15 @@ use headwater::store::{Commit, Config, Outgoing, Session, Store};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    INPUTS, LATE, OUTPUTS, Operation, PIPELINES, REDELIVERY_WINDOW, Seen, Step, bytes, input_of, mark,
+    INPUTS, LATE, OUTPUTS, PIPELINES, PipelineStep, REDELIVERY_WINDOW, StoreContents, StoreOperation, bytes,
+    input_of, mark,
 };
 
 /// What the worker is asked: the operation, and the first mark for what it writes.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Order {
+pub struct WorkerRequest {
     /// What to do.
-    pub operation: Operation,
+    pub operation: StoreOperation,
     /// The first mark.
     pub mark: u64,
 }
@@ -37,7 +38,7 @@ pub fn work(folder: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out)?;
     for line in std::io::stdin().lock().lines() {
-        let Order { operation, mark } = serde_json::from_str(&line?)?;
+        let WorkerRequest { operation, mark } = serde_json::from_str(&line?)?;
         let seen = perform(&store, &operation, mark).with_context(|| format!("{operation:?}"))?;
         writeln!(out, "{}", serde_json::to_string(&seen)?)?;
         out.flush()?;
@@ -45,34 +46,34 @@ pub fn work(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn perform(store: &Store, operation: &Operation, first: u64) -> anyhow::Result<Option<Seen>> {
+fn perform(store: &Store, operation: &StoreOperation, first: u64) -> anyhow::Result<Option<StoreContents>> {
     match operation {
-        Operation::Append { sizes } => {
+        StoreOperation::Append { sizes } => {
             let messages = (first..).zip(sizes).map(|(mark, size)| message(mark, *size));
             store.append(&messages.collect::<Vec<_>>())?;
         }
-        Operation::Commit(step) => commit(store, step, first)?,
-        Operation::Begin { output, results_max } => {
+        StoreOperation::Commit(step) => commit(store, step, first)?,
+        StoreOperation::Begin { output, results_max } => {
             store.begin_batch(OUTPUTS[*output], *results_max, usize::MAX)?;
         }
-        Operation::Narrow { output, results } => {
+        StoreOperation::Narrow { output, results } => {
             store.narrow_batch(OUTPUTS[*output], *results)?;
         }
-        Operation::Confirm { output, refused } => {
+        StoreOperation::Confirm { output, refused } => {
             let batch = store.begin_batch(OUTPUTS[*output], 1, usize::MAX)?.context("a batch is begun")?;
             store.confirm_batch(OUTPUTS[*output], &batch.range, refused.then(|| letter(first, 8)))?;
         }
-        Operation::Trim => store.trim(&PIPELINES.map(|(name, _)| name))?,
-        Operation::Session { input } => {
+        StoreOperation::Trim => store.trim(&PIPELINES.map(|(name, _)| name))?,
+        StoreOperation::Session { input } => {
             let session = store.session(INPUTS[*input])?;
             store.keep_session(INPUTS[*input], &Session { number: session.number + 1, ..session })?;
         }
-        Operation::Look => return look(store).map(Some),
+        StoreOperation::Look => return look(store).map(Some),
     }
     Ok(None)
 }
 
-fn commit(store: &Store, step: &Step, first: u64) -> anyhow::Result<()> {
+fn commit(store: &Store, step: &PipelineStep, first: u64) -> anyhow::Result<()> {
     let (pipeline, output) = PIPELINES[step.pipeline];
     let position = store.checkpoint(pipeline)?.position.unwrap_or(0) + step.advance;
     let mut marks = first..;
@@ -97,8 +98,8 @@ fn commit(store: &Store, step: &Step, first: u64) -> anyhow::Result<()> {
     Ok(store.commit(&commit)?)
 }
 
-fn look(store: &Store) -> anyhow::Result<Seen> {
-    let mut seen = Seen { end: store.journal_end(), ..Seen::default() };
+fn look(store: &Store) -> anyhow::Result<StoreContents> {
+    let mut seen = StoreContents { end: store.journal_end(), ..StoreContents::default() };
     let mut next = store.journal_start();
     while next < seen.end {
         for (seq, message) in store.read(next, 1 << 20)? {

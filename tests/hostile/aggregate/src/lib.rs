@@ -14,9 +14,9 @@ mod bindings {
 
 use bindings::{Closed, Group, Rejection, Updated, logging};
 
-struct Hostile;
+struct HostileAggregate;
 
-bindings::export!(Hostile with_types_in bindings);
+bindings::export!(HostileAggregate with_types_in bindings);
 
 static DO: OnceLock<String> = OnceLock::new();
 /// `{"version": 2}` is the version of its states, which it insists on; `{"refuse": true}` migrates none.
@@ -24,7 +24,7 @@ static VERSION: OnceLock<(u8, bool)> = OnceLock::new();
 static CALLS: AtomicU64 = AtomicU64::new(0);
 static HIDDEN: AtomicU64 = AtomicU64::new(0);
 
-impl bindings::Guest for Hostile {
+impl bindings::Guest for HostileAggregate {
     fn init(config: String) -> Result<(), String> {
         std::panic::set_hook(Box::new(|panic| {
             logging::log(logging::Level::Error, &panic.to_string());

@@ -5,9 +5,9 @@ use headwater_module::{Event, Transform, export_transform, state};
 
 /// No settings.
 #[derive(Debug, serde::Deserialize)]
-pub struct Stateful {}
+pub struct StatefulTransform {}
 
-impl Transform for Stateful {
+impl Transform for StatefulTransform {
     fn process(&mut self, mut event: Event) -> Result<impl IntoIterator<Item = Event>, String> {
         let acts: Vec<Vec<String>> =
             serde_json::from_slice(&event.payload).map_err(|error| error.to_string())?;
@@ -35,4 +35,4 @@ impl Transform for Stateful {
         Ok(Some(event))
     }
 }
-export_transform!(Stateful);
+export_transform!(StatefulTransform);
