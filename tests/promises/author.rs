@@ -1,4 +1,4 @@
-//! The author's commands, as the author sees them: what they print, and their exit codes.
+//! The author's commands, as the author sees them: their output and their exit codes.
 
 use std::fs;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use headwater_tests::agent::{PROGRAM, TestAgent};
-use headwater_tests::backend::FakeDestination;
 use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::destination::FakeDestination;
 use headwater_tests::plant;
-use headwater_tests::process::built;
+use headwater_tests::process::built_program;
 use headwater_tests::publisher::TestPublisher;
 
 const SAMPLES: &str = r#"{"key":"a","time":"2026-01-01T00:00:00Z","payload":{"t":212}}
@@ -17,7 +17,7 @@ const SAMPLES: &str = r#"{"key":"a","time":"2026-01-01T00:00:00Z","payload":{"t"
 {"key":"b","bytes":"/w=="}
 "#;
 
-/// A folder with a module of this repository's, and its samples.
+/// Makes a folder with a module of this repository and its samples.
 fn project() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = |name: &str| folder.path().join(name);
@@ -30,12 +30,12 @@ fn project() -> tempfile::TempDir {
 }
 
 fn module(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(built(PROGRAM));
+    let mut command = Command::new(built_program(PROGRAM));
     command.arg("module").args(arguments).current_dir(folder).env("XDG_CACHE_HOME", folder.join("cache"));
     command
 }
 
-/// What it prints, and whether it exits with this code.
+/// Runs a command, checks its exit code and returns its output.
 #[track_caller]
 fn said(folder: &Path, arguments: &[&str], code: i32) -> String {
     let Output { status, stdout, stderr } = module(folder, arguments).output().expect("the program starts");
@@ -116,7 +116,7 @@ async fn a_module_is_tried_on_live_messages_and_sends_nothing() {
         ["try", "celsius.wasm", "--broker", &url, "--topic", "plant/#", "--count", "2", "--for", "60"];
     let mut trying = module(project.path(), &arguments);
     let mut trying = trying.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // It hears what comes after its subscription.
+    // The command sees only messages that are published after its subscription.
     let mut rounds = 0;
     while trying.try_wait().unwrap().is_none() {
         publisher.publish("plant/oven", br#"{"t":32}"#.to_vec()).await;
@@ -141,22 +141,22 @@ async fn a_module_is_tried_on_live_messages_and_sends_nothing() {
 async fn a_module_is_tried_on_dead_letters_and_changes_none() {
     let project = project();
     let broker = RumqttdBroker::start().await;
-    let backend = FakeDestination::start([]).await;
+    let destination = FakeDestination::start([]).await;
     let plan = plant::ConfigBuilder::default()
         .input("plant", broker.port(), &["plant/#"], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded("k"))
-        .output("central", &backend.url(), "");
+        .output("central", &destination.url(), "");
     let agent = TestAgent::start(plan.toml()).await;
     let publisher = TestPublisher::connect("plant", broker.port());
     for payload in [&br#"{"t":212"#[..], br#"{"t":50}"#] {
         publisher.publish("plant/oven", payload.to_vec()).await;
     }
     publisher.confirmed().await;
-    agent.reaches("pipeline_rejected_messages", "each", 2, Duration::from_secs(60)).await;
-    let before = agent.run(&["dead-letters", "export"]).stdout;
+    agent.wait_for_metric("pipeline_rejected_messages", "each", 2, Duration::from_secs(60)).await;
+    let before = agent.run_command(&["dead-letters", "export"]).stdout;
     let config = agent.config().display().to_string();
     let arguments = ["try", "celsius.wasm", "--dead-letters", "--config", &config];
     let shown = said(project.path(), &arguments, 0);
     assert!(shown.contains("\"t\":10.0") && shown.contains("\"rejected\""), "{shown}");
-    assert_eq!(agent.run(&["dead-letters", "export"]).stdout, before);
+    assert_eq!(agent.run_command(&["dead-letters", "export"]).stdout, before);
 }

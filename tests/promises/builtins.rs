@@ -1,5 +1,5 @@
-//! Built-in aggregates over the recorded series, through the whole agent: every value of every window is
-//! what a plain computation over its readings says.
+//! Built-in aggregates over the recorded series, through the whole agent: every value of every window equals
+//! a plain computation over its readings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::collector::TestCollector;
-use headwater_tests::ledger::balances;
+use headwater_tests::ledger::check_balance;
 use headwater_tests::oracle::PlantReading;
 use headwater_tests::plant::{self, ConfigBuilder};
 use headwater_tests::publisher::TestPublisher;
@@ -27,7 +27,7 @@ const COMPUTE: &str = r#"[
     { mean = "nothing" },
 ]"#;
 
-/// Start of a window, and its readings in the order in which they came.
+/// The start of each window, with its readings in the order of arrival.
 type Windows = BTreeMap<u64, Vec<PlantReading>>;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,7 +36,7 @@ async fn built_ins_over_the_recorded_series_equal_a_naive_computation() {
     let collector = TestCollector::start().await;
     let mut plan = ConfigBuilder::default().output("central", &collector.url(), "");
     for (index, name) in SERIES.iter().enumerate() {
-        // No reading is late: the machine's clock jumps back by less than two hours.
+        // With this lateness no reading is late: the clock of the machine jumps back by less than two hours.
         let body = format!(
             "key = \"{{topic[1]}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\n\
              window = {{ tumbling = \"6h\", lateness = \"2h\" }}\ncommit_every = \"100ms\"\n\
@@ -61,7 +61,7 @@ async fn built_ins_over_the_recorded_series_equal_a_naive_computation() {
     }
     publisher.confirmed().await;
     for (pipeline, readings) in &all {
-        balances(&agent, pipeline, "central", readings.len() as u64, Duration::from_secs(120)).await;
+        check_balance(&agent, pipeline, "central", readings.len() as u64, Duration::from_secs(120)).await;
     }
     assert!(agent.dead_letters().await.is_empty());
     let results = collector.results().await;
@@ -79,7 +79,7 @@ async fn built_ins_over_the_recorded_series_equal_a_naive_computation() {
     assert!(checked > 300, "{checked}");
 }
 
-/// Those that the watermark has passed.
+/// Returns the windows that the watermark has passed.
 fn windows(readings: &[PlantReading]) -> Windows {
     let mut windows = Windows::new();
     for reading in readings {
@@ -112,13 +112,13 @@ fn check(line: &Value, expected: &Windows) {
     }
 }
 
-/// From all readings at once.
+/// Computes a result from all readings at once.
 fn naive(readings: &[PlantReading], end: u64) -> Vec<(&'static str, Value)> {
     let values: Vec<f64> = readings.iter().map(|reading| reading.value).collect();
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    // The earlier of two stands first; that which came first if they are of one time.
+    // The sort is stable, so readings with the same time stay in the order of arrival.
     let mut ordered: Vec<&PlantReading> = readings.iter().collect();
     ordered.sort_by_key(|reading| reading.time);
     let first = ordered[0];
@@ -158,7 +158,7 @@ fn naive(readings: &[PlantReading], end: u64) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Of several that come as often, that whose text sorts first.
+/// Returns the most frequent value; of several, the one whose text sorts first.
 fn mode(often: &BTreeMap<String, u64>, most: u64) -> Value {
     let whole = |text: &String| text.strip_suffix(".0").map_or(text.clone(), str::to_owned);
     let first = often.iter().filter(|(_, count)| **count == most).map(|(text, _)| whole(text)).min();

@@ -1,4 +1,4 @@
-//! The store's commits against a plain model, killed at every boundary of effect that it names.
+//! The commits of the store against a plain model, with a worker that is killed at every fail point.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use headwater_tests::commits::worker::WorkerRequest;
 use headwater_tests::commits::{OUTPUTS, PipelineStep, StoreContents, StoreModel, StoreOperation};
-use headwater_tests::process::built;
+use headwater_tests::process::built_program;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Where the worker may be killed, and the most hits before that: what it comes by while it opens,
-/// appends, commits, delivers and trims.
+/// The points at which the worker may be killed, with the most hits before that. They are those that it
+/// passes while it opens, appends, commits, delivers and trims.
 const POINTS: [&str; 24] = [
     "folder.locked",
     "layout.renamed",
@@ -40,7 +40,7 @@ const POINTS: [&str; 24] = [
 ];
 const HITS_MAX: u64 = 12;
 
-/// One life of the worker: where it dies, and what it is asked until then.
+/// One run of the worker: the point at which it dies, and the operations until then.
 #[derive(Clone, Debug)]
 struct WorkerLife {
     point: &'static str,
@@ -63,15 +63,16 @@ proptest! {
     }
 }
 
-/// As many as `PROPTEST_CASES` asks for.
+/// Returns the number of cases that `PROPTEST_CASES` asks for.
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24)
 }
 
-/// Lets the worker work, and the model beside it; what the store may hold in the end.
+/// Lets the worker and the model do the operations, and returns all states that the store may have in the
+/// end.
 fn live(folder: &Path, life: &WorkerLife, mut states: Vec<StoreModel>) -> Vec<StoreModel> {
     let Some(mut worker) = StoreWorker::start(folder, life) else { return states };
-    // Which of the states it is shows at the first look, so that comes first.
+    // The first read tells which of the states the store is in.
     for operation in std::iter::once(&StoreOperation::Look).chain(&life.operations) {
         let Some(operation) = states[0].cut(operation) else { continue };
         match worker.ask(&operation, states[0].mark()) {
@@ -91,7 +92,7 @@ fn live(folder: &Path, life: &WorkerLife, mut states: Vec<StoreModel>) -> Vec<St
     states
 }
 
-/// A process on the store; killed with its handle.
+/// A worker process on a store, killed when this is dropped.
 struct StoreWorker {
     process: Child,
     orders: ChildStdin,
@@ -99,9 +100,9 @@ struct StoreWorker {
 }
 
 impl StoreWorker {
-    /// `None` when it dies while it opens the store.
+    /// Starts a worker. Returns `None` if it dies while it opens the store.
     fn start(folder: &Path, life: &WorkerLife) -> Option<Self> {
-        let mut process = Command::new(built("store_worker"))
+        let mut process = Command::new(built_program("store_worker"))
             .arg(folder.join("store"))
             .env("HEADWATER_FAIL", format!("{}=kill@{}", life.point, life.hit))
             .stdin(Stdio::piped())
@@ -115,7 +116,7 @@ impl StoreWorker {
         worker.line().map(|_| worker)
     }
 
-    /// `None` when it dies; what it saw, when it was asked to look.
+    /// Sends an operation. Returns `None` if the worker dies, else the contents if the operation reads them.
     fn ask(&mut self, operation: &StoreOperation, mark: u64) -> Option<Option<StoreContents>> {
         let order =
             serde_json::to_string(&WorkerRequest { operation: operation.clone(), mark }).expect("JSON");
@@ -134,7 +135,7 @@ impl StoreWorker {
         }
     }
 
-    /// It must have died of the kill, not of a failure.
+    /// Checks that the worker died of the kill and not of a failure.
     fn died<T>(&mut self) -> Option<T> {
         use std::os::unix::process::ExitStatusExt as _;
         let status = self.process.wait().expect("the worker is our child");
@@ -190,7 +191,7 @@ fn step() -> impl Strategy<Value = PipelineStep> {
     )
 }
 
-/// Records that share a frame, that need several, and that fill segments.
+/// Generates sizes of records that share a frame, that need several frames, and that fill segments.
 fn size() -> impl Strategy<Value = usize> {
     prop_oneof![8 => 8..400_usize, 2 => 4_000..9_000_usize, 1 => 300_000..900_000_usize]
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::MosquittoBroker;
 use headwater_tests::collector::TestCollector;
-use headwater_tests::ledger::balances;
+use headwater_tests::ledger::check_balance;
 use headwater_tests::oracle::{self, TumblingWindows, compute};
 use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::publisher::TestPublisher;
@@ -46,21 +46,22 @@ async fn thirty_kills_under_load_lose_and_double_nothing() {
     assert_eq!((expected.late, expected.open), (0, 1), "the load closes all windows but its last");
     let all = expected.windows.len() + load.readings().len();
     for pipeline in ["windows", "each"] {
-        let metrics = balances(&agent, pipeline, "central", load.published(), Duration::from_secs(120)).await;
+        let metrics =
+            check_balance(&agent, pipeline, "central", load.published(), Duration::from_secs(120)).await;
         assert_eq!(metrics.of("pipeline_used_events", pipeline), load.published(), "seed {seed}");
     }
-    let results = collector.results_of(all).await;
+    let results = collector.wait_for_results(all).await;
     assert_eq!(results.len(), all, "results at the collector, seed {seed}");
     let ids = plant::ids(&results, "each");
     assert_eq!(ids, (0..load.published()).collect::<Vec<_>>(), "each reading once, seed {seed}");
     let differences = oracle::differences(&expected.windows, &plant::windows(&results, "windows"));
     assert!(differences.is_empty(), "seed {seed}:\n{}", differences.join("\n"));
     assert!(agent.dead_letters().await.is_empty());
-    assert!(!agent.logged().contains("panicked"), "no thread panicked");
+    assert!(!agent.log_text().contains("panicked"), "no thread panicked");
 }
 
-/// Publishes until told to stop, then what closes the windows; gives back what was published, all
-/// of it confirmed by the broker.
+/// Publishes until `stop` is set, then a reading that closes the windows. Returns the load, all of it
+/// confirmed by the broker.
 #[expect(clippy::disallowed_methods, reason = "a test has no wiring of its own")]
 fn publish(
     publisher: TestPublisher,
@@ -75,14 +76,14 @@ fn publish(
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let (topic, payload) = load.closing();
+        let (topic, payload) = load.closing_reading();
         publisher.publish(&topic, payload).await;
         publisher.confirmed().await;
         load
     })
 }
 
-/// Taken from HEADWATER_SEED to repeat a run, else new.
+/// Returns the seed in HEADWATER_SEED, to repeat a run, or else a new one.
 fn seed() -> u64 {
     let given = std::env::var("HEADWATER_SEED").ok();
     given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("HEADWATER_SEED is a number"))

@@ -1,5 +1,5 @@
-//! A disk that is full, fails, stalls, or may not be written: what was acknowledged stays, nothing is
-//! acknowledged that is not durable, and it goes on by itself when it can.
+//! A disk that is full, fails, stalls, or may not be written: acknowledged messages stay, nothing is
+//! acknowledged that is not durable, and the agent goes on by itself once it can.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use headwater_tests::agent::{PROGRAM, TestAgent};
 use headwater_tests::image::DiskImage;
 use headwater_tests::plant::{self, ConfigBuilder, KEY, TOPICS};
-use headwater_tests::process::{built, eventually};
+use headwater_tests::process::{built_program, eventually};
 use headwater_tests::proxy::ProxyMode;
 use headwater_tests::world::{Host, Options, World};
 
@@ -35,13 +35,13 @@ async fn a_full_disk_withholds_acknowledgements_until_there_is_room() {
                 (metric(host, "disk_full", "state").await? == 1).then_some(())
             })
             .await;
-            // Groups that were under way may still be acknowledged.
+            // Groups that were on their way to the disk may still be acknowledged.
             tokio::time::sleep(Duration::from_secs(1)).await;
             let acknowledged = metric(host, "source_acknowledged_messages", "plant").await;
             tokio::time::sleep(Duration::from_secs(2)).await;
             assert_eq!(metric(host, "source_acknowledged_messages", "plant").await, acknowledged);
             assert_eq!(host.agent.get("/live").await.expect("it lives").0, 200);
-            assert!(host.agent.logged().contains("input waits for room"));
+            assert!(host.agent.log_text().contains("input waits for room"));
             drop(filler);
             let began = Instant::now();
             eventually("acknowledgements to go on", Duration::from_secs(10), async || {
@@ -55,7 +55,8 @@ async fn a_full_disk_withholds_acknowledgements_until_there_is_room() {
     good(&mut world).await;
 }
 
-/// Somebody else takes every byte, the ballast's too: it may die of that, named, and then waits.
+/// Checks a disk of which another process takes every byte, even the ballast's: the agent may end with that
+/// cause, and then waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_others_fill_to_its_end_costs_nothing() {
     let mut world = world().await;
@@ -66,17 +67,17 @@ async fn a_disk_that_others_fill_to_its_end_costs_nothing() {
             let mut ends = Vec::new();
             while Instant::now() < until {
                 filler.fill();
-                if let Some(status) = host.agent.ends(Duration::from_millis(50)).await {
+                if let Some(status) = host.agent.wait_for_exit(Duration::from_millis(50)).await {
                     ends.push(status.code());
                     host.agent.spawn();
                 }
             }
             eprintln!("ended with {ends:?}");
             assert!(ends.len() <= 2 && ends.iter().all(|code| matches!(code, Some(1 | 78))), "{ends:?}");
-            let said = host.agent.logged();
+            let said = host.agent.log_text();
             assert!(ends.is_empty() || said.contains("disk full"), "{said}");
             drop(filler);
-            if host.agent.ends(Duration::from_millis(500)).await.is_some() {
+            if host.agent.wait_for_exit(Duration::from_millis(500)).await.is_some() {
                 host.agent.spawn();
             }
             host.ready().await;
@@ -105,7 +106,7 @@ async fn on_a_full_disk_it_starts_with_its_ballast_and_drains() {
     })
     .await;
     assert!(!ballast(host).exists(), "it was released");
-    assert!(host.agent.logged().contains("ballast released"));
+    assert!(host.agent.log_text().contains("ballast released"));
     drop(filler);
     eventually("the ballast to be held again", SOON, async || ballast(host).exists().then_some(())).await;
     good(&mut world).await;
@@ -117,14 +118,14 @@ async fn a_start_on_a_full_disk_waits_and_touches_nothing() {
     world.under_load(async |_| tokio::time::sleep(Duration::from_millis(500)).await).await;
     let host = &mut world.host;
     host.kill();
-    // As if it had been released, and the disk filled up even so.
+    // The state is that of a disk that filled up although the ballast was released.
     std::fs::remove_file(ballast(host)).expect("it is held");
     let mut filler = DiskFiller::none(host);
     filler.fill();
     let before = contents(&host.agent.state());
     host.agent.spawn();
-    assert_eq!(host.agent.ends(Duration::from_secs(4)).await, None, "it waits, alive");
-    assert!(host.agent.logged().contains("agent waits for disk space"), "{}", host.agent.logged());
+    assert_eq!(host.agent.wait_for_exit(Duration::from_secs(4)).await, None, "it waits, alive");
+    assert!(host.agent.log_text().contains("agent waits for disk space"), "{}", host.agent.log_text());
     assert_eq!(contents(&host.agent.state()), before);
     drop(filler);
     let began = Instant::now();
@@ -135,19 +136,19 @@ async fn a_start_on_a_full_disk_waits_and_touches_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_start_on_a_full_disk_waits_too() {
-    let mut agent = TestAgent::at_home(away().toml());
+    let mut agent = TestAgent::prepare(away().toml());
     let disk = DiskImage::make(agent.home(), "state", DISK_BYTES).expect("images can be mounted");
     let mut filler = DiskFiller::at(disk.folder());
     filler.fill();
     agent.spawn();
-    assert_eq!(agent.ends(Duration::from_secs(3)).await, None, "it waits, alive");
-    assert!(agent.logged().contains("agent waits for disk space"), "{}", agent.logged());
+    assert_eq!(agent.wait_for_exit(Duration::from_secs(3)).await, None, "it waits, alive");
+    assert!(agent.log_text().contains("agent waits for disk space"), "{}", agent.log_text());
     drop(filler);
     eventually("it to start", SOON, async || agent.get("/live").await.ok()).await;
     assert_eq!(agent.stop().await.code(), Some(0));
 }
 
-/// One failure, after which the disk says that all is well: who tries again would believe it.
+/// Checks a single failure after which the disk reports success: a second try would wrongly believe it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_or_write_that_failed_once_is_never_tried_again() {
     let mut world = World::start(&Options { padding: 2_000, ..Options::default() }).await;
@@ -162,8 +163,8 @@ async fn a_sync_or_write_that_failed_once_is_never_tried_again() {
             .under_load(async |host| {
                 host.kill();
                 host.fail(rules);
-                let status = host.agent.ends(SOON).await.expect("it ends for its supervisor");
-                let said = host.agent.logged();
+                let status = host.agent.wait_for_exit(SOON).await.expect("it ends for its supervisor");
+                let said = host.agent.log_text();
                 assert!(said.contains("store failed, nothing more is written"), "{said}");
                 host.start().await;
                 status.code()
@@ -181,7 +182,7 @@ async fn a_disk_that_takes_two_seconds_a_sync_loses_no_connection() {
     let (connections, syncs, messages) = world
         .under_load(async |host| {
             host.kill();
-            // The last one is longer than the broker waits for a ping.
+            // The last stall is longer than the broker waits for a ping.
             host.fail("disk.sync=stall:2s@30x30; disk.sync=stall:9s@60x1");
             host.ready().await;
             tokio::time::sleep(Duration::from_secs(8)).await;
@@ -213,14 +214,15 @@ async fn a_state_folder_that_may_not_be_written_is_refused_with_78_and_nothing_c
         assert!(done.expect("mount starts").success(), "{how}");
     };
     remount("remount,ro");
-    // What comes meanwhile stays the broker's.
-    refused(&world.host.agent, world.host.agent.run(&["run"]));
+    // Messages that come meanwhile stay with the broker.
+    refused(&world.host.agent, world.host.agent.run_command(&["run"]));
     remount("remount,rw");
 
-    // Nobody's agent, in a folder of root's. The program is where nobody may run it.
+    // The agent runs as an unprivileged user in a folder of root, with its program where that user may run
+    // it.
     let home = world.host.agent.home();
     let program = world.host.agent.home().join("headwater");
-    std::fs::copy(built(PROGRAM), &program).expect("room for the program");
+    std::fs::copy(built_program(PROGRAM), &program).expect("room for the program");
     for path in [home, &world.host.agent.state()] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("it is ours");
     }
@@ -240,7 +242,7 @@ fn refused(agent: &TestAgent, output: std::process::Output) {
     assert!(said.contains("ermission denied") || said.contains("Read-only"), "the reason is named: {said}");
 }
 
-/// An agent whose broker and destination are not there.
+/// Returns the configuration of an agent whose broker and destination do not exist.
 fn away() -> ConfigBuilder {
     ConfigBuilder::default()
         .input("plant", 9, &[TOPICS], "3.1.1")
@@ -251,7 +253,7 @@ fn away() -> ConfigBuilder {
 async fn good(world: &mut World) {
     let verdict = world.settle().await;
     assert!(verdict.is_good(), "{verdict:?}");
-    assert!(!world.host.agent.logged().contains("panicked"), "{}", world.host.agent.logged());
+    assert!(!world.host.agent.log_text().contains("panicked"), "{}", world.host.agent.log_text());
 }
 
 async fn metric(host: &Host, metric: &str, name: &str) -> Option<u64> {
@@ -262,7 +264,7 @@ fn ballast(host: &Host) -> PathBuf {
     host.agent.state().join("store/ballast")
 }
 
-/// Bytes of every file below the folder, but for those that are none of the store's.
+/// Returns the bytes of every file below the folder, but for files that do not belong to the store.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder.join("store")).into_iter().flatten().flatten() {
@@ -281,7 +283,7 @@ fn collect(path: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-/// Another process's file on the disk of the state folder. Gone when dropped.
+/// A file of another process on the disk of the state folder. Dropping it removes the file.
 struct DiskFiller {
     path: PathBuf,
     file: File,
@@ -297,7 +299,7 @@ impl DiskFiller {
         Self::at(&host.agent.state())
     }
 
-    /// Takes all but so many bytes.
+    /// Takes all space but this many bytes.
     fn leave(host: &Host, bytes: u64) -> Self {
         let filler = Self::none(host);
         let free = rustix::fs::statvfs(&filler.path).expect("a mounted disk");
@@ -307,7 +309,7 @@ impl DiskFiller {
         filler
     }
 
-    /// Takes all there is.
+    /// Takes all space that is left.
     fn fill(&mut self) {
         for piece in [vec![1; 1 << 20], vec![1; 4096]] {
             while self.file.write_all(&piece).is_ok() {}

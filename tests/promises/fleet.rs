@@ -1,4 +1,4 @@
-//! Many agents that lost the same collector come back at once.
+//! Many agents that lost the same collector and come back at once.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 const SOON: Duration = Duration::from_secs(120);
 const AGENTS: usize = 30;
 const RESULTS: usize = 300;
-/// Bodies that the collector takes at once: far fewer than there are agents.
+/// The most bodies that the collector receives at once, far fewer than there are agents.
 const BODIES_MAX: usize = 1;
 
-/// An agent's way out: its store, and its forwarder as it runs in an agent.
+/// The sending side of an agent: its store, and its sender as it runs in an agent.
 struct FleetMember {
     metrics: metrics::Output,
     _home: tempfile::TempDir,
@@ -44,7 +44,7 @@ impl FleetMember {
         };
         store.commit(&commit).expect("room on the disk");
         let mut config = Config::new(url.parse().expect("an address"));
-        // Large bodies, so that several are on their way at once.
+        // Large bodies make several of them overlap.
         config.results_max = 100;
         config.compression = Compression::None;
         config.backoff_max = Duration::from_millis(500);
@@ -55,7 +55,7 @@ impl FleetMember {
     }
 }
 
-/// The collector sheds with 503 and Retry-After; the agents spread; everything arrives, once.
+/// Checks that the collector answers 503 with Retry-After, the agents spread, and every result arrives once.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_arrives_when_many_agents_are_back_at_once() {
     let mut collector = TestCollector::start_small(BODIES_MAX).await;

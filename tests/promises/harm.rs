@@ -1,4 +1,4 @@
-//! Damage to the state folder: killed, damaged, started again, everything published is delivered
+//! Damage to the state folder: after a kill, the damage and a new start, everything published is delivered
 //! once or in a report.
 
 use std::fs::{self, File};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::collector::TestCollector;
-use headwater_tests::ledger::{drained, holds};
+use headwater_tests::ledger::{check_ledger, wait_until_drained};
 use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::eventually;
 use headwater_tests::publisher::TestPublisher;
@@ -26,8 +26,8 @@ struct DamageWorld {
 }
 
 impl DamageWorld {
-    /// Everything is published and acknowledged, and with `read` in the outbox as well; then the
-    /// agent is killed.
+    /// Publishes everything and waits until it is acknowledged, and with `read` until its results are in the
+    /// outbox as well; then kills the agent.
     async fn killed(read: bool) -> Self {
         let broker = RumqttdBroker::start().await;
         let mut collector = TestCollector::start().await;
@@ -37,7 +37,7 @@ impl DamageWorld {
             .pipeline("windows", "plant", "central", &plant::windowed(KEY, "10s", "10s", "0s"))
             .pipeline("each", "plant", "central", &plant::forwarded(KEY))
             .output("central", &collector.url(), "");
-        let mut agent = TestAgent::at_home(plan.toml());
+        let mut agent = TestAgent::prepare(plan.toml());
         if !read {
             let stall = [(headwater::fail::VARIABLE, "pipeline.read=stall:600s".to_owned())];
             agent.environment(stall);
@@ -49,18 +49,18 @@ impl DamageWorld {
             let (topic, payload) = load.reading();
             publisher.publish(&topic, payload).await;
         }
-        agent.reaches("source_acknowledged_messages", "plant", READINGS, SOON).await;
+        agent.wait_for_metric("source_acknowledged_messages", "plant", READINGS, SOON).await;
         if read {
-            agent.reaches("pipeline_used_events", "each", READINGS, SOON).await;
-            agent.reaches("pipeline_read_messages", "windows", READINGS, SOON).await;
+            agent.wait_for_metric("pipeline_used_events", "each", READINGS, SOON).await;
+            agent.wait_for_metric("pipeline_read_messages", "windows", READINGS, SOON).await;
         }
         agent.kill9();
         agent.environment([]);
         Self { agent, collector, _broker: broker }
     }
 
-    /// Starts the agent again and lets everything arrive; a start that finds damage only when it reads
-    /// ends, and the next one mends it.
+    /// Starts the agent again and returns all that arrives. A start that finds damage only while it reads
+    /// ends, and the next start repairs it.
     async fn delivered(&mut self) -> Vec<Value> {
         self.delivered_at_least(READINGS).await
     }
@@ -70,7 +70,7 @@ impl DamageWorld {
         let began = Instant::now();
         self.agent.spawn();
         eventually("the agent to deliver all there is", SOON, async || {
-            if self.agent.ends(Duration::from_millis(1)).await.is_some() {
+            if self.agent.wait_for_exit(Duration::from_millis(1)).await.is_some() {
                 self.agent.spawn();
             }
             let metrics = self.agent.metrics().await.ok()?;
@@ -82,7 +82,7 @@ impl DamageWorld {
         })
         .await;
         assert!(began.elapsed() < Duration::from_secs(30), "it runs again after {:?}", began.elapsed());
-        drained(&self.agent, "central", SOON).await;
+        wait_until_drained(&self.agent, "central", SOON).await;
         let mut lines = self.collector.results().await;
         let answer = self.collector.get("/v1/reports").await.expect("the collector answers");
         lines.extend(answer["reports"].as_array().expect("a list").iter().cloned());
@@ -98,7 +98,7 @@ fn is_result(line: &Value) -> bool {
     line.get("report").is_none()
 }
 
-/// Numbers that reports of a stage say are lost to a pipeline, or to all.
+/// Returns the number of records that the reports of a stage say are lost to a pipeline, or to all.
 fn lost(lines: &[Value], stage: &str, pipeline: Option<&str>) -> u64 {
     let reports = lines.iter().filter(|line| {
         line["report"]["stage"] == stage && line["pipeline"].as_str() == pipeline && line["agent"] == "edge-1"
@@ -113,7 +113,7 @@ fn ids(lines: &[Value]) -> Vec<u64> {
     ids
 }
 
-/// The log's segments, oldest first.
+/// Returns the segments of the log, oldest first.
 fn segments(log: &Path) -> Vec<PathBuf> {
     let all = fs::read_dir(log).expect("a log").flatten();
     let is_segment =
@@ -123,7 +123,7 @@ fn segments(log: &Path) -> Vec<PathBuf> {
     segments
 }
 
-/// Zeros every fourth page of what was written to the first segment of the log.
+/// Zeros every fourth page that was written to the first segment of the log.
 fn spoil(log: &Path) {
     let segment = segments(log).remove(0);
     let file = File::options().read(true).write(true).open(segment.join("db")).expect("a database");
@@ -161,7 +161,7 @@ async fn where_nobody_knows_how_far_the_journal_went_each_pipeline_says_so() {
         .expect("a writable file");
     fs::write(world.store().join("journal-marks"), "garbage").expect("a writable folder");
     let lines = world.delivered_at_least(1).await;
-    holds(&world.agent).await;
+    check_ledger(&world.agent).await;
     let arrived = ids(&lines).len() as u64;
     assert!((1..READINGS).contains(&arrived), "{arrived}");
     for pipeline in ["each", "windows"] {
@@ -202,19 +202,20 @@ async fn without_its_metadata_it_goes_on_where_it_was_and_says_which_windows_are
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_name_mend_and_show_what_is_there() {
     let world = DamageWorld::killed(true).await;
-    let verify = world.agent.run(&["store", "verify"]);
+    let verify = world.agent.run_command(&["store", "verify"]);
     assert!(verify.status.success(), "{verify:?}");
-    let dump = world.agent.run(&["store", "dump", "--part", "outbox", "--output", "central", "--max", "5"]);
+    let dump =
+        world.agent.run_command(&["store", "dump", "--part", "outbox", "--output", "central", "--max", "5"]);
     assert_eq!(String::from_utf8_lossy(&dump.stdout).lines().count(), 5, "{dump:?}");
     spoil(&world.store().join("outbox/central"));
-    let verify = world.agent.run(&["store", "verify"]);
+    let verify = world.agent.run_command(&["store", "verify"]);
     let said = String::from_utf8_lossy(&verify.stdout);
     assert_eq!(verify.status.code(), Some(1), "{said}");
     assert!(said.contains("outbox/central/j-00000000000000000000"), "{said}");
-    let repair = world.agent.run(&["store", "repair", "--dry-run"]);
+    let repair = world.agent.run_command(&["store", "repair", "--dry-run"]);
     assert_eq!((repair.status.code(), String::from_utf8_lossy(&repair.stdout)), (Some(1), said));
-    let repair = world.agent.run(&["store", "repair"]);
+    let repair = world.agent.run_command(&["store", "repair"]);
     assert!(repair.status.success(), "{repair:?}");
-    let verify = world.agent.run(&["store", "verify"]);
+    let verify = world.agent.run_command(&["store", "verify"]);
     assert!(verify.status.success(), "{verify:?}");
 }

@@ -1,4 +1,5 @@
-//! Brokers of every kind, and what happens to them: each message counts once, and no input touches another.
+//! Brokers of every kind, and all that may happen to them: each message counts once, and no input affects
+//! another.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::MosquittoBroker;
 use headwater_tests::collector::TestCollector;
-use headwater_tests::ledger::{balances, drained};
+use headwater_tests::ledger::{check_balance, wait_until_drained};
 use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::{eventually, free_port};
 use headwater_tests::proxy::{FaultDirection, FaultProxy, ProxyMode};
@@ -59,7 +60,7 @@ async fn qos_2_counts_once(version: &str) {
         agent.resume().await;
     }
     publisher.confirmed().await;
-    let metrics = balances(&agent, "each", "central", load.published(), SOON).await;
+    let metrics = check_balance(&agent, "each", "central", load.published(), SOON).await;
     assert_eq!(metrics.of("source_sessions_lost", "plant"), 0);
     duplicates += metrics.of("source_duplicate_messages", "plant");
     assert!(duplicates > 0, "nothing came twice: this test sees nothing, seed {seed}");
@@ -76,10 +77,10 @@ async fn a_broker_behind_tls_wants_our_certificate_and_gets_it() {
         format!("url = \"mqtts://127.0.0.1:{port}\", topics = [{TOPICS:?}], qos = 2, tls = {{ {files} }}")
     };
     let stranger = mqtt(&format!("ca = {:?}", certificates.path("ca.pem")));
-    let mut agent = TestAgent::at_home(each(&stranger, &collector).toml());
+    let mut agent = TestAgent::prepare(each(&stranger, &collector).toml());
     agent.spawn();
     eventually("the agent to be turned away", SOON, async || {
-        agent.logged().contains("not connected").then_some(())
+        agent.log_text().contains("not connected").then_some(())
     })
     .await;
     assert_eq!(agent.metrics().await.expect("it answers").of("source_connected", "plant"), 0);
@@ -100,7 +101,7 @@ async fn a_broker_behind_a_websocket_is_served_and_an_oversized_message_refused(
     let agent = TestAgent::start(each(&mqtt, &collector).toml()).await;
     let publisher = TestPublisher::connect("large", broker.port());
     publisher.publish("plant/line-0/dev-0/telemetry", vec![b'x'; 700_000]).await;
-    agent.reaches("source_refused_messages", "plant", 1, SOON).await;
+    agent.wait_for_metric("source_refused_messages", "plant", 1, SOON).await;
     all_arrive(&agent, &broker, &collector).await;
     let metrics = agent.metrics().await.expect("it answers");
     assert_eq!(metrics.of("source_connections", "plant"), 1, "no reconnect");
@@ -142,7 +143,7 @@ async fn two_agents_share_a_subscription_and_each_message_counts_once() {
     publish(&broker, &mut load, 1_000).await;
     each_once(&collector, &load).await;
     for agent in [&one, &two] {
-        drained(agent, "central", SOON).await;
+        wait_until_drained(agent, "central", SOON).await;
         let read = agent.metrics().await.expect("it answers").of("pipeline_read_messages", "each");
         assert!((1..load.published()).contains(&read), "both have a part: {read}");
     }
@@ -165,13 +166,13 @@ async fn retained_messages_count_once_over_restarts_of_the_agent() {
             broker.port()
         );
         let mut agent = TestAgent::start(each(&mqtt, &collector).toml()).await;
-        agent.reaches("source_acknowledged_messages", "plant", 10, SOON).await;
+        agent.wait_for_metric("source_acknowledged_messages", "plant", 10, SOON).await;
         agent.kill9();
         agent.resume().await;
         assert_eq!(agent.stop().await.code(), Some(0));
         agent.resume().await;
         publish(&broker, &mut load, 100).await;
-        let metrics = balances(&agent, "each", "central", load.published(), SOON).await;
+        let metrics = check_balance(&agent, "each", "central", load.published(), SOON).await;
         assert_eq!(metrics.of("source_received_messages", "plant"), 100, "{version}: not even replayed");
         each_once(&collector, &load).await;
     }
@@ -195,9 +196,9 @@ async fn inputs_that_fail_do_not_touch_the_others() {
         &collector.url(),
         "",
     );
-    let mut agent = TestAgent::at_home(plan.toml());
+    let mut agent = TestAgent::prepare(plan.toml());
     agent.spawn();
-    agent.reaches("source_connected", "plant", 1, SOON).await;
+    agent.wait_for_metric("source_connected", "plant", 1, SOON).await;
     let publisher = TestPublisher::connect("plant", broker.port());
     let mut load = PlantLoad::new(10);
     let mut slowest = Duration::ZERO;
@@ -206,13 +207,13 @@ async fn inputs_that_fail_do_not_touch_the_others() {
         let (topic, payload) = load.reading();
         let sent = std::time::Instant::now();
         publisher.publish(&topic, payload).await;
-        agent.reaches("source_acknowledged_messages", "plant", load.published(), SOON).await;
+        agent.wait_for_metric("source_acknowledged_messages", "plant", load.published(), SOON).await;
         slowest = slowest.max(sent.elapsed());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let metrics = balances(&agent, "each", "central", load.published(), SOON).await;
+    let metrics = check_balance(&agent, "each", "central", load.published(), SOON).await;
     each_once(&collector, &load).await;
-    let logged = agent.logged();
+    let logged = agent.log_text();
     for (name, words) in [
         ("absent", "failed to reach the broker"),
         ("frozen", "no answer from the broker"),
@@ -227,7 +228,7 @@ async fn inputs_that_fail_do_not_touch_the_others() {
     println!("slowest acknowledgement beside four failing inputs: {slowest:?} of {}", load.published());
 }
 
-/// One input `plant`, all of which goes to the collector.
+/// Returns one input `plant`, all of which goes to the collector.
 fn each(mqtt: &str, collector: &TestCollector) -> ConfigBuilder {
     ConfigBuilder::default()
         .broker("plant", mqtt)
@@ -247,16 +248,16 @@ async fn publish(broker: &MosquittoBroker, load: &mut PlantLoad, count: u64) {
 async fn all_arrive(agent: &TestAgent, broker: &MosquittoBroker, collector: &TestCollector) {
     let mut load = PlantLoad::new(10);
     publish(broker, &mut load, 3_000).await;
-    balances(agent, "each", "central", load.published(), SOON).await;
+    check_balance(agent, "each", "central", load.published(), SOON).await;
     each_once(collector, &load).await;
 }
 
 async fn each_once(collector: &TestCollector, load: &PlantLoad) {
-    let results = collector.results_of(load.readings().len()).await;
+    let results = collector.wait_for_results(load.readings().len()).await;
     assert_eq!(plant::ids(&results, "each"), (0..load.published()).collect::<Vec<_>>(), "each reading once");
 }
 
-/// An authority, a broker's certificate for 127.0.0.1, and an agent's.
+/// An authority, the certificate of a broker on 127.0.0.1, and that of an agent.
 struct TlsCertificates {
     folder: tempfile::TempDir,
 }
@@ -266,7 +267,8 @@ impl TlsCertificates {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let key = || rcgen::KeyPair::generate().expect("a key");
         let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
-        // A name of its own: OpenSSL takes a certificate whose issuer is its subject for self-signed.
+        // The authority needs a name of its own, because OpenSSL takes a certificate whose issuer is its
+        // subject for self-signed.
         params.distinguished_name.push(rcgen::DnType::CommonName, "the tests' authority");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let authority = rcgen::CertifiedIssuer::self_signed(params, key()).expect("an authority");
@@ -287,7 +289,7 @@ impl TlsCertificates {
         Path::new(self.folder.path()).join(name)
     }
 
-    /// mosquitto's side.
+    /// Returns the lines of a TLS listener for mosquitto.
     fn listener(&self, port: u16) -> String {
         format!(
             "listener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n",
@@ -297,7 +299,7 @@ impl TlsCertificates {
         )
     }
 
-    /// The agent's side.
+    /// Returns the TLS settings of the agent.
     fn files(&self) -> String {
         let [ca, certificate, key] = ["ca.pem", "agent.pem", "agent.key"].map(|name| self.path(name));
         format!("ca = {ca:?}, certificate = {certificate:?}, key = {key:?}")

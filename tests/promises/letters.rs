@@ -1,14 +1,14 @@
-//! Dead letters: what cannot be used is kept to the byte, and counts once when it is replayed.
+//! Dead letters: a message that cannot be used is kept to the byte, and counts once when it is replayed.
 
 use std::time::Duration;
 
 use headwater::flow::StoredLetter;
 use headwater_tests::agent::TestAgent;
-use headwater_tests::backend::{FakeDestination, ScriptedAnswer};
 use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::collector::TestCollector;
+use headwater_tests::destination::{FakeDestination, ScriptedAnswer};
 use headwater_tests::feeder::{FeedPlan, FeedingBroker};
-use headwater_tests::ledger::drained;
+use headwater_tests::ledger::wait_until_drained;
 use headwater_tests::oracle::{self, compute};
 use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::publisher::TestPublisher;
@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(90);
 
-/// Readings that a wrong configuration refuses.
+/// The number of readings that a wrong configuration refuses.
 const READINGS: u64 = 5_000;
 
-/// What no JSON reader takes, or not every one for the same; and a word of the reason.
+/// Returns payloads that are no JSON, or that not all readers of JSON read alike, each with a word of the
+/// reason.
 fn poison() -> Vec<(Vec<u8>, &'static str)> {
     let deep = "[".repeat(10_000) + &"]".repeat(10_000);
     vec![
@@ -37,8 +38,8 @@ fn poison() -> Vec<(Vec<u8>, &'static str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn poison_is_kept_to_the_byte_and_the_next_reading_is_processed() {
-    let backend = FakeDestination::start([]).await;
-    let (mut agent, publisher) = forwarding(&backend.url(), &plant::forwarded("k")).await;
+    let destination = FakeDestination::start([]).await;
+    let (mut agent, publisher) = forwarding(&destination.url(), &plant::forwarded("k")).await;
     let poison = poison();
     for (id, (bytes, _)) in (0..).zip(&poison) {
         publisher.publish("plant/poison", bytes.clone()).await;
@@ -46,7 +47,10 @@ async fn poison_is_kept_to_the_byte_and_the_next_reading_is_processed() {
     }
     publisher.confirmed().await;
     settled(&agent, poison.len() as u64 * 2).await;
-    assert_eq!(plant::ids(&backend.accepted(), "each"), (0..poison.len() as u64).collect::<Vec<_>>());
+    assert_eq!(
+        plant::ids(&destination.accepted_lines(), "each"),
+        (0..poison.len() as u64).collect::<Vec<_>>()
+    );
 
     let running = export(&agent, &[]);
     assert_eq!(running.len(), poison.len());
@@ -68,12 +72,12 @@ async fn poison_is_kept_to_the_byte_and_the_next_reading_is_processed() {
 
     assert_eq!(agent.stop().await.code(), Some(0));
     assert_eq!(export(&agent, &[]), running, "a stopped agent's are the same");
-    let refused = agent.run(&["dead-letters", "replay", "--all"]);
+    let refused = agent.run_command(&["dead-letters", "replay", "--all"]);
     assert_eq!(refused.status.code(), Some(1), "only a running agent replays");
 }
 
-/// What is not in [`poison`] because its place in the journal matters there: encodings, and sizes up to
-/// the largest packet that can be allowed.
+/// Checks payloads that are not in [`poison`] because their place in the journal matters here: other
+/// encodings, and sizes up to the largest packet that can be allowed.
 #[tokio::test(flavor = "multi_thread")]
 async fn poison_of_any_encoding_and_size_is_kept_to_the_byte() {
     let huge = "9".repeat(8_300_000);
@@ -90,14 +94,14 @@ async fn poison_of_any_encoding_and_size_is_kept_to_the_byte() {
         (b"{\"id\":1,\"ts\":-1}".to_vec(), "before 1970"),
         (b"{\"id\":1,\"ts\":\"soon\"}".to_vec(), "no time in milliseconds"),
     ];
-    let backend = FakeDestination::start([]).await;
+    let destination = FakeDestination::start([]).await;
     let feeder = FeedingBroker::start().await.expect("a free port");
     let sizes = ", packet_bytes_max = \"8 MiB\", in_flight_bytes_max = \"32 MiB\"";
     let plan = ConfigBuilder::default()
         .input_with("plant", feeder.port().expect("it listens"), &["plant/#"], sizes)
         .pipeline("each", "plant", "central", &plant::forwarded("k"))
-        .output("central", &backend.url(), "");
-    let mut agent = TestAgent::at_home(plan.toml());
+        .output("central", &destination.url(), "");
+    let mut agent = TestAgent::prepare(plan.toml());
     agent.spawn();
     let mut subscriber = feeder.subscriber().await.expect("the agent subscribes");
     let messages = poison.len() as u64 * 2;
@@ -109,7 +113,7 @@ async fn poison_of_any_encoding_and_size_is_kept_to_the_byte() {
     });
     assert_eq!(fed.await.expect("all is acknowledged").len() as u64, messages);
     settled(&agent, messages).await;
-    assert_eq!(plant::ids(&backend.accepted(), "each"), (0..messages / 2).collect::<Vec<_>>());
+    assert_eq!(plant::ids(&destination.accepted_lines(), "each"), (0..messages / 2).collect::<Vec<_>>());
     let letters = export(&agent, &[]);
     assert_eq!(letters.len(), poison.len());
     for (kept, (bytes, word)) in letters.iter().zip(&poison) {
@@ -117,20 +121,20 @@ async fn poison_of_any_encoding_and_size_is_kept_to_the_byte() {
         assert!(kept.letter.payload == *bytes, "to the byte: {reason}");
         assert!(reason.contains(word) && reason.len() < 1_000, "{word:?} is not in {reason:.1000?}");
     }
-    assert!(!agent.logged().contains("panicked"), "no thread panicked");
+    assert!(!agent.log_text().contains("panicked"), "no thread panicked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_mends_what_it_can_and_a_letter_is_replayed_once() {
-    let backend = FakeDestination::start([]).await;
-    let (agent, publisher) = forwarding(&backend.url(), &plant::forwarded("k")).await;
+    let destination = FakeDestination::start([]).await;
+    let (agent, publisher) = forwarding(&destination.url(), &plant::forwarded("k")).await;
     for (bytes, _) in poison() {
         publisher.publish("plant/poison", bytes).await;
     }
     publisher.confirmed().await;
     settled(&agent, poison().len() as u64).await;
 
-    // It writes the number `a` as a float, and refuses what holds none.
+    // The module writes the number `a` as a float, and refuses events without one.
     let settings = r#"{"field":"a","from":"celsius"}"#;
     let mend = ["replay", "--all", "--json", "--module", "modules/celsius.wasm", "--settings", settings];
     let told = told_of(&agent, &mend, 1);
@@ -139,7 +143,7 @@ async fn a_module_mends_what_it_can_and_a_letter_is_replayed_once() {
     let replayed: Vec<_> =
         export(&agent, &[]).iter().filter(|kept| kept.replayed).map(|kept| kept.number).collect();
     assert_eq!(replayed, [4, 5, 9, 10], "what the module refused is not marked");
-    assert_eq!(plant::ids(&reached(&backend, 2).await, "each"), [1, 1]);
+    assert_eq!(plant::ids(&reached(&destination, 2).await, "each"), [1, 1]);
     let metrics = agent.metrics().await.expect("the agent answers");
     let counts =
         ["replayed_messages", "succeeded_replays"].map(|it| metrics.of(&format!("pipeline_{it}"), "each"));
@@ -148,7 +152,7 @@ async fn a_module_mends_what_it_can_and_a_letter_is_replayed_once() {
     let again = told_of(&agent, &["replay", "4", "--json"], 1);
     assert!(again["refused"][0]["reason"].as_str().unwrap().contains("--again"), "{again}");
     for wrong in [&["replay", "--all", "--again"][..], &["replay", "4", "--stage", "decode"], &["replay"]] {
-        let output = agent.run(&[&["dead-letters"], wrong].concat());
+        let output = agent.run_command(&[&["dead-letters"], wrong].concat());
         assert!(!output.status.success(), "{wrong:?}");
     }
     let again = told_of(&agent, &["replay", "4", "77", "--again", "--json"], 1);
@@ -164,8 +168,8 @@ async fn a_module_mends_what_it_can_and_a_letter_is_replayed_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_read_the_state_folder_cannot_replay() {
-    let backend = FakeDestination::start([]).await;
-    let (agent, _publisher) = forwarding(&backend.url(), &plant::forwarded("k")).await;
+    let destination = FakeDestination::start([]).await;
+    let (agent, _publisher) = forwarding(&destination.url(), &plant::forwarded("k")).await;
     let address = std::fs::read_to_string(agent.state().join("admin.addr")).unwrap();
     let url = format!("http://{address}/dead-letters/replay");
     let client = reqwest::Client::builder().build().unwrap();
@@ -181,8 +185,9 @@ async fn who_cannot_read_the_state_folder_cannot_replay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_was_refused_arrives_when_the_destination_is_mended() {
-    let mut backend = FakeDestination::start([ScriptedAnswer::RefuseWith(422, "\"id\":3,".to_owned())]).await;
-    let (agent, publisher) = forwarding(&backend.url(), &plant::forwarded("k")).await;
+    let mut destination =
+        FakeDestination::start([ScriptedAnswer::RefuseWith(422, "\"id\":3,".to_owned())]).await;
+    let (agent, publisher) = forwarding(&destination.url(), &plant::forwarded("k")).await;
     for id in 0..6 {
         publisher.publish("plant/good", good(id)).await;
     }
@@ -192,26 +197,26 @@ async fn a_result_that_was_refused_arrives_when_the_destination_is_mended() {
     assert_eq!(letters.len(), 1);
     let line: Value = serde_json::from_slice(&letters[0].letter.payload).unwrap();
     assert_eq!(line["value"]["id"], 3);
-    backend.mend();
+    destination.accept_all();
     let told = told_of(&agent, &["replay", "--stage", "forward", "--json"], 0);
     assert_eq!(told["passed"], 1, "{told}");
-    drained(&agent, "central", SOON).await;
-    let confirmed: Vec<Value> = backend
-        .attempts()
+    wait_until_drained(&agent, "central", SOON).await;
+    let confirmed: Vec<Value> = destination
+        .requests()
         .into_iter()
-        .filter(|attempt| attempt.confirmed)
-        .flat_map(|attempt| attempt.lines)
+        .filter(|request| request.confirmed)
+        .flat_map(|request| request.lines)
         .collect();
     assert_eq!(plant::ids(&confirmed, "each"), [0, 1, 2, 3, 4, 5]);
-    backend.gone().await;
+    destination.stop_listening().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trap_is_told_with_its_module_and_where_it_was() {
-    let backend = FakeDestination::start([]).await;
+    let destination = FakeDestination::start([]).await;
     let body = plant::forwarded("k")
         + "transform = [{ module = \"modules/hostile.wasm\", config = { do = \"panic\" } }]";
-    let (agent, publisher) = forwarding(&backend.url(), &body).await;
+    let (agent, publisher) = forwarding(&destination.url(), &body).await;
     for id in 0..20 {
         let reading = json!({ "id": id, "ts": 1_767_225_600_000_u64, "bad": id == 7 });
         publisher.publish("plant/good", reading.to_string()).await;
@@ -219,7 +224,7 @@ async fn a_trap_is_told_with_its_module_and_where_it_was() {
     publisher.confirmed().await;
     settled(&agent, 20).await;
     let good: Vec<_> = (0..20).filter(|id| *id != 7).collect();
-    assert_eq!(plant::ids(&reached(&backend, 19).await, "each"), good, "the others arrive");
+    assert_eq!(plant::ids(&reached(&destination, 19).await, "each"), good, "the others arrive");
     let letters = export(&agent, &[]);
     assert_eq!(letters.len(), 1);
     let letter = &letters[0].letter;
@@ -232,8 +237,8 @@ async fn a_trap_is_told_with_its_module_and_where_it_was() {
     assert!(letter.payload.windows(8).any(|part| part == b"\"id\":7,\""), "its own bytes");
 }
 
-/// The first configuration looks for the time where there is none. Mended, all of it is replayed
-/// while the agent is killed again and again.
+/// Checks a first configuration that looks for the time where there is none. Once it is mended, all of it is
+/// replayed while the agent is killed again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mended_configuration_replays_every_reading_once_over_any_kill() {
     let seed = std::env::var("HEADWATER_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -256,7 +261,7 @@ async fn a_mended_configuration_replays_every_reading_once_over_any_kill() {
     }
     publisher.confirmed().await;
     for pipeline in ["windows", "each"] {
-        agent.reaches("pipeline_rejected_messages", pipeline, READINGS, SOON).await;
+        agent.wait_for_metric("pipeline_rejected_messages", pipeline, READINGS, SOON).await;
     }
     assert_eq!(agent.stop().await.code(), Some(0));
     let mended = std::fs::read_to_string(agent.config()).unwrap().replace("\"stamp\"", "\"ts\"");
@@ -265,7 +270,7 @@ async fn a_mended_configuration_replays_every_reading_once_over_any_kill() {
     let mut in_the_middle = 0;
     agent.resume().await;
     for kill in 0..12 {
-        let mut replay = agent.begin(&["dead-letters", "replay", "--all", "--wait", "0"]);
+        let mut replay = agent.start_command(&["dead-letters", "replay", "--all", "--wait", "0"]);
         let moment = Duration::from_millis(moments.u64(0..200));
         tokio::time::sleep(moment).await;
         agent.kill9();
@@ -278,7 +283,7 @@ async fn a_mended_configuration_replays_every_reading_once_over_any_kill() {
     assert!(in_the_middle > 0, "no kill came in the middle of a replay, seed {seed}");
     let told = told_of(&agent, &["replay", "--all", "--json"], 0);
     assert_eq!((&told["failed"], &told["waiting"]), (&json!([]), &json!(0)), "{told}");
-    let (topic, payload) = load.closing();
+    let (topic, payload) = load.closing_reading();
     publisher.publish(&topic, payload).await;
     publisher.confirmed().await;
 
@@ -286,20 +291,20 @@ async fn a_mended_configuration_replays_every_reading_once_over_any_kill() {
         compute(load.readings(), oracle::TumblingWindows { size: 1_000, lateness: 10_000, revise: 0 });
     assert_eq!(expected.late, 0);
     for pipeline in ["windows", "each"] {
-        agent.reaches("pipeline_used_events", pipeline, load.published(), SOON).await;
-        drained(&agent, "central", SOON).await;
+        agent.wait_for_metric("pipeline_used_events", pipeline, load.published(), SOON).await;
+        wait_until_drained(&agent, "central", SOON).await;
         let metrics = agent.metrics().await.expect("the agent answers");
         let counts = ["replayed_messages", "succeeded_replays", "used_events", "late_events", "events"];
         let counts = counts.map(|it| metrics.of(&format!("pipeline_{it}"), pipeline));
         assert_eq!(counts, [READINGS, READINGS, READINGS + 1, 0, READINGS + 1], "{pipeline}, seed {seed}");
     }
     let all = expected.windows.len() + load.readings().len();
-    let results = collector.results_of(all).await;
+    let results = collector.wait_for_results(all).await;
     assert_eq!(results.len(), all, "results at the collector, seed {seed}");
     assert_eq!(plant::ids(&results, "each"), (0..load.published()).collect::<Vec<_>>(), "seed {seed}");
     let differences = oracle::differences(&expected.windows, &plant::windows(&results, "windows"));
     assert!(differences.is_empty(), "seed {seed}:\n{}", differences.join("\n"));
-    assert!(!agent.logged().contains("panicked"), "no thread panicked");
+    assert!(!agent.log_text().contains("panicked"), "no thread panicked");
 }
 
 fn good(id: u64) -> Vec<u8> {
@@ -315,10 +320,10 @@ async fn forwarding(url: &str, body: &str) -> (TestAgent, TestPublisher) {
     (TestAgent::start(plan.toml()).await, TestPublisher::connect("plant", broker.port()))
 }
 
-/// Waits until so many messages were read and all that came of them was sent; checks the sums.
+/// Waits until this many messages are read and all their results are sent, and checks the sums.
 async fn settled(agent: &TestAgent, messages: u64) {
-    agent.reaches("pipeline_read_messages", "each", messages, SOON).await;
-    drained(agent, "central", SOON).await;
+    agent.wait_for_metric("pipeline_read_messages", "each", messages, SOON).await;
+    wait_until_drained(agent, "central", SOON).await;
     let metrics = agent.metrics().await.expect("the agent answers");
     let of = |metric: &str| metrics.of(&format!("pipeline_{metric}"), "each");
     assert_eq!(of("read_messages") + of("replayed_messages"), of("rejected_messages") + of("events"));
@@ -328,10 +333,10 @@ async fn settled(agent: &TestAgent, messages: u64) {
     );
 }
 
-/// What the backend took, once there is as much.
-async fn reached(backend: &FakeDestination, lines: usize) -> Vec<Value> {
+/// Waits until the destination has accepted this many lines, and returns them.
+async fn reached(destination: &FakeDestination, lines: usize) -> Vec<Value> {
     headwater_tests::process::eventually("the lines to arrive", SOON, async || {
-        Some(backend.accepted()).filter(|got| got.len() >= lines)
+        Some(destination.accepted_lines()).filter(|got| got.len() >= lines)
     })
     .await
 }
@@ -342,29 +347,29 @@ fn export(agent: &TestAgent, filter: &[&str]) -> Vec<StoredLetter> {
 }
 
 fn said(agent: &TestAgent, command: &[&str]) -> String {
-    let output = agent.run(&[&["dead-letters"], command].concat());
+    let output = agent.run_command(&[&["dead-letters"], command].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// What a replay says as JSON, and its exit code.
+/// Runs a replay, checks its exit code and returns its output as JSON.
 fn told_of(agent: &TestAgent, command: &[&str], code: i32) -> Value {
-    let output = agent.run(&[&["dead-letters"], command].concat());
+    let output = agent.run_command(&[&["dead-letters"], command].concat());
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{words} {}", String::from_utf8_lossy(&output.stdout));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {words}"))
 }
 
-/// Some are given up at the quota, others because of their age, with a kill where they have just become
-/// unreadable: what is kept and what was reported are all there were, each once.
+/// Checks letters that are dropped at the quota or expire, with a kill just after they became unreadable:
+/// those kept and those reported are all that there were, each once.
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_that_are_given_up_are_reported_once() {
     let broker = RumqttdBroker::start().await;
-    let backend = FakeDestination::start([]).await;
+    let destination = FakeDestination::start([]).await;
     let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant/+"], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded("k"))
-        .output("central", &backend.url(), ", backoff_max = \"1s\"");
+        .output("central", &destination.url(), ", backoff_max = \"1s\"");
     let config = |age: &str| format!("dead_letters = {{ bytes_max = \"16 MiB\"{age} }}\n\n{}", plan.toml());
     let mut agent = TestAgent::start(&config("")).await;
     let publisher = TestPublisher::connect("plant", broker.port());
@@ -374,10 +379,11 @@ async fn letters_that_are_given_up_are_reported_once() {
     }
     publisher.confirmed().await;
     settled(&agent, count).await;
-    // Of so many, each is kept or reported: sooner or later, as reports go the way of results.
+    // Each of this many letters is kept or reported; a report may come later, because it goes the way of
+    // results.
     let reported = async |agent: &TestAgent, kind: &str, all: u64| {
         let found = headwater_tests::process::eventually("each kept or reported", SOON, async || {
-            let lines = backend.accepted();
+            let lines = destination.accepted_lines();
             let of = lines.iter().map(|line| &line["report"]).filter(|report| report["kind"] == kind);
             let of: Vec<_> = of.filter(|report| report["stage"] == "dead-letters").collect();
             let number = |report: &&Value, name: &str| report[name].as_u64().expect("a number");
@@ -389,8 +395,8 @@ async fn letters_that_are_given_up_are_reported_once() {
             (sum + kept.len() as u64 == all).then_some((sum, first, last, kept))
         })
         .await;
-        drained(agent, "central", SOON).await;
-        headwater_tests::ledger::holds(agent).await;
+        wait_until_drained(agent, "central", SOON).await;
+        headwater_tests::ledger::check_ledger(agent).await;
         found
     };
     let (dropped, first, last, kept) = reported(&agent, "dropped", count).await;
@@ -403,7 +409,7 @@ async fn letters_that_are_given_up_are_reported_once() {
     agent.configure(&config(", age_max = \"1s\""));
     agent.environment([(headwater::fail::VARIABLE, "letters.given-up=kill".to_owned())]);
     agent.spawn();
-    assert!(agent.ends(SOON).await.is_some(), "killed where the first went");
+    assert!(agent.wait_for_exit(SOON).await.is_some(), "killed where the first went");
     agent.environment([]);
     agent.resume().await;
     let (expired, first, _, left) = reported(&agent, "expired", kept.len() as u64).await;

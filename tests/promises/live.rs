@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::collector::{self, TestCollector};
-use headwater_tests::ledger::balances;
+use headwater_tests::ledger::check_balance;
 use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::eventually;
 use headwater_tests::proxy::{FaultDirection, FaultProxy, ProxyMode};
@@ -18,7 +18,7 @@ use crate::upstream::publish;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// Ids as the collector stored them, in that order.
+/// Returns the ids in the order in which the collector stored them.
 fn stored(results: &[Value], pipeline: &str) -> Vec<u64> {
     let of = results.iter().filter(|line| line["pipeline"] == pipeline);
     of.map(|line| line["value"]["id"].as_u64().expect("an id")).collect()
@@ -43,19 +43,19 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
     proxy.set(ProxyMode::Cut);
     publish(&publisher, &mut load, 4_000).await;
     for pipeline in ["live", "ordered"] {
-        agent.reaches("pipeline_results", pipeline, load.published(), SOON).await;
+        agent.wait_for_metric("pipeline_results", pipeline, load.published(), SOON).await;
     }
     agent.kill9();
     agent.resume().await;
-    agent.reaches("forward_pending_results", "central", 8_000, SOON).await;
+    agent.wait_for_metric("forward_pending_results", "central", 8_000, SOON).await;
 
     let backlog = load.published();
-    // A slow link: the backlog takes about half a minute.
+    // On such a slow link the backlog takes about half a minute.
     proxy.set(ProxyMode::Delay(FaultDirection::Down, Duration::from_millis(30)));
-    agent.reaches("forward_delivered_results", "central", 10, SOON).await;
+    agent.wait_for_metric("forward_delivered_results", "central", 10, SOON).await;
     let returned = Instant::now();
     publish(&publisher, &mut load, 20).await;
-    // While a backlog is there: asked for the newest page only, the collector answers at once.
+    // The collector answers at once when it is asked only for the newest page, even while there is a backlog.
     eventually("the new results at the collector", SOON, async || {
         let results = collector.results().await;
         let ids = stored(&results, "live");
@@ -68,13 +68,13 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
     assert!(pending >= 1_000, "the backlog had drained before: only {pending} left");
     assert!(waited < Duration::from_secs(15), "{waited:?}");
 
-    // In the middle of the drain, with the outbox cut in two.
+    // The kill comes in the middle of the drain, while the outbox is cut in two.
     agent.kill9();
     agent.resume().await;
-    agent.reaches("forward_pending_results", "central", 1_000, SOON).await;
+    agent.wait_for_metric("forward_pending_results", "central", 1_000, SOON).await;
     proxy.set(ProxyMode::Pass);
     for pipeline in ["live", "ordered"] {
-        balances(&agent, pipeline, "central", load.published(), SOON * 2).await;
+        check_balance(&agent, pipeline, "central", load.published(), SOON * 2).await;
     }
     let results = collector.results().await;
     for pipeline in ["live", "ordered"] {

@@ -1,4 +1,4 @@
-//! The collector's page in a browser: it loads, it lives, it complains about nothing.
+//! The collector's page in a browser: it loads, it updates, and the console has no complaints.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::MosquittoBroker;
 use headwater_tests::collector::TestCollector;
 use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
-use headwater_tests::process::{built, eventually};
+use headwater_tests::process::{built_program, eventually};
 use headwater_tests::publisher::TestPublisher;
 use headwater_tests::webdriver::HeadlessBrowser;
 
@@ -35,7 +35,7 @@ async fn the_page_shows_live_points_without_a_console_error() {
     let (first, before) = drawn(&browser, 60, None).await;
     assert_eq!(first, collector.results().await.len() as u64, "the page counts what is stored");
     publish(&publisher, &mut load, 3_000).await;
-    // Without a reload: more results, and another picture of them.
+    // More results and another picture of them must appear without a reload.
     drawn(&browser, first + 60, Some(before)).await;
 
     save(&browser.screenshot().await.expect("a picture"));
@@ -45,8 +45,8 @@ async fn the_page_shows_live_points_without_a_console_error() {
     assert!(errors.is_empty(), "{errors:#?}");
 }
 
-/// Results that the page says are stored, once they are at least `least`, and the plot: how many of
-/// its pixels are not empty, and a sum over them all; once it is another than `before`.
+/// Waits until the page says that at least `least` results are stored and the plot differs from `before`.
+/// Returns that number, and the number of pixels of the plot that are not empty with a sum over them.
 async fn drawn(browser: &HeadlessBrowser, least: u64, before: Option<(u64, u64)>) -> (u64, (u64, u64)) {
     eventually(&format!("{least} results in the page, and their plot"), SOON, async || {
         let state = browser.evaluate(STATE).await.expect("the page can be asked");
@@ -87,10 +87,13 @@ async fn publish(publisher: &TestPublisher, load: &mut PlantLoad, count: usize) 
     publisher.confirmed().await;
 }
 
-/// Kept beside the built programs, for people to look at.
+/// Saves the picture beside the built programs, for people to look at.
 fn save(picture: &str) {
-    let folder =
-        built("collector_under_test").parent().and_then(Path::parent).expect("a target folder").to_owned();
+    let folder = built_program("collector_under_test")
+        .parent()
+        .and_then(Path::parent)
+        .expect("a target folder")
+        .to_owned();
     let path = folder.join("page.png");
     std::fs::write(&path, headwater_tests::webdriver::decode(picture)).expect("a writable target folder");
     eprintln!("screenshot: {}", path.display());

@@ -1,4 +1,4 @@
-//! Power cuts: what the store has promised survives them. Built with `no-fdatasync`, which takes
+//! Power cuts: everything that the store has promised survives them. Built with `no-fdatasync`, which takes
 //! the one barrier out of the store, the same rounds must lose something.
 
 use std::io::{BufRead as _, BufReader};
@@ -12,11 +12,11 @@ use headwater::metrics::Metrics;
 use headwater::store::{Config, Store};
 use headwater_tests::image::DiskImage;
 use headwater_tests::plant::power;
-use headwater_tests::process::{built, freeze};
+use headwater_tests::process::{built_program, freeze};
 
 const ROUNDS: usize = 5;
 
-/// What the writer was promised before the cut.
+/// The promises that the writer was given before the cut.
 #[derive(Clone, Copy, Debug, Default)]
 struct PromisedState {
     appended: u64,
@@ -50,7 +50,7 @@ async fn power_cuts_lose_nothing_the_store_has_promised() {
 async fn cut(moment: Duration) -> anyhow::Result<(tempfile::TempDir, DiskImage, PromisedState)> {
     let home = tempfile::tempdir()?;
     let disk = DiskImage::make(home.path(), "disk", 256 << 20)?;
-    let mut writer = Command::new(built("power_writer"))
+    let mut writer = Command::new(built_program("power_writer"))
         .arg(disk.folder().join("state"))
         .stdout(Stdio::piped())
         .spawn()?;
@@ -64,7 +64,8 @@ async fn cut(moment: Duration) -> anyhow::Result<(tempfile::TempDir, DiskImage, 
     });
     tokio::time::sleep(moment).await;
     assert!(writer.try_wait()?.is_none(), "the writer ended before the cut");
-    // Whatever it says from here on was promised before it stood still: the copy must hold it.
+    // A promise that the writer prints from here on was given before it was stopped, so the copy must keep
+    // it.
     let cut = match freeze(writer.id()).await {
         Ok(()) => disk.cut(home.path(), "cut"),
         Err(error) => Err(error),
@@ -88,7 +89,7 @@ fn hear(promised: &mut PromisedState, line: &str) {
     }
 }
 
-/// Whether the state folder holds all that was promised, and nothing that was never written.
+/// Checks that the state folder holds everything that was promised, and nothing that was never written.
 fn verify(state: &Path, promised: PromisedState) -> Result<(), String> {
     let store = Store::open(&Config::new(state.to_owned()), &Metrics::new())
         .map_err(|error| format!("open: {error:?}"))?;
@@ -151,7 +152,7 @@ fn check_outbox(store: &Store, position: u64, forwarded: u64) -> Result<(), Stri
             .map_err(|error| format!("confirm: {error:?}"))?;
         next = Some(batch.range.end);
     }
-    // One batch more may be forgotten than was said: the cut came between the two.
+    // One more batch may be removed than was printed, because the cut may come between the two.
     claim(first <= forwarded + power::BATCH_RESULTS_MAX, || {
         format!("results {forwarded} to {first} are gone")
     })?;

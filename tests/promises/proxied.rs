@@ -1,5 +1,5 @@
-//! A network that does anything to the two connections of the agent: with its broker, and with the
-//! collector. Nothing is lost, nothing counts twice, and the backlog drains once it behaves.
+//! A network that does anything to the two connections of the agent, those with its broker and with the
+//! collector. Nothing is lost, nothing counts twice, and the backlog drains once the network behaves.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use headwater_tests::proxy::{FaultDirection, ProxyMode};
 use headwater_tests::world::{Options, World};
 
 const KEEP_ALIVE: &str = ", keep_alive = \"5s\"";
-/// How long the network misbehaves: longer than the broker or the collector may be silent.
+/// The time for which the network misbehaves, longer than the broker or the collector may be silent.
 const LONG: Duration = Duration::from_secs(9);
 const SHORT: Duration = Duration::from_millis(1_500);
 
-/// What either connection may meet, and how long.
+/// The faults that either connection meets, and how long each lasts.
 const MODES: [(ProxyMode, Duration); 20] = [
     (ProxyMode::Stall(FaultDirection::Both), LONG),
     (ProxyMode::Stall(FaultDirection::Up), LONG),
@@ -31,8 +31,8 @@ const MODES: [(ProxyMode, Duration); 20] = [
     (ProxyMode::Swallow(FaultDirection::Down), SHORT),
     (ProxyMode::Garbage(FaultDirection::Up), SHORT),
     (ProxyMode::Garbage(FaultDirection::Down), SHORT),
-    // Of MQTT, a flipped bit makes another message, as good as the first: nobody could tell. A
-    // request's body has a checksum.
+    // There is no flipped bit on the MQTT connection: it makes another message, as good as the first. The
+    // body of a request has a checksum.
     (ProxyMode::Pass, SHORT),
     (ProxyMode::Corrupt(FaultDirection::Up), LONG),
 ];
@@ -46,7 +46,7 @@ async fn a_bad_network_to_the_broker_loses_and_doubles_nothing() {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 host.mqtt.set(mode);
                 tokio::time::sleep(time).await;
-                // A broken connection comes back, whatever it met before.
+                // A broken connection must come back, after any fault.
                 if matches!(mode, ProxyMode::Garbage(_) | ProxyMode::HalfClose(_)) {
                     host.mqtt.set(ProxyMode::Cut);
                 }
@@ -65,7 +65,7 @@ async fn a_bad_network_to_the_collector_loses_and_doubles_nothing() {
         world
             .under_load(async |host| {
                 tokio::time::sleep(Duration::from_millis(200)).await;
-                // The noise comes first on a connection.
+                // The noise hits the first piece of a connection.
                 if matches!(mode, ProxyMode::Garbage(_)) {
                     host.http.set(ProxyMode::Cut);
                 }
@@ -82,7 +82,7 @@ async fn a_bad_network_to_the_collector_loses_and_doubles_nothing() {
     finish(world).await;
 }
 
-/// A seed of its own each time, printed to repeat it.
+/// Makes a world with a new seed, which is printed so that a run can be repeated.
 async fn world() -> World {
     let given = std::env::var("HEADWATER_SEED").ok();
     let seed = given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("a number"));
@@ -99,5 +99,5 @@ async fn settled(world: &mut World, mode: ProxyMode) {
 async fn finish(mut world: World) {
     let letters = world.host.agent.dead_letters().await.len() as u64;
     assert_eq!(letters, 2 * world.poisons(), "nothing but what is no reading is a dead letter");
-    assert!(!world.host.agent.logged().contains("panicked"), "no thread panicked");
+    assert!(!world.host.agent.log_text().contains("panicked"), "no thread panicked");
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::collector::TestCollector;
-use headwater_tests::ledger::balances;
+use headwater_tests::ledger::check_balance;
 use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
-use headwater_tests::process::{ChildProcess, eventually, free_port, installed};
+use headwater_tests::process::{ChildProcess, eventually, free_port, installed_program};
 use headwater_tests::publisher::TestPublisher;
 use rcgen::{CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
@@ -33,7 +33,7 @@ impl CertificateAuthority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    /// Writes `NAME.pem` and `NAME.key`, each complete before it has its name.
+    /// Writes `NAME.pem` and `NAME.key`; each file is complete before it has its name.
     fn identity(&self, folder: &Path, name: &str, last_year: i32) {
         let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a certificate can be made");
         params.not_after = date_time_ymd(last_year, 1, 1);
@@ -47,7 +47,8 @@ impl CertificateAuthority {
     }
 }
 
-/// nginx with the server's certificate `server.pem` of the folder; lets in whom `ca.pem` vouches for.
+/// Starts nginx with the certificate `server.pem` of the folder. It lets in the clients that `ca.pem` vouches
+/// for.
 async fn nginx(folder: &Path, collector: u16) -> (ChildProcess, u16) {
     let port = free_port();
     let at = folder.display();
@@ -60,7 +61,7 @@ async fn nginx(folder: &Path, collector: u16) -> (ChildProcess, u16) {
          location / {{ proxy_pass http://127.0.0.1:{collector}; }}\n}}\n}}\n"
     );
     std::fs::write(folder.join("nginx.conf"), config).expect("a writable folder");
-    let mut command = Command::new(installed("nginx", "nginx"));
+    let mut command = Command::new(installed_program("nginx", "nginx"));
     command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
     let process = ChildProcess::spawn(&mut command, &folder.join("nginx.log")).expect("nginx starts");
     eventually("nginx to listen", Duration::from_secs(10), async || {
@@ -70,11 +71,11 @@ async fn nginx(folder: &Path, collector: u16) -> (ChildProcess, u16) {
     (process, port)
 }
 
-/// What is there to be sent stays, and no part of it is taken for refused.
+/// Checks that everything to be sent stays in the outbox, and no part of it counts as refused.
 async fn refused(agent: &TestAgent, why: &str) {
     let metrics = agent.metrics().await.expect("the agent answers");
     let failed = metrics.of("forward_failed_attempts", "central") + 3;
-    agent.reaches("forward_failed_attempts", "central", failed, SOON).await;
+    agent.wait_for_metric("forward_failed_attempts", "central", failed, SOON).await;
     let metrics = agent.metrics().await.expect("the agent answers");
     assert_eq!(metrics.of("forward_delivered_results", "central"), 0, "{why}");
     assert_eq!(metrics.of("forward_rejected_results", "central"), 0, "{why}");
@@ -108,9 +109,9 @@ async fn only_the_right_certificate_passes_and_nothing_is_lost_until_it_does() {
     let publisher = TestPublisher::connect("plant", broker.port());
     let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 300).await;
-    agent.reaches("pipeline_results", "each", load.published(), SOON).await;
+    agent.wait_for_metric("pipeline_results", "each", load.published(), SOON).await;
     refused(&agent, "no certificate").await;
-    assert!(agent.logged().contains("No required SSL certificate"), "the log says what is missing");
+    assert!(agent.log_text().contains("No required SSL certificate"), "the log says what is missing");
 
     agent.stop().await;
     other.identity(folder, "us", 4000);
@@ -121,7 +122,7 @@ async fn only_the_right_certificate_passes_and_nothing_is_lost_until_it_does() {
     refused(&agent, "an expired certificate").await;
 
     ours.identity(folder, "us", 4000);
-    balances(&agent, "each", "central", load.published(), SOON).await;
+    check_balance(&agent, "each", "central", load.published(), SOON).await;
     let results = collector.results().await;
     assert_eq!(plant::ids(&results, "each"), (0..load.published()).collect::<Vec<_>>());
     assert!(agent.dead_letters().await.is_empty());

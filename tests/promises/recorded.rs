@@ -1,12 +1,12 @@
-//! The recorded series, over a real broker: every window is what an independent computation says,
-//! and readings are late exactly as the lateness says.
+//! The recorded series over a real broker: every window equals an independent computation, and exactly those
+//! readings are late that the lateness says.
 
 use std::time::Duration;
 
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::MosquittoBroker;
 use headwater_tests::collector::TestCollector;
-use headwater_tests::ledger::balances;
+use headwater_tests::ledger::check_balance;
 use headwater_tests::oracle::{self, ExpectedResults, PlantReading, TumblingWindows, compute};
 use headwater_tests::plant::{self, ConfigBuilder};
 use headwater_tests::publisher::TestPublisher;
@@ -14,17 +14,17 @@ use headwater_tests::recorded::{SERIES, series};
 
 const MINUTE: u64 = 60_000;
 
-/// Name, size, lateness and time for revisions, as configured and in milliseconds.
+/// Name, then size, lateness and time for revisions, as configured and in milliseconds.
 const WAYS: [(&str, [&str; 3], TumblingWindows); 5] = [
     ("hourly", ["1h", "0s", "0s"], windows(60, 0, 0)),
     ("strict", ["10m", "0s", "0s"], windows(10, 0, 0)),
-    // The watermark comes to stand on the very end of a window when the clock jumps back.
+    // The watermark stands exactly at the end of a window when the clock jumps back.
     ("lenient", ["10m", "25m", "0s"], windows(10, 25, 0)),
     ("patient", ["10m", "2h", "0s"], windows(10, 120, 0)),
     ("revising", ["10m", "0s", "2h"], windows(10, 0, 120)),
 ];
 
-/// Minutes.
+/// Returns windows with lengths in minutes.
 const fn windows(size: u64, lateness: u64, revise: u64) -> TumblingWindows {
     TumblingWindows { size: size * MINUTE, lateness: lateness * MINUTE, revise: revise * MINUTE }
 }
@@ -55,15 +55,15 @@ async fn every_window_of_the_recorded_series_equals_a_naive_computation() {
         let differences = oracle::differences(&expected.windows, &plant::windows(&results, pipeline));
         assert!(differences.is_empty(), "{pipeline}:\n{}", differences.join("\n"));
     }
-    // The jump back of the machine's clock by 55 minutes is what makes the ways differ: without it
-    // this test would say nothing about lateness.
+    // Only the jump of the machine's clock by 55 minutes makes the cases differ. Without it this test would
+    // prove nothing about lateness.
     let late: Vec<_> = pipelines[..WAYS.len()].iter().map(|(_, expected)| expected.late).collect();
     assert!(late[1] > late[2] && late[2] > 0, "the machine's late readings: {late:?}");
     assert_eq!(late[3..], [0, 0], "the machine's late readings");
     assert!(agent.dead_letters().await.is_empty());
 }
 
-/// One input and one pipeline a way for each series: their dates lie years apart, and a watermark
+/// Returns one input and one pipeline a case for each series: their dates lie years apart, and a watermark
 /// belongs to a pipeline.
 fn plan(port: u16, collector: &TestCollector) -> ConfigBuilder {
     let mut plan = ConfigBuilder::default().output("central", &collector.url(), "");
@@ -80,7 +80,7 @@ fn plan(port: u16, collector: &TestCollector) -> ConfigBuilder {
     plan
 }
 
-/// In turns, as devices do: each series in its own order.
+/// Publishes the series in turns, as devices do, each in its own order.
 async fn publish(publisher: &TestPublisher, readings: &[Vec<PlantReading>]) {
     let longest = readings.iter().map(Vec::len).max().unwrap_or_default();
     for turn in 0..longest {
@@ -93,7 +93,7 @@ async fn publish(publisher: &TestPublisher, readings: &[Vec<PlantReading>]) {
 }
 
 async fn check_counts(agent: &TestAgent, pipeline: &str, expected: &ExpectedResults, published: u64) {
-    let metrics = balances(agent, pipeline, "central", published, Duration::from_secs(120)).await;
+    let metrics = check_balance(agent, pipeline, "central", published, Duration::from_secs(120)).await;
     let of = |metric: &str| metrics.of(&format!("pipeline_{metric}"), pipeline);
     assert_eq!(of("late_events"), expected.late, "late readings of {pipeline}");
     assert_eq!(of("used_events"), expected.used() + expected.open, "used readings of {pipeline}");

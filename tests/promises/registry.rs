@@ -1,4 +1,4 @@
-//! Modules out of a real OCI registry, over TLS and behind a password.
+//! Modules from a real OCI registry, over TLS and with a password.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use headwater_bundle::CELSIUS;
 use headwater_tests::agent::TestAgent;
-use headwater_tests::backend::FakeDestination;
 use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::destination::FakeDestination;
 use headwater_tests::plant::{self, ConfigBuilder};
-use headwater_tests::process::{ChildProcess, eventually, free_port, installed};
+use headwater_tests::process::{ChildProcess, eventually, free_port, installed_program};
 use headwater_tests::proxy::{FaultDirection, FaultProxy, ProxyMode};
 use headwater_tests::publisher::TestPublisher;
 use headwater_tests::{client, ledger};
@@ -19,11 +19,11 @@ use serde_json::{Value, json};
 const SOON: Duration = Duration::from_secs(60);
 const USER: &str = "gateway";
 const PASSWORD: &str = "s3cret";
-/// Of user and password, as `htpasswd -B` writes it.
+/// User and password as `htpasswd -B` writes them.
 const HTPASSWD: &str = "gateway:$2b$04$eVGmizqSVRGcKtSry4DWpeXFfuzQ/XW2njuPdYtfkSe5w8Vf7TwQi\n";
 const CONFIG: &[u8] = b"{}";
 
-/// Debian's `docker-registry`, with a folder for what is pushed.
+/// Debian's `docker-registry`, with a folder for the modules that are pushed.
 struct OciRegistry {
     process: Option<ChildProcess>,
     port: u16,
@@ -55,13 +55,13 @@ impl OciRegistry {
             fs::write(at(name), text).expect("a writable folder");
         }
         let mut registry = Self { process: None, port, home };
-        registry.back().await;
+        registry.start_again().await;
         registry
     }
 
-    /// Starts it, with all that was pushed before.
+    /// Starts it, with everything that was pushed before.
     async fn back(&mut self) {
-        let mut command = Command::new(installed("docker-registry", "docker-registry"));
+        let mut command = Command::new(installed_program("docker-registry", "docker-registry"));
         command.arg("serve").arg(self.at("registry.yml"));
         self.process = Some(ChildProcess::spawn(&mut command, &self.at("log")).expect("it starts"));
         eventually("the registry to answer", SOON, async || {
@@ -84,14 +84,14 @@ impl OciRegistry {
     }
 
     fn client(&self) -> reqwest::Client {
-        // Has the provider installed.
+        // Making a client installs the TLS provider.
         drop(client::client(SOON));
         let pem = fs::read(self.at("certificate.pem")).expect("it was written");
         let ca = reqwest::Certificate::from_pem(&pem).expect("a certificate");
         reqwest::Client::builder().no_proxy().tls_certs_only([ca]).build().expect("a client")
     }
 
-    /// Pushes bytes by their digest, which is given.
+    /// Pushes bytes by their digest, and returns the digest.
     async fn blob(&self, repository: &str, bytes: &[u8]) -> String {
         let client = self.client();
         let begin = client.post(self.url(&format!("{repository}/blobs/uploads/")));
@@ -105,7 +105,7 @@ impl OciRegistry {
         digest
     }
 
-    /// Pushes a module as `wkg oci push` does; what pins it is given.
+    /// Pushes a module as `wkg oci push` does, and returns the reference that pins it.
     async fn push(&self, repository: &str, wasm: &[u8]) -> String {
         let config = self.blob(repository, CONFIG).await;
         let module = self.blob(repository, wasm).await;
@@ -124,7 +124,7 @@ impl OciRegistry {
         digest
     }
 
-    /// Changes a byte of what is kept under a digest.
+    /// Changes a byte of the file stored under a digest.
     fn spoil(&self, digest: &str) {
         let hex = digest.trim_start_matches("sha256:");
         let blobs = self.at("storage/docker/registry/v2/blobs/sha256");
@@ -142,7 +142,7 @@ impl OciRegistry {
         )
     }
 
-    /// `[modules.fetch]`, for a port that leads here.
+    /// Returns `[modules.fetch]` for a port that leads to this registry.
     fn fetch(&self, port: u16, more: &str) -> String {
         format!(
             "[modules.fetch]\nca = {:?}\ncredentials = [{{ host = \"127.0.0.1:{port}\", username = {USER:?}, \
@@ -157,7 +157,7 @@ fn digest(bytes: &[u8]) -> String {
     headwater::module::Digest::of(bytes).to_string()
 }
 
-/// The same module as other bytes: with a section that nobody reads.
+/// Returns the same module as other bytes, with a section that nobody reads.
 fn another(padding: usize) -> Vec<u8> {
     let mut content = b"\x04none".to_vec();
     content.resize(content.len() + padding, 0);
@@ -173,10 +173,10 @@ fn another(padding: usize) -> Vec<u8> {
     section
 }
 
-/// A plant, a pipeline with a module from elsewhere, and one without.
+/// A plant, a pipeline with a module from the registry, and one without.
 struct RegistryPlant {
     agent: TestAgent,
-    backend: FakeDestination,
+    destination: FakeDestination,
     broker: RumqttdBroker,
     fetch: String,
     published: u64,
@@ -185,8 +185,8 @@ struct RegistryPlant {
 impl RegistryPlant {
     async fn new(fetch: String, module: &str) -> Self {
         let broker = RumqttdBroker::start().await;
-        let backend = FakeDestination::start([]).await;
-        let plant = Self { agent: TestAgent::at_home(""), backend, broker, fetch, published: 0 };
+        let destination = FakeDestination::start([]).await;
+        let plant = Self { agent: TestAgent::prepare(""), destination, broker, fetch, published: 0 };
         plant.configure(module);
         plant
     }
@@ -194,7 +194,7 @@ impl RegistryPlant {
     fn configure(&self, module: &str) {
         let plan = ConfigBuilder::default()
             .input("plant", self.broker.port(), &["plant"], "3.1.1")
-            .output("central", &self.backend.url(), "")
+            .output("central", &self.destination.url(), "")
             .pipeline(
                 "fetched",
                 "plant",
@@ -216,12 +216,12 @@ impl RegistryPlant {
         self.published += count;
     }
 
-    /// All readings so far came through the pipeline, each once.
+    /// Waits until all readings so far came through the pipeline, each once.
     async fn passed(&self, pipeline: &str) {
         let expected: Vec<_> = (0..self.published).collect();
         let what = format!("all readings to come through {pipeline}");
         eventually(&what, SOON, async || {
-            (plant::ids(&self.backend.accepted(), pipeline) == expected).then_some(())
+            (plant::ids(&self.destination.accepted_lines(), pipeline) == expected).then_some(())
         })
         .await;
     }
@@ -234,7 +234,7 @@ impl RegistryPlant {
         self.agent.metrics().await.expect("it answers").of(&format!("fetch_{what}"), "modules")
     }
 
-    /// What is wrong with a module that a reload offers.
+    /// Offers a module by a reload and returns the reason for which it is refused.
     async fn refused(&self, module: &str) -> String {
         self.configure(module);
         let (status, said) = self.agent.post("/v1/reload").await.expect("it answers");
@@ -249,20 +249,20 @@ async fn a_pushed_module_is_fetched_and_runs_and_starts_without_its_registry() {
     let pin = registry.push("plant/celsius", CELSIUS).await;
     let module = registry.module(registry.port, "plant/celsius", &pin);
     let mut plant = RegistryPlant::new(registry.fetch(registry.port, ""), &module).await;
-    let checked = plant.agent.run(&["check"]);
+    let checked = plant.agent.run_command(&["check"]);
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     assert!(!plant.agent.state().join("fetched").exists(), "who checks leaves nothing behind");
     plant.agent.resume().await;
     plant.publish(100).await;
     plant.passed("fetched").await;
-    let line = plant.backend.accepted().into_iter().find(|line| line["pipeline"] == "fetched");
+    let line = plant.destination.accepted_lines().into_iter().find(|line| line["pipeline"] == "fetched");
     let line = line.expect("they came");
     assert_eq!(line["module"], digest(CELSIUS));
     assert!((line["value"]["temperature"].as_f64().expect("a number") - 100.0).abs() < 1e-9, "{line}");
     assert_eq!((plant.fetches("files").await, plant.fetches("failures").await), (2, 0));
     assert!(plant.fetches("kept_bytes").await > CELSIUS.len() as u64);
 
-    registry.gone();
+    registry.stop();
     for kill in [false, true] {
         if kill {
             plant.agent.kill9();
@@ -276,14 +276,14 @@ async fn a_pushed_module_is_fetched_and_runs_and_starts_without_its_registry() {
         plant.passed("fetched").await;
         assert_eq!(plant.fetches("files").await, 0);
     }
-    ledger::holds(&plant.agent).await;
+    ledger::check_ledger(&plant.agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_waits_for_its_module_while_the_others_run_and_loses_nothing() {
     let mut registry = OciRegistry::start().await;
     let pin = registry.push("plant/celsius", CELSIUS).await;
-    registry.gone();
+    registry.stop();
     let module = registry.module(registry.port, "plant/celsius", &pin);
     let mut plant = RegistryPlant::new(registry.fetch(registry.port, "deadline = \"10s\""), &module).await;
     let started = Instant::now();
@@ -303,7 +303,7 @@ async fn a_pipeline_waits_for_its_module_while_the_others_run_and_loses_nothing(
     assert_eq!(plant.agent.metrics().await.expect("it answers").of("pipeline_paused", "fetched"), 1);
     let (live, said) = plant.agent.get("/live").await.expect("it answers");
     assert_eq!(live, 200, "it is degraded, not stuck: {said}");
-    // Who is stopped or killed meanwhile forgets nothing.
+    // A stop or a kill meanwhile forgets nothing.
     assert!(plant.agent.stop().await.success());
     plant.agent.resume().await;
     plant.publish(50).await;
@@ -311,13 +311,13 @@ async fn a_pipeline_waits_for_its_module_while_the_others_run_and_loses_nothing(
     plant.agent.resume().await;
     plant.publish(50).await;
     waits(&plant).await;
-    registry.back().await;
+    registry.start_again().await;
     plant.agent.post("/v1/pipelines/fetched/resume").await.expect("it answers");
     plant.passed("fetched").await;
     plant.passed("neighbour").await;
     assert_eq!(plant.modules().await["running"][0], digest(CELSIUS));
-    ledger::drained(&plant.agent, "central", SOON).await;
-    ledger::holds(&plant.agent).await;
+    ledger::wait_until_drained(&plant.agent, "central", SOON).await;
+    ledger::check_ledger(&plant.agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -325,18 +325,18 @@ async fn open_windows_outlive_the_wait_for_their_module() {
     let mut registry = OciRegistry::start().await;
     let pin = registry.push("plant/stats", headwater_bundle::STATS).await;
     let broker = RumqttdBroker::start().await;
-    let backend = FakeDestination::start([]).await;
+    let destination = FakeDestination::start([]).await;
     let fetch = registry.fetch(registry.port, "deadline = \"10s\"");
     let counted = |module: &str| {
         let body = plant::windowed("k", "1h", "0s", "0s").replace("module = \"modules/stats.wasm\"", module);
         let plan = ConfigBuilder::default()
             .input("plant", broker.port(), &["plant"], "3.1.1")
-            .output("central", &backend.url(), "")
+            .output("central", &destination.url(), "")
             .pipeline("counted", "plant", "central", &body);
         fetch.clone() + plan.toml()
     };
     let module = format!("module = \"oci://127.0.0.1:{}/plant/stats@{pin}\"", registry.port);
-    let mut agent = TestAgent::at_home(&counted(&module));
+    let mut agent = TestAgent::prepare(&counted(&module));
     agent.resume().await;
     let publisher = TestPublisher::connect("plant", broker.port());
     let mut count = 0;
@@ -348,7 +348,7 @@ async fn open_windows_outlive_the_wait_for_their_module() {
         publisher.confirmed().await;
     };
     publish(100, &mut count).await;
-    agent.reaches("pipeline_used_events", "counted", 100, SOON).await;
+    agent.wait_for_metric("pipeline_used_events", "counted", 100, SOON).await;
     let forget = async |agent: &mut TestAgent, kill: bool| {
         if kill {
             agent.kill9();
@@ -357,32 +357,32 @@ async fn open_windows_outlive_the_wait_for_their_module() {
         }
         fs::remove_dir_all(agent.state().join("fetched")).expect("it is there");
         agent.resume().await;
-        agent.reaches("pipeline_paused", "counted", 1, SOON).await;
+        agent.wait_for_metric("pipeline_paused", "counted", 1, SOON).await;
     };
 
-    registry.gone();
+    registry.stop();
     forget(&mut agent, false).await;
     publish(50, &mut count).await;
     assert!(agent.stop().await.success(), "what waits is stopped like all others");
     agent.resume().await;
-    registry.back().await;
+    registry.start_again().await;
     agent.post("/v1/pipelines/counted/resume").await.expect("it answers");
-    agent.reaches("pipeline_used_events", "counted", 150, SOON).await;
+    agent.wait_for_metric("pipeline_used_events", "counted", 150, SOON).await;
 
-    // Another way out: a reload with a module that is here.
-    registry.gone();
+    // Another remedy is a reload with a module that is here.
+    registry.stop();
     forget(&mut agent, true).await;
     publish(50, &mut count).await;
     agent.configure(&counted("module = \"modules/stats.wasm\""));
     agent.reload();
-    agent.reaches("pipeline_used_events", "counted", 200, SOON).await;
+    agent.wait_for_metric("pipeline_used_events", "counted", 200, SOON).await;
     publisher.publish("plant", plant::payload(count, 1_767_225_600_000 + 7_200_000, 1.0)).await;
     let line = eventually("the window's result", SOON, async || {
-        backend.accepted().into_iter().find(|line| line["pipeline"] == "counted")
+        destination.accepted_lines().into_iter().find(|line| line["pipeline"] == "counted")
     })
     .await;
     assert_eq!(line["count"], 200, "{line}");
-    ledger::holds(&agent).await;
+    ledger::check_ledger(&agent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -434,10 +434,10 @@ async fn what_is_wrong_or_large_or_slow_is_refused_in_time_and_what_runs_goes_on
     plant.passed("fetched").await;
     assert_eq!(plant.modules().await["running"][0], digest(CELSIUS), "what ran goes on");
 
-    // A good one takes over; one that trips is taken back, and stays so without the registry.
+    // A good module takes over; one that trips is rolled back, and stays so without the registry.
     plant.configure(&module_of_good);
     plant.agent.reload();
-    plant.agent.reaches("pipeline_swaps", "fetched", 1, SOON).await;
+    plant.agent.wait_for_metric("pipeline_swaps", "fetched", 1, SOON).await;
     plant.publish(50).await;
     plant.passed("fetched").await;
     assert_eq!(plant.modules().await["running"][0], digest(&good));
@@ -446,11 +446,11 @@ async fn what_is_wrong_or_large_or_slow_is_refused_in_time_and_what_runs_goes_on
         format!("module = \"oci://127.0.0.1:{port}/plant/hostile@{pin}\", config = {{ do = \"panic\" }}");
     plant.configure(&hostile);
     plant.agent.reload();
-    plant.agent.reaches("pipeline_swaps", "fetched", 2, SOON).await;
+    plant.agent.wait_for_metric("pipeline_swaps", "fetched", 2, SOON).await;
     plant.publish(50).await;
-    plant.agent.reaches("pipeline_rollbacks", "fetched", 1, SOON).await;
+    plant.agent.wait_for_metric("pipeline_rollbacks", "fetched", 1, SOON).await;
     plant.passed("fetched").await;
-    registry.gone();
+    registry.stop();
     assert!(plant.agent.stop().await.success());
     plant.agent.resume().await;
     plant.publish(50).await;

@@ -1,12 +1,12 @@
-//! Stopping and starting: open windows are kept, work goes on where it stood, and what keeps the
-//! agent from starting is said with its exit code.
+//! Stopping and starting: open windows are kept, work goes on where it stood, and a start that fails says
+//! why, with its exit code.
 
 use std::time::Duration;
 
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::collector::TestCollector;
-use headwater_tests::ledger::drained;
+use headwater_tests::ledger::wait_until_drained;
 use headwater_tests::oracle::{self, TumblingWindows, compute};
 use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::publisher::TestPublisher;
@@ -26,14 +26,14 @@ async fn open_windows_outlive_a_stop() {
     let mut load = PlantLoad::new(5);
     let mut before = 0;
     for part in 0..3 {
-        // Ends in the middle of a window each time.
+        // Each run ends in the middle of a window.
         for _ in 0..1_333 {
             let (topic, payload) = load.reading();
             publisher.publish(&topic, payload).await;
         }
-        // This broker numbers anew what it delivers again: nothing may be under way at the stop.
+        // This broker gives redeliveries new packet identifiers, so nothing may be in flight at the stop.
         let arrived = load.published() - before;
-        agent.reaches("source_acknowledged_messages", "plant", arrived, SOON).await;
+        agent.wait_for_metric("source_acknowledged_messages", "plant", arrived, SOON).await;
         before = load.published();
         if part < 2 {
             let status = agent.stop().await;
@@ -41,13 +41,13 @@ async fn open_windows_outlive_a_stop() {
             agent.resume().await;
         }
     }
-    let (topic, payload) = load.closing();
+    let (topic, payload) = load.closing_reading();
     publisher.publish(&topic, payload).await;
 
     let expected = compute(load.readings(), TumblingWindows { size: 10_000, lateness: 1_000, revise: 0 });
     let all = expected.windows.len();
-    let waited = collector.results_of(all).await.len();
-    drained(&agent, "central", SOON).await;
+    let waited = collector.wait_for_results(all).await.len();
+    wait_until_drained(&agent, "central", SOON).await;
     let results = collector.results().await;
     assert_eq!(results.len(), waited, "nothing came after the last window");
     assert_eq!(results.len(), all, "no window was closed by a stop");
@@ -63,7 +63,7 @@ async fn a_state_folder_in_use_is_refused_with_78() {
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", "http://127.0.0.1:9/v1/batches", "");
     let mut agent = TestAgent::start(plan.toml()).await;
-    let output = agent.run(&["run"]);
+    let output = agent.run_command(&["run"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains(agent.state().to_str().unwrap()), "the folder is named: {said}");
@@ -78,9 +78,9 @@ async fn a_state_folder_that_is_none_is_refused_with_78() {
         .input("plant", 9, &[TOPICS], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", "http://127.0.0.1:9/v1/batches", "");
-    let agent = TestAgent::at_home(plan.toml());
+    let agent = TestAgent::prepare(plan.toml());
     std::fs::write(agent.state(), "a file").unwrap();
-    let output = agent.run(&["run"]);
+    let output = agent.run_command(&["run"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains(agent.state().to_str().unwrap()), "the path is named: {said}");
@@ -89,7 +89,7 @@ async fn a_state_folder_that_is_none_is_refused_with_78() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_of_a_configuration_is_listed() {
-    let agent = TestAgent::at_home(
+    let agent = TestAgent::prepare(
         r#"[input.plant]
 mqtt = { url = "http://127.0.0.1:1883", topics = ["plant/#/telemetry"], qos = 7 }
 [pipeline.temperature]
@@ -104,7 +104,7 @@ http = { url = "http://collect.example.com/v1/batches" }
 "#,
     );
     for command in ["run", "check"] {
-        let output = agent.run(&[command]);
+        let output = agent.run_command(&[command]);
         let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(2), "{command}: {said}");
         for fault in

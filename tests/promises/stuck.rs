@@ -1,12 +1,12 @@
-//! A stage that has work and does nothing of it is not alive, and `/live` says which and why.
+//! A stage that has work and makes no progress is not live: `/live` names the stage and the cause.
 
 use std::time::{Duration, Instant};
 
 use headwater::fail::VARIABLE;
 use headwater_tests::agent::TestAgent;
-use headwater_tests::backend::FakeDestination;
 use headwater_tests::broker::RumqttdBroker;
-use headwater_tests::ledger::balances;
+use headwater_tests::destination::FakeDestination;
+use headwater_tests::ledger::check_balance;
 use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::eventually;
 use headwater_tests::publisher::TestPublisher;
@@ -14,28 +14,28 @@ use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// What `/live` answers.
+/// Returns the answer of `/live`.
 async fn live(agent: &TestAgent) -> Option<(u16, Value)> {
     let (status, body) = agent.get("/live").await.ok()?;
     Some((status, serde_json::from_str(&body).expect("it answers JSON")))
 }
 
-/// Stands still at a point for twice as long as it may: `/live` names the stage and the cause
-/// meanwhile, and is well again afterwards.
+/// Stalls a stage at a point for twice as long as it may: `/live` names the stage and the cause meanwhile,
+/// and recovers afterwards.
 async fn stands_still(point: &str, stage: &str, cause: &str) {
     let broker = RumqttdBroker::start().await;
-    let backend = FakeDestination::start([]).await;
+    let destination = FakeDestination::start([]).await;
     let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
-        .output("central", &backend.url(), ", timeout = \"1s\"");
-    let mut agent = TestAgent::at_home(&format!("stuck_after = \"5s\"\n\n{}", plan.toml()));
+        .output("central", &destination.url(), ", timeout = \"1s\"");
+    let mut agent = TestAgent::prepare(&format!("stuck_after = \"5s\"\n\n{}", plan.toml()));
     agent.environment([(VARIABLE, format!("{point}=stall:14s@1x1"))]);
     agent.resume().await;
     let publisher = TestPublisher::connect("plant", broker.port());
     let mut load = PlantLoad::new(3);
     assert_eq!(live(&agent).await.expect("it answers").0, 200);
-    // Before the first of them: the stage may stand still while the others go out.
+    // The clock starts before the first of them, because the stage may stall while the others go out.
     let begun = Instant::now();
     for _ in 0..10 {
         let (topic, payload) = load.reading();
@@ -51,13 +51,13 @@ async fn stands_still(point: &str, stage: &str, cause: &str) {
     assert_eq!(stuck[0]["stage"], stage, "{said:?}");
     assert!(stuck[0]["cause"].as_str().expect("a cause").contains(cause), "{said:?}");
     assert_eq!(stuck.as_array().map_or(0, Vec::len), 1, "{said:?}");
-    assert!(agent.logged().contains("stage is stuck"));
+    assert!(agent.log_text().contains("stage is stuck"));
     eventually(&format!("/live to be well after {point}"), SOON, async || {
         live(&agent).await.filter(|(status, _)| *status == 200)
     })
     .await;
-    balances(&agent, "each", "central", load.published(), SOON).await;
-    assert_eq!(plant::ids(&backend.accepted(), "each"), (0..load.published()).collect::<Vec<_>>());
+    check_balance(&agent, "each", "central", load.published(), SOON).await;
+    assert_eq!(plant::ids(&destination.accepted_lines(), "each"), (0..load.published()).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Modules of strangers: what they cost the compiler is bounded, and only those that are trusted run.
+//! Modules of strangers: the costs of compiling them are bounded, and only trusted ones run.
 
 use std::fs;
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use headwater_tests::agent::{PROGRAM, TestAgent};
-use headwater_tests::process::{built, eventually};
+use headwater_tests::process::{built_program, eventually};
 
-/// An input and an output that nothing answers at, and two pipelines: `bomb.wasm` and a good module.
+/// Returns an input and an output that nothing answers at, and two pipelines: `bomb.wasm` and a good module.
 fn config(modules: &str) -> String {
     let pipeline = |name: &str, module: &str| {
         format!(
@@ -24,7 +24,7 @@ fn config(modules: &str) -> String {
     )
 }
 
-/// LEB128.
+/// Encodes a number in LEB128.
 fn number(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -42,8 +42,8 @@ fn sized(bytes: &[u8]) -> Vec<u8> {
     [&number(bytes.len()), bytes].concat()
 }
 
-/// A component whose only content is a core module with so many functions of so many steps each. A step
-/// branches, and mixes two of a hundred variables, all of which live to the end.
+/// Returns a component whose only content is a core module with this many functions of this many steps each.
+/// A step branches and mixes two of a hundred variables, all of which live to the end.
 fn bomb(functions: usize, steps: usize) -> Vec<u8> {
     const VARIABLES: u8 = 100;
     let mut body = vec![1, VARIABLES, 0x7f];
@@ -65,17 +65,17 @@ fn bomb(functions: usize, steps: usize) -> Vec<u8> {
     [b"\0asm\x0d\0\x01\0".to_vec(), section(1, core.concat())].concat()
 }
 
-/// An agent's home with the bomb in it.
+/// Prepares the home of an agent with the bomb in it.
 fn home(modules: &str, bomb: &[u8]) -> TestAgent {
-    let agent = TestAgent::at_home(&config(modules));
+    let agent = TestAgent::prepare(&config(modules));
     fs::write(agent.home().join("modules/bomb.wasm"), bomb).expect("a writable folder");
     agent
 }
 
-/// What `headwater check` says, which refuses the configuration.
+/// Runs `headwater check`, which must refuse the configuration, and returns its message.
 #[track_caller]
 fn refused(agent: &TestAgent) -> String {
-    let Output { status, stderr, .. } = agent.run(&["check"]);
+    let Output { status, stderr, .. } = agent.run_command(&["check"]);
     let said = String::from_utf8_lossy(&stderr).into_owned();
     assert_eq!(status.code(), Some(2), "{said}");
     said
@@ -114,7 +114,7 @@ async fn what_compiles_is_bounded_and_ends_with_the_agent() {
         agent.spawn();
         let parent = agent.id().expect("it runs");
         let compiler = eventually("a compiler to run", Duration::from_secs(60), async || {
-            // Before it has the whole module, the end of its input would end it as well.
+            // Before the child has the whole module, the end of its input would end it as well.
             child_of(parent).filter(|it| nice(*it) == Some(19) && user_ticks(*it) > Some(100))
         })
         .await;
@@ -137,21 +137,21 @@ async fn what_compiles_is_bounded_and_ends_with_the_agent() {
     }
 }
 
-/// What `headwater module …` prints, in the agent's home.
+/// Runs `headwater module …` in the agent's home and returns its output.
 #[track_caller]
 fn module(agent: &TestAgent, command: &[&str]) -> String {
-    let mut program = std::process::Command::new(built(PROGRAM));
+    let mut program = std::process::Command::new(built_program(PROGRAM));
     let done = program.arg("module").args(command).current_dir(agent.home()).output().expect("it starts");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8_lossy(&done.stdout).trim().to_owned()
 }
 
-/// A private key in the agent's home, and the public one that goes with it.
+/// Makes a private key in the agent's home, and returns the public one that goes with it.
 fn keys(agent: &TestAgent, name: &str) -> String {
     module(agent, &["keygen", name])
 }
 
-/// One pipeline with that module.
+/// Returns one pipeline with this module.
 fn only(modules: &str, module: &str) -> String {
     let both = config(modules);
     let (head, pipelines) = both.split_once("[pipeline.bombed]").expect("it is there");
@@ -161,7 +161,7 @@ fn only(modules: &str, module: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_runs_what_was_compiled_and_signed_elsewhere_and_compiles_nothing() {
-    let mut agent = TestAgent::at_home("");
+    let mut agent = TestAgent::prepare("");
     let own = keys(&agent, "own.key");
     let other = keys(&agent, "other.key");
     let compile = |target: &str, key: &str, output: &str| {
@@ -207,7 +207,7 @@ async fn a_gateway_runs_what_was_compiled_and_signed_elsewhere_and_compiles_noth
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_mends_letters_is_trusted_and_compiled_like_a_pipelines_module() {
-    let mut agent = TestAgent::at_home("");
+    let mut agent = TestAgent::prepare("");
     let own = keys(&agent, "own.key");
     fs::write(agent.home().join("modules/bomb.wasm"), bomb(20_000, 200)).expect("a writable folder");
     for name in ["bomb", "celsius"] {
@@ -220,7 +220,7 @@ async fn what_mends_letters_is_trusted_and_compiled_like_a_pipelines_module() {
     let replay = |module: &str, more: &[&str]| {
         let command =
             ["dead-letters", "replay", "--all", "--module", module, "--settings", "{\"field\":\"t\"}"];
-        let Output { status, stderr, .. } = agent.run(&[&command[..], more].concat());
+        let Output { status, stderr, .. } = agent.run_command(&[&command[..], more].concat());
         (status.success(), String::from_utf8_lossy(&stderr).into_owned())
     };
     let (_, said) = replay("modules/stats.wasm", &[]);
@@ -237,7 +237,7 @@ async fn what_mends_letters_is_trusted_and_compiled_like_a_pipelines_module() {
     assert!(is_good, "{said}");
 }
 
-/// Fields of `/proc/PID/stat` from the third on.
+/// Returns the fields of `/proc/PID/stat` from the third on.
 fn stat(process: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     Some(stat.rsplit_once(") ")?.1.split_whitespace().map(str::to_owned).collect())
@@ -251,7 +251,7 @@ fn nice(process: u32) -> Option<i32> {
     stat(process)?.get(16)?.parse().ok()
 }
 
-/// Time that it has computed, in hundredths of a second.
+/// Returns the computing time of a process, in hundredths of a second.
 fn user_ticks(process: u32) -> Option<u64> {
     stat(process)?.get(11)?.parse().ok()
 }

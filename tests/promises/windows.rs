@@ -1,5 +1,5 @@
-//! Windows of every kind through the whole agent: what the collector holds is what a naive computation over
-//! all readings says, and nothing of how they came (kills, a backlog) shows in it.
+//! Windows of every kind through the whole agent: the results at the collector equal a naive computation over
+//! all readings, and do not depend on how the readings came (kills, a backlog).
 
 mod bounded;
 mod coarse;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::MosquittoBroker;
 use headwater_tests::collector::TestCollector;
-use headwater_tests::ledger::{balances, drained};
+use headwater_tests::ledger::{check_balance, wait_until_drained};
 use headwater_tests::plant::{self, ConfigBuilder};
 use headwater_tests::publisher::TestPublisher;
 use headwater_tests::recorded::{SERIES, series};
@@ -31,13 +31,13 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR.cast_signed();
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The pipeline without windows.
+/// The name of the pipeline without windows.
 const UNWINDOWED: &str = "none";
 
-/// What closes all windows of the others: it stays in open ones itself.
+/// The device whose reading closes all windows of the others; it stays in open windows itself.
 const END: &str = "end";
 
-/// A pipeline, and what it must come to.
+/// A pipeline with its expected results.
 struct PipelineCase {
     name: String,
     window: String,
@@ -47,7 +47,7 @@ struct PipelineCase {
     shown: EarlierResults,
 }
 
-/// Each kind with built-ins and with a module.
+/// Returns each kind with built-ins and with a module.
 fn both(kinds: &[(&str, &str, WindowRule)], lateness: &str) -> Vec<PipelineCase> {
     let ways = kinds.iter().flat_map(|(name, window, kind)| {
         [AggregateKind::BuiltIn, AggregateKind::Module].map(|aggregate| PipelineCase {
@@ -66,7 +66,8 @@ fn day(zone: &str) -> WindowRule {
     WindowRule::Day { zone: TimeZone::get(zone).expect("a time zone") }
 }
 
-/// Late readings go to the output of the results, or to another that leads to the same collector.
+/// Returns a configuration in which late readings go to the output of the results, or to another that leads
+/// to the same collector.
 fn plan(ways: &[PipelineCase], broker: &MosquittoBroker, collector: &TestCollector) -> ConfigBuilder {
     let mut plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant/+/telemetry"], "3.1.1")
@@ -89,13 +90,13 @@ async fn publish(publisher: &TestPublisher, id: usize, reading: &OracleReading) 
     publisher.publish(&topic, plant::payload(id as u64, reading.time / 1_000, reading.value)).await;
 }
 
-/// A reading so much later that every window of the others closes.
+/// Returns a reading so much later that every window of the others closes.
 fn end(after: &[OracleReading]) -> OracleReading {
     let newest = after.iter().map(|reading| reading.time).max().unwrap_or_default();
     OracleReading { key: END.to_owned(), time: newest + 30 * 24 * HOUR, value: 0.0 }
 }
 
-/// The differences of a pipeline's results from those that there must be.
+/// Returns the differences between the results of a pipeline and the expected ones.
 fn differences(way: &PipelineCase, readings: &[OracleReading], lateness: u64, lines: &[Value]) -> String {
     let marks = KeyWatermarks::of(readings, lateness, way.clock);
     let mut expected = contents(readings, &way.kind);
@@ -159,10 +160,10 @@ async fn windows_of_every_kind_over_the_recorded_series_equal_a_naive_computatio
     }
     publisher.confirmed().await;
     for way in &ways {
-        let metrics = balances(&agent, &way.name, "central", readings.len() as u64, PATIENCE).await;
+        let metrics = check_balance(&agent, &way.name, "central", readings.len() as u64, PATIENCE).await;
         assert_eq!(metrics.of("pipeline_used_events", &way.name), readings.len() as u64, "{}", way.name);
     }
-    balances(&agent, UNWINDOWED, "central", readings.len() as u64, PATIENCE).await;
+    check_balance(&agent, UNWINDOWED, "central", readings.len() as u64, PATIENCE).await;
     let results = collector.results().await;
     check_unwindowed(UNWINDOWED, &readings, &results);
     let wrong: String = ways.iter().map(|way| differences(way, &readings, 2 * HOUR, &results)).collect();
@@ -170,7 +171,7 @@ async fn windows_of_every_kind_over_the_recorded_series_equal_a_naive_computatio
     assert!(agent.dead_letters().await.is_empty());
     eprintln!("{} results of {} readings and {} ways", results.len(), readings.len(), ways.len());
 
-    // Without these the series would say nothing about them.
+    // Without such days the series would prove nothing about them.
     let lengths = |name: &str| results.iter().filter(|line| line["pipeline"] == name).map(length).collect();
     let west: Vec<i64> = lengths("day-sao-paulo-module");
     let east: Vec<i64> = lengths("day-pyongyang-module");
@@ -183,7 +184,8 @@ fn length(line: &Value) -> i64 {
     place.end - place.start
 }
 
-/// All series as one plant: each in its own order, and always the device whose next reading is the earliest.
+/// Returns all series as one plant: each in its own order, and always the device whose next reading is the
+/// earliest.
 fn recorded() -> Vec<OracleReading> {
     let mut series: Vec<_> = SERIES.iter().map(|name| series(name).into_iter().peekable()).collect();
     let mut all = Vec::new();
@@ -195,8 +197,8 @@ fn recorded() -> Vec<OracleReading> {
     }
 }
 
-/// Kinds for the load: those that give each result once, and such that give it provisionally, revise it, or
-/// have a watermark for each key.
+/// Returns the kinds for the load: those that give each result once, and those that give it provisionally,
+/// revise it, or have a watermark for each key.
 fn load_ways() -> Vec<PipelineCase> {
     let tumbling = || WindowRule::Tumbling { size: 30 * MINUTE, offset: 10 * MINUTE };
     let hopping = || WindowRule::Hopping { size: HOUR, slide: 25 * MINUTE, offset: 5 * MINUTE };
@@ -248,24 +250,25 @@ fn load_ways() -> Vec<PipelineCase> {
     ways
 }
 
-/// How the same readings come to an agent.
+/// The circumstances in which the same readings come to an agent.
 #[derive(Clone, Copy, Debug)]
 enum DeliveryHistory {
-    /// With small pauses.
+    /// They come with small pauses.
     Live,
-    /// All while it was away.
+    /// They come all while the agent is away.
     Outage,
-    /// With small pauses, and an agent that is killed so often.
+    /// They come with small pauses, and the agent is killed this many times.
     Kills(u32),
 }
 
-/// Results at the collector by pipeline, key, window and part, as text; and windows retracted, likewise.
+/// The results at the collector by pipeline, key, window and part, as text, and likewise the retracted
+/// windows.
 #[derive(Debug, PartialEq)]
 struct StoredRows {
     results: BTreeMap<String, String>,
     retracted: BTreeMap<String, String>,
     lines: Vec<Value>,
-    /// Late readings of each pipeline, in their order.
+    /// The late readings of each pipeline, in their order.
     late: BTreeMap<String, Vec<String>>,
 }
 
@@ -297,20 +300,20 @@ async fn run(history: DeliveryHistory, ways: &[PipelineCase], load: &DeviceLoad,
     }
     agent.ready().await;
     for PipelineCase { name, .. } in ways {
-        let metrics = balances(&agent, name, "central", load.published.len() as u64, PATIENCE).await;
+        let metrics = check_balance(&agent, name, "central", load.published.len() as u64, PATIENCE).await;
         let late = metrics.of("pipeline_late_events", name);
         assert_eq!(late, load.late().count() as u64, "late readings of {name}, {history:?}, seed {seed}");
     }
-    drained(&agent, "late", PATIENCE).await;
-    let (lines, retracted) = collector.stored().await;
+    wait_until_drained(&agent, "late", PATIENCE).await;
+    let (lines, retracted) = collector.results_and_retractions().await;
     assert!(agent.dead_letters().await.is_empty(), "{history:?}, seed {seed}");
-    assert!(!agent.logged().contains("panicked"), "no thread panicked, {history:?}, seed {seed}");
+    assert!(!agent.log_text().contains("panicked"), "no thread panicked, {history:?}, seed {seed}");
     let results = by_identity(&lines);
     let retracted = by_identity(&retracted);
     StoredRows { results, retracted, lines, late: by_pipeline(&collector.late().await) }
 }
 
-/// Late readings as they are, but for the order among pipelines.
+/// Returns late readings unchanged, grouped by pipeline.
 fn by_pipeline(rows: &[Value]) -> BTreeMap<String, Vec<String>> {
     let mut by_pipeline = BTreeMap::<String, Vec<String>>::new();
     for row in rows {
@@ -322,7 +325,7 @@ fn by_pipeline(rows: &[Value]) -> BTreeMap<String, Vec<String>> {
     by_pipeline
 }
 
-/// What of the load must come as late readings of a pipeline.
+/// Returns the readings of the load that must come as late readings of a pipeline.
 fn late_of(way: &PipelineCase, load: &DeviceLoad) -> Vec<String> {
     let row = |(id, reading): (usize, &OracleReading)| {
         let time = jiff::Timestamp::from_microsecond(reading.time.cast_signed()).expect("a time");
@@ -340,7 +343,7 @@ fn late_of(way: &PipelineCase, load: &DeviceLoad) -> Vec<String> {
     load.late().map(row).collect()
 }
 
-/// Publishes all, with a pause now and then.
+/// Publishes all readings, with a pause now and then.
 async fn pour(publisher: &TestPublisher, load: &DeviceLoad, mut pauses: Option<&mut fastrand::Rng>) {
     for (id, reading) in load.published.iter().enumerate() {
         publish(publisher, id, reading).await;
@@ -351,7 +354,7 @@ async fn pour(publisher: &TestPublisher, load: &DeviceLoad, mut pauses: Option<&
     publisher.confirmed().await;
 }
 
-/// Rows as they are, but for when they were stored.
+/// Returns rows without the number of their change, by their identity.
 fn by_identity(rows: &[Value]) -> BTreeMap<String, String> {
     let rows = rows.iter().map(|row| {
         let mut row = row.clone();
@@ -379,7 +382,7 @@ async fn neither_kills_nor_a_backlog_show_in_windows_of_any_kind() {
         let of = |way| differences(way, &load.used, lateness(way), &stored.lines);
         let wrong: String = ways.iter().map(of).collect();
         assert!(wrong.is_empty(), "{history}, seed {seed}:\n{wrong}");
-        // Without these the load would say nothing about them.
+        // Without retractions the load would prove nothing about them.
         assert!(stored.retracted.len() > 10, "{history}, seed {seed}: sessions were joined");
         for way in &ways {
             let found = &stored.late[&way.name];
@@ -402,7 +405,7 @@ async fn neither_kills_nor_a_backlog_show_in_windows_of_any_kind() {
     }
 }
 
-/// Taken from HEADWATER_SEED to repeat a run, else new.
+/// Returns the seed in HEADWATER_SEED, to repeat a run, or else a new one.
 fn seed() -> u64 {
     let given = std::env::var("HEADWATER_SEED").ok();
     given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("HEADWATER_SEED is a number"))

@@ -1,5 +1,5 @@
-//! A broker of one subscriber that measures: it publishes as told, and sees how long each
-//! acknowledgement takes. MQTT 3.1.1; it keeps no session.
+//! A broker for one subscriber that measures times: it publishes at a given rate and records how long each
+//! acknowledgement takes. It speaks MQTT 3.1.1 and keeps no session.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -15,25 +15,25 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-/// Packets of the subscriber are no larger.
+/// Largest packet of the subscriber, in bytes.
 const PACKET_BYTES_MAX: usize = 1 << 20;
-/// Longest silence of the subscriber while something is owed.
+/// Longest silence of the subscriber while acknowledgements are missing.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A listening feeder.
+/// A broker that listens for its subscriber.
 #[derive(Debug)]
 pub struct FeedingBroker {
     listener: TcpListener,
 }
 
-/// How a feed goes.
+/// The number and rate of the messages to publish.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedPlan {
-    /// Messages to publish.
+    /// The number of messages.
     pub messages: u64,
-    /// Messages a second; as fast as they are acknowledged without.
+    /// Messages a second; with `None` the next one follows an acknowledgement.
     pub rate: Option<u32>,
-    /// Messages published and not acknowledged, at most.
+    /// Most messages that are published and not yet acknowledged.
     pub in_flight_max: usize,
 }
 
@@ -46,7 +46,7 @@ impl FeedingBroker {
         Ok(Self { listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await? })
     }
 
-    /// Where it listens.
+    /// Returns the port on which it listens.
     ///
     /// # Errors
     /// When the system does not know.
@@ -54,14 +54,15 @@ impl FeedingBroker {
         Ok(self.listener.local_addr()?.port())
     }
 
-    /// Waits for the subscriber, until its subscription is granted.
+    /// Waits for the subscriber and grants its subscription.
     ///
     /// # Errors
     /// When it says something else.
     pub async fn subscriber(&self) -> anyhow::Result<FeedSubscriber> {
         let (stream, _) = self.listener.accept().await?;
         stream.set_nodelay(true)?;
-        let mut subscriber = FeedSubscriber { stream, read: BytesMut::new(), write: BytesMut::new(), packet: 0 };
+        let mut subscriber =
+            FeedSubscriber { stream, read: BytesMut::new(), write: BytesMut::new(), packet: 0 };
         loop {
             match subscriber.packet().await? {
                 Packet::Connect(_) => {
@@ -91,8 +92,8 @@ pub struct FeedSubscriber {
 }
 
 impl FeedSubscriber {
-    /// Publishes what `make` gives for each number, at QoS 1; the time each took until it was
-    /// acknowledged, in the order of the acknowledgements.
+    /// Publishes at QoS 1 the topic and payload that `make` returns for each number. Returns the time that
+    /// each acknowledgement took, in the order of the acknowledgements.
     ///
     /// # Errors
     /// When the subscriber is gone or silent for too long.

@@ -1,64 +1,64 @@
-//! What must come out: a naive batch computation that knows nothing of the agent.
+//! The expected results of tumbling windows: a naive batch computation that knows nothing of the agent.
 //!
-//! Tumbling windows over event time. The watermark is the highest event time so far minus the
-//! lateness; readings are looked at in the order they arrived, each against the watermark of those
-//! before it. A window is complete when the watermark has reached its end.
+//! Windows are over event time. The watermark is the highest event time so far minus the lateness. Each
+//! reading, in the order of arrival, is compared with the watermark of the readings before it. A window is
+//! complete when the watermark has reached its end.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// One reading as it was published. Times in milliseconds since the Unix epoch.
+/// A reading as it was published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlantReading {
-    /// What it belongs to.
+    /// The key it belongs to.
     pub key: String,
-    /// Event time, in milliseconds.
+    /// The event time, in milliseconds since the Unix epoch.
     pub time: u64,
     /// The value measured.
     pub value: f64,
 }
 
-/// How readings are put into windows. Milliseconds.
+/// The windows into which readings are put, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct TumblingWindows {
-    /// Length of a window.
+    /// The length of a window.
     pub size: u64,
-    /// How far the watermark stays behind the highest event time.
+    /// The distance of the watermark from the highest event time.
     pub lateness: u64,
-    /// How long after its end a window still takes late readings, revising its result.
+    /// The time after its end for which a window still takes late readings and revises its result.
     pub revise: u64,
 }
 
-/// What a window must say.
+/// The expected result of a window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ReadingStats {
-    /// Readings used.
+    /// The number of readings used.
     pub count: u64,
-    /// Arithmetic mean.
+    /// The arithmetic mean.
     pub mean: f64,
-    /// Least value.
+    /// The least value.
     pub min: f64,
-    /// Greatest value.
+    /// The greatest value.
     pub max: f64,
-    /// Standard deviation of the population.
+    /// The standard deviation of the population.
     pub stddev: f64,
 }
 
-/// Key, start and end of a window.
+/// The key, start and end of a window.
 pub type WindowKey = (String, u64, u64);
 
-/// Everything that must have come of the readings.
+/// Everything that the readings must give.
 #[derive(Clone, Debug, Default)]
 pub struct ExpectedResults {
-    /// Complete windows.
+    /// The results of complete windows.
     pub windows: BTreeMap<WindowKey, ReadingStats>,
-    /// Readings in windows that are not complete.
+    /// The number of readings in windows that are not complete.
     pub open: u64,
-    /// Readings that came too late to be used.
+    /// The number of readings that came too late to be used.
     pub late: u64,
 }
 
 impl ExpectedResults {
-    /// Readings used in complete windows.
+    /// Returns the number of readings used in complete windows.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.windows.values().map(|stats| stats.count).sum()
@@ -92,7 +92,7 @@ pub fn compute(readings: &[PlantReading], how: TumblingWindows) -> ExpectedResul
     outcome
 }
 
-/// Two passes: the mean first, then the squared distances from it.
+/// Computes in two passes: the mean first, then the squared distances from it.
 fn stats(values: &[f64]) -> ReadingStats {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
@@ -106,8 +106,8 @@ fn stats(values: &[f64]) -> ReadingStats {
     }
 }
 
-/// The differences between what should be there and what is, as lines for people; at most ten.
-/// Values may differ by 1e-9 of the values' own size.
+/// Returns the differences between the expected and the found results as lines for people, at most ten.
+/// Values may differ by 1e-9 of their size.
 #[must_use]
 pub fn differences(
     expected: &BTreeMap<WindowKey, ReadingStats>,

@@ -1,4 +1,4 @@
-//! A load that suites share: devices, their readings, and the configuration that takes them in.
+//! A load that tests share: devices, their readings, and the configuration that takes them in.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,14 +22,14 @@ pub fn modules() -> [(&'static str, &'static [u8]); 6] {
     ]
 }
 
-/// A configuration, put together piece by piece; `[agent]` is the harness's.
+/// A configuration that is built section by section, without `[agent]`.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigBuilder {
     text: String,
 }
 
 impl ConfigBuilder {
-    /// An input at QoS 1 in the given MQTT version.
+    /// Adds an input at QoS 1 with the given MQTT version.
     #[must_use]
     pub fn input(mut self, name: &str, port: u16, topics: &[&str], version: &str) -> Self {
         writeln!(
@@ -40,7 +40,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// An input: `mqtt` is what stands in its inline table.
+    /// Adds an input; `mqtt` is the content of its inline table.
     #[must_use]
     pub fn broker(mut self, name: &str, mqtt: &str) -> Self {
         writeln!(self.text, "[input.{name}]\nmqtt = {{ {mqtt} }}\n")
@@ -48,7 +48,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// An input at QoS 1: `more` is what follows in the inline table.
+    /// Adds an input at QoS 1; `more` is appended to the inline table.
     #[must_use]
     pub fn input_with(mut self, name: &str, port: u16, topics: &[&str], more: &str) -> Self {
         writeln!(
@@ -59,7 +59,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// A pipeline: `body` is what follows its input and output, line by line.
+    /// Adds a pipeline; `body` are the lines after its input and output.
     #[must_use]
     pub fn pipeline(mut self, name: &str, input: &str, output: &str, body: &str) -> Self {
         writeln!(self.text, "[pipeline.{name}]\ninput = {input:?}\noutput = {output:?}\n{body}\n")
@@ -67,7 +67,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// An output over HTTP: `more` is what follows the address in the inline table.
+    /// Adds an output over HTTP; `more` is appended after the address in the inline table.
     #[must_use]
     pub fn output(mut self, name: &str, url: &str, more: &str) -> Self {
         writeln!(self.text, "[output.{name}]\nhttp = {{ url = {url:?}{more} }}\n")
@@ -75,7 +75,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Lines that follow those of the last section.
+    /// Appends lines to the last section.
     #[must_use]
     pub fn more(mut self, lines: &str) -> Self {
         self.text.truncate(self.text.trim_end().len());
@@ -83,14 +83,14 @@ impl ConfigBuilder {
         self
     }
 
-    /// The text.
+    /// The text of the configuration.
     #[must_use]
     pub fn toml(&self) -> &str {
         &self.text
     }
 }
 
-/// Lines of a pipeline that keeps statistics of `temperature` per device in windows.
+/// Returns lines of a pipeline that computes statistics of `temperature` for each device in windows.
 #[must_use]
 pub fn windowed(key: &str, size: &str, lateness: &str, revise: &str) -> String {
     format!(
@@ -101,14 +101,14 @@ pub fn windowed(key: &str, size: &str, lateness: &str, revise: &str) -> String {
     )
 }
 
-/// Lines of a pipeline that forwards every event.
+/// Returns lines of a pipeline that sends every event to its output.
 #[must_use]
 pub fn forwarded(key: &str) -> String {
     format!("key = {key:?}\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n")
 }
 
-/// Readings of a plant of `devices`, in the order they are published: ten milliseconds of event
-/// time apart, from a day long past, so that no clock of the host plays a part.
+/// The readings of a plant, in the order in which they are published: ten milliseconds of event time apart,
+/// on a day long past, so that no clock of the host plays a part.
 #[derive(Clone, Debug)]
 pub struct PlantLoad {
     devices: u64,
@@ -116,45 +116,45 @@ pub struct PlantLoad {
     readings: Vec<PlantReading>,
 }
 
-/// Event time of the first reading, in milliseconds.
+/// Event time of the first reading, in milliseconds since the Unix epoch.
 const BEGIN: u64 = 1_767_225_600_000;
 
 /// Event time between readings, in milliseconds.
 const STEP: u64 = 10;
 
 impl PlantLoad {
-    /// A plant that has published nothing.
+    /// Returns a plant of `devices` that has published nothing.
     #[must_use]
     pub fn new(devices: u64) -> Self {
         Self { devices, padding: 0, readings: Vec::new() }
     }
 
-    /// Each reading carries so many bytes more.
+    /// Adds this many bytes to each reading.
     #[must_use]
     pub fn padded(self, padding: usize) -> Self {
         Self { padding, ..self }
     }
 
-    /// The next reading: topic and payload.
+    /// Returns topic and payload of the next reading.
     pub fn reading(&mut self) -> (String, Vec<u8>) {
         let id = self.readings.len() as u64;
         self.at(BEGIN + id * STEP)
     }
 
-    /// A reading so much later that every window before it closes: topic and payload. It stays in
-    /// an open window itself.
-    pub fn closing(&mut self) -> (String, Vec<u8>) {
+    /// Returns topic and payload of a reading so much later that every window before it closes. Its own
+    /// window stays open.
+    pub fn closing_reading(&mut self) -> (String, Vec<u8>) {
         let id = self.readings.len() as u64;
         self.at(BEGIN + id * STEP + 7 * 24 * 3_600_000)
     }
 
-    /// All published so far, in order.
+    /// Returns all readings published so far, in order.
     #[must_use]
     pub fn readings(&self) -> &[PlantReading] {
         &self.readings
     }
 
-    /// How many were published so far.
+    /// Returns the number of readings published so far.
     #[must_use]
     pub fn published(&self) -> u64 {
         self.readings.len() as u64
@@ -175,19 +175,19 @@ impl PlantLoad {
     }
 }
 
-/// Topics of the whole plant.
+/// The topic filter of the whole plant.
 pub const TOPICS: &str = "plant/+/+/telemetry";
 
-/// The key of a device of the plant.
+/// The template for the key of a device.
 pub const KEY: &str = "{topic[1]}/{topic[2]}";
 
-/// What a device sends.
+/// Returns the payload of a device.
 #[must_use]
 pub fn payload(id: u64, time: u64, value: f64) -> Vec<u8> {
     json!({ "id": id, "ts": time, "temperature": value }).to_string().into_bytes()
 }
 
-/// Windows of one pipeline out of result lines, each with its highest revision.
+/// Returns the windows of one pipeline from result lines, each in its highest revision.
 ///
 /// # Panics
 /// When a line is not as the contract says, or one revision came with two values.
@@ -226,7 +226,7 @@ fn window(line: &Value) -> Option<(WindowKey, u64, ReadingStats)> {
     Some((place, line["revision"].as_u64()?, stats))
 }
 
-/// Ids of the readings that one pipeline forwarded, sorted; one that came twice is there twice.
+/// Returns the ids of the readings that one pipeline sent, sorted; an id that came twice is there twice.
 ///
 /// # Panics
 /// When a line carries no id.

@@ -1,4 +1,5 @@
-//! A TCP proxy that breaks connections on demand, between any two parties: MQTT or HTTP, either way.
+//! A TCP proxy that breaks connections on demand, between any two parties (MQTT or HTTP) and in either
+//! direction.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,54 +14,54 @@ use tokio::task::JoinHandle;
 
 use crate::process::free_port;
 
-/// Which bytes a fault is for.
+/// The direction of the bytes that a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultDirection {
-    /// From who connected to the target.
+    /// From the connecting side to the target.
     Up,
-    /// From the target to who connected.
+    /// From the target to the connecting side.
     Down,
-    /// Either.
+    /// Both directions.
     Both,
 }
 
-/// What it does with bytes. Where chance plays a part, it is the seed's.
+/// The treatment of bytes. Where chance plays a part, it follows from the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyMode {
-    /// Hands them on.
+    /// Passes bytes on.
     Pass,
-    /// Keeps connections open and hands nothing on.
+    /// Keeps connections open and passes nothing on.
     Stall(FaultDirection),
-    /// Hands each piece on so much later.
+    /// Passes each piece on after a delay.
     Delay(FaultDirection, Duration),
-    /// Hands on so many bytes a second.
+    /// Passes on this many bytes a second.
     Rate(FaultDirection, usize),
     /// Ends every connection, new ones too.
     Cut,
-    /// Listens no more: connections are refused; those that are open end.
+    /// Stops listening, so that connections are refused, and ends the open ones.
     Refuse,
-    /// Resets connections (RST), one in four pieces.
+    /// Resets the connection (RST) at one in four pieces.
     Reset(FaultDirection),
-    /// Ends this way in good order (FIN), one in four pieces, and keeps the other one.
+    /// Ends this direction in good order (FIN) at one in four pieces, and keeps the other one.
     HalfClose(FaultDirection),
-    /// Hands on half of a piece and ends the connection.
+    /// Passes on half of a piece and ends the connection.
     Half(FaultDirection),
-    /// Ends the connection instead of handing the piece on: what was answered, nobody gets.
+    /// Ends the connection instead of passing the piece on, so that the answer in it is lost.
     Swallow(FaultDirection),
-    /// Flips a bit late in one of four large pieces: in the body of a request, not in its head.
+    /// Flips a bit near the end of one in four large pieces: in the body of a request, not in its head.
     Corrupt(FaultDirection),
-    /// Noise in place of a connection's first piece.
+    /// Replaces the first piece of a connection with noise.
     Garbage(FaultDirection),
 }
 
-/// One of so many pieces meets a fault of chance.
+/// One of this many pieces meets a random fault.
 const CHANCE: u8 = 4;
-/// A piece of this size has a request's body in its second half.
+/// Least size of a piece whose second half holds a request's body, in bytes.
 const LARGE_BYTES: usize = 2048;
-/// Pieces of a slow connection come so often.
+/// Interval between the pieces of a slow connection.
 const SLOW_EVERY: Duration = Duration::from_millis(50);
 
-/// Listens on loopback and connects on to one target.
+/// A proxy that listens on loopback and connects to one target.
 #[derive(Debug)]
 pub struct FaultProxy {
     port: u16,
@@ -70,7 +71,7 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// Starts it in front of a port of loopback.
+    /// Starts a proxy in front of a port of loopback.
     ///
     /// # Panics
     /// When loopback has no free port.
@@ -78,13 +79,13 @@ impl FaultProxy {
         Self::seeded(target, 0).await
     }
 
-    /// The same, with the chances of another seed.
+    /// Starts a proxy whose random faults follow from another seed.
     ///
     /// # Panics
     /// When loopback has no free port.
     #[expect(clippy::disallowed_methods, reason = "the harness has no wiring of its own")]
     pub async fn seeded(target: u16, seed: u64) -> Self {
-        // It gives it up and takes it again.
+        // The proxy gives the port up in the mode `Refuse` and takes it again later.
         let port = free_port();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("a free port");
         let (mode, modes) = watch::channel(ProxyMode::Pass);
@@ -93,18 +94,18 @@ impl FaultProxy {
         Self { port, mode, swallowed, task }
     }
 
-    /// Where it listens.
+    /// The port on which it listens.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Changes what it does, for open connections too.
+    /// Changes the mode, for open connections too.
     pub fn set(&self, mode: ProxyMode) {
         self.mode.send_replace(mode);
     }
 
-    /// Answers that nobody got so far.
+    /// Returns the number of pieces that were swallowed so far.
     #[must_use]
     pub fn swallowed(&self) -> u64 {
         *self.swallowed.borrow()
@@ -174,7 +175,7 @@ async fn serve(
     let way = |way, chance| DirectionPump { modes: modes.clone(), way, swallowed, chance };
     let up = way(FaultDirection::Up, chance.fork());
     let down = way(FaultDirection::Down, chance);
-    // The first side to end, or a cut, ends both: dropping the halves closes the sockets.
+    // The end of either direction, or a cut, ends both: dropping the halves closes the sockets.
     tokio::select! {
         () = up.run(near_in, far_out) => {}
         () = down.run(far_in, near_out) => {}
@@ -182,7 +183,7 @@ async fn serve(
     }
 }
 
-/// One way of one connection.
+/// One direction of one connection.
 struct DirectionPump<'a> {
     modes: watch::Receiver<ProxyMode>,
     way: FaultDirection,
@@ -191,7 +192,7 @@ struct DirectionPump<'a> {
 }
 
 impl DirectionPump<'_> {
-    /// Until the connection is to end, both ways.
+    /// Passes bytes on until the connection has to end in both directions.
     async fn run(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
         let mut buffer = vec![0; 64 << 10];
         let mut is_first = true;
@@ -244,7 +245,7 @@ impl DirectionPump<'_> {
 }
 
 impl FaultDirection {
-    /// Whether a fault for this way is one for the `other`.
+    /// Returns true if a fault for this direction hits `other`.
     fn is(self, other: Self) -> bool {
         self == Self::Both || self == other
     }

@@ -1,17 +1,17 @@
-//! The recorded series, read where the environment says they are.
+//! The recorded series, read from the folder that the environment names.
 
 use std::path::PathBuf;
 
 use crate::oracle::PlantReading;
 
-/// The variable that names the folder.
+/// The name of the variable with the folder.
 pub const VARIABLE: &str = "HEADWATER_DATA";
 
-/// Files of the five series, under `nab/`, without their ending.
+/// The files of the five series under `nab/`, without their ending.
 pub const SERIES: [&str; 5] =
     ["machine_temperature_system_failure", "TravelTime_387", "occupancy_t4013", "speed_6005", "speed_7578"];
 
-/// One series in the order of its recording; its name is its key.
+/// Returns one series in the order of its recording; its name is its key.
 ///
 /// # Panics
 /// When the variable is not set or a file is not as recorded.

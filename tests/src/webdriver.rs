@@ -1,4 +1,4 @@
-//! A browser without a window, spoken to as W3C WebDriver says.
+//! A headless browser, controlled over W3C WebDriver.
 
 use std::process::Command;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::client::client;
-use crate::process::{ChildProcess, eventually, free_port, installed, signal};
+use crate::process::{ChildProcess, eventually, free_port, installed_program, signal};
 
-/// One session of chromium. Driver and browser end when dropped.
+/// A session of chromium. Driver and browser end when this is dropped.
 #[derive(Debug)]
 pub struct HeadlessBrowser {
     session: String,
@@ -19,7 +19,7 @@ pub struct HeadlessBrowser {
     _home: tempfile::TempDir,
 }
 
-/// The driver leaves it running when it is killed itself.
+/// Kills the browser, because the driver leaves it running when it is killed itself.
 impl Drop for HeadlessBrowser {
     fn drop(&mut self) {
         signal(self.browser, Signal::KILL).ok();
@@ -35,10 +35,10 @@ impl HeadlessBrowser {
     /// # Panics
     /// When one of them is not installed.
     pub async fn start() -> anyhow::Result<Self> {
-        let chromium = installed("chromium", "chromium");
+        let chromium = installed_program("chromium", "chromium");
         let home = tempfile::tempdir()?;
         let port = free_port();
-        let mut command = Command::new(installed("chromedriver", "chromium-driver"));
+        let mut command = Command::new(installed_program("chromedriver", "chromium-driver"));
         command.arg(format!("--port={port}"));
         let driver = ChildProcess::spawn(&mut command, &home.path().join("driver.log"))?;
         let server = format!("http://127.0.0.1:{port}");
@@ -82,7 +82,7 @@ impl HeadlessBrowser {
         Ok(())
     }
 
-    /// What a function body returns in the page.
+    /// Runs the body of a function in the page and returns its result.
     ///
     /// # Errors
     /// When it throws.
@@ -90,7 +90,7 @@ impl HeadlessBrowser {
         self.post("execute/sync", json!({ "script": script, "args": [] })).await
     }
 
-    /// What the page and the browser said about it since it was last asked.
+    /// Returns the messages on the console since the last call.
     ///
     /// # Errors
     /// When the browser has ended.
@@ -99,7 +99,7 @@ impl HeadlessBrowser {
         Ok(entries.as_array().cloned().unwrap_or_default())
     }
 
-    /// A picture of the page, PNG in base64.
+    /// Returns a screenshot of the page, as PNG in base64.
     ///
     /// # Errors
     /// When the browser has ended.
@@ -128,7 +128,7 @@ async fn call(method: &str, url: &str, body: Option<Value>) -> anyhow::Result<Va
     Ok(value)
 }
 
-/// Bytes of base64 (RFC 4648, section 4); other characters are skipped.
+/// Decodes base64 (RFC 4648, section 4); other characters are skipped.
 #[must_use]
 pub fn decode(text: &str) -> Vec<u8> {
     const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

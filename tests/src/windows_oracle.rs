@@ -1,8 +1,8 @@
-//! What every kind of window must hold: a naive computation over the whole list of readings, which knows
-//! nothing of panes, watermarks or batches.
+//! The expected contents of every kind of window: a naive computation over the whole list of readings, which
+//! knows nothing of panes, watermarks or batches.
 //!
-//! It says what is in each window once nothing more comes. What an agent may leave out of it, because it
-//! came too late, is the caller's to take out of the list first.
+//! It gives the contents of each window once no more readings come. A caller first removes from the list the
+//! readings that an agent may leave out because they came too late.
 //!
 //! Windows are half open, `start <= time < end`, in whole microseconds:
 //!
@@ -16,85 +16,85 @@
 //! | session | readings less than `gap` apart, cut at multiples of `longest` | the first one's time | the last one's time + gap, at most the next multiple |
 //! | count | the last `size` readings of a key, at the `size`th and every `slide` later | the first one's time | the last one's time + 1 us |
 //!
-//! `part` is the ordinal among the key's windows for none and count, and else 0. Readings of one time are in
-//! the order of their arrival.
+//! `part` is the ordinal among the key's windows for none and count, and else 0. Readings with the same time
+//! are in the order of their arrival.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::tz::TimeZone;
 
-/// One reading; its place in the list is its order of arrival.
+/// A reading; its index in the list is its order of arrival.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OracleReading {
-    /// What it belongs to.
+    /// The key it belongs to.
     pub key: String,
-    /// Event time, in microseconds since 1970.
+    /// The event time, in microseconds since the Unix epoch.
     pub time: u64,
     /// The value measured.
     pub value: f64,
 }
 
-/// How readings are put into windows; lengths in microseconds.
+/// The rule by which readings are put into windows; lengths in microseconds.
 #[derive(Clone, Debug)]
 pub enum WindowRule {
-    /// Each reading on its own.
+    /// Each reading by itself.
     None,
-    /// Side by side.
+    /// Windows side by side.
     Tumbling {
-        /// Length of a window.
+        /// The length of a window.
         size: u64,
-        /// What their starts are moved by.
+        /// The offset of their starts from the multiples of `size`.
         offset: u64,
     },
     /// Calendar days.
     Day {
-        /// Whose midnights count.
+        /// The zone whose midnights are the bounds.
         zone: TimeZone,
     },
-    /// Overlapping; with a `slide` over `size` there are gaps between them.
+    /// Overlapping windows; with a `slide` over `size` there are gaps between them.
     Hopping {
-        /// Length of a window.
+        /// The length of a window.
         size: u64,
-        /// From one start to the next.
+        /// The distance from one start to the next.
         slide: u64,
-        /// What their starts are moved by.
+        /// The offset of their starts from the multiples of `slide`.
         offset: u64,
     },
-    /// Looking back from each distinct time.
+    /// Windows that look back from each distinct time.
     Sliding {
-        /// How far.
+        /// The length of a window.
         length: u64,
     },
-    /// As long as readings come.
+    /// Windows that last as long as readings come.
     Session {
-        /// Silence that ends one.
+        /// The silence that ends a window.
         gap: u64,
-        /// Where multiples of this pass, it is cut.
+        /// The length at whose multiples a window is cut.
         longest: Option<u64>,
     },
-    /// By number, in event-time order.
+    /// Windows of a number of readings, in event-time order.
     Count {
-        /// Readings in a window.
+        /// The number of readings in a window.
         size: usize,
-        /// Readings from one window to the next.
+        /// The number of readings from one window to the next.
         slide: usize,
     },
 }
 
-/// Which window.
+/// The identity of a window.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WindowId {
-    /// What it belongs to.
+    /// The key it belongs to.
     pub key: String,
-    /// First instant; negative before 1970.
+    /// The first instant; negative before 1970.
     pub start: i64,
-    /// First instant after it.
+    /// The first instant after the window.
     pub end: i64,
-    /// Tells windows of one key and time apart.
+    /// A number that tells windows of one key and time apart.
     pub part: u64,
 }
 
-/// Every window with something in it, and its readings in event-time order.
+/// All windows that are not empty, with their readings in event-time order.
 pub type WindowContents<'a> = BTreeMap<WindowId, Vec<&'a OracleReading>>;
 
 /// Puts readings, in the order of their arrival, into windows.
@@ -149,18 +149,18 @@ fn each<'a>(own: &[&'a OracleReading]) -> Vec<FoundWindow<'a>> {
     ordinals.zip(own).map(|(part, reading)| (time(reading), time(reading), part, vec![*reading])).collect()
 }
 
-/// All windows that hold any of the readings' times.
+/// Returns all windows that hold the time of any reading.
 fn between<'a>(own: &[&'a OracleReading], of: impl Fn(i64) -> Vec<(i64, i64)>) -> Vec<FoundWindow<'a>> {
     between_these(own, own.iter().flat_map(|reading| of(time(reading))))
 }
 
-/// Each of these bounds once, with all readings in between.
+/// Returns a window for each of these bounds, with all readings in between.
 fn between_these<'a>(
     own: &[&'a OracleReading],
     bounds: impl Iterator<Item = (i64, i64)>,
 ) -> Vec<FoundWindow<'a>> {
     let bounds: BTreeSet<_> = bounds.collect();
-    // In the order of their times, which is all that spares looking at each for each.
+    // The readings are in the order of their times, so a binary search finds the bounds.
     let before = |bound: i64| own.partition_point(|reading| time(reading) < bound);
     let inside = |start, end| own[before(start)..before(end)].to_vec();
     bounds.into_iter().map(|(start, end)| (start, end, 0, inside(start, end))).collect()

@@ -164,9 +164,9 @@ impl World {
                 &collector::url(http.port()),
                 &format!(", timeout = \"2s\", backoff_max = \"1s\"{small}"),
             );
-        let mut agent = TestAgent::at_home(plan.toml());
+        let mut agent = TestAgent::prepare(plan.toml());
         if let Some((program, role)) = role("agent") {
-            agent = agent.played_by(program, role);
+            agent = agent.run_as(program, role);
         }
         let image = |bytes| DiskImage::make(agent.home(), "state", bytes).expect("images can be mounted");
         let disk = options.disk_bytes.map(image);
@@ -328,8 +328,8 @@ impl Host {
     /// # Panics
     /// When it ended for another reason.
     pub async fn revive(&mut self) {
-        if let Some(status) = self.agent.ends(Duration::ZERO).await {
-            let named = matches!(status.code(), Some(1 | 78)) && self.agent.logged().contains("damaged");
+        if let Some(status) = self.agent.wait_for_exit(Duration::ZERO).await {
+            let named = matches!(status.code(), Some(1 | 78)) && self.agent.log_text().contains("damaged");
             assert!(named, "the agent ended with {status} and named no damage");
             self.agent.spawn();
         }
@@ -345,7 +345,7 @@ impl Host {
     /// Waits until the agent dies by itself, and kills it when that takes too long; whether it did.
     pub async fn dies(&mut self, within: Duration) -> bool {
         self.weigh();
-        let died = self.agent.ends(within).await.is_some();
+        let died = self.agent.wait_for_exit(within).await.is_some();
         if !died {
             self.kill();
         }

@@ -1,5 +1,5 @@
-//! What bounds a window, through the whole agent and a kill: parts, keys, forgetting, early results, and
-//! devices that say nothing more.
+//! The limits of a window, through the whole agent and a kill: parts, keys, forgetting, early results, and
+//! devices that fall silent.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::MosquittoBroker;
 use headwater_tests::collector::TestCollector;
-use headwater_tests::ledger::{balances, drained};
+use headwater_tests::ledger::{check_balance, wait_until_drained};
 use headwater_tests::plant::{self, ConfigBuilder};
 use headwater_tests::publisher::TestPublisher;
 use headwater_tests::windows_oracle::{OracleReading, WindowId, WindowRule, contents};
@@ -21,7 +21,7 @@ const BEGIN: u64 = 1_767_225_600 * SECOND;
 const READINGS: u64 = 1_600;
 const DEVICES: u64 = 6;
 
-/// How long a window is, and how many readings, bytes of them and keys there may be.
+/// The length of a window, and the most readings, bytes of them, and keys in it.
 #[derive(Clone, Copy)]
 struct TumblingBounds {
     size: u64,
@@ -34,10 +34,10 @@ struct TumblingBounds {
 const NONE: TumblingBounds =
     TumblingBounds { size: HOUR, readings: usize::MAX, bytes: usize::MAX, keys: usize::MAX, overflow: false };
 
-/// What must be in each window that closed, and how many readings had one key too many.
+/// The expected content of each closed window, and the number of readings with one key too many.
 type Expected<'a> = (BTreeMap<WindowId, Vec<&'a OracleReading>>, u64);
 
-/// Reading by reading, for devices none of which is ever behind.
+/// Computes window by window, reading by reading, for devices none of which is ever behind.
 fn tumbling(readings: &[OracleReading], bounds: TumblingBounds) -> Expected<'_> {
     let mut all = BTreeMap::<WindowId, Vec<&OracleReading>>::new();
     let mut refused = 0;
@@ -76,7 +76,7 @@ fn tumbling(readings: &[OracleReading], bounds: TumblingBounds) -> Expected<'_> 
     (all, refused)
 }
 
-/// Three readings of a device, begun anew when it was silent for two hours.
+/// Computes windows of three readings of a device, begun anew after a silence of two hours.
 fn counted(readings: &[OracleReading]) -> Expected<'_> {
     let mut all = BTreeMap::new();
     let mut now = 0;
@@ -100,7 +100,7 @@ fn counted(readings: &[OracleReading]) -> Expected<'_> {
     (all, 0)
 }
 
-/// Those that closed.
+/// Computes the sessions that have closed.
 fn sessions(readings: &[OracleReading]) -> Expected<'_> {
     let newest = readings.iter().map(|reading| reading.time).max().unwrap_or_default();
     let mut all = contents(readings, &WindowRule::Session { gap: 20 * MINUTE, longest: None });
@@ -112,7 +112,8 @@ fn payload(id: usize, reading: &OracleReading) -> Vec<u8> {
     plant::payload(id as u64, reading.time / 1_000, reading.value)
 }
 
-/// None behind another, several at one time; now and then some of them, or all, are silent for hours.
+/// Returns readings none of which is behind another, several at one time; now and then some devices, or all,
+/// are silent for hours.
 fn load(seed: u64) -> Vec<OracleReading> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut time = BEGIN;
@@ -123,7 +124,7 @@ fn load(seed: u64) -> Vec<OracleReading> {
         let key = format!("device-{}", rng.u64(0..awake));
         readings.push(OracleReading { key, time, value: f64::from(rng.u16(0..1_000)) / 8.0 });
     }
-    // Of a device that has an open window, so that it is never one too many.
+    // The last reading is of a device that has an open window, so that its key is never one too many.
     let last = readings[readings.len() - 1].clone();
     readings.push(OracleReading { time: time + 10 * HOUR, ..last });
     readings
@@ -188,7 +189,7 @@ async fn what_bounds_windows_holds_through_a_kill() {
     for (id, reading) in readings.iter().enumerate() {
         if id == readings.len() / 2 {
             publisher.confirmed().await;
-            agent.reaches("pipeline_read_messages", "forgotten", 1, PATIENCE).await;
+            agent.wait_for_metric("pipeline_read_messages", "forgotten", 1, PATIENCE).await;
             agent.kill9();
             agent.spawn();
         }
@@ -198,17 +199,17 @@ async fn what_bounds_windows_holds_through_a_kill() {
     agent.ready().await;
     let mut refused = 0;
     for (name, _, expected) in &ways {
-        let metrics = balances(&agent, name, "central", readings.len() as u64, PATIENCE).await;
+        let metrics = check_balance(&agent, name, "central", readings.len() as u64, PATIENCE).await;
         let late = metrics.of("pipeline_late_events", name);
         let rejected = metrics.of("pipeline_rejected_events", name);
         assert_eq!((late, rejected), (0, expected.1), "{name}, seed {seed}");
         refused += expected.1;
     }
     for name in ["idle-tumbling", "idle-session"] {
-        agent.reaches("pipeline_results", name, 1, PATIENCE).await;
-        balances(&agent, name, "central", 3, PATIENCE).await;
+        agent.wait_for_metric("pipeline_results", name, 1, PATIENCE).await;
+        check_balance(&agent, name, "central", 3, PATIENCE).await;
     }
-    drained(&agent, "central", Duration::from_secs(30)).await;
+    wait_until_drained(&agent, "central", Duration::from_secs(30)).await;
     let lines = collector.results().await;
     for (name, _, expected) in &ways {
         let found = lines.iter().filter(|line| line["pipeline"] == *name).collect();
@@ -228,10 +229,10 @@ async fn what_bounds_windows_holds_through_a_kill() {
     assert!(refused > 100, "seed {seed}: the load has keys too many");
 }
 
-/// Each window is there once, as it was when it closed.
+/// Checks that each window is there once, as it was when it closed.
 fn check(name: &str, mut expected: BTreeMap<WindowId, Vec<&OracleReading>>, lines: Vec<&Value>, seed: u64) {
     assert!(expected.len() > 50, "{name}, seed {seed}: {} windows", expected.len());
-    // A window may have shown itself and still be open: it is no result yet.
+    // A window may have given a provisional result and still be open: that is no final result.
     for line in lines.into_iter().filter(|line| line["early"] != true) {
         let found = FoundResult::of(line);
         let inside = expected.remove(&found.place);
@@ -242,7 +243,7 @@ fn check(name: &str, mut expected: BTreeMap<WindowId, Vec<&OracleReading>>, line
     assert!(expected.is_empty(), "{name}, seed {seed}: missing {expected:#?}");
 }
 
-/// Three readings and then silence: the host's clock closed their window, once.
+/// Checks three readings followed by silence: the host's clock closed their window, once.
 fn check_silent(lines: &[Value]) {
     for (name, start, end) in
         [("idle-tumbling", BEGIN, BEGIN + 10 * SECOND), ("idle-session", BEGIN + SECOND, BEGIN + 5 * SECOND)]

@@ -1,4 +1,5 @@
-//! Built-in aggregates at the quota of their outbox: windows get wider, and no reading is lost or counted twice.
+//! Built-in aggregates at the quota of their outbox: windows become wider, and no reading is lost or counted
+//! twice.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,7 +7,7 @@ use std::fmt::Write as _;
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::MosquittoBroker;
 use headwater_tests::collector::TestCollector;
-use headwater_tests::ledger::{drained, holds};
+use headwater_tests::ledger::{check_ledger, wait_until_drained};
 use headwater_tests::plant::{self, ConfigBuilder};
 use headwater_tests::publisher::TestPublisher;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ const BEGIN: u64 = 1_767_225_600_000;
 const READINGS: u64 = 7_000;
 const DEVICES: u64 = 2;
 
-/// Functions whose results are long and whose states are short.
+/// Returns functions whose results are long and whose states are short.
 fn compute() -> String {
     let bounds: Vec<u64> = (0..250).map(|bound| 1_000_000_000_000 + bound).collect();
     let mut compute = "\"count\", { sum = \"temperature\" }, { min = \"id\" }, { max = \"id\" }".to_owned();
@@ -33,8 +34,8 @@ fn compute() -> String {
     compute
 }
 
-/// A window for each reading, far more than the outbox takes while the collector is away; in the middle of it the
-/// agent is killed.
+/// Checks a window for each reading, far more than the outbox takes while the collector is away; in the
+/// middle of it the agent is killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn coarser_windows_of_built_ins_hold_each_reading_once_through_a_kill() {
     let broker = MosquittoBroker::start_unsaved().await;
@@ -57,17 +58,17 @@ async fn coarser_windows_of_built_ins_hold_each_reading_once_through_a_kill() {
         publisher.publish(&topic, plant::payload(id, BEGIN + id * 10, id as f64)).await;
         if id == READINGS * 3 / 4 {
             publisher.confirmed().await;
-            agent.reaches("pipeline_coarsened_results", "windows", 1, PATIENCE).await;
+            agent.wait_for_metric("pipeline_coarsened_results", "windows", 1, PATIENCE).await;
             agent.kill9();
             agent.spawn();
         }
     }
     publisher.confirmed().await;
     agent.ready().await;
-    agent.reaches("pipeline_read_messages", "windows", READINGS + 1, PATIENCE).await;
+    agent.wait_for_metric("pipeline_read_messages", "windows", READINGS + 1, PATIENCE).await;
     collector.restart().await;
-    drained(&agent, "central", PATIENCE).await;
-    holds(&agent).await;
+    wait_until_drained(&agent, "central", PATIENCE).await;
+    check_ledger(&agent).await;
     let metrics = agent.metrics().await.expect("the agent answers");
     assert_eq!(metrics.of("pipeline_dropped_results", "windows"), 0, "merging was enough");
     assert_eq!(metrics.of("pipeline_used_events", "windows"), READINGS + 1);
@@ -75,7 +76,7 @@ async fn coarser_windows_of_built_ins_hold_each_reading_once_through_a_kill() {
     assert!(agent.dead_letters().await.is_empty());
 }
 
-/// Every reading but the last, whose window is open, is in one window of its device.
+/// Checks that every reading but the last, whose window is open, is in one window of its device.
 fn check(lines: &[Value], made: u64) {
     assert!((lines.len() as u64) < made, "{} windows out of {made}", lines.len());
     let mut next: BTreeMap<String, u64> = (0..DEVICES).map(|id| (format!("device-{id}"), id)).collect();

@@ -1,27 +1,27 @@
-//! Readings of four devices in the order they are published: out of order within the lateness, several at one
-//! time, silent in turns, and some far too late.
+//! Readings of four devices in the order in which they are published: out of order within the lateness,
+//! several at one time, silent in turns, and some far too late.
 
 use headwater_tests::windows_oracle::OracleReading;
 
 use super::{HOUR, MINUTE, SECOND, end};
 
-/// How far a reading is behind the newest one at most, if it is to be used.
+/// The most by which a reading may be behind the newest one and still be used.
 pub(super) const LATENESS: u64 = HOUR;
 
 const READINGS: u64 = 3_500;
 /// 2026-03-26T00:00:00Z: three days later a day in Europe has 23 hours.
 const BEGIN: u64 = 1_774_483_200 * SECOND;
-/// Event time from one to the next.
+/// The event time from one reading to the next.
 const STEP: u64 = 2 * MINUTE;
-/// Readings for which a device is silent: three hours.
+/// The number of readings for which a device is silent: three hours.
 const SILENCE: u64 = 90;
 
 pub(super) struct DeviceLoad {
-    /// All, in their order.
+    /// All readings, in their order.
     pub(super) published: Vec<OracleReading>,
-    /// Without those that are too late for every kind.
+    /// The readings without those that are too late for every kind.
     pub(super) used: Vec<OracleReading>,
-    /// Numbers of these.
+    /// The indexes of the late ones among the published readings.
     late: Vec<usize>,
 }
 
@@ -40,7 +40,7 @@ impl DeviceLoad {
             let key = format!("device-{device}");
             let reading = OracleReading { key, time, value: f64::from(rng.u16(0..1_000)) / 8.0 };
             if number > 500 && number % 97 == 0 {
-                // Older than a day that is over, and a key's patience.
+                // The time is before a day that is over, and beyond the patience of a key.
                 load.late.push(load.published.len());
                 load.published.push(OracleReading { time: now - 96 * HOUR, ..reading });
                 continue;
@@ -54,7 +54,7 @@ impl DeviceLoad {
         load
     }
 
-    /// Readings that no window takes, with their numbers.
+    /// Returns the readings that no window takes, with their indexes.
     pub(super) fn late(&self) -> impl Iterator<Item = (usize, &OracleReading)> {
         self.late.iter().map(|number| (*number, &self.published[*number]))
     }

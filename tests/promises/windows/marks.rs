@@ -1,4 +1,5 @@
-//! When a window's result is due, and how often it has come: from the readings in their order.
+//! The time at which a window's result is due and the number of its revisions, from the readings in their
+//! order.
 
 use std::collections::BTreeMap;
 
@@ -7,27 +8,27 @@ use headwater_tests::windows_oracle::OracleReading;
 use super::HOUR;
 use super::naive::FoundResult;
 
-/// Whose readings move the watermark.
+/// The readings that move the watermark.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum WatermarkScope {
-    /// Everybody's.
+    /// Those of all devices.
     Pipeline,
-    /// The key's own; the others' less a day.
+    /// Those of the key itself; those of the others less a day.
     Key,
 }
 
-/// What a window gives before the result that is compared, and so what its revision can be told from.
+/// The results that a window gives before the one that is compared, from which its revision follows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum EarlierResults {
-    /// One result for each reading that came late, at most.
+    /// At most one result for each reading that came late.
     Late,
-    /// Provisional ones too.
+    /// Provisional results as well.
     Early,
-    /// What sessions gave that were then joined.
+    /// The results of sessions that were joined later.
     Joined,
 }
 
-/// The watermark of each key, after each reading of all.
+/// The watermark of each key, after each reading of all devices.
 pub(super) struct KeyWatermarks<'a> {
     readings: &'a [OracleReading],
     of: BTreeMap<&'a str, Vec<i64>>,
@@ -52,7 +53,7 @@ impl<'a> KeyWatermarks<'a> {
         Self { readings, of }
     }
 
-    /// Says what is wrong with how often and when a window gave its result.
+    /// Returns the fault in the time or the number of a window's results, if there is one.
     pub(super) fn check(
         &self,
         inside: &[&OracleReading],
@@ -65,7 +66,7 @@ impl<'a> KeyWatermarks<'a> {
         let end = found.place.end;
         let marks = &self.of[&*found.place.key];
         let came_at = inside.iter().map(|reading| {
-            // Of equal ones it is the place in the list that tells.
+            // Equal readings are told apart by their place in the list.
             let begin = self.readings.as_ptr().addr();
             let index =
                 (std::ptr::from_ref::<OracleReading>(reading).addr() - begin) / size_of::<OracleReading>();

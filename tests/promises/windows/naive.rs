@@ -1,20 +1,20 @@
-//! What a window's readings come to: from all of them at once, in event-time order.
+//! The result of a window's readings, computed from all of them at once, in event-time order.
 
 use std::collections::BTreeMap;
 
 use headwater_tests::windows_oracle::{OracleReading, WindowId};
 use serde_json::{Value, json};
 
-/// Relative error of quantiles, as configured by default.
+/// The relative error of quantiles, as configured by default.
 const ERROR: f64 = 0.01;
-/// Different values that are counted one by one.
+/// The number of different values up to which they are counted one by one.
 const DISTINCT_EXACT: usize = 256;
-/// Six standard errors beyond.
+/// The error of the estimate beyond that: six standard errors.
 const DISTINCT_ERROR: f64 = 0.1;
 
 const COMPUTE: &str = r#"[ "count", { sum = "temperature" }, { mean = "temperature" }, { min = "temperature" }, { max = "temperature" }, { stddev = "temperature" }, { first = "temperature" }, { last = "temperature" }, { delta = "temperature" }, { rate = "temperature" }, { quantile = "temperature", at = [0.1, 0.5, 0.9] }, { distinct = "temperature" }, { histogram = "temperature", bounds = [20, 60, 90] }, { time_mean = "temperature", disorder = 64 } ]"#;
 
-/// What computes the results.
+/// The aggregate that computes the results.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum AggregateKind {
     BuiltIn,
@@ -71,7 +71,7 @@ impl AggregateKind {
         }
     }
 
-    /// Says what is wrong with a result of these readings.
+    /// Returns the fault in a result of these readings, if there is one.
     pub(super) fn check(self, inside: &[&OracleReading], found: &FoundResult<'_>) -> Result<(), String> {
         let line = found.line;
         if line["count"] != inside.len() || line["rejected"] != 0 || line["early"] == true {
@@ -116,7 +116,7 @@ fn values(inside: &[&OracleReading]) -> Vec<f64> {
     inside.iter().map(|reading| reading.value).collect()
 }
 
-/// What the module gives too.
+/// Computes the values that the module gives too.
 fn moments(inside: &[&OracleReading]) -> Vec<Named> {
     let values = values(inside);
     let count = values.len() as f64;
@@ -131,7 +131,7 @@ fn moments(inside: &[&OracleReading]) -> Vec<Named> {
     ]
 }
 
-/// What depends on order and times, and what only the built-ins have.
+/// Computes the values that depend on order and times, which only the built-ins have.
 fn shape(inside: &[&OracleReading], end: i64) -> Vec<Named> {
     let first = inside[0];
     let last = inside[inside.len() - 1];
@@ -157,7 +157,7 @@ fn shape(inside: &[&OracleReading], end: i64) -> Vec<Named> {
     ]
 }
 
-/// What has a stated error.
+/// Checks the values that have a stated error.
 fn sketches(inside: &[&OracleReading], value: &Value) -> Result<(), String> {
     let mut sorted = values(inside);
     sorted.sort_by(f64::total_cmp);
@@ -175,7 +175,7 @@ fn sketches(inside: &[&OracleReading], value: &Value) -> Result<(), String> {
     near.then_some(()).ok_or_else(|| format!("distinct is {found} and should be {}", sorted.len()))
 }
 
-/// Without windows each reading is a result, as it was.
+/// Checks that without windows each reading is a result, unchanged.
 pub(super) fn check_unwindowed(pipeline: &str, readings: &[OracleReading], results: &[Value]) {
     let found = results.iter().filter(|line| line["pipeline"] == pipeline);
     let found: BTreeMap<u64, &Value> =

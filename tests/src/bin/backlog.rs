@@ -1,10 +1,10 @@
-//! What a backlog costs: `cargo run --release -p headwater-tests --bin backlog -- --help`.
+//! The costs of a backlog: `cargo run --release -p headwater-tests --bin backlog -- --help`.
 //!
-//! A week without an uplink, or a pipeline that fell behind, leaves gigabytes in the state folder.
-//! This measures what a start then takes until new messages are acknowledged, how fast the backlog
-//! drains beside live traffic, what that does to the acknowledgements of live messages, and the
-//! memory it takes. Each is set beside the same agent without a backlog, in the same run. The homes are
-//! made below `TMPDIR`, which must be on the disk to measure.
+//! A week without an uplink, or a pipeline that fell behind, leaves gigabytes in the state folder. This
+//! measures the time from a start until new messages are acknowledged, the rate at which the backlog drains
+//! beside live traffic, the acknowledgements of live messages meanwhile, and the memory used. Each is
+//! compared with the same agent without a backlog, in the same run. The homes are made below `TMPDIR`, which
+//! must be on the disk to measure.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -20,15 +20,15 @@ use clap::Parser;
 use headwater::flow::{Message, MqttDelivery, Timestamp};
 use headwater::store::{Commit, Config, Outgoing, Quota, Store};
 use headwater_tests::agent::TestAgent;
-use headwater_tests::feeder::{FeedPlan, FeedingBroker, FeedSubscriber};
+use headwater_tests::feeder::{FeedPlan, FeedSubscriber, FeedingBroker};
 use headwater_tests::plant::{ConfigBuilder, TOPICS};
 use headwater_tests::process::memory;
 
-/// Tells the children that they play the agent.
+/// The variable that tells a child to run as the agent.
 const ROLE: (&str, &str) = ("HEADWATER_BACKLOG_ROLE", "agent");
-/// As deploy/headwater.service sets them.
+/// The environment that deploy/headwater.service sets.
 const UNIT: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
-/// More than any backlog takes.
+/// A quota that no backlog reaches.
 const QUOTA_GIB: u64 = 64;
 const PIPELINE: &str = "bench";
 const OUTPUT: &str = "sink";
@@ -50,7 +50,7 @@ struct BacklogOptions {
 }
 
 fn main() -> ExitCode {
-    if std::env::var(ROLE.0).is_ok() || headwater_tests::agent::compiles() {
+    if std::env::var(ROLE.0).is_ok() || headwater_tests::agent::is_module_compiler() {
         return headwater::cli::main();
     }
     let options = BacklogOptions::parse();
@@ -80,7 +80,8 @@ async fn bench(options: &BacklogOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Under the heaviest load that the agent takes, beside a bare sync of the same disk.
+/// Measures acknowledgements under the heaviest load that the agent takes, beside a plain sync of the same
+/// disk.
 async fn acknowledgements(options: &BacklogOptions) -> anyhow::Result<()> {
     let mut plant = BacklogPlant::new(BacklogKind::None).await?;
     let mut subscriber = plant.start().await?;
@@ -129,7 +130,7 @@ struct BacklogCosts {
     drained_per_second: f64,
 }
 
-/// A start on the backlog, and live traffic until it has drained.
+/// Starts an agent on the backlog and sends live traffic until the backlog has drained.
 async fn run(options: &BacklogOptions, backlog: BacklogKind) -> anyhow::Result<BacklogCosts> {
     let mut plant = BacklogPlant::new(backlog).await?;
     let owed = plant.fill(options, backlog).await?;
@@ -170,7 +171,7 @@ async fn run(options: &BacklogOptions, backlog: BacklogKind) -> anyhow::Result<B
     Ok(BacklogCosts { first, live, drained_per_second })
 }
 
-/// An agent between a feeder and a destination.
+/// An agent between a feeding broker and a destination.
 struct BacklogPlant {
     agent: TestAgent,
     feeder: FeedingBroker,
@@ -194,7 +195,7 @@ impl BacklogPlant {
             .output(OUTPUT, &sink, "");
         let quota = format!("bytes_max = \"{QUOTA_GIB} GiB\"");
         let config = format!("journal = {{ {quota} }}\n{}outbox = {{ {quota} }}\n", plan.toml());
-        let mut agent = TestAgent::at_home(&config).played_by(std::env::current_exe()?, ROLE);
+        let mut agent = TestAgent::prepare(&config).run_as(std::env::current_exe()?, ROLE);
         agent.environment(UNIT.map(|(name, value)| (name, value.to_owned())));
         Ok(Self { agent, feeder })
     }
@@ -224,7 +225,7 @@ impl BacklogPlant {
         Ok(records)
     }
 
-    /// Records of the backlog that still wait.
+    /// Returns the number of records of the backlog that still wait.
     async fn left(&self, backlog: BacklogKind) -> anyhow::Result<u64> {
         let metrics = self.agent.metrics().await?;
         Ok(match backlog {
@@ -235,7 +236,7 @@ impl BacklogPlant {
     }
 }
 
-/// A destination that costs next to nothing: it takes every batch, and says so.
+/// Starts a destination that costs next to nothing: it confirms every batch.
 #[expect(clippy::disallowed_methods, reason = "a bench has no wiring of its own")]
 async fn sink() -> anyhow::Result<String> {
     let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
@@ -295,7 +296,7 @@ fn reading(id: u64, size: usize) -> (String, Vec<u8>) {
     (format!("plant/line/dev-{}/telemetry", id % 100), payload.into_bytes())
 }
 
-/// What many waits were like.
+/// A summary of many durations.
 struct LatencySummary {
     median: Duration,
     p99: Duration,

@@ -1,10 +1,9 @@
-//! What it costs, end to end: `cargo run --release -p headwater-tests --bin bench -- --help`.
+//! The costs of the agent, end to end: `cargo run --release -p headwater-tests --bin bench -- --help`.
 //!
-//! The same load goes, turn by turn, to a bare rumqttc subscriber that acknowledges by itself and
-//! to the agent with a JSON transform, a keyed window of one second in WASM, and acknowledgement
-//! after the durable append. Both are processes of their own, so that the kernel tells what CPU
-//! each took; the bench plays them itself, told by a variable. Ratios are what counts: the machine
-//! is part of every other number.
+//! The same load goes in turn to a bare rumqttc subscriber that acknowledges by itself and to the agent with
+//! a JSON transform, a keyed window of one second in WASM, and acknowledgement after the durable append. Both
+//! are processes of their own, so that the kernel can tell the CPU time of each; the bench runs as either of
+//! them when a variable tells it to. Only ratios count: every other number depends on the machine.
 
 use std::fmt;
 use std::io::Write as _;
@@ -16,14 +15,14 @@ use anyhow::Context as _;
 use clap::Parser;
 use headwater::flow::Timestamp;
 use headwater_tests::agent::TestAgent;
-use headwater_tests::backend::FakeDestination;
 use headwater_tests::broker::{MosquittoBroker, RumqttdBroker};
+use headwater_tests::destination::FakeDestination;
 use headwater_tests::plant::{ConfigBuilder, TOPICS};
 use headwater_tests::process::{eventually, memory};
 use headwater_tests::publisher::TestPublisher;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 
-/// Names the part that a child of the bench plays.
+/// The variable with the role of a child of the bench.
 const ROLE: &str = "HEADWATER_BENCH_ROLE";
 const LONG: Duration = Duration::from_secs(600);
 
@@ -41,7 +40,7 @@ struct BenchOptions {
     /// Turns; the median ratio is the result.
     #[arg(long, default_value_t = 3)]
     turns: usize,
-    /// `mosquitto`, `rumqttd`, or both.
+    /// The brokers: `mosquitto`, `rumqttd`, or both.
     #[arg(long, value_delimiter = ',', default_value = "mosquitto,rumqttd")]
     brokers: Vec<String>,
     /// Devices at which memory is measured.
@@ -56,7 +55,7 @@ fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
         Ok("agent") => return headwater::cli::main(),
         Ok("subscriber") => return done(subscribe()),
-        _ if headwater_tests::agent::compiles() => return headwater::cli::main(),
+        _ if headwater_tests::agent::is_module_compiler() => return headwater::cli::main(),
         _ => {}
     }
     let options = BenchOptions::parse();
@@ -88,7 +87,7 @@ async fn bench(options: &BenchOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The two, turn by turn.
+/// Compares the two, turn by turn.
 async fn compare(name: &str, options: &BenchOptions) -> anyhow::Result<()> {
     let mut ratios = Vec::new();
     for turn in 0..options.turns {
@@ -103,7 +102,8 @@ async fn compare(name: &str, options: &BenchOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A broker for one turn of one of the two: a session left over would queue what the other gets.
+/// A broker for one turn of one of the two, because a session left over would queue the messages of the
+/// other.
 enum FreshBroker {
     Mosquitto(MosquittoBroker),
     Rumqttd(RumqttdBroker),
@@ -126,7 +126,7 @@ impl FreshBroker {
     }
 }
 
-/// What one turn took.
+/// The costs of one turn.
 struct BenchTurn {
     messages: u64,
     bytes: u64,
@@ -178,8 +178,8 @@ async fn bare(broker: &FreshBroker, options: &BenchOptions) -> anyhow::Result<Be
 
 async fn agent(broker: &FreshBroker, options: &BenchOptions) -> anyhow::Result<BenchTurn> {
     let port = broker.port();
-    let backend = FakeDestination::start([]).await;
-    let mut agent = at_home(port, &backend.url(), "1s")?;
+    let destination = FakeDestination::start([]).await;
+    let mut agent = at_home(port, &destination.url(), "1s")?;
     agent.resume().await;
     let id = agent.id().context("it runs")?;
     let before = ProcessUsage::of(id)?;
@@ -187,9 +187,9 @@ async fn agent(broker: &FreshBroker, options: &BenchOptions) -> anyhow::Result<B
     let bytes = publish(port, options.messages, options.keys, options.size).await;
     reached(&agent, "source_acknowledged_messages", "plant", options.messages).await;
     let elapsed = began.elapsed();
-    // What it still does with them is part of their price.
+    // The work that it still does with them is part of their costs.
     reached(&agent, "pipeline_read_messages", "bench", options.messages).await;
-    headwater_tests::ledger::drained(&agent, "sink", LONG).await;
+    headwater_tests::ledger::wait_until_drained(&agent, "sink", LONG).await;
     let used = ProcessUsage::of(id)?.since(&before);
     let counted = agent.metrics().await?.of("pipeline_used_events", "bench");
     anyhow::ensure!(counted == options.messages, "only {counted} readings were used");
@@ -205,13 +205,14 @@ async fn reached(agent: &TestAgent, metric: &str, name: &str, value: u64) {
     .await;
 }
 
-/// Memory with that many keys in open windows, and how soon a start with cached modules is ready.
+/// Measures memory with that many keys in open windows, and the time until a start with cached modules is
+/// ready.
 async fn memory_and_start(options: &BenchOptions) -> anyhow::Result<()> {
     let broker = MosquittoBroker::start_unsaved().await;
-    let backend = FakeDestination::start([]).await;
+    let destination = FakeDestination::start([]).await;
     let keys = options.memory_keys;
     let messages = options.memory_keys * 4;
-    let mut agent = at_home(broker.port(), &backend.url(), "1h")?;
+    let mut agent = at_home(broker.port(), &destination.url(), "1h")?;
     agent.resume().await;
     fill(&agent, broker.port(), messages, messages, options).await;
     say_memory("it compiled its modules", &agent, keys)?;
@@ -244,7 +245,7 @@ async fn memory_and_start(options: &BenchOptions) -> anyhow::Result<()> {
 async fn fill(agent: &TestAgent, port: u16, messages: u64, total: u64, options: &BenchOptions) {
     publish(port, messages, options.memory_keys, options.size).await;
     reached(agent, "pipeline_read_messages", "bench", total).await;
-    headwater_tests::ledger::drained(agent, "sink", LONG).await;
+    headwater_tests::ledger::wait_until_drained(agent, "sink", LONG).await;
 }
 
 fn say_memory(when: &str, agent: &TestAgent, keys: u64) -> anyhow::Result<()> {
@@ -270,10 +271,10 @@ fn at_home(port: u16, url: &str, window: &str) -> anyhow::Result<TestAgent> {
             ),
         )
         .output("sink", url, "");
-    Ok(TestAgent::at_home(plan.toml()).played_by(std::env::current_exe()?, (ROLE, "agent")))
+    Ok(TestAgent::prepare(plan.toml()).run_as(std::env::current_exe()?, (ROLE, "agent")))
 }
 
-/// Publishes as fast as the broker confirms; gives back the bytes of all payloads.
+/// Publishes as fast as the broker confirms, and returns the bytes of all payloads.
 async fn publish(port: u16, messages: u64, keys: u64, size: usize) -> u64 {
     let publishers = [TestPublisher::connect("one", port), TestPublisher::connect("two", port)];
     let mut bytes = 0;
@@ -291,7 +292,7 @@ async fn publish(port: u16, messages: u64, keys: u64, size: usize) -> u64 {
     bytes
 }
 
-/// CPU and disk of a process.
+/// The CPU time and written bytes of a process.
 #[derive(Clone, Copy, Debug)]
 struct ProcessUsage {
     cpu: Duration,
@@ -299,11 +300,11 @@ struct ProcessUsage {
 }
 
 impl ProcessUsage {
-    /// As proc(5) tells: fields 14 and 15 of `stat` in ticks of 10 ms, `write_bytes` of `io`.
+    /// Reads proc(5): fields 14 and 15 of `stat` in ticks of 10 ms, and `write_bytes` of `io`.
     fn of(id: u32) -> anyhow::Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
         let (_, rest) = stat.rsplit_once(") ").context("stat has a name")?;
-        // What is left begins with field 3.
+        // The rest begins with field 3.
         let fields: Vec<&str> = rest.split(' ').collect();
         let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok());
         let ticks = ticks(11).zip(ticks(12)).context("stat has its fields")?;
@@ -318,7 +319,7 @@ impl ProcessUsage {
     }
 }
 
-/// A child that ends with its handle.
+/// A child process that is killed when this is dropped.
 struct ChildGuard(Child);
 
 impl Drop for ChildGuard {
@@ -328,8 +329,8 @@ impl Drop for ChildGuard {
     }
 }
 
-/// The bare subscriber: nothing but rumqttc with its own acknowledgements. Says `ready` when it is
-/// subscribed and `done` when it has had as many readings as it was told, then waits to be killed.
+/// Runs as the bare subscriber: nothing but rumqttc with its own acknowledgements. Prints `ready` once it is
+/// subscribed and `done` once it has received the given number of readings, then waits to be killed.
 #[tokio::main(flavor = "current_thread")]
 async fn subscribe() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);

@@ -1,8 +1,9 @@
-//! What a hostile module costs: `cargo run --release -p headwater-tests --bin neighbour -- --help`.
+//! The costs of a hostile module: `cargo run --release -p headwater-tests --bin neighbour -- --help`.
 //!
-//! Of each kind: how long it runs until it is stopped, what memory the host has more after a hundred of
-//! them, and how late the readings of the pipeline beside it come, turn by turn with a module that behaves,
-//! so that the machine's own noise is in both. The bench plays the agent itself, told by a variable.
+//! For each kind it measures the time until the module is stopped, the memory that the host has gained after
+//! a hundred of them, and the delay of the readings in the pipeline beside it. Turns with a well-behaved
+//! module alternate with those, so that the noise of the machine is in both. The bench runs as the agent
+//! itself when a variable tells it to.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,13 +15,13 @@ use headwater::flow::{Event, Timestamp};
 use headwater::metrics::Pipeline;
 use headwater::module::{Host, Limits};
 use headwater_tests::agent::TestAgent;
-use headwater_tests::backend::FakeDestination;
 use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::destination::FakeDestination;
 use headwater_tests::plant::ConfigBuilder;
 use headwater_tests::process::{eventually, memory};
 use headwater_tests::publisher::TestPublisher;
 
-/// Names the part that a child of the bench plays.
+/// The variable with the role of a child of the bench.
 const ROLE: &str = "HEADWATER_BENCH_ROLE";
 const LONG: Duration = Duration::from_secs(120);
 /// The limits of the hostile module, here and in the configuration.
@@ -37,7 +38,7 @@ struct NeighbourOptions {
     /// Readings a second, to both pipelines.
     #[arg(long, default_value_t = 200)]
     rate: u64,
-    /// One reading of so many makes the module misbehave.
+    /// One of this many readings makes the module misbehave.
     #[arg(long, default_value_t = 40)]
     bad_every: u64,
     /// Length of a turn in seconds.
@@ -54,7 +55,7 @@ struct NeighbourOptions {
 fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
         Ok("agent") => return headwater::cli::main(),
-        _ if headwater_tests::agent::compiles() => return headwater::cli::main(),
+        _ if headwater_tests::agent::is_module_compiler() => return headwater::cli::main(),
         _ => {}
     }
     let options = NeighbourOptions::parse();
@@ -103,11 +104,11 @@ async fn bench(options: &NeighbourOptions) -> anyhow::Result<()> {
 struct StopCosts {
     median: Duration,
     longest: Duration,
-    /// Bytes.
+    /// The memory gained, in bytes.
     grown: f64,
 }
 
-/// The module by itself: one that misbehaves on each reading, many times.
+/// Runs the module by itself: it misbehaves on each reading, many times.
 fn stop(kind: &str) -> anyhow::Result<StopCosts> {
     let host = Host::new(None)?;
     let limits = Limits {
@@ -121,7 +122,7 @@ fn stop(kind: &str) -> anyhow::Result<StopCosts> {
     let mut module = host.transform(path, &config, &limits, &Pipeline::default())?;
     let payload = br#"{"bad":true}"#.to_vec();
     let event = Event { topic: "plant".to_owned(), key: "k".to_owned(), time: Timestamp(0), payload };
-    // What the first ones need, the host keeps.
+    // The memory of the first calls stays with the host.
     module.process(std::slice::from_ref(&event));
     let before = memory(std::process::id(), "VmRSS")? as f64;
     let mut times = Vec::new();
@@ -140,7 +141,7 @@ fn stop(kind: &str) -> anyhow::Result<StopCosts> {
     Ok(StopCosts { median: times[STOPS / 2], longest: times[STOPS - 1], grown })
 }
 
-/// From the publishing of a reading until it is at the destination.
+/// The times from publishing a reading until it is at the destination.
 #[derive(Default)]
 struct LatencySamples(Vec<Duration>);
 
@@ -162,10 +163,10 @@ impl std::fmt::Display for LatencySamples {
     }
 }
 
-/// One agent with the two pipelines: the latency of the neighbour.
+/// Runs one agent with the two pipelines and returns the latency of the neighbour.
 async fn turn(kind: &str, options: &NeighbourOptions) -> anyhow::Result<LatencySamples> {
     let broker = RumqttdBroker::start().await;
-    let backend = FakeDestination::start([]).await;
+    let destination = FakeDestination::start([]).await;
     let timed = "key = \"k\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"20ms\"\n";
     let celsius = "transform = [{ module = \"modules/celsius.wasm\", config = { field = \"temperature\" } }]";
     let hostile = format!(
@@ -177,11 +178,11 @@ async fn turn(kind: &str, options: &NeighbourOptions) -> anyhow::Result<LatencyS
     );
     let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant"], "3.1.1")
-        .output("central", &backend.url(), ", linger = \"10ms\"")
-        .output("elsewhere", &backend.url(), "")
+        .output("central", &destination.url(), ", linger = \"10ms\"")
+        .output("elsewhere", &destination.url(), "")
         .pipeline("neighbour", "plant", "central", &format!("{timed}{celsius}"))
         .pipeline("hostile", "plant", "elsewhere", &format!("{timed}{hostile}"));
-    let mut agent = TestAgent::at_home(plan.toml()).played_by(std::env::current_exe()?, (ROLE, "agent"));
+    let mut agent = TestAgent::prepare(plan.toml()).run_as(std::env::current_exe()?, (ROLE, "agent"));
     agent.resume().await;
     let publisher = TestPublisher::connect("plant", broker.port());
     let mut sent = BTreeMap::new();
@@ -196,7 +197,7 @@ async fn turn(kind: &str, options: &NeighbourOptions) -> anyhow::Result<LatencyS
         publisher.publish("plant", reading).await;
     }
     let latency = eventually("the neighbour's readings", LONG, async || {
-        let arrived = arrivals(&backend);
+        let arrived = arrivals(&destination);
         (arrived.len() == sent.len())
             .then(|| LatencySamples(sent.iter().map(|(id, at)| arrived[id].duration_since(*at)).collect()))
     })
@@ -204,13 +205,13 @@ async fn turn(kind: &str, options: &NeighbourOptions) -> anyhow::Result<LatencyS
     Ok(latency)
 }
 
-/// When each reading of the neighbour had come.
-fn arrivals(backend: &FakeDestination) -> BTreeMap<u64, Instant> {
+/// Returns the arrival of each reading of the neighbour.
+fn arrivals(destination: &FakeDestination) -> BTreeMap<u64, Instant> {
     let mut arrived = BTreeMap::new();
-    for attempt in backend.attempts().iter().filter(|attempt| attempt.confirmed) {
-        for line in attempt.lines.iter().filter(|line| line["pipeline"] == "neighbour") {
+    for request in destination.requests().iter().filter(|request| request.confirmed) {
+        for line in request.lines.iter().filter(|line| line["pipeline"] == "neighbour") {
             if let Some(id) = line["value"]["id"].as_u64() {
-                arrived.insert(id, attempt.at);
+                arrived.insert(id, request.at);
             }
         }
     }

@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let done = match std::env::var(ROLE).as_deref() {
         Ok("agent") => return headwater::cli::main(),
-        _ if headwater_tests::agent::compiles() => return headwater::cli::main(),
+        _ if headwater_tests::agent::is_module_compiler() => return headwater::cli::main(),
         Ok(_) => runtime.map_err(Into::into).and_then(|runtime| {
             runtime.block_on(headwater_tests::collector::serve())?;
             Ok(ExitCode::SUCCESS)
@@ -223,7 +223,7 @@ async fn kill(world: &mut World, rng: &mut Rng) -> String {
                 }
                 2..3 => {
                     host.fail(&rule(rng, 2, false));
-                    if host.agent.ends(Duration::from_millis(400)).await.is_none() {
+                    if host.agent.wait_for_exit(Duration::from_millis(400)).await.is_none() {
                         host.agent.terminate();
                         host.dies(millis(rng, 800)).await;
                     }
@@ -284,7 +284,7 @@ async fn corrupt(world: &mut World, rng: &mut Rng) -> (String, Verdict) {
         .await;
     let what = places.join(", ");
     let began = Instant::now();
-    while world.host.agent.ends_or_ready().await.is_some() {
+    while world.host.agent.wait_for_exit_or_ready().await.is_some() {
         assert!(began.elapsed() < MENDED, "the agent still does not start after {MENDED:?}: {what}");
         world.host.agent.spawn();
     }

@@ -1,4 +1,4 @@
-//! The process that works on a real store: one operation a line in, one answer a line out.
+//! The worker process on a real store: it reads an operation a line and writes an answer a line.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
@@ -16,21 +16,21 @@ use super::{
     input_of, mark,
 };
 
-/// What the worker is asked: the operation, and the first mark for what it writes.
+/// A request to the worker: an operation, and the first mark for the data that it writes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WorkerRequest {
-    /// What to do.
+    /// The operation to do.
     pub operation: StoreOperation,
     /// The first mark.
     pub mark: u64,
 }
 
-/// Works until there are no more lines. The first line it says is empty: the store is open.
+/// Works until there are no more lines. The first line written is empty and says that the store is open.
 ///
 /// # Errors
 /// When the store fails.
 pub fn work(folder: &Path) -> anyhow::Result<()> {
-    // Less than some windows take, so that they go on into rows.
+    // Some windows are larger, so that they are written to rows.
     let window_memory_max = 100_000;
     let redelivery_window = REDELIVERY_WINDOW;
     let config = Config { redelivery_window, window_memory_max, ..Config::new(folder.to_owned()) };

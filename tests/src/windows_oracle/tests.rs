@@ -1,14 +1,14 @@
-//! The oracle against what the peers' public documentation and tests say of the same readings.
+//! The oracle against the public documentation and tests of the peers.
 
 use super::*;
 
 const SECOND: u64 = 1_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
-/// 2023-03-16T09:00:00Z, whole in every unit used here.
+/// 2023-03-16T09:00:00Z, a multiple of every unit used here.
 const NINE: u64 = 1_678_957_200 * SECOND;
 
-/// `"a 12"` is a reading of key `a` at 12 `units`; its value is its place in the list.
+/// Parses readings: `"a 12"` is a reading of key `a` at 12 `units`; its value is its index in the list.
 fn readings(unit: u64, text: &str) -> Vec<OracleReading> {
     let words: Vec<_> = text.split(", ").map(|reading| reading.split_once(' ').unwrap()).collect();
     let numbered = words.into_iter().zip(0_u32..);
@@ -20,12 +20,13 @@ fn readings(unit: u64, text: &str) -> Vec<OracleReading> {
         .collect()
 }
 
-/// `"a 10..15: 0 1"` is a window from 10 to 15 units with the readings 0 and 1; `"a#2 ..."` is part 2.
+/// Compares windows: `"a 10..15: 0 1"` is a window from 10 to 15 units with the readings 0 and 1; `"a#2 ..."`
+/// is part 2.
 #[track_caller]
 fn check(unit: u64, text: &str, kind: WindowRule, expected: &[&str]) {
     let readings = readings(unit, text);
     let unit = i64::try_from(unit).unwrap();
-    // An end just behind a reading is written as that reading's time with a plus.
+    // An end just after a reading is written as the time of that reading with a plus.
     let instant = |time: i64| match time.rem_euclid(unit) {
         1 if unit > 1 => format!("{}+", time.div_euclid(unit)),
         _ => time.div_euclid(unit).to_string(),

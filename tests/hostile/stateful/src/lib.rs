@@ -1,9 +1,9 @@
-//! A stateful transform that does what its events say: `[["set", "a", 1], ["get", "a"], ["panic"]]`.
-//! The event that comes out has what it got.
+//! A stateful transform that does what its events say: `[["set", "a", 1], ["get", "a"], ["panic"]]`. Its
+//! output event has the values that it got.
 
 use headwater_module::{Event, Transform, export_transform, state};
 
-/// No settings.
+/// The settings, of which there are none.
 #[derive(Debug, serde::Deserialize)]
 pub struct StatefulTransform {}
 
