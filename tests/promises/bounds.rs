@@ -26,17 +26,17 @@ fn payload(id: u64, millis: u64) -> Vec<u8> {
 }
 
 /// Adds an output; its table `outbox` follows the inline table that the builder writes.
-fn output(plan: ConfigBuilder, name: &str, destination: &FakeDestination) -> ConfigBuilder {
+fn add_output(plan: ConfigBuilder, name: &str, destination: &FakeDestination) -> ConfigBuilder {
     plan.output(name, &destination.url(), ", results_max = 1000, backoff_max = \"1s\"").more(SMALL)
 }
 
 /// Returns the number of results in the reports of this kind.
-fn reported(lines: &[Value], kind: &str) -> u64 {
-    reported_at(lines, kind, "outbox")
+fn reported_results(lines: &[Value], kind: &str) -> u64 {
+    reported_records(lines, kind, "outbox")
 }
 
 /// Returns the number of records of this stage in the reports of this kind.
-fn reported_at(lines: &[Value], kind: &str, stage: &str) -> u64 {
+fn reported_records(lines: &[Value], kind: &str, stage: &str) -> u64 {
     let reports = lines.iter().filter(|line| line["report"]["kind"] == kind);
     let reports = reports.filter(|line| line["report"]["stage"] == stage);
     reports.map(|line| line["report"]["count"].as_u64().expect("a count")).sum()
@@ -59,7 +59,7 @@ async fn each_policy_keeps_its_promise_while_the_destination_is_away() {
     let mut plan = ConfigBuilder::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
     for (policy, destination) in ["block", "drop-newest", "drop-oldest"].iter().zip(&destinations) {
         let body = format!("{}when_full = {policy:?}\n", forwarded(KEY));
-        plan = output(plan.pipeline(policy, "plant", policy, &body), policy, destination);
+        plan = add_output(plan.pipeline(policy, "plant", policy, &body), policy, destination);
     }
     let agent = TestAgent::start(plan.toml()).await;
     let publisher = TestPublisher::connect("plant", broker.port());
@@ -96,11 +96,11 @@ async fn each_policy_keeps_its_promise_while_the_destination_is_away() {
     }
     let all: Vec<u64> = (0..count).collect();
     assert_eq!(ids(&destinations[0].accepted_lines()), all, "block loses nothing and keeps the order");
-    let newest = received(&destinations[1]);
-    let oldest = received(&destinations[2]);
+    let newest = confirmed_lines(&destinations[1]);
+    let oldest = confirmed_lines(&destinations[2]);
     for (lines, pipeline) in [(&newest, "drop-newest"), (&oldest, "drop-oldest")] {
         let ids = ids(lines);
-        let dropped = reported(lines, "dropped");
+        let dropped = reported_results(lines, "dropped");
         assert!(ids.is_sorted_by(|a, b| a < b), "order is kept");
         assert_eq!(ids.len() as u64 + dropped, count, "{pipeline}: received and reported are all");
         assert_eq!(agent.metrics().await.unwrap().of("pipeline_dropped_results", pipeline), dropped);
@@ -112,7 +112,7 @@ async fn each_policy_keeps_its_promise_while_the_destination_is_away() {
 
 /// Returns the lines that [`FakeDestination::accepted_lines`] does, but allows gaps between batches: the
 /// numbers of dropped results are never sent.
-fn received(destination: &FakeDestination) -> Vec<Value> {
+fn confirmed_lines(destination: &FakeDestination) -> Vec<Value> {
     let confirmed: BTreeMap<String, Vec<Value>> = destination
         .requests()
         .into_iter()
@@ -140,7 +140,7 @@ async fn coarsening_keeps_every_reading_in_windows_that_do_not_overlap() {
     let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("windows", "plant", "central", &body);
-    let plan = output(plan, "central", &destination);
+    let plan = add_output(plan, "central", &destination);
     let agent = TestAgent::start(plan.toml()).await;
     let publisher = TestPublisher::connect("plant", broker.port());
     destination.stop_listening().await;
@@ -158,10 +158,10 @@ async fn coarsening_keeps_every_reading_in_windows_that_do_not_overlap() {
     destination.listen_again().await;
     headwater_tests::ledger::wait_until_drained(&agent, "central", SOON).await;
 
-    let lines = received(&destination);
+    let lines = confirmed_lines(&destination);
     let metrics = agent.metrics().await.unwrap();
     assert_eq!(metrics.of("pipeline_dropped_results", "windows"), 0, "merging was enough");
-    let coarsened = reported(&lines, "coarsened");
+    let coarsened = reported_results(&lines, "coarsened");
     assert_eq!(metrics.of("pipeline_coarsened_results", "windows"), coarsened);
     let windows: Vec<&Value> = lines.iter().filter(|line| line["window"].is_object()).collect();
     assert_eq!(windows.len() as u64 + coarsened, metrics.of("pipeline_results", "windows"));
@@ -197,7 +197,7 @@ impl DiskWatch {
         let looking = std::thread::spawn(move || {
             let mut most = BTreeMap::<String, u64>::new();
             while !stopped.load(Ordering::Acquire) {
-                for (log, bytes) in taken(&store) {
+                for (log, bytes) in allocated_bytes(&store) {
                     let most = most.entry(log).or_default();
                     *most = bytes.max(*most);
                 }
@@ -210,7 +210,7 @@ impl DiskWatch {
 
     /// Checks that no log, each with a quota of 16 MiB, was ever larger than that and the stated margin, and
     /// that there is little beside them.
-    fn ends_within_the_quotas(self, logs: usize) {
+    fn check_quotas(self, logs: usize) {
         self.stop.store(true, Ordering::Release);
         let most = self.looking.join().expect("it looks until it is told to stop");
         eprintln!("at most: {most:?}");
@@ -231,7 +231,7 @@ impl DiskWatch {
 }
 
 /// Returns the allocated bytes of each log, as `du` counts them.
-fn taken(store: &Path) -> BTreeMap<String, u64> {
+fn allocated_bytes(store: &Path) -> BTreeMap<String, u64> {
     use std::os::unix::fs::MetadataExt;
     let mut taken = BTreeMap::new();
     let mut folders = vec![store.to_owned()];
@@ -274,7 +274,7 @@ async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_repo
                  aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = {fields:?} }} }}\n"
             );
         }
-        plan = output(plan.pipeline(policy, "plant", policy, &body), policy, destination);
+        plan = add_output(plan.pipeline(policy, "plant", policy, &body), policy, destination);
     }
     let quota = "{ bytes_max = \"16 MiB\" }";
     let agent =
@@ -309,17 +309,17 @@ async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_repo
     for policy in policies {
         headwater_tests::ledger::wait_until_drained(&agent, policy, SOON).await;
     }
-    watch.ends_within_the_quotas(5);
+    watch.check_quotas(5);
     let mut given_up = 0;
     for (policy, destination) in policies.iter().zip(&destinations) {
         // A report that had no room is sent with the next commit.
         let (metrics, lines, letters) =
             headwater_tests::process::eventually("the last reports", SOON, async || {
                 let metrics = agent.metrics().await.ok()?;
-                let lines = received(destination);
-                let letters = reported_at(&lines, "dropped", "dead-letters");
+                let lines = confirmed_lines(destination);
+                let letters = reported_records(&lines, "dropped", "dead-letters");
                 let is_told = letters == metrics.of("pipeline_given_up_letters", policy)
-                    && reported(&lines, "dropped") == metrics.of("pipeline_dropped_results", policy);
+                    && reported_results(&lines, "dropped") == metrics.of("pipeline_dropped_results", policy);
                 is_told.then_some((metrics, lines, letters))
             })
             .await;
@@ -327,7 +327,7 @@ async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_repo
         given_up += letters;
         let appended = metrics.of("store_appended_bytes", &format!("outbox/{policy}"));
         assert!(appended > 3 * 16 * MIB || *policy == "drop-newest", "{policy}: {appended}");
-        let dropped = reported(&lines, "dropped");
+        let dropped = reported_results(&lines, "dropped");
         if *policy == "coarsen" {
             let windows = lines.iter().filter(|line| line["window"].is_object());
             let used: u64 = windows.map(|line| line["count"].as_u64().unwrap()).sum();
@@ -352,7 +352,7 @@ async fn a_week_long_outage_under_block_stays_within_the_quotas_and_all_is_deliv
     let mut destination = FakeDestination::start([]).await;
     let plan = ConfigBuilder::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
     let plan = plan.pipeline("block", "plant", "central", &forwarded(KEY));
-    let plan = output(plan, "central", &destination);
+    let plan = add_output(plan, "central", &destination);
     let agent = TestAgent::start(&format!("journal = {{ bytes_max = \"16 MiB\" }}\n\n{}", plan.toml())).await;
     let publisher = TestPublisher::connect("plant", broker.port());
     let watch = DiskWatch::start(agent.state().join("store"));
@@ -370,7 +370,11 @@ async fn a_week_long_outage_under_block_stays_within_the_quotas_and_all_is_deliv
         agent.wait_for_metric("pipeline_read_messages", "block", published, SOON).await;
         headwater_tests::ledger::wait_until_drained(&agent, "central", SOON).await;
     }
-    watch.ends_within_the_quotas(2);
+    watch.check_quotas(2);
     headwater_tests::ledger::check_ledger(&agent).await;
-    assert_eq!(ids(&received(&destination)), (0..published).collect::<Vec<_>>(), "each once, in order");
+    assert_eq!(
+        ids(&confirmed_lines(&destination)),
+        (0..published).collect::<Vec<_>>(),
+        "each once, in order"
+    );
 }

@@ -40,7 +40,7 @@ const POINTS: [&str; 24] = [
 ];
 const HITS_MAX: u64 = 12;
 
-/// One run of the worker: the point at which it dies, and the operations until then.
+/// A run of the worker: the point at which it dies, and the operations until then.
 #[derive(Clone, Debug)]
 struct WorkerLife {
     point: &'static str,
@@ -56,10 +56,10 @@ proptest! {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut states = vec![StoreModel::default()];
         for life in &lives {
-            states = live(folder.path(), life, states);
+            states = run_worker(folder.path(), life, states);
         }
         let last = WorkerLife { point: "folder.locked", hit: u64::MAX, operations: vec![StoreOperation::Look] };
-        live(folder.path(), &last, states);
+        run_worker(folder.path(), &last, states);
     }
 }
 
@@ -70,7 +70,7 @@ fn cases() -> u32 {
 
 /// Lets the worker and the model do the operations, and returns all states that the store may have in the
 /// end.
-fn live(folder: &Path, life: &WorkerLife, mut states: Vec<StoreModel>) -> Vec<StoreModel> {
+fn run_worker(folder: &Path, life: &WorkerLife, mut states: Vec<StoreModel>) -> Vec<StoreModel> {
     let Some(mut worker) = StoreWorker::start(folder, life) else { return states };
     // The first read tells which of the states the store is in.
     for operation in std::iter::once(&StoreOperation::Look).chain(&life.operations) {
@@ -121,7 +121,7 @@ impl StoreWorker {
         let order =
             serde_json::to_string(&WorkerRequest { operation: operation.clone(), mark }).expect("JSON");
         if writeln!(self.orders, "{order}").is_err() {
-            return self.died();
+            return self.check_killed();
         }
         let line = self.line()?;
         Some(serde_json::from_str(&line).expect("what the worker saw"))
@@ -131,19 +131,19 @@ impl StoreWorker {
         let mut line = String::new();
         match self.answers.read_line(&mut line) {
             Ok(read) if read > 0 => Some(line),
-            _ => self.died(),
+            _ => self.check_killed(),
         }
     }
 
     /// Checks that the worker died of the kill and not of a failure.
-    fn died<T>(&mut self) -> Option<T> {
+    fn check_killed<T>(&mut self) -> Option<T> {
         use std::os::unix::process::ExitStatusExt as _;
         let status = self.process.wait().expect("the worker is our child");
-        let mut said = String::new();
+        let mut text = String::new();
         if let Some(stderr) = &mut self.process.stderr {
-            std::io::Read::read_to_string(stderr, &mut said).ok();
+            std::io::Read::read_to_string(stderr, &mut text).ok();
         }
-        assert_eq!(status.signal(), Some(9), "the worker failed: {said}");
+        assert_eq!(status.signal(), Some(9), "the worker failed: {text}");
         None
     }
 }

@@ -74,8 +74,8 @@ async fn a_disk_that_others_fill_to_its_end_costs_nothing() {
             }
             eprintln!("ended with {ends:?}");
             assert!(ends.len() <= 2 && ends.iter().all(|code| matches!(code, Some(1 | 78))), "{ends:?}");
-            let said = host.agent.log_text();
-            assert!(ends.is_empty() || said.contains("disk full"), "{said}");
+            let text = host.agent.log_text();
+            assert!(ends.is_empty() || text.contains("disk full"), "{text}");
             drop(filler);
             if host.agent.wait_for_exit(Duration::from_millis(500)).await.is_some() {
                 host.agent.spawn();
@@ -122,11 +122,11 @@ async fn a_start_on_a_full_disk_waits_and_touches_nothing() {
     std::fs::remove_file(ballast(host)).expect("it is held");
     let mut filler = DiskFiller::none(host);
     filler.fill();
-    let before = contents(&host.agent.state());
+    let before = store_bytes(&host.agent.state());
     host.agent.spawn();
     assert_eq!(host.agent.wait_for_exit(Duration::from_secs(4)).await, None, "it waits, alive");
     assert!(host.agent.log_text().contains("agent waits for disk space"), "{}", host.agent.log_text());
-    assert_eq!(contents(&host.agent.state()), before);
+    assert_eq!(store_bytes(&host.agent.state()), before);
     drop(filler);
     let began = Instant::now();
     host.ready().await;
@@ -136,7 +136,7 @@ async fn a_start_on_a_full_disk_waits_and_touches_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_start_on_a_full_disk_waits_too() {
-    let mut agent = TestAgent::prepare(away().toml());
+    let mut agent = TestAgent::prepare(unreachable_plan().toml());
     let disk = DiskImage::make(agent.home(), "state", DISK_BYTES).expect("images can be mounted");
     let mut filler = DiskFiller::at(disk.folder());
     filler.fill();
@@ -164,8 +164,8 @@ async fn a_sync_or_write_that_failed_once_is_never_tried_again() {
                 host.kill();
                 host.fail(rules);
                 let status = host.agent.wait_for_exit(SOON).await.expect("it ends for its supervisor");
-                let said = host.agent.log_text();
-                assert!(said.contains("store failed, nothing more is written"), "{said}");
+                let text = host.agent.log_text();
+                assert!(text.contains("store failed, nothing more is written"), "{text}");
                 host.start().await;
                 status.code()
             })
@@ -236,14 +236,14 @@ async fn a_state_folder_that_may_not_be_written_is_refused_with_78_and_nothing_c
 
 #[track_caller]
 fn refused(agent: &TestAgent, output: std::process::Output) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(78), "{said}");
-    assert!(said.contains(agent.state().to_str().expect("a plain path")), "the path is named: {said}");
-    assert!(said.contains("ermission denied") || said.contains("Read-only"), "the reason is named: {said}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    assert!(text.contains(agent.state().to_str().expect("a plain path")), "the path is named: {text}");
+    assert!(text.contains("ermission denied") || text.contains("Read-only"), "the reason is named: {text}");
 }
 
 /// Returns the configuration of an agent whose broker and destination do not exist.
-fn away() -> ConfigBuilder {
+fn unreachable_plan() -> ConfigBuilder {
     ConfigBuilder::default()
         .input("plant", 9, &[TOPICS], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
@@ -265,7 +265,7 @@ fn ballast(host: &Host) -> PathBuf {
 }
 
 /// Returns the bytes of every file below the folder, but for files that do not belong to the store.
-fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+fn store_bytes(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder.join("store")).into_iter().flatten().flatten() {
         collect(&entry.path(), &mut files);

@@ -19,7 +19,7 @@ fn every_example_passes_check() {
         let agent = TestAgent::prepare("");
         std::fs::write(agent.config(), text).unwrap();
         let output = agent.run_command(&["check"]);
-        let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{}:\n{said}", example.display());
+        let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}:\n{text}", example.display());
     }
 }

@@ -28,7 +28,7 @@ struct DamageWorld {
 impl DamageWorld {
     /// Publishes everything and waits until it is acknowledged, and with `read` until its results are in the
     /// outbox as well; then kills the agent.
-    async fn killed(read: bool) -> Self {
+    async fn publish_and_kill(read: bool) -> Self {
         let broker = RumqttdBroker::start().await;
         let mut collector = TestCollector::start().await;
         collector.kill9();
@@ -61,7 +61,7 @@ impl DamageWorld {
 
     /// Starts the agent again and returns all that arrives. A start that finds damage only while it reads
     /// ends, and the next start repairs it.
-    async fn delivered(&mut self) -> Vec<Value> {
+    async fn restart_and_collect(&mut self) -> Vec<Value> {
         self.delivered_at_least(READINGS).await
     }
 
@@ -99,7 +99,7 @@ fn is_result(line: &Value) -> bool {
 }
 
 /// Returns the number of records that the reports of a stage say are lost to a pipeline, or to all.
-fn lost(lines: &[Value], stage: &str, pipeline: Option<&str>) -> u64 {
+fn lost_records(lines: &[Value], stage: &str, pipeline: Option<&str>) -> u64 {
     let reports = lines.iter().filter(|line| {
         line["report"]["stage"] == stage && line["pipeline"].as_str() == pipeline && line["agent"] == "edge-1"
     });
@@ -124,7 +124,7 @@ fn segments(log: &Path) -> Vec<PathBuf> {
 }
 
 /// Zeros every fourth page that was written to the first segment of the log.
-fn spoil(log: &Path) {
+fn zero_pages(log: &Path) {
     let segment = segments(log).remove(0);
     let file = File::options().read(true).write(true).open(segment.join("db")).expect("a database");
     let bytes = fs::read(segment.join("db")).expect("a database");
@@ -137,11 +137,11 @@ fn spoil(log: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_damaged_journal_lost_is_reported_and_the_rest_arrives() {
-    let mut world = DamageWorld::killed(false).await;
-    spoil(&world.store().join("journal"));
-    let lines = world.delivered().await;
+    let mut world = DamageWorld::publish_and_kill(false).await;
+    zero_pages(&world.store().join("journal"));
+    let lines = world.restart_and_collect().await;
     let arrived = ids(&lines).len() as u64;
-    let lost = lost(&lines, "journal", Some("each"));
+    let lost = lost_records(&lines, "journal", Some("each"));
     eprintln!("journal: {arrived} arrived, {lost} reported");
     assert_eq!(arrived + lost, READINGS);
     assert!(lost > 0 && arrived > 0, "{arrived} arrived, {lost} lost");
@@ -149,7 +149,7 @@ async fn what_a_damaged_journal_lost_is_reported_and_the_rest_arrives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nobody_knows_how_far_the_journal_went_each_pipeline_says_so() {
-    let mut world = DamageWorld::killed(false).await;
+    let mut world = DamageWorld::publish_and_kill(false).await;
     let last = segments(&world.store().join("journal")).pop().expect("a segment").join("db");
     let bytes = fs::read(&last).expect("a database");
     let record = format!("\"id\":{}", READINGS / 2);
@@ -165,23 +165,23 @@ async fn where_nobody_knows_how_far_the_journal_went_each_pipeline_says_so() {
     let arrived = ids(&lines).len() as u64;
     assert!((1..READINGS).contains(&arrived), "{arrived}");
     for pipeline in ["each", "windows"] {
-        let told = lines.iter().any(|line| {
+        let reported = lines.iter().any(|line| {
             line["pipeline"] == pipeline
                 && line["report"]["stage"] == "journal"
                 && line["report"]["count"].is_null()
         });
-        assert!(told, "{pipeline}");
+        assert!(reported, "{pipeline}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_damaged_outbox_lost_is_reported_and_the_rest_arrives() {
-    let mut world = DamageWorld::killed(true).await;
-    spoil(&world.store().join("outbox/central"));
-    let lines = world.delivered().await;
+    let mut world = DamageWorld::publish_and_kill(true).await;
+    zero_pages(&world.store().join("outbox/central"));
+    let lines = world.restart_and_collect().await;
     let arrived = lines.iter().filter(|line| is_result(line)).count() as u64;
     let each = ids(&lines).len() as u64;
-    let lost = lost(&lines, "outbox", None);
+    let lost = lost_records(&lines, "outbox", None);
     eprintln!("outbox: {arrived} arrived, {each} of them readings, {lost} reported");
     assert_eq!(arrived, each, "no window has closed");
     assert_eq!(each + lost, READINGS);
@@ -190,9 +190,9 @@ async fn what_a_damaged_outbox_lost_is_reported_and_the_rest_arrives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_metadata_it_goes_on_where_it_was_and_says_which_windows_are_lost() {
-    let mut world = DamageWorld::killed(true).await;
+    let mut world = DamageWorld::publish_and_kill(true).await;
     fs::remove_dir_all(world.store().join("meta")).expect("it is there");
-    let lines = world.delivered().await;
+    let lines = world.restart_and_collect().await;
     assert_eq!(ids(&lines), (0..READINGS).collect::<Vec<_>>(), "each reading once");
     let report = lines.iter().find(|line| line["report"]["stage"] == "windows").expect("a report of windows");
     assert_eq!((&report["pipeline"], &report["report"]["kind"]), (&"windows".into(), &"lost".into()));
@@ -201,19 +201,19 @@ async fn without_its_metadata_it_goes_on_where_it_was_and_says_which_windows_are
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_name_mend_and_show_what_is_there() {
-    let world = DamageWorld::killed(true).await;
+    let world = DamageWorld::publish_and_kill(true).await;
     let verify = world.agent.run_command(&["store", "verify"]);
     assert!(verify.status.success(), "{verify:?}");
     let dump =
         world.agent.run_command(&["store", "dump", "--part", "outbox", "--output", "central", "--max", "5"]);
     assert_eq!(String::from_utf8_lossy(&dump.stdout).lines().count(), 5, "{dump:?}");
-    spoil(&world.store().join("outbox/central"));
+    zero_pages(&world.store().join("outbox/central"));
     let verify = world.agent.run_command(&["store", "verify"]);
-    let said = String::from_utf8_lossy(&verify.stdout);
-    assert_eq!(verify.status.code(), Some(1), "{said}");
-    assert!(said.contains("outbox/central/j-00000000000000000000"), "{said}");
+    let text = String::from_utf8_lossy(&verify.stdout);
+    assert_eq!(verify.status.code(), Some(1), "{text}");
+    assert!(text.contains("outbox/central/j-00000000000000000000"), "{text}");
     let repair = world.agent.run_command(&["store", "repair", "--dry-run"]);
-    assert_eq!((repair.status.code(), String::from_utf8_lossy(&repair.stdout)), (Some(1), said));
+    assert_eq!((repair.status.code(), String::from_utf8_lossy(&repair.stdout)), (Some(1), text));
     let repair = world.agent.run_command(&["store", "repair"]);
     assert!(repair.status.success(), "{repair:?}");
     let verify = world.agent.run_command(&["store", "verify"]);

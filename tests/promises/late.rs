@@ -34,7 +34,7 @@ fn ids(lines: &[Value]) -> Vec<u64> {
 }
 
 /// Returns the lines of the confirmed batches, in the order of their numbers.
-fn received(destination: &FakeDestination) -> Vec<Value> {
+fn confirmed_lines(destination: &FakeDestination) -> Vec<Value> {
     let mut batches: Vec<(u64, Vec<Value>)> = Vec::new();
     for request in destination.requests().into_iter().filter(|request| request.confirmed) {
         let (_, range) = request.key.rsplit_once('/').expect("a range");
@@ -101,7 +101,7 @@ async fn at_the_quota_of_a_late_output_each_policy_keeps_its_promise() {
     }
     let all: Vec<u64> = (1..=count).collect();
     assert_eq!(ids(&stores[0].accepted_lines()), all, "block loses nothing and keeps the order");
-    let oldest = received(&stores[1]);
+    let oldest = confirmed_lines(&stores[1]);
     let reports = oldest.iter().filter(|line| line["report"]["stage"] == "late");
     let dropped: u64 = reports.map(|line| line["report"]["count"].as_u64().expect("a count")).sum();
     let kept = ids(&oldest);

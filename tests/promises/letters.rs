@@ -46,7 +46,7 @@ async fn poison_is_kept_to_the_byte_and_the_next_reading_is_processed() {
         publisher.publish("plant/good", good(id)).await;
     }
     publisher.confirmed().await;
-    settled(&agent, poison.len() as u64 * 2).await;
+    wait_until_settled(&agent, poison.len() as u64 * 2).await;
     assert_eq!(
         plant::ids(&destination.accepted_lines(), "each"),
         (0..poison.len() as u64).collect::<Vec<_>>()
@@ -65,8 +65,8 @@ async fn poison_is_kept_to_the_byte_and_the_next_reading_is_processed() {
     assert_eq!(export(&agent, &["--reason", "2^53"]), running[4..6]);
     assert_eq!(export(&agent, &["--from", "2", "--until", "3"]), running[2..4]);
     assert_eq!(export(&agent, &["--stage", "encode"]), []);
-    let list = said(&agent, &["list"]);
-    let show = said(&agent, &["show", "7"]);
+    let list = command_output(&agent, &["list"]);
+    let show = command_output(&agent, &["show", "7"]);
     assert_eq!(list.lines().count(), 1 + poison.len(), "{list}");
     assert!(show.contains("00 01 02 ff 0a 0d"), "{show}");
 
@@ -112,7 +112,7 @@ async fn poison_of_any_encoding_and_size_is_kept_to_the_byte() {
         ("plant/any".to_owned(), bytes)
     });
     assert_eq!(fed.await.expect("all is acknowledged").len() as u64, messages);
-    settled(&agent, messages).await;
+    wait_until_settled(&agent, messages).await;
     assert_eq!(plant::ids(&destination.accepted_lines(), "each"), (0..messages / 2).collect::<Vec<_>>());
     let letters = export(&agent, &[]);
     assert_eq!(letters.len(), poison.len());
@@ -132,30 +132,30 @@ async fn a_module_mends_what_it_can_and_a_letter_is_replayed_once() {
         publisher.publish("plant/poison", bytes).await;
     }
     publisher.confirmed().await;
-    settled(&agent, poison().len() as u64).await;
+    wait_until_settled(&agent, poison().len() as u64).await;
 
     // The module writes the number `a` as a float, and refuses events without one.
     let settings = r#"{"field":"a","from":"celsius"}"#;
     let mend = ["replay", "--all", "--json", "--module", "modules/celsius.wasm", "--settings", settings];
-    let told = told_of(&agent, &mend, 1);
-    assert_eq!((&told["asked"], &told["passed"]), (&json!(2), &json!(2)), "{told}");
-    assert_eq!(told["refused"].as_array().map(Vec::len), Some(poison().len() - 2), "{told}");
+    let replayed = replay_output(&agent, &mend, 1);
+    assert_eq!((&replayed["asked"], &replayed["passed"]), (&json!(2), &json!(2)), "{replayed}");
+    assert_eq!(replayed["refused"].as_array().map(Vec::len), Some(poison().len() - 2), "{replayed}");
     let replayed: Vec<_> =
         export(&agent, &[]).iter().filter(|kept| kept.replayed).map(|kept| kept.number).collect();
     assert_eq!(replayed, [4, 5, 9, 10], "what the module refused is not marked");
-    assert_eq!(plant::ids(&reached(&destination, 2).await, "each"), [1, 1]);
+    assert_eq!(plant::ids(&wait_for_lines(&destination, 2).await, "each"), [1, 1]);
     let metrics = agent.metrics().await.expect("the agent answers");
     let counts =
         ["replayed_messages", "succeeded_replays"].map(|it| metrics.of(&format!("pipeline_{it}"), "each"));
     assert_eq!(counts, [2, 2]);
 
-    let again = told_of(&agent, &["replay", "4", "--json"], 1);
+    let again = replay_output(&agent, &["replay", "4", "--json"], 1);
     assert!(again["refused"][0]["reason"].as_str().unwrap().contains("--again"), "{again}");
     for wrong in [&["replay", "--all", "--again"][..], &["replay", "4", "--stage", "decode"], &["replay"]] {
         let output = agent.run_command(&[&["dead-letters"], wrong].concat());
         assert!(!output.status.success(), "{wrong:?}");
     }
-    let again = told_of(&agent, &["replay", "4", "77", "--again", "--json"], 1);
+    let again = replay_output(&agent, &["replay", "4", "77", "--again", "--json"], 1);
     assert_eq!(again["refused"][0]["number"], 77, "{again}");
     assert_eq!(
         (&again["failed"][0]["number"], &again["failed"][0]["new"]),
@@ -192,14 +192,14 @@ async fn a_result_that_was_refused_arrives_when_the_destination_is_mended() {
         publisher.publish("plant/good", good(id)).await;
     }
     publisher.confirmed().await;
-    settled(&agent, 6).await;
+    wait_until_settled(&agent, 6).await;
     let letters = export(&agent, &["--stage", "forward"]);
     assert_eq!(letters.len(), 1);
     let line: Value = serde_json::from_slice(&letters[0].letter.payload).unwrap();
     assert_eq!(line["value"]["id"], 3);
     destination.accept_all();
-    let told = told_of(&agent, &["replay", "--stage", "forward", "--json"], 0);
-    assert_eq!(told["passed"], 1, "{told}");
+    let replayed = replay_output(&agent, &["replay", "--stage", "forward", "--json"], 0);
+    assert_eq!(replayed["passed"], 1, "{replayed}");
     wait_until_drained(&agent, "central", SOON).await;
     let confirmed: Vec<Value> = destination
         .requests()
@@ -222,9 +222,9 @@ async fn a_trap_is_told_with_its_module_and_where_it_was() {
         publisher.publish("plant/good", reading.to_string()).await;
     }
     publisher.confirmed().await;
-    settled(&agent, 20).await;
+    wait_until_settled(&agent, 20).await;
     let good: Vec<_> = (0..20).filter(|id| *id != 7).collect();
-    assert_eq!(plant::ids(&reached(&destination, 19).await, "each"), good, "the others arrive");
+    assert_eq!(plant::ids(&wait_for_lines(&destination, 19).await, "each"), good, "the others arrive");
     let letters = export(&agent, &[]);
     assert_eq!(letters.len(), 1);
     let letter = &letters[0].letter;
@@ -281,8 +281,8 @@ async fn a_mended_configuration_replays_every_reading_once_over_any_kill() {
         eprintln!("kill {kill} after {moment:?}, seed {seed}: {replayed} of {READINGS} replayed");
     }
     assert!(in_the_middle > 0, "no kill came in the middle of a replay, seed {seed}");
-    let told = told_of(&agent, &["replay", "--all", "--json"], 0);
-    assert_eq!((&told["failed"], &told["waiting"]), (&json!([]), &json!(0)), "{told}");
+    let replayed = replay_output(&agent, &["replay", "--all", "--json"], 0);
+    assert_eq!((&replayed["failed"], &replayed["waiting"]), (&json!([]), &json!(0)), "{replayed}");
     let (topic, payload) = load.closing_reading();
     publisher.publish(&topic, payload).await;
     publisher.confirmed().await;
@@ -321,7 +321,7 @@ async fn forwarding(url: &str, body: &str) -> (TestAgent, TestPublisher) {
 }
 
 /// Waits until this many messages are read and all their results are sent, and checks the sums.
-async fn settled(agent: &TestAgent, messages: u64) {
+async fn wait_until_settled(agent: &TestAgent, messages: u64) {
     agent.wait_for_metric("pipeline_read_messages", "each", messages, SOON).await;
     wait_until_drained(agent, "central", SOON).await;
     let metrics = agent.metrics().await.expect("the agent answers");
@@ -334,7 +334,7 @@ async fn settled(agent: &TestAgent, messages: u64) {
 }
 
 /// Waits until the destination has accepted this many lines, and returns them.
-async fn reached(destination: &FakeDestination, lines: usize) -> Vec<Value> {
+async fn wait_for_lines(destination: &FakeDestination, lines: usize) -> Vec<Value> {
     headwater_tests::process::eventually("the lines to arrive", SOON, async || {
         Some(destination.accepted_lines()).filter(|got| got.len() >= lines)
     })
@@ -342,18 +342,18 @@ async fn reached(destination: &FakeDestination, lines: usize) -> Vec<Value> {
 }
 
 fn export(agent: &TestAgent, filter: &[&str]) -> Vec<StoredLetter> {
-    let text = said(agent, &[&["export"], filter].concat());
+    let text = command_output(agent, &[&["export"], filter].concat());
     text.lines().map(|line| StoredLetter::from_line(line).expect("a line reads back")).collect()
 }
 
-fn said(agent: &TestAgent, command: &[&str]) -> String {
+fn command_output(agent: &TestAgent, command: &[&str]) -> String {
     let output = agent.run_command(&[&["dead-letters"], command].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
 
 /// Runs a replay, checks its exit code and returns its output as JSON.
-fn told_of(agent: &TestAgent, command: &[&str], code: i32) -> Value {
+fn replay_output(agent: &TestAgent, command: &[&str], code: i32) -> Value {
     let output = agent.run_command(&[&["dead-letters"], command].concat());
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{words} {}", String::from_utf8_lossy(&output.stdout));
@@ -378,7 +378,7 @@ async fn letters_that_are_given_up_are_reported_once() {
         publisher.publish("plant/poison", format!("{id}{}", "x".repeat(3_600)).into_bytes()).await;
     }
     publisher.confirmed().await;
-    settled(&agent, count).await;
+    wait_until_settled(&agent, count).await;
     // Each of this many letters is kept or reported; a report may come later, because it goes the way of
     // results.
     let reported = async |agent: &TestAgent, kind: &str, all: u64| {

@@ -19,7 +19,7 @@ use crate::upstream::publish;
 const SOON: Duration = Duration::from_secs(60);
 
 /// Returns the ids in the order in which the collector stored them.
-fn stored(results: &[Value], pipeline: &str) -> Vec<u64> {
+fn stored_ids(results: &[Value], pipeline: &str) -> Vec<u64> {
     let of = results.iter().filter(|line| line["pipeline"] == pipeline);
     of.map(|line| line["value"]["id"].as_u64().expect("an id")).collect()
 }
@@ -58,7 +58,7 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
     // The collector answers at once when it is asked only for the newest page, even while there is a backlog.
     eventually("the new results at the collector", SOON, async || {
         let results = collector.results().await;
-        let ids = stored(&results, "live");
+        let ids = stored_ids(&results, "live");
         ids.iter().filter(|id| **id >= backlog).count().eq(&20).then_some(())
     })
     .await;

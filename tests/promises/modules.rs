@@ -131,10 +131,10 @@ fn what_is_no_module_is_refused_before_anything_runs() {
         let agent = TestAgent::prepare(plan.toml());
         for command in ["check", "run"] {
             let output = agent.run_command(&[command]);
-            let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-            assert_eq!(output.status.code(), Some(2), "{command} with {module}: {said}");
+            let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+            assert_eq!(output.status.code(), Some(2), "{command} with {module}: {text}");
             for word in words {
-                assert!(said.contains(word), "{command} with {module} does not say {word}: {said}");
+                assert!(text.contains(word), "{command} with {module} does not say {word}: {text}");
             }
         }
     }
@@ -156,9 +156,9 @@ fn settings_that_a_module_refuses_are_configuration_faults() {
             .output("central", "http://127.0.0.1:9/v1/batches", "");
         let agent = TestAgent::prepare(plan.toml());
         let output = agent.run_command(&["check"]);
-        let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-        assert_eq!(output.status.code(), Some(2), "{what}: {said}");
-        assert!(said.contains(word), "{what}: {said}");
+        let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(2), "{what}: {text}");
+        assert!(text.contains(word), "{what}: {text}");
     }
 }
 
@@ -216,8 +216,8 @@ fn check_letters(letters: &[Value], pipeline: &str, stage: &str, reason: &str, c
     assert_eq!(own.len(), count, "{pipeline}: dead letters {own:#?}");
     for letter in own {
         assert_eq!(letter["stage"], stage, "{letter}");
-        let said = letter["reason"].as_str().unwrap_or_default();
-        assert!(!said.is_empty() && said.contains(reason), "{pipeline}: {reason:?} is not in {said:?}");
+        let text = letter["reason"].as_str().unwrap_or_default();
+        assert!(!text.is_empty() && text.contains(reason), "{pipeline}: {reason:?} is not in {text:?}");
         let digest = letter["module"].as_str().unwrap_or_default();
         assert!(digest.starts_with("sha256:"), "{letter}");
     }

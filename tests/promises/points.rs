@@ -29,7 +29,7 @@ enum PointTrigger {
     Own,
 }
 
-fn way(point: &str) -> PointTrigger {
+fn trigger_of(point: &str) -> PointTrigger {
     match point {
         "layout.made" | "layout.renamed" | "meta.made" | "meta.renamed" | "ballast.made"
         | "outbox.created" | "session.counted" | "pipeline.built" => PointTrigger::FirstStart,
@@ -48,34 +48,35 @@ fn way(point: &str) -> PointTrigger {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_point_it_loses_and_doubles_nothing() {
-    walk("kill").await;
+    fail_at_every_point("kill").await;
 }
 
 /// Checks that a panic anywhere ends the process, so that its supervisor starts it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_at_every_point_ends_it_and_it_loses_and_doubles_nothing() {
-    walk("panic").await;
+    fail_at_every_point("panic").await;
 }
 
-async fn walk(action: &str) {
+async fn fail_at_every_point(action: &str) {
     // Large readings fill segments soon.
     let mut world = World::start(&Options { padding: 4_000, ..Options::default() }).await;
     let mut missed = Vec::new();
     for (point, _) in POINTS {
-        let rule = format!("{point}={action}@{}", hit(point));
-        let died = match way(point) {
+        let rule = format!("{point}={action}@{}", hit_number(point));
+        let died = match trigger_of(point) {
             PointTrigger::FirstStart | PointTrigger::Own => continue,
             PointTrigger::Load if action == "panic" && HELPED.contains(point) => {
-                goes_on(&mut world, &rule).await
+                survives_panic(&mut world, &rule).await
             }
-            PointTrigger::Load => dies(&mut world, &[&rule], false).await,
-            PointTrigger::Stop => dies(&mut world, &[&rule], true).await,
+            PointTrigger::Load => dies_at(&mut world, &[&rule], false).await,
+            PointTrigger::Stop => dies_at(&mut world, &[&rule], true).await,
             PointTrigger::After(before) => {
                 // A death at the first point may leave nothing for the next start to do, so it is tried
                 // several times.
                 let mut died = false;
                 for hit in 1..=12 {
-                    died = died || dies(&mut world, &[&format!("{before}=kill@{hit}"), &rule], false).await;
+                    died =
+                        died || dies_at(&mut world, &[&format!("{before}=kill@{hit}"), &rule], false).await;
                 }
                 died
             }
@@ -91,7 +92,7 @@ async fn walk(action: &str) {
             missed.push(*point);
         }
     }
-    assert!(missed.is_empty(), "never came to {missed:?}");
+    assert!(missed.is_empty(), "never reached {missed:?}");
     let letters = world.host.agent.dead_letters().await.len() as u64;
     assert_eq!(letters, 2 * world.poisons());
 }
@@ -101,7 +102,7 @@ const HELPED: [&str; 4] = ["segment.ordered", "engine.created", "engine.filled",
 
 /// Returns true if the agent passes the panic and then either ends or goes on. It has gone on once more is
 /// acknowledged than fits into the segments begun before.
-async fn goes_on(world: &mut World, rule: &str) -> bool {
+async fn survives_panic(world: &mut World, rule: &str) -> bool {
     world
         .under_load(async |host| {
             host.kill();
@@ -113,17 +114,17 @@ async fn goes_on(world: &mut World, rule: &str) -> bool {
                 metrics.map_or(0, |metrics| metrics.of("source_acknowledged_messages", "plant"))
             };
             let deadline = Instant::now() + Duration::from_secs(30);
-            let mut came = None;
+            let mut count_at_panic = None;
             while Instant::now() < deadline {
                 if host.agent.wait_for_exit(Duration::from_millis(50)).await.is_some() {
                     host.start().await;
                     return true;
                 }
                 let now = acknowledged(host).await;
-                if came.is_none() && host.agent.log_text().matches("panic at").count() > before {
-                    came = Some(now);
+                if count_at_panic.is_none() && host.agent.log_text().matches("panic at").count() > before {
+                    count_at_panic = Some(now);
                 }
-                if came.is_some_and(|came| now > came + 3_000) {
+                if count_at_panic.is_some_and(|count_at_panic| now > count_at_panic + 3_000) {
                     return true;
                 }
             }
@@ -134,7 +135,7 @@ async fn goes_on(world: &mut World, rule: &str) -> bool {
 
 /// Returns the hit at which to fail. Where there are many hits it is not the first, so that the load has
 /// begun by then.
-fn hit(point: &str) -> u32 {
+fn hit_number(point: &str) -> u32 {
     let many = ["source.", "log.", "meta.", "pipeline.", "commit.", "forward.", "disk."];
     let is_often = many.iter().any(|many| point.starts_with(many));
     if is_often && !["source.connected", "log.truncated"].contains(&point) { 5 } else { 1 }
@@ -142,7 +143,7 @@ fn hit(point: &str) -> u32 {
 
 /// Kills the agent and starts it once for each rule, the last time with a stop if so asked. Returns true if
 /// that last run died of its rule. The agent runs again afterwards.
-async fn dies(world: &mut World, rules: &[&str], is_asked_to_stop: bool) -> bool {
+async fn dies_at(world: &mut World, rules: &[&str], is_asked_to_stop: bool) -> bool {
     world
         .under_load(async |host| {
             host.kill();
@@ -164,12 +165,12 @@ async fn dies(world: &mut World, rules: &[&str], is_asked_to_stop: bool) -> bool
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_point_of_its_first_start_it_starts_all_the_same() {
-    for (point, _) in POINTS.iter().filter(|(point, _)| way(point) == PointTrigger::FirstStart) {
+    for (point, _) in POINTS.iter().filter(|(point, _)| trigger_of(point) == PointTrigger::FirstStart) {
         for action in ["kill", "panic"] {
             let first_start = Some(format!("{point}={action}@1"));
             let mut world = World::start(&Options { first_start, ..Options::default() }).await;
-            let said = world.host.agent.log_text();
-            assert!(said.contains(&format!("at {point}")), "it never came to {point}: {said}");
+            let text = world.host.agent.log_text();
+            assert!(text.contains(&format!("at {point}")), "it never reached {point}: {text}");
             world.under_load(async |_| tokio::time::sleep(Duration::from_millis(200)).await).await;
             let verdict = world.settle().await;
             assert!(verdict.is_good(), "{action} at {point}: {verdict:?}");
@@ -200,7 +201,7 @@ async fn killed_while_it_narrows_down_it_loses_and_doubles_nothing() {
         publisher.confirmed().await;
         agent.environment([(headwater::fail::VARIABLE, format!("{point}=kill@{hit}"))]);
         agent.spawn();
-        assert!(agent.wait_for_exit(Duration::from_secs(20)).await.is_some(), "it never came to {point}");
+        assert!(agent.wait_for_exit(Duration::from_secs(20)).await.is_some(), "it never reached {point}");
         agent.environment([]);
         agent.resume().await;
 
@@ -232,7 +233,7 @@ async fn killed_while_live_results_overtake_it_loses_and_doubles_nothing() {
                 died
             })
             .await;
-        assert!(died, "it never came to outbox.cut");
+        assert!(died, "it never reached outbox.cut");
         let verdict = world.settle().await;
         assert!(verdict.is_good(), "{action} at outbox.cut: {verdict:?}");
     }

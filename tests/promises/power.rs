@@ -34,7 +34,7 @@ async fn power_cuts_lose_nothing_the_store_has_promised() {
         assert!(promised.appended > 0 && promised.position > 0, "nothing was written in {moment:?}");
         let state = cut.folder().join("state");
         let verdict = catch_unwind(AssertUnwindSafe(|| verify(&state, promised)));
-        let verdict = verdict.unwrap_or_else(|panic| Err(said(&*panic)));
+        let verdict = verdict.unwrap_or_else(|panic| Err(panic_text(&*panic)));
         eprintln!("round {round}, cut after {moment:?}, {promised:?}: {verdict:?}");
         broken.extend(verdict.err());
         drop((cut, home));
@@ -55,11 +55,11 @@ async fn cut(moment: Duration) -> anyhow::Result<(tempfile::TempDir, DiskImage, 
         .stdout(Stdio::piped())
         .spawn()?;
     let promises = Arc::<Mutex<PromisedState>>::default();
-    let heard = Arc::clone(&promises);
+    let received = Arc::clone(&promises);
     let out = writer.stdout.take().expect("a pipe");
     let listening = std::thread::spawn(move || {
         for line in BufReader::new(out).lines().map_while(Result::ok) {
-            hear(&mut heard.lock().expect("no one panics with it"), &line);
+            note_promise(&mut received.lock().expect("no one panics with it"), &line);
         }
     });
     tokio::time::sleep(moment).await;
@@ -77,7 +77,7 @@ async fn cut(moment: Duration) -> anyhow::Result<(tempfile::TempDir, DiskImage, 
     Ok((home, cut?, promised))
 }
 
-fn hear(promised: &mut PromisedState, line: &str) {
+fn note_promise(promised: &mut PromisedState, line: &str) {
     let mut words = line.split(' ');
     let kind = words.next().unwrap_or_default();
     let mut number = || words.next().and_then(|word| word.parse().ok()).expect("a whole line");
@@ -176,7 +176,7 @@ fn claim(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> 
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     format!("panic: {}", text.unwrap_or_default())

@@ -39,7 +39,7 @@ const MODES: [(ProxyMode, Duration); 20] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_network_to_the_broker_loses_and_doubles_nothing() {
-    let mut world = world().await;
+    let mut world = seeded_world().await;
     for (mode, time) in MODES.into_iter().filter(|(mode, _)| !matches!(mode, ProxyMode::Corrupt(_))) {
         world
             .under_load(async |host| {
@@ -60,7 +60,7 @@ async fn a_bad_network_to_the_broker_loses_and_doubles_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_network_to_the_collector_loses_and_doubles_nothing() {
-    let mut world = world().await;
+    let mut world = seeded_world().await;
     for (mode, time) in MODES {
         world
             .under_load(async |host| {
@@ -83,7 +83,7 @@ async fn a_bad_network_to_the_collector_loses_and_doubles_nothing() {
 }
 
 /// Makes a world with a new seed, which is printed so that a run can be repeated.
-async fn world() -> World {
+async fn seeded_world() -> World {
     let given = std::env::var("HEADWATER_SEED").ok();
     let seed = given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("a number"));
     eprintln!("HEADWATER_SEED={seed}");

@@ -72,7 +72,7 @@ async fn nginx(folder: &Path, collector: u16) -> (ChildProcess, u16) {
 }
 
 /// Checks that everything to be sent stays in the outbox, and no part of it counts as refused.
-async fn refused(agent: &TestAgent, why: &str) {
+async fn check_nothing_sent(agent: &TestAgent, why: &str) {
     let metrics = agent.metrics().await.expect("the agent answers");
     let failed = metrics.of("forward_failed_attempts", "central") + 3;
     agent.wait_for_metric("forward_failed_attempts", "central", failed, SOON).await;
@@ -110,16 +110,16 @@ async fn only_the_right_certificate_passes_and_nothing_is_lost_until_it_does() {
     let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 300).await;
     agent.wait_for_metric("pipeline_results", "each", load.published(), SOON).await;
-    refused(&agent, "no certificate").await;
+    check_nothing_sent(&agent, "no certificate").await;
     assert!(agent.log_text().contains("No required SSL certificate"), "the log says what is missing");
 
     agent.stop().await;
     other.identity(folder, "us", 4000);
     agent.configure(&plan(&shows));
     agent.resume().await;
-    refused(&agent, "a certificate of another authority").await;
+    check_nothing_sent(&agent, "a certificate of another authority").await;
     ours.identity(folder, "us", 2001);
-    refused(&agent, "an expired certificate").await;
+    check_nothing_sent(&agent, "an expired certificate").await;
 
     ours.identity(folder, "us", 4000);
     check_balance(&agent, "each", "central", load.published(), SOON).await;

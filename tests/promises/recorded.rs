@@ -15,7 +15,7 @@ use headwater_tests::recorded::{SERIES, series};
 const MINUTE: u64 = 60_000;
 
 /// Name, then size, lateness and time for revisions, as configured and in milliseconds.
-const WAYS: [(&str, [&str; 3], TumblingWindows); 5] = [
+const CASES: [(&str, [&str; 3], TumblingWindows); 5] = [
     ("hourly", ["1h", "0s", "0s"], windows(60, 0, 0)),
     ("strict", ["10m", "0s", "0s"], windows(10, 0, 0)),
     // The watermark stands exactly at the end of a window when the clock jumps back.
@@ -40,8 +40,8 @@ async fn every_window_of_the_recorded_series_equals_a_naive_computation() {
 
     let mut pipelines = Vec::new();
     for (index, readings) in readings.iter().enumerate() {
-        for (way, _, windows) in WAYS {
-            let pipeline = format!("{way}-{index}");
+        for (case, _, windows) in CASES {
+            let pipeline = format!("{case}-{index}");
             let expected = compute(readings, windows);
             check_counts(&agent, &pipeline, &expected, readings.len() as u64).await;
             pipelines.push((pipeline, expected));
@@ -57,7 +57,7 @@ async fn every_window_of_the_recorded_series_equals_a_naive_computation() {
     }
     // Only the jump of the machine's clock by 55 minutes makes the cases differ. Without it this test would
     // prove nothing about lateness.
-    let late: Vec<_> = pipelines[..WAYS.len()].iter().map(|(_, expected)| expected.late).collect();
+    let late: Vec<_> = pipelines[..CASES.len()].iter().map(|(_, expected)| expected.late).collect();
     assert!(late[1] > late[2] && late[2] > 0, "the machine's late readings: {late:?}");
     assert_eq!(late[3..], [0, 0], "the machine's late readings");
     assert!(agent.dead_letters().await.is_empty());
@@ -71,10 +71,10 @@ fn plan(port: u16, collector: &TestCollector) -> ConfigBuilder {
         let input = format!("device-{index}");
         let topic = format!("plant/{name}/telemetry");
         plan = plan.input(&input, port, &[&topic], if index % 2 == 0 { "3.1.1" } else { "5" });
-        for (way, [size, lateness, revise], _) in WAYS {
+        for (case, [size, lateness, revise], _) in CASES {
             let body = plant::windowed("{topic[1]}", size, lateness, revise);
             let body = format!("{body}late = {{ output = \"central\" }}\n");
-            plan = plan.pipeline(&format!("{way}-{index}"), &input, "central", &body);
+            plan = plan.pipeline(&format!("{case}-{index}"), &input, "central", &body);
         }
     }
     plan

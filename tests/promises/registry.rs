@@ -125,7 +125,7 @@ impl OciRegistry {
     }
 
     /// Changes a byte of the file stored under a digest.
-    fn spoil(&self, digest: &str) {
+    fn corrupt(&self, digest: &str) {
         let hex = digest.trim_start_matches("sha256:");
         let blobs = self.at("storage/docker/registry/v2/blobs/sha256");
         let file = blobs.join(&hex[..2]).join(hex).join("data");
@@ -143,7 +143,7 @@ impl OciRegistry {
     }
 
     /// Returns `[modules.fetch]` for a port that leads to this registry.
-    fn fetch(&self, port: u16, more: &str) -> String {
+    fn fetch_settings(&self, port: u16, more: &str) -> String {
         format!(
             "[modules.fetch]\nca = {:?}\ncredentials = [{{ host = \"127.0.0.1:{port}\", username = {USER:?}, \
              password = {{ file = {:?} }} }}]\n{more}\n\n",
@@ -158,7 +158,7 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 /// Returns the same module as other bytes, with a section that nobody reads.
-fn another(padding: usize) -> Vec<u8> {
+fn padded_module(padding: usize) -> Vec<u8> {
     let mut content = b"\x04none".to_vec();
     content.resize(content.len() + padding, 0);
     let mut section = CELSIUS.to_vec();
@@ -217,7 +217,7 @@ impl RegistryPlant {
     }
 
     /// Waits until all readings so far came through the pipeline, each once.
-    async fn passed(&self, pipeline: &str) {
+    async fn wait_until_passed(&self, pipeline: &str) {
         let expected: Vec<_> = (0..self.published).collect();
         let what = format!("all readings to come through {pipeline}");
         eventually(&what, SOON, async || {
@@ -235,11 +235,11 @@ impl RegistryPlant {
     }
 
     /// Offers a module by a reload and returns the reason for which it is refused.
-    async fn refused(&self, module: &str) -> String {
+    async fn refusal_of(&self, module: &str) -> String {
         self.configure(module);
-        let (status, said) = self.agent.post("/v1/reload").await.expect("it answers");
-        assert!(status == 200 && said.contains("refused"), "{status} {said}");
-        said
+        let (status, text) = self.agent.post("/v1/reload").await.expect("it answers");
+        assert!(status == 200 && text.contains("refused"), "{status} {text}");
+        text
     }
 }
 
@@ -248,13 +248,13 @@ async fn a_pushed_module_is_fetched_and_runs_and_starts_without_its_registry() {
     let mut registry = OciRegistry::start().await;
     let pin = registry.push("plant/celsius", CELSIUS).await;
     let module = registry.module(registry.port, "plant/celsius", &pin);
-    let mut plant = RegistryPlant::new(registry.fetch(registry.port, ""), &module).await;
+    let mut plant = RegistryPlant::new(registry.fetch_settings(registry.port, ""), &module).await;
     let checked = plant.agent.run_command(&["check"]);
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     assert!(!plant.agent.state().join("fetched").exists(), "who checks leaves nothing behind");
     plant.agent.resume().await;
     plant.publish(100).await;
-    plant.passed("fetched").await;
+    plant.wait_until_passed("fetched").await;
     let line = plant.destination.accepted_lines().into_iter().find(|line| line["pipeline"] == "fetched");
     let line = line.expect("they came");
     assert_eq!(line["module"], digest(CELSIUS));
@@ -273,7 +273,7 @@ async fn a_pushed_module_is_fetched_and_runs_and_starts_without_its_registry() {
         plant.agent.resume().await;
         println!("ready {:?} after a start without the registry", started.elapsed());
         plant.publish(50).await;
-        plant.passed("fetched").await;
+        plant.wait_until_passed("fetched").await;
         assert_eq!(plant.fetches("files").await, 0);
     }
     ledger::check_ledger(&plant.agent).await;
@@ -285,12 +285,13 @@ async fn a_pipeline_waits_for_its_module_while_the_others_run_and_loses_nothing(
     let pin = registry.push("plant/celsius", CELSIUS).await;
     registry.stop();
     let module = registry.module(registry.port, "plant/celsius", &pin);
-    let mut plant = RegistryPlant::new(registry.fetch(registry.port, "deadline = \"10s\""), &module).await;
+    let mut plant =
+        RegistryPlant::new(registry.fetch_settings(registry.port, "deadline = \"10s\""), &module).await;
     let started = Instant::now();
     plant.agent.resume().await;
     println!("ready {:?} after a start without the module", started.elapsed());
     plant.publish(100).await;
-    plant.passed("neighbour").await;
+    plant.wait_until_passed("neighbour").await;
     let waits = async |plant: &RegistryPlant| {
         eventually("the pipeline to say what it waits for", SOON, async || {
             let paused = plant.modules().await["paused"].take();
@@ -301,8 +302,8 @@ async fn a_pipeline_waits_for_its_module_while_the_others_run_and_loses_nothing(
     let reason = waits(&plant).await;
     assert!(reason.contains("transform[0] of pipeline `fetched`") && reason.contains(&pin), "{reason}");
     assert_eq!(plant.agent.metrics().await.expect("it answers").of("pipeline_paused", "fetched"), 1);
-    let (live, said) = plant.agent.get("/live").await.expect("it answers");
-    assert_eq!(live, 200, "it is degraded, not stuck: {said}");
+    let (live, text) = plant.agent.get("/live").await.expect("it answers");
+    assert_eq!(live, 200, "it is degraded, not stuck: {text}");
     // A stop or a kill meanwhile forgets nothing.
     assert!(plant.agent.stop().await.success());
     plant.agent.resume().await;
@@ -313,8 +314,8 @@ async fn a_pipeline_waits_for_its_module_while_the_others_run_and_loses_nothing(
     waits(&plant).await;
     registry.start_again().await;
     plant.agent.post("/v1/pipelines/fetched/resume").await.expect("it answers");
-    plant.passed("fetched").await;
-    plant.passed("neighbour").await;
+    plant.wait_until_passed("fetched").await;
+    plant.wait_until_passed("neighbour").await;
     assert_eq!(plant.modules().await["running"][0], digest(CELSIUS));
     ledger::wait_until_drained(&plant.agent, "central", SOON).await;
     ledger::check_ledger(&plant.agent).await;
@@ -326,7 +327,7 @@ async fn open_windows_outlive_the_wait_for_their_module() {
     let pin = registry.push("plant/stats", headwater_bundle::STATS).await;
     let broker = RumqttdBroker::start().await;
     let destination = FakeDestination::start([]).await;
-    let fetch = registry.fetch(registry.port, "deadline = \"10s\"");
+    let fetch = registry.fetch_settings(registry.port, "deadline = \"10s\"");
     let counted = |module: &str| {
         let body = plant::windowed("k", "1h", "0s", "0s").replace("module = \"modules/stats.wasm\"", module);
         let plan = ConfigBuilder::default()
@@ -391,47 +392,47 @@ async fn what_is_wrong_or_large_or_slow_is_refused_in_time_and_what_runs_goes_on
     let proxy = FaultProxy::start(registry.port).await;
     let celsius = registry.push("plant/celsius", CELSIUS).await;
     let port = proxy.port();
-    let good = another(1);
-    let spoilt = another(2);
-    let large = another(300 << 10);
+    let good = padded_module(1);
+    let spoilt = padded_module(2);
+    let large = padded_module(300 << 10);
     let bounds = "deadline = \"4s\"\nbytes_max = \"256 KiB\"";
     assert!(CELSIUS.len() < 256 << 10, "{}", CELSIUS.len());
-    let fetch = registry.fetch(port, bounds);
+    let fetch = registry.fetch_settings(port, bounds);
     let mut plant = RegistryPlant::new(fetch, &registry.module(port, "plant/celsius", &celsius)).await;
     plant.agent.resume().await;
     plant.publish(50).await;
-    plant.passed("fetched").await;
+    plant.wait_until_passed("fetched").await;
     let module = async |bytes: &[u8]| {
         let pin = registry.push("plant/celsius", bytes).await;
         registry.module(port, "plant/celsius", &pin)
     };
 
     let unknown = registry.module(port, "plant/celsius", &digest(b"unknown"));
-    let said = plant.refused(&unknown).await;
-    assert!(said.contains("404 Not Found"), "{said}");
+    let text = plant.refusal_of(&unknown).await;
+    assert!(text.contains("404 Not Found"), "{text}");
     let module_of_spoilt = module(&spoilt).await;
-    registry.spoil(&digest(&spoilt));
-    let said = plant.refused(&module_of_spoilt).await;
-    assert!(said.contains(&format!("something else: expected {}", digest(&spoilt))), "{said}");
-    let said = plant.refused(&module(&large).await).await;
-    assert!(said.contains("longer than 262144 bytes, `bytes_max` in [modules.fetch]"), "{said}");
+    registry.corrupt(&digest(&spoilt));
+    let text = plant.refusal_of(&module_of_spoilt).await;
+    assert!(text.contains(&format!("something else: expected {}", digest(&spoilt))), "{text}");
+    let text = plant.refusal_of(&module(&large).await).await;
+    assert!(text.contains("longer than 262144 bytes, `bytes_max` in [modules.fetch]"), "{text}");
 
     let module_of_good = module(&good).await;
     proxy.set(ProxyMode::Rate(FaultDirection::Down, 2 << 10));
     let started = Instant::now();
-    let said = plant.refused(&module_of_good).await;
+    let text = plant.refusal_of(&module_of_good).await;
     println!("a slow registry is given up after {:?}", started.elapsed());
-    assert!(said.contains("it took longer than 4s"), "{said}");
+    assert!(text.contains("it took longer than 4s"), "{text}");
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     proxy.set(ProxyMode::Pass);
 
     fs::write(registry.at("password"), "another").expect("a writable folder");
-    let said = plant.refused(&module_of_good).await;
-    assert!(said.contains("they are refused: correct them") && !said.contains("another\""), "{said}");
+    let text = plant.refusal_of(&module_of_good).await;
+    assert!(text.contains("they are refused: correct them") && !text.contains("another\""), "{text}");
     fs::write(registry.at("password"), PASSWORD).expect("a writable folder");
 
     plant.publish(50).await;
-    plant.passed("fetched").await;
+    plant.wait_until_passed("fetched").await;
     assert_eq!(plant.modules().await["running"][0], digest(CELSIUS), "what ran goes on");
 
     // A good module takes over; one that trips is rolled back, and stays so without the registry.
@@ -439,7 +440,7 @@ async fn what_is_wrong_or_large_or_slow_is_refused_in_time_and_what_runs_goes_on
     plant.agent.reload();
     plant.agent.wait_for_metric("pipeline_swaps", "fetched", 1, SOON).await;
     plant.publish(50).await;
-    plant.passed("fetched").await;
+    plant.wait_until_passed("fetched").await;
     assert_eq!(plant.modules().await["running"][0], digest(&good));
     let pin = registry.push("plant/hostile", headwater_bundle::HOSTILE).await;
     let hostile =
@@ -449,11 +450,11 @@ async fn what_is_wrong_or_large_or_slow_is_refused_in_time_and_what_runs_goes_on
     plant.agent.wait_for_metric("pipeline_swaps", "fetched", 2, SOON).await;
     plant.publish(50).await;
     plant.agent.wait_for_metric("pipeline_rollbacks", "fetched", 1, SOON).await;
-    plant.passed("fetched").await;
+    plant.wait_until_passed("fetched").await;
     registry.stop();
     assert!(plant.agent.stop().await.success());
     plant.agent.resume().await;
     plant.publish(50).await;
-    plant.passed("fetched").await;
+    plant.wait_until_passed("fetched").await;
     assert_eq!(plant.modules().await["running"][0], digest(&good));
 }

@@ -64,9 +64,9 @@ async fn a_state_folder_in_use_is_refused_with_78() {
         .output("central", "http://127.0.0.1:9/v1/batches", "");
     let mut agent = TestAgent::start(plan.toml()).await;
     let output = agent.run_command(&["run"]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(78), "{said}");
-    assert!(said.contains(agent.state().to_str().unwrap()), "the folder is named: {said}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    assert!(text.contains(agent.state().to_str().unwrap()), "the folder is named: {text}");
     let (status, _) = agent.get("/live").await.expect("the first one is not disturbed");
     assert_eq!(status, 200);
     assert_eq!(agent.stop().await.code(), Some(0));
@@ -81,9 +81,9 @@ async fn a_state_folder_that_is_none_is_refused_with_78() {
     let agent = TestAgent::prepare(plan.toml());
     std::fs::write(agent.state(), "a file").unwrap();
     let output = agent.run_command(&["run"]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(78), "{said}");
-    assert!(said.contains(agent.state().to_str().unwrap()), "the path is named: {said}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    assert!(text.contains(agent.state().to_str().unwrap()), "the path is named: {text}");
     assert_eq!(std::fs::read_to_string(agent.state()).unwrap(), "a file", "nothing was touched");
 }
 
@@ -105,15 +105,15 @@ http = { url = "http://collect.example.com/v1/batches" }
     );
     for command in ["run", "check"] {
         let output = agent.run_command(&[command]);
-        let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(2), "{command}: {text}");
         for fault in
             ["http://127.0.0.1:1883", "plant/#/telemetry", "qos", "plont", "{topic[1", "windw", "soon"]
         {
-            assert!(said.contains(fault), "{command} does not name {fault}:\n{said}");
+            assert!(text.contains(fault), "{command} does not name {fault}:\n{text}");
         }
         for line in ["agent.toml:", "allow_plaintext"] {
-            assert!(said.contains(line), "{command} does not say {line}:\n{said}");
+            assert!(text.contains(line), "{command} does not say {line}:\n{text}");
         }
     }
     assert!(!agent.state().exists(), "a faulty configuration makes no state");

@@ -149,16 +149,16 @@ async fn versions_change_under_load_and_every_reading_counts_once() {
 
     // These are refused: by the module, by the loader, and because the change is not one of modules.
     scene.configure(&hostile("init-error"), &counting("b"));
-    let (status, said) = scene.agent.post("/v1/reload").await.expect("it answers");
+    let (status, answer) = scene.agent.post("/v1/reload").await.expect("it answers");
     assert!(
-        status == 200 && said.contains("hostile settings") && said.contains("\"counted\":\"unchanged\""),
-        "{status} {said}"
+        status == 200 && answer.contains("hostile settings") && answer.contains("\"counted\":\"unchanged\""),
+        "{status} {answer}"
     );
     let broken = scene.agent.home().join("modules/broken.wasm");
     std::fs::write(&broken, &headwater_bundle::CELSIUS[..5_000]).expect("a writable folder");
     scene.configure("module = \"modules/broken.wasm\"", &counting("b"));
-    let (_, said) = scene.agent.post("/v1/reload").await.expect("it answers");
-    assert!(said.contains("expected a WebAssembly component"), "{said}");
+    let (_, answer) = scene.agent.post("/v1/reload").await.expect("it answers");
+    assert!(answer.contains("expected a WebAssembly component"), "{answer}");
     scene.agent.configure(&config(
         scene.broker.port(),
         &scene.destination.url(),
@@ -166,10 +166,10 @@ async fn versions_change_under_load_and_every_reading_counts_once() {
         &counting("b"),
         ", linger = \"77ms\"",
     ));
-    let (status, said) = scene.agent.post("/v1/reload").await.expect("it answers");
+    let (status, answer) = scene.agent.post("/v1/reload").await.expect("it answers");
     assert!(
-        status == 409 && said.contains("`output.central.http.linger` changed: that needs a restart"),
-        "{status} {said}"
+        status == 409 && answer.contains("`output.central.http.linger` changed: that needs a restart"),
+        "{status} {answer}"
     );
     assert_eq!(scene.digest().await, second, "what ran goes on");
     scene.counts("refused_swaps", 2).await;
@@ -253,8 +253,8 @@ async fn what_follows_a_trip_is_what_the_pipeline_says() {
     agent.wait_for_metric("module_trips", "pauses/transform[0]", trips + 1, SOON).await;
     assert_eq!(agent.post("/v1/pipelines/nobody/resume").await.expect("it answers").0, 404);
     agent.configure(&plan("nothing"));
-    let (status, said) = agent.post("/v1/reload").await.expect("it answers");
-    assert_eq!(status, 200, "{said}");
+    let (status, answer) = agent.post("/v1/reload").await.expect("it answers");
+    assert_eq!(status, 200, "{answer}");
     agent.wait_for_metric("pipeline_read_messages", "pauses", 40, SOON).await;
     agent.wait_for_metric("pipeline_read_messages", "escalates", 40, SOON).await;
     eventually("nothing to be paused", SOON, async || {
@@ -298,8 +298,8 @@ async fn a_version_that_cannot_read_the_windows_there_are_is_refused_before_any_
     // A restart does not change it either.
     assert!(scene.agent.stop().await.success());
     let output = scene.agent.run_command(&["run"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(2) && said.contains("hostile state of version 0"), "{said}");
+    let answer = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && answer.contains("hostile state of version 0"), "{answer}");
     scene.configure(&hostile("a"), &of(0, false));
     scene.agent.resume().await;
 

@@ -25,7 +25,7 @@ fn config(modules: &str) -> String {
 }
 
 /// Encodes a number in LEB128.
-fn number(mut number: usize) -> Vec<u8> {
+fn leb128(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let low = u8::try_from(number & 0x7f).expect("it is seven bits");
@@ -39,7 +39,7 @@ fn number(mut number: usize) -> Vec<u8> {
 }
 
 fn sized(bytes: &[u8]) -> Vec<u8> {
-    [&number(bytes.len()), bytes].concat()
+    [&leb128(bytes.len()), bytes].concat()
 }
 
 /// Returns a component whose only content is a core module with this many functions of this many steps each.
@@ -55,18 +55,18 @@ fn bomb(functions: usize, steps: usize) -> Vec<u8> {
     }
     body.push(0x0b);
     let section = |id: u8, content: Vec<u8>| [vec![id], sized(&content)].concat();
-    let code = [number(functions), sized(&body).repeat(functions)].concat();
+    let code = [leb128(functions), sized(&body).repeat(functions)].concat();
     let core = [
         b"\0asm\x01\0\0\0".to_vec(),
         section(1, vec![1, 0x60, 0, 0]),
-        section(3, [number(functions), vec![0; functions]].concat()),
+        section(3, [leb128(functions), vec![0; functions]].concat()),
         section(10, code),
     ];
     [b"\0asm\x0d\0\x01\0".to_vec(), section(1, core.concat())].concat()
 }
 
 /// Prepares the home of an agent with the bomb in it.
-fn home(modules: &str, bomb: &[u8]) -> TestAgent {
+fn home_with_bomb(modules: &str, bomb: &[u8]) -> TestAgent {
     let agent = TestAgent::prepare(&config(modules));
     fs::write(agent.home().join("modules/bomb.wasm"), bomb).expect("a writable folder");
     agent
@@ -74,41 +74,45 @@ fn home(modules: &str, bomb: &[u8]) -> TestAgent {
 
 /// Runs `headwater check`, which must refuse the configuration, and returns its message.
 #[track_caller]
-fn refused(agent: &TestAgent) -> String {
+fn check_refusal(agent: &TestAgent) -> String {
     let Output { status, stderr, .. } = agent.run_command(&["check"]);
-    let said = String::from_utf8_lossy(&stderr).into_owned();
-    assert_eq!(status.code(), Some(2), "{said}");
-    said
+    let text = String::from_utf8_lossy(&stderr).into_owned();
+    assert_eq!(status.code(), Some(2), "{text}");
+    text
 }
 
 #[test]
 fn a_bomb_for_the_compiler_is_stopped_at_its_deadline() {
-    let agent =
-        home("[modules]\ncompile_deadline = \"10s\"\ncompile_memory_max = \"8 GiB\"\n", &bomb(20_000, 200));
+    let agent = home_with_bomb(
+        "[modules]\ncompile_deadline = \"10s\"\ncompile_memory_max = \"8 GiB\"\n",
+        &bomb(20_000, 200),
+    );
     let started = Instant::now();
-    let said = refused(&agent);
+    let text = check_refusal(&agent);
     let took = started.elapsed();
     println!("deadline 10 s: stopped after {took:?}");
-    assert!(said.contains("modules/bomb.wasm: it took longer than 10s: raise `compile_deadline`"), "{said}");
-    assert!(said.contains("1 of the modules"), "the other one is good: {said}");
+    assert!(text.contains("modules/bomb.wasm: it took longer than 10s: raise `compile_deadline`"), "{text}");
+    assert!(text.contains("1 of the modules"), "the other one is good: {text}");
     assert!(took < Duration::from_secs(90), "{took:?}");
 }
 
 #[test]
 fn a_bomb_for_the_compiler_is_stopped_at_its_memory() {
-    let agent =
-        home("[modules]\ncompile_deadline = \"10m\"\ncompile_memory_max = \"64 MiB\"\n", &bomb(1, 500_000));
+    let agent = home_with_bomb(
+        "[modules]\ncompile_deadline = \"10m\"\ncompile_memory_max = \"64 MiB\"\n",
+        &bomb(1, 500_000),
+    );
     let started = Instant::now();
-    let said = refused(&agent);
+    let text = check_refusal(&agent);
     println!("64 MiB: stopped after {:?}", started.elapsed());
-    assert!(said.contains("modules/bomb.wasm: it took more memory than 64 MiB"), "{said}");
-    assert!(said.contains("raise `compile_memory_max`") && said.contains("1 of the modules"), "{said}");
+    assert!(text.contains("modules/bomb.wasm: it took more memory than 64 MiB"), "{text}");
+    assert!(text.contains("raise `compile_memory_max`") && text.contains("1 of the modules"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_compiles_is_bounded_and_ends_with_the_agent() {
     let bounds = "[modules]\ncompile_deadline = \"10m\"\ncompile_memory_max = \"8 GiB\"\n";
-    let mut agent = home(bounds, &bomb(20_000, 200));
+    let mut agent = home_with_bomb(bounds, &bomb(20_000, 200));
     for kill in [false, true] {
         agent.environment([("SECRET", "hidden".to_owned())]);
         agent.spawn();
@@ -139,7 +143,7 @@ async fn what_compiles_is_bounded_and_ends_with_the_agent() {
 
 /// Runs `headwater module …` in the agent's home and returns its output.
 #[track_caller]
-fn module(agent: &TestAgent, command: &[&str]) -> String {
+fn module_command(agent: &TestAgent, command: &[&str]) -> String {
     let mut program = std::process::Command::new(built_program(PROGRAM));
     let done = program.arg("module").args(command).current_dir(agent.home()).output().expect("it starts");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -147,12 +151,12 @@ fn module(agent: &TestAgent, command: &[&str]) -> String {
 }
 
 /// Makes a private key in the agent's home, and returns the public one that goes with it.
-fn keys(agent: &TestAgent, name: &str) -> String {
-    module(agent, &["keygen", name])
+fn make_keys(agent: &TestAgent, name: &str) -> String {
+    module_command(agent, &["keygen", name])
 }
 
 /// Returns one pipeline with this module.
-fn only(modules: &str, module: &str) -> String {
+fn single_pipeline(modules: &str, module: &str) -> String {
     let both = config(modules);
     let (head, pipelines) = both.split_once("[pipeline.bombed]").expect("it is there");
     let (_, good) = pipelines.split_once("[pipeline.good]").expect("it is there");
@@ -162,12 +166,12 @@ fn only(modules: &str, module: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_runs_what_was_compiled_and_signed_elsewhere_and_compiles_nothing() {
     let mut agent = TestAgent::prepare("");
-    let own = keys(&agent, "own.key");
-    let other = keys(&agent, "other.key");
+    let own = make_keys(&agent, "own.key");
+    let other = make_keys(&agent, "other.key");
     let compile = |target: &str, key: &str, output: &str| {
         let file = "modules/celsius.wasm";
         let output = ["-o", output, "--key", key];
-        module(&agent, &[&["compile", file, "--target", target], &output[..]].concat());
+        module_command(&agent, &[&["compile", file, "--target", target], &output[..]].concat());
     };
     let (here, there) = match std::env::consts::ARCH {
         "aarch64" => ("aarch64-unknown-linux-musl", "x86_64-unknown-linux-musl"),
@@ -186,16 +190,16 @@ async fn a_gateway_runs_what_was_compiled_and_signed_elsewhere_and_compiles_noth
         ("changed.cwasm", "it is changed"),
         ("there.cwasm", "it is for another machine"),
     ] {
-        agent.configure(&only(&trusting, file));
-        let said = refused(&agent);
-        assert!(said.contains(file) && said.contains(words), "{said}");
+        agent.configure(&single_pipeline(&trusting, file));
+        let text = check_refusal(&agent);
+        assert!(text.contains(file) && text.contains(words), "{text}");
     }
-    agent.configure(&only("", "own.cwasm"));
-    let said = refused(&agent);
-    assert!(said.contains("only with its maker's key in `keys`"), "{said}");
+    agent.configure(&single_pipeline("", "own.cwasm"));
+    let text = check_refusal(&agent);
+    assert!(text.contains("only with its maker's key in `keys`"), "{text}");
     assert_ne!(own, other);
 
-    agent.configure(&only(&trusting, "own.cwasm"));
+    agent.configure(&single_pipeline(&trusting, "own.cwasm"));
     agent.spawn();
     let counts = eventually("the agent to answer", Duration::from_secs(60), async || {
         let metrics = agent.metrics().await.ok()?;
@@ -208,13 +212,16 @@ async fn a_gateway_runs_what_was_compiled_and_signed_elsewhere_and_compiles_noth
 #[tokio::test(flavor = "multi_thread")]
 async fn what_mends_letters_is_trusted_and_compiled_like_a_pipelines_module() {
     let mut agent = TestAgent::prepare("");
-    let own = keys(&agent, "own.key");
+    let own = make_keys(&agent, "own.key");
     fs::write(agent.home().join("modules/bomb.wasm"), bomb(20_000, 200)).expect("a writable folder");
     for name in ["bomb", "celsius"] {
-        module(&agent, &["sign", &format!("modules/{name}.wasm"), "--key", "own.key"]);
+        module_command(&agent, &["sign", &format!("modules/{name}.wasm"), "--key", "own.key"]);
     }
     let bounds = "compile_deadline = \"5s\"\ncompile_memory_max = \"8 GiB\"\n";
-    agent.configure(&only(&format!("[modules]\nkeys = [{own:?}]\n{bounds}"), "modules/celsius.wasm"));
+    agent.configure(&single_pipeline(
+        &format!("[modules]\nkeys = [{own:?}]\n{bounds}"),
+        "modules/celsius.wasm",
+    ));
     agent.spawn();
     eventually("the agent to answer", Duration::from_secs(60), async || agent.metrics().await.ok()).await;
     let replay = |module: &str, more: &[&str]| {
@@ -223,18 +230,18 @@ async fn what_mends_letters_is_trusted_and_compiled_like_a_pipelines_module() {
         let Output { status, stderr, .. } = agent.run_command(&[&command[..], more].concat());
         (status.success(), String::from_utf8_lossy(&stderr).into_owned())
     };
-    let (_, said) = replay("modules/stats.wasm", &[]);
-    assert!(said.contains("no signature can be read"), "{said}");
-    let (_, said) = replay("modules/celsius.wasm", &["--digest", &format!("sha256:{}", "0".repeat(64))]);
-    assert!(said.contains("expected sha256:000"), "{said}");
-    let (_, said) = replay("https://127.0.0.1:9/x.wasm", &[]);
-    assert!(said.contains("it is not pinned"), "{said}");
+    let (_, text) = replay("modules/stats.wasm", &[]);
+    assert!(text.contains("no signature can be read"), "{text}");
+    let (_, text) = replay("modules/celsius.wasm", &["--digest", &format!("sha256:{}", "0".repeat(64))]);
+    assert!(text.contains("expected sha256:000"), "{text}");
+    let (_, text) = replay("https://127.0.0.1:9/x.wasm", &[]);
+    assert!(text.contains("it is not pinned"), "{text}");
     let started = Instant::now();
-    let (_, said) = replay("modules/bomb.wasm", &[]);
+    let (_, text) = replay("modules/bomb.wasm", &[]);
     println!("deadline 5 s: stopped after {:?}", started.elapsed());
-    assert!(said.contains("it took longer than 5s: raise `compile_deadline`"), "{said}");
-    let (is_good, said) = replay("modules/celsius.wasm", &[]);
-    assert!(is_good, "{said}");
+    assert!(text.contains("it took longer than 5s: raise `compile_deadline`"), "{text}");
+    let (is_good, text) = replay("modules/celsius.wasm", &[]);
+    assert!(is_good, "{text}");
 }
 
 /// Returns the fields of `/proc/PID/stat` from the third on.

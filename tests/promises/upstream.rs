@@ -18,7 +18,7 @@ use headwater_tests::publisher::TestPublisher;
 const SOON: Duration = Duration::from_secs(60);
 
 /// Starts a broker, and an agent that sends each reading to the address.
-async fn forwarding(url: &str) -> (TestAgent, TestPublisher) {
+async fn start_forwarding(url: &str) -> (TestAgent, TestPublisher) {
     let broker = RumqttdBroker::start().await;
     let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
@@ -51,7 +51,7 @@ pub(crate) fn check_all_arrived(destination: &FakeDestination, load: &PlantLoad,
 async fn survives(troubles: Vec<ScriptedAnswer>) {
     let count = troubles.len();
     let destination = FakeDestination::start(troubles).await;
-    let (mut agent, publisher) = forwarding(&destination.url()).await;
+    let (mut agent, publisher) = start_forwarding(&destination.url()).await;
     let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 300).await;
     check_balance(&agent, "each", "central", load.published(), SOON).await;
@@ -85,7 +85,7 @@ async fn a_captive_portal_is_no_success() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_credentials_dead_letter_nothing() {
     let destination = FakeDestination::start([ScriptedAnswer::Refuse(401, String::new())]).await;
-    let (mut agent, publisher) = forwarding(&destination.url()).await;
+    let (mut agent, publisher) = start_forwarding(&destination.url()).await;
     let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 300).await;
     agent.wait_for_metric("pipeline_results", "each", load.published(), SOON).await;
@@ -101,7 +101,7 @@ async fn refused_credentials_dead_letter_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_gone_for_a_while_gets_everything_when_it_is_back() {
     let mut destination = FakeDestination::start([]).await;
-    let (agent, publisher) = forwarding(&destination.url()).await;
+    let (agent, publisher) = start_forwarding(&destination.url()).await;
     let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 200).await;
     wait_until_drained(&agent, "central", SOON).await;
@@ -119,7 +119,7 @@ async fn a_destination_gone_for_a_while_gets_everything_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_at_a_tenth_of_the_rate_gets_everything_in_order() {
     let destination = FakeDestination::start([]).await;
-    let (agent, publisher) = forwarding(&destination.url()).await;
+    let (agent, publisher) = start_forwarding(&destination.url()).await;
     let mut load = PlantLoad::new(5);
     // 50 results in 500 ms are 100 a second, a tenth of the rate at which readings are published.
     destination.set_delay(Duration::from_millis(500));
@@ -175,7 +175,7 @@ async fn a_backlog_drains_ten_times_as_fast_as_live_results_come() {
 async fn a_result_refused_alone_is_dead_lettered_and_the_rest_arrives() {
     let destination =
         FakeDestination::start([ScriptedAnswer::RefuseWith(422, "\"id\":77,".to_owned())]).await;
-    let (mut agent, publisher) = forwarding(&destination.url()).await;
+    let (mut agent, publisher) = start_forwarding(&destination.url()).await;
     let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 200).await;
     check_balance(&agent, "each", "central", load.published(), SOON).await;
@@ -199,7 +199,7 @@ async fn batches_too_large_are_made_smaller() {
     // The answer is 413 for the batch as it is and for its first half; later batches stay as small.
     let too_large = ScriptedAnswer::Refuse(413, String::new());
     let destination = FakeDestination::start([too_large.clone(), too_large]).await;
-    let (mut agent, publisher) = forwarding(&destination.url()).await;
+    let (mut agent, publisher) = start_forwarding(&destination.url()).await;
     let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 300).await;
     check_balance(&agent, "each", "central", load.published(), SOON).await;

@@ -48,8 +48,8 @@ struct PipelineCase {
 }
 
 /// Returns each kind with built-ins and with a module.
-fn both(kinds: &[(&str, &str, WindowRule)], lateness: &str) -> Vec<PipelineCase> {
-    let ways = kinds.iter().flat_map(|(name, window, kind)| {
+fn with_both_aggregates(kinds: &[(&str, &str, WindowRule)], lateness: &str) -> Vec<PipelineCase> {
+    let cases = kinds.iter().flat_map(|(name, window, kind)| {
         [AggregateKind::BuiltIn, AggregateKind::Module].map(|aggregate| PipelineCase {
             name: format!("{name}-{}", aggregate.name()),
             window: format!("{window}, lateness = {lateness:?}"),
@@ -59,7 +59,7 @@ fn both(kinds: &[(&str, &str, WindowRule)], lateness: &str) -> Vec<PipelineCase>
             shown: EarlierResults::Late,
         })
     });
-    ways.collect()
+    cases.collect()
 }
 
 fn day(zone: &str) -> WindowRule {
@@ -68,12 +68,12 @@ fn day(zone: &str) -> WindowRule {
 
 /// Returns a configuration in which late readings go to the output of the results, or to another that leads
 /// to the same collector.
-fn plan(ways: &[PipelineCase], broker: &MosquittoBroker, collector: &TestCollector) -> ConfigBuilder {
+fn plan(cases: &[PipelineCase], broker: &MosquittoBroker, collector: &TestCollector) -> ConfigBuilder {
     let mut plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant/+/telemetry"], "3.1.1")
         .output("central", &collector.url(), "")
         .output("late", &collector.url(), "");
-    for (at, PipelineCase { name, window, aggregate, .. }) in ways.iter().enumerate() {
+    for (at, PipelineCase { name, window, aggregate, .. }) in cases.iter().enumerate() {
         let late = if at % 2 == 0 { "late" } else { "central" };
         let body = format!(
             "key = \"{{topic[1]}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\nwindow = {{ {window} }}\n\
@@ -97,20 +97,20 @@ fn end(after: &[OracleReading]) -> OracleReading {
 }
 
 /// Returns the differences between the results of a pipeline and the expected ones.
-fn differences(way: &PipelineCase, readings: &[OracleReading], lateness: u64, lines: &[Value]) -> String {
-    let marks = KeyWatermarks::of(readings, lateness, way.clock);
-    let mut expected = contents(readings, &way.kind);
+fn differences(case: &PipelineCase, readings: &[OracleReading], lateness: u64, lines: &[Value]) -> String {
+    let marks = KeyWatermarks::of(readings, lateness, case.clock);
+    let mut expected = contents(readings, &case.kind);
     expected.retain(|place, _| place.key != END);
-    assert!(expected.len() > 10, "{} has {} windows", way.name, expected.len());
+    assert!(expected.len() > 10, "{} has {} windows", case.name, expected.len());
     let mut wrong = Vec::new();
-    for line in lines.iter().filter(|line| line["pipeline"] == way.name) {
+    for line in lines.iter().filter(|line| line["pipeline"] == case.name) {
         let found = FoundResult::of(line);
         let Some(inside) = expected.remove(&found.place) else {
             wrong.push(format!("not expected, or twice: {line}"));
             continue;
         };
         let same =
-            way.aggregate.check(&inside, &found).and_then(|()| marks.check(&inside, &found, way.shown));
+            case.aggregate.check(&inside, &found).and_then(|()| marks.check(&inside, &found, case.shown));
         wrong.extend(same.err().map(|difference| format!("{difference}: {line}")));
     }
     wrong.extend(expected.into_iter().map(|(place, inside)| format!("missing {place:?}: {inside:?}")));
@@ -119,7 +119,7 @@ fn differences(way: &PipelineCase, readings: &[OracleReading], lateness: u64, li
     }
     let number = wrong.len();
     wrong.truncate(5);
-    format!("{number} of {} differ:\n{}\n", way.name, wrong.join("\n"))
+    format!("{number} of {} differ:\n{}\n", case.name, wrong.join("\n"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,30 +146,30 @@ async fn windows_of_every_kind_over_the_recorded_series_equal_a_naive_computatio
         ),
         ("count", "count = 12, slide = 5", WindowRule::Count { size: 12, slide: 5 }),
     ];
-    let ways = both(&kinds, "2h");
+    let cases = with_both_aggregates(&kinds, "2h");
     let mut readings = recorded();
     readings.push(end(&readings));
     let broker = MosquittoBroker::start_unsaved().await;
     let collector = TestCollector::start().await;
     let body = "key = \"{topic[1]}\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"100ms\"";
-    let plan = plan(&ways, &broker, &collector).pipeline(UNWINDOWED, "plant", "central", body);
+    let plan = plan(&cases, &broker, &collector).pipeline(UNWINDOWED, "plant", "central", body);
     let mut agent = TestAgent::start(plan.toml()).await;
     let publisher = TestPublisher::connect("devices", broker.port());
     for (id, reading) in readings.iter().enumerate() {
         publish(&publisher, id, reading).await;
     }
     publisher.confirmed().await;
-    for way in &ways {
-        let metrics = check_balance(&agent, &way.name, "central", readings.len() as u64, PATIENCE).await;
-        assert_eq!(metrics.of("pipeline_used_events", &way.name), readings.len() as u64, "{}", way.name);
+    for case in &cases {
+        let metrics = check_balance(&agent, &case.name, "central", readings.len() as u64, PATIENCE).await;
+        assert_eq!(metrics.of("pipeline_used_events", &case.name), readings.len() as u64, "{}", case.name);
     }
     check_balance(&agent, UNWINDOWED, "central", readings.len() as u64, PATIENCE).await;
     let results = collector.results().await;
     check_unwindowed(UNWINDOWED, &readings, &results);
-    let wrong: String = ways.iter().map(|way| differences(way, &readings, 2 * HOUR, &results)).collect();
+    let wrong: String = cases.iter().map(|case| differences(case, &readings, 2 * HOUR, &results)).collect();
     assert!(wrong.is_empty(), "{wrong}");
     assert!(agent.dead_letters().await.is_empty());
-    eprintln!("{} results of {} readings and {} ways", results.len(), readings.len(), ways.len());
+    eprintln!("{} results of {} readings and {} ways", results.len(), readings.len(), cases.len());
 
     // Without such days the series would prove nothing about them.
     let lengths = |name: &str| results.iter().filter(|line| line["pipeline"] == name).map(length).collect();
@@ -217,7 +217,7 @@ fn load_ways() -> Vec<PipelineCase> {
         ("session", session_text, session()),
         ("count", "count = 7, slide = 3", count()),
     ];
-    let mut ways = both(&once, "1h");
+    let mut cases = with_both_aggregates(&once, "1h");
     let own = r#"lateness = "1h", watermark = "key", patience = "24h""#;
     let more = [
         (
@@ -239,7 +239,7 @@ fn load_ways() -> Vec<PipelineCase> {
         ("session-own", format!("{session_text}, {own}"), session(), EarlierResults::Late),
         ("count-own", format!("count = 7, slide = 3, {own}"), count(), EarlierResults::Late),
     ];
-    ways.extend(more.into_iter().map(|(name, window, kind, shown)| PipelineCase {
+    cases.extend(more.into_iter().map(|(name, window, kind, shown)| PipelineCase {
         name: name.to_owned(),
         clock: if window.contains("watermark") { WatermarkScope::Key } else { WatermarkScope::Pipeline },
         window,
@@ -247,7 +247,7 @@ fn load_ways() -> Vec<PipelineCase> {
         aggregate: AggregateKind::BuiltIn,
         shown,
     }));
-    ways
+    cases
 }
 
 /// The circumstances in which the same readings come to an agent.
@@ -272,22 +272,22 @@ struct StoredRows {
     late: BTreeMap<String, Vec<String>>,
 }
 
-async fn run(history: DeliveryHistory, ways: &[PipelineCase], load: &DeviceLoad, seed: u64) -> StoredRows {
+async fn run(history: DeliveryHistory, cases: &[PipelineCase], load: &DeviceLoad, seed: u64) -> StoredRows {
     let broker = MosquittoBroker::start_unsaved().await;
     let collector = TestCollector::start().await;
-    let mut agent = TestAgent::start(plan(ways, &broker, &collector).toml()).await;
+    let mut agent = TestAgent::start(plan(cases, &broker, &collector).toml()).await;
     let publisher = TestPublisher::connect("devices", broker.port());
     let mut rng = fastrand::Rng::with_seed(seed);
     match history {
         DeliveryHistory::Outage => {
             assert_eq!(agent.stop().await.code(), Some(0));
-            pour(&publisher, load, None).await;
+            publish_load(&publisher, load, None).await;
             agent.spawn();
         }
-        DeliveryHistory::Live => pour(&publisher, load, Some(&mut rng.clone())).await,
+        DeliveryHistory::Live => publish_load(&publisher, load, Some(&mut rng.clone())).await,
         DeliveryHistory::Kills(kills) => {
             let mut pauses = rng.fork();
-            tokio::join!(pour(&publisher, load, Some(&mut pauses)), async {
+            tokio::join!(publish_load(&publisher, load, Some(&mut pauses)), async {
                 for kill in 0..kills {
                     let moment = Duration::from_millis(rng.u64(0..1_500));
                     tokio::time::sleep(moment).await;
@@ -299,7 +299,7 @@ async fn run(history: DeliveryHistory, ways: &[PipelineCase], load: &DeviceLoad,
         }
     }
     agent.ready().await;
-    for PipelineCase { name, .. } in ways {
+    for PipelineCase { name, .. } in cases {
         let metrics = check_balance(&agent, name, "central", load.published.len() as u64, PATIENCE).await;
         let late = metrics.of("pipeline_late_events", name);
         assert_eq!(late, load.late().count() as u64, "late readings of {name}, {history:?}, seed {seed}");
@@ -326,7 +326,7 @@ fn by_pipeline(rows: &[Value]) -> BTreeMap<String, Vec<String>> {
 }
 
 /// Returns the readings of the load that must come as late readings of a pipeline.
-fn late_of(way: &PipelineCase, load: &DeviceLoad) -> Vec<String> {
+fn late_of(case: &PipelineCase, load: &DeviceLoad) -> Vec<String> {
     let row = |(id, reading): (usize, &OracleReading)| {
         let time = jiff::Timestamp::from_microsecond(reading.time.cast_signed()).expect("a time");
         let value: Value =
@@ -335,7 +335,7 @@ fn late_of(way: &PipelineCase, load: &DeviceLoad) -> Vec<String> {
         let topic = format!("plant/{}/telemetry", reading.key);
         let time = time.to_string();
         json!({
-            "agent": "edge-1", "pipeline": way.name, "key": reading.key, "topic": topic, "time": time,
+            "agent": "edge-1", "pipeline": case.name, "key": reading.key, "topic": topic, "time": time,
             "module": null, "value": value,
         })
         .to_string()
@@ -344,7 +344,7 @@ fn late_of(way: &PipelineCase, load: &DeviceLoad) -> Vec<String> {
 }
 
 /// Publishes all readings, with a pause now and then.
-async fn pour(publisher: &TestPublisher, load: &DeviceLoad, mut pauses: Option<&mut fastrand::Rng>) {
+async fn publish_load(publisher: &TestPublisher, load: &DeviceLoad, mut pauses: Option<&mut fastrand::Rng>) {
     for (id, reading) in load.published.iter().enumerate() {
         publish(publisher, id, reading).await;
         if let Some(pauses) = pauses.as_mut().filter(|_| id % 8 == 0) {
@@ -370,24 +370,24 @@ fn by_identity(rows: &[Value]) -> BTreeMap<String, String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_kills_nor_a_backlog_show_in_windows_of_any_kind() {
     let seed = seed();
-    let ways = load_ways();
+    let cases = load_ways();
     let load = DeviceLoad::new(seed);
     let (live, outage, killed) = tokio::join!(
-        run(DeliveryHistory::Live, &ways, &load, seed),
-        run(DeliveryHistory::Outage, &ways, &load, seed),
-        run(DeliveryHistory::Kills(8), &ways, &load, seed),
+        run(DeliveryHistory::Live, &cases, &load, seed),
+        run(DeliveryHistory::Outage, &cases, &load, seed),
+        run(DeliveryHistory::Kills(8), &cases, &load, seed),
     );
     for (history, stored) in [("live", &live), ("outage", &outage), ("killed", &killed)] {
-        let lateness = |way: &PipelineCase| if way.window.contains("revise") { 0 } else { LATENESS };
-        let of = |way| differences(way, &load.used, lateness(way), &stored.lines);
-        let wrong: String = ways.iter().map(of).collect();
+        let lateness = |case: &PipelineCase| if case.window.contains("revise") { 0 } else { LATENESS };
+        let of = |case| differences(case, &load.used, lateness(case), &stored.lines);
+        let wrong: String = cases.iter().map(of).collect();
         assert!(wrong.is_empty(), "{history}, seed {seed}:\n{wrong}");
         // Without retractions the load would prove nothing about them.
         assert!(stored.retracted.len() > 10, "{history}, seed {seed}: sessions were joined");
-        for way in &ways {
-            let found = &stored.late[&way.name];
-            let expected = late_of(way, &load);
-            assert!(*found == expected, "{history}, seed {seed}: late of {}: {found:?}", way.name);
+        for case in &cases {
+            let found = &stored.late[&case.name];
+            let expected = late_of(case, &load);
+            assert!(*found == expected, "{history}, seed {seed}: late of {}: {found:?}", case.name);
         }
         let revised = |line: &&Value| line["revision"] != 0 && line["late"] != 0;
         let revised = stored.lines.iter().filter(revised).count();

@@ -89,15 +89,15 @@ pub struct StoreContents {
     pub journal: Vec<(u64, u64)>,
     /// The position after the last record.
     pub end: u64,
-    /// For each pipeline its position, the mark of its progress, and its windows with the marks of their
+    /// The position of each pipeline, the mark of its progress, and its windows with the marks of their
     /// states.
     pub pipelines: BTreeMap<String, (u64, u64, BTreeMap<u8, u64>)>,
-    /// For each output the range of its begun batch, the marks of its results, and the number of unconfirmed
+    /// The begun batch of each output as a range, the marks of its results, and the number of unconfirmed
     /// results.
     pub outputs: BTreeMap<String, (Range<u64>, Vec<u64>, u64)>,
     /// The marks of the dead letters.
     pub letters: Vec<u64>,
-    /// For each input its session, and the marks of its messages that are kept for redeliveries.
+    /// The session of each input, and the marks of its messages that are kept for redeliveries.
     pub inputs: BTreeMap<String, (u64, Vec<u64>)>,
 }
 

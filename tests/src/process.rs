@@ -90,8 +90,8 @@ impl Drop for ChildProcess {
     fn drop(&mut self) {
         self.kill9().ok();
         if std::thread::panicking() {
-            let said = self.output_text();
-            let lines: Vec<_> = said.lines().collect();
+            let text = self.output_text();
+            let lines: Vec<_> = text.lines().collect();
             let tail = &lines[lines.len().saturating_sub(60)..];
             eprintln!("--- end of {}\n{}\n---", self.log.display(), tail.join("\n"));
         }

@@ -17,11 +17,11 @@ use crate::process::free_port;
 /// The direction of the bytes that a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultDirection {
-    /// From the connecting side to the target.
+    /// Bytes from the connecting side to the target.
     Up,
-    /// From the target to the connecting side.
+    /// Bytes from the target to the connecting side.
     Down,
-    /// Both directions.
+    /// Bytes of both directions.
     Both,
 }
 
@@ -54,7 +54,7 @@ pub enum ProxyMode {
     Garbage(FaultDirection),
 }
 
-/// One of this many pieces meets a random fault.
+/// The number of pieces of which one meets a random fault.
 const CHANCE: u8 = 4;
 /// Least size of a piece whose second half holds a request's body, in bytes.
 const LARGE_BYTES: usize = 2048;
@@ -172,9 +172,9 @@ async fn serve(
     };
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    let way = |way, chance| DirectionPump { modes: modes.clone(), way, swallowed, chance };
-    let up = way(FaultDirection::Up, chance.fork());
-    let down = way(FaultDirection::Down, chance);
+    let pump = |direction, chance| DirectionPump { modes: modes.clone(), direction, swallowed, chance };
+    let up = pump(FaultDirection::Up, chance.fork());
+    let down = pump(FaultDirection::Down, chance);
     // The end of either direction, or a cut, ends both: dropping the halves closes the sockets.
     tokio::select! {
         () = up.run(near_in, far_out) => {}
@@ -183,10 +183,10 @@ async fn serve(
     }
 }
 
-/// One direction of one connection.
+/// The bytes of a connection in one direction.
 struct DirectionPump<'a> {
     modes: watch::Receiver<ProxyMode>,
-    way: FaultDirection,
+    direction: FaultDirection,
     swallowed: &'a watch::Sender<u64>,
     chance: Rng,
 }
@@ -197,44 +197,44 @@ impl DirectionPump<'_> {
         let mut buffer = vec![0; 64 << 10];
         let mut is_first = true;
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
-            let way = self.way;
-            let stalls = |mode: &ProxyMode| matches!(mode, ProxyMode::Stall(it) if it.is(way));
+            let direction = self.direction;
+            let stalls = |mode: &ProxyMode| matches!(mode, ProxyMode::Stall(it) if it.is(direction));
             if self.modes.wait_for(|mode| !stalls(mode)).await.is_err() {
                 return;
             }
             let mode = *self.modes.borrow();
             let piece = &mut buffer[..length];
             match mode {
-                ProxyMode::Delay(it, time) if it.is(way) => tokio::time::sleep(time).await,
-                ProxyMode::Reset(it) if it.is(way) && self.chance.u8(..CHANCE) == 0 => {
+                ProxyMode::Delay(it, time) if it.is(direction) => tokio::time::sleep(time).await,
+                ProxyMode::Reset(it) if it.is(direction) && self.chance.u8(..CHANCE) == 0 => {
                     for socket in [from.as_ref(), to.as_ref()] {
                         socket.set_zero_linger().ok();
                     }
                     return;
                 }
-                ProxyMode::HalfClose(it) if it.is(way) && self.chance.u8(..CHANCE) == 0 => {
+                ProxyMode::HalfClose(it) if it.is(direction) && self.chance.u8(..CHANCE) == 0 => {
                     to.shutdown().await.ok();
                     return std::future::pending().await;
                 }
-                ProxyMode::Half(it) if it.is(way) => {
+                ProxyMode::Half(it) if it.is(direction) => {
                     to.write_all(&piece[..length / 2]).await.ok();
                     return;
                 }
-                ProxyMode::Swallow(it) if it.is(way) => {
+                ProxyMode::Swallow(it) if it.is(direction) => {
                     self.swallowed.send_modify(|count| *count += 1);
                     return;
                 }
                 ProxyMode::Corrupt(it)
-                    if it.is(way) && length >= LARGE_BYTES && self.chance.u8(..CHANCE) == 0 =>
+                    if it.is(direction) && length >= LARGE_BYTES && self.chance.u8(..CHANCE) == 0 =>
                 {
                     piece[self.chance.usize(length / 2..length)] ^= 1 << self.chance.u8(..8);
                 }
-                ProxyMode::Garbage(it) if it.is(way) && is_first => self.chance.fill(piece),
+                ProxyMode::Garbage(it) if it.is(direction) && is_first => self.chance.fill(piece),
                 _ => {}
             }
             is_first = false;
             let written = match mode {
-                ProxyMode::Rate(it, rate) if it.is(way) => slowly(&mut to, piece, rate).await,
+                ProxyMode::Rate(it, rate) if it.is(direction) => slowly(&mut to, piece, rate).await,
                 _ => to.write_all(piece).await,
             };
             if written.is_err() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use tokio::task::JoinHandle;
 
-/// One connection to a broker. A reading counts as published once the broker has confirmed it.
+/// A connection to a broker. A reading counts as published once the broker has confirmed it.
 #[derive(Debug)]
 pub struct TestPublisher {
     client: AsyncClient,

@@ -21,7 +21,8 @@ pub(crate) fn ask(what: &str) -> Option<Result<String, String>> {
             Ok(format!("{:?} {:?}", env::vars().collect::<Vec<_>>(), env::args().collect::<Vec<_>>()))
         }
         "clocks" => {
-            let (begun, now) = (Instant::now(), SystemTime::now());
+            let begun = Instant::now();
+            let now = SystemTime::now();
             let since = now.duration_since(SystemTime::UNIX_EPOCH).map_err(|error| error.to_string());
             since.map(|since| format!("{since:?} {:?}", begun.elapsed()))
         }

@@ -63,7 +63,8 @@ fn tumbling(readings: &[OracleReading], bounds: TumblingBounds) -> Expected<'_> 
             key = "(overflow)".to_owned();
         }
         now = now.max(reading.time.cast_signed());
-        let (start, end) = (start.cast_signed(), (start + bounds.size).cast_signed());
+        let end = (start + bounds.size).cast_signed();
+        let start = start.cast_signed();
         let place = |part| WindowId { key: key.clone(), start, end, part };
         let is_full =
             |inside: &Vec<&OracleReading>| inside.len() >= bounds.readings || bytes(inside) >= bounds.bytes;
@@ -131,7 +132,7 @@ fn load(seed: u64) -> Vec<OracleReading> {
 }
 
 fn plan(
-    ways: &[(&str, &str, Expected<'_>)],
+    cases: &[(&str, &str, Expected<'_>)],
     broker: &MosquittoBroker,
     collector: &TestCollector,
 ) -> ConfigBuilder {
@@ -141,7 +142,7 @@ fn plan(
         .input("plant", broker.port(), &["plant/+/telemetry"], "3.1.1")
         .input("quiet", broker.port(), &["quiet/+/telemetry"], "3.1.1")
         .output("central", &collector.url(), "");
-    for (name, window, _) in ways {
+    for (name, window, _) in cases {
         let body = format!("{stamped}\nwindow = {{ {window} }}\naggregate = {aggregate}");
         plan = plan.pipeline(name, "plant", "central", &body);
     }
@@ -157,7 +158,7 @@ async fn what_bounds_windows_holds_through_a_kill() {
     let seed = seed();
     let readings = load(seed);
     let keys = |overflow| TumblingBounds { keys: 3, overflow, ..NONE };
-    let ways = [
+    let cases = [
         (
             "parts-of-readings",
             r#"tumbling = "1h", readings_max = 4"#,
@@ -180,7 +181,7 @@ async fn what_bounds_windows_holds_through_a_kill() {
     ];
     let broker = MosquittoBroker::start_unsaved().await;
     let collector = TestCollector::start().await;
-    let mut agent = TestAgent::start(plan(&ways, &broker, &collector).toml()).await;
+    let mut agent = TestAgent::start(plan(&cases, &broker, &collector).toml()).await;
     let publisher = TestPublisher::connect("devices", broker.port());
     for second in [1, 2, 3] {
         let time = BEGIN + second * SECOND;
@@ -198,7 +199,7 @@ async fn what_bounds_windows_holds_through_a_kill() {
     publisher.confirmed().await;
     agent.ready().await;
     let mut refused = 0;
-    for (name, _, expected) in &ways {
+    for (name, _, expected) in &cases {
         let metrics = check_balance(&agent, name, "central", readings.len() as u64, PATIENCE).await;
         let late = metrics.of("pipeline_late_events", name);
         let rejected = metrics.of("pipeline_rejected_events", name);
@@ -211,7 +212,7 @@ async fn what_bounds_windows_holds_through_a_kill() {
     }
     wait_until_drained(&agent, "central", Duration::from_secs(30)).await;
     let lines = collector.results().await;
-    for (name, _, expected) in &ways {
+    for (name, _, expected) in &cases {
         let found = lines.iter().filter(|line| line["pipeline"] == *name).collect();
         check(name, expected.0.clone(), found, seed);
     }

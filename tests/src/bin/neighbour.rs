@@ -38,7 +38,7 @@ struct NeighbourOptions {
     /// Readings a second, to both pipelines.
     #[arg(long, default_value_t = 200)]
     rate: u64,
-    /// One of this many readings makes the module misbehave.
+    /// The module misbehaves at one of this many readings.
     #[arg(long, default_value_t = 40)]
     bad_every: u64,
     /// Length of a turn in seconds.
