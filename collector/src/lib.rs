@@ -36,9 +36,9 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use query::{AgentSummary, LateQuery, LateRow, ReportQuery, ReportRow};
 pub use query::{
-    AgentSummary, EpochSummary, LateQuery, LateRow, PipelineTotals, QueryError, ROWS_MAX, ReportQuery,
-    ReportRow, ReportTotals, ResultCursor, ResultOrder, ResultPage, ResultQuery, ResultRow, ResultSums,
+    PipelineTotals, QueryError, ResultCursor, ResultOrder, ResultPage, ResultQuery, ResultRow, ResultSums,
     RetractedRow, WindowBounds,
 };
 
@@ -195,7 +195,7 @@ impl Collector {
     }
 
     /// Returns all routes. [`Collector::serve`] serves them with limits on connections.
-    pub fn router(&self) -> axum::Router {
+    pub(crate) fn router(&self) -> axum::Router {
         http::router(self)
     }
 
@@ -228,7 +228,7 @@ impl Collector {
     ///
     /// # Errors
     /// [`QueryError`]: too many queries at once, the deadline, or SQLite.
-    pub async fn agents(&self, after: String, limit: u32) -> Result<Vec<AgentSummary>, QueryError> {
+    pub(crate) async fn agents(&self, after: String, limit: u32) -> Result<Vec<AgentSummary>, QueryError> {
         self.readers.read(move |store| query::agents(store, &after, limit)).await
     }
 
@@ -237,7 +237,7 @@ impl Collector {
     ///
     /// # Errors
     /// [`QueryError`]: too many queries at once, the deadline, or SQLite.
-    pub async fn reports(&self, query: ReportQuery) -> Result<Vec<ReportRow>, QueryError> {
+    pub(crate) async fn reports(&self, query: ReportQuery) -> Result<Vec<ReportRow>, QueryError> {
         let bytes_max = self.config.answer_bytes_max;
         self.readers.read(move |store| query::reports(store, &query, bytes_max)).await
     }
@@ -246,7 +246,7 @@ impl Collector {
     ///
     /// # Errors
     /// [`QueryError`]: too many queries at once, the deadline, or SQLite.
-    pub async fn late(&self, query: LateQuery) -> Result<Vec<LateRow>, QueryError> {
+    pub(crate) async fn late(&self, query: LateQuery) -> Result<Vec<LateRow>, QueryError> {
         let bytes_max = self.config.answer_bytes_max;
         self.readers.read(move |store| query::late(store, &query, bytes_max)).await
     }

@@ -16,14 +16,12 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Semaphore;
 
-pub use agents::{AgentSummary, EpochSummary, PipelineTotals, ResultSums};
-pub(crate) use agents::{agents, totals};
-pub(crate) use late::late;
-pub use late::{LateQuery, LateRow};
-pub(crate) use reports::reports;
-pub use reports::{ReportQuery, ReportRow, ReportTotals};
-pub(crate) use results::results;
-pub use results::{ROWS_MAX, ResultCursor, ResultOrder, ResultPage, ResultQuery};
+pub(crate) use agents::{AgentSummary, agents, totals};
+pub use agents::{PipelineTotals, ResultSums};
+pub(crate) use late::{LateQuery, LateRow, late};
+pub(crate) use reports::{ReportQuery, ReportRow, reports};
+pub(crate) use results::{ROWS_MAX, results};
+pub use results::{ResultCursor, ResultOrder, ResultPage, ResultQuery};
 pub(crate) use rows::CSV_HEADER;
 pub use rows::{ResultRow, RetractedRow, WindowBounds};
 

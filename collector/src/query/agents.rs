@@ -15,47 +15,47 @@ const TOTALS_MAX: u32 = 10_000;
 
 /// A summary of all that came from one agent.
 #[derive(Debug, Serialize)]
-pub struct AgentSummary {
+pub(crate) struct AgentSummary {
     /// The name of the agent.
-    pub agent: String,
+    pub(crate) agent: String,
     /// The arrival of its last batch, by this host's clock; RFC 3339.
-    pub last_seen: String,
+    pub(crate) last_seen: String,
     /// The number of batches stored.
-    pub batches: u64,
+    pub(crate) batches: u64,
     /// The number of batches that came again and changed nothing.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// The sums over all its pipelines.
     #[serde(flatten)]
-    pub sums: ResultSums,
+    pub(crate) sums: ResultSums,
     /// The sums of each pipeline, at most 1,000 of them.
-    pub pipelines: Vec<PipelineTotals>,
+    pub(crate) pipelines: Vec<PipelineTotals>,
     /// The sums of its reports, by kind.
-    pub reports: Vec<ReportTotals>,
+    pub(crate) reports: Vec<ReportTotals>,
     /// The summaries of its epochs, at most 16, the one seen last first.
-    pub epochs: Vec<EpochSummary>,
+    pub(crate) epochs: Vec<EpochSummary>,
 }
 
 /// A summary of one epoch, that is of one outbox of an agent.
 #[derive(Debug, Serialize)]
-pub struct EpochSummary {
+pub(crate) struct EpochSummary {
     /// The epoch in 32 hexadecimal digits.
-    pub epoch: String,
+    pub(crate) epoch: String,
     /// The arrival of its first batch; RFC 3339.
-    pub first_seen: String,
+    pub(crate) first_seen: String,
     /// The arrival of its last batch; RFC 3339.
-    pub last_seen: String,
+    pub(crate) last_seen: String,
     /// The number of batches stored.
-    pub batches: u64,
+    pub(crate) batches: u64,
     /// The number of batches that came again.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// The number of lines stored, counted by their sequence numbers.
-    pub lines: u64,
+    pub(crate) lines: u64,
     /// The highest number such that it and all before it, from 0, are stored.
-    pub watermark: Option<u64>,
+    pub(crate) watermark: Option<u64>,
     /// The highest number stored.
-    pub highest: Option<u64>,
+    pub(crate) highest: Option<u64>,
     /// The number of ranges of numbers that are missing below `highest`.
-    pub gaps: u64,
+    pub(crate) gaps: u64,
 }
 
 /// The sums over the results of one pipeline of one agent.

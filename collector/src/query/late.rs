@@ -8,38 +8,38 @@ use super::rfc3339;
 
 /// A query for late readings. A filter that is `None` lets all of them pass.
 #[derive(Clone, Debug, Default)]
-pub struct LateQuery {
+pub(crate) struct LateQuery {
     /// The name of the agent.
-    pub agent: Option<String>,
+    pub(crate) agent: Option<String>,
     /// The name of the pipeline.
-    pub pipeline: Option<String>,
+    pub(crate) pipeline: Option<String>,
     /// The key.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// The id after which the answer begins.
-    pub after: i64,
+    pub(crate) after: i64,
     /// Most readings in the answer.
-    pub limit: u32,
+    pub(crate) limit: u32,
 }
 
 /// A stored late reading.
 #[derive(Debug, Serialize)]
-pub struct LateRow {
+pub(crate) struct LateRow {
     /// The id, which grows with each reading stored: the next page begins after the last one.
-    pub id: i64,
+    pub(crate) id: i64,
     /// The agent that sent it.
-    pub agent: String,
+    pub(crate) agent: String,
     /// The pipeline that it was too late for.
-    pub pipeline: String,
+    pub(crate) pipeline: String,
     /// The key it belongs to.
-    pub key: String,
+    pub(crate) key: String,
     /// The topic it was published to.
-    pub topic: String,
+    pub(crate) topic: String,
     /// The event time; RFC 3339.
-    pub time: String,
+    pub(crate) time: String,
     /// The digest of the last module that changed it.
-    pub module: Option<String>,
+    pub(crate) module: Option<String>,
     /// The content as it was sent, in JSON.
-    pub value: Box<RawValue>,
+    pub(crate) value: Box<RawValue>,
 }
 
 /// Returns late readings in the order in which they were stored, until their content has `bytes_max` bytes.

@@ -11,43 +11,43 @@ const KINDS_MAX: u32 = 32;
 
 /// A query for reports. A filter that is `None` lets all of them pass.
 #[derive(Clone, Debug, Default)]
-pub struct ReportQuery {
+pub(crate) struct ReportQuery {
     /// The name of the agent.
-    pub agent: Option<String>,
+    pub(crate) agent: Option<String>,
     /// The name of the pipeline.
-    pub pipeline: Option<String>,
+    pub(crate) pipeline: Option<String>,
     /// The kind of the report.
-    pub kind: Option<String>,
+    pub(crate) kind: Option<String>,
     /// The id after which the answer begins.
-    pub after: i64,
+    pub(crate) after: i64,
     /// Most reports in the answer.
-    pub limit: u32,
+    pub(crate) limit: u32,
 }
 
 /// A stored report.
 #[derive(Debug, Serialize)]
-pub struct ReportRow {
+pub(crate) struct ReportRow {
     /// The id, which grows with each report stored: the next page begins after the last one.
-    pub id: i64,
+    pub(crate) id: i64,
     /// The agent that reported.
-    pub agent: String,
+    pub(crate) agent: String,
     /// The pipeline that the report concerns; `null` for all pipelines.
-    pub pipeline: Option<String>,
+    pub(crate) pipeline: Option<String>,
     /// The time at which the agent noticed; RFC 3339.
-    pub time: String,
+    pub(crate) time: String,
     /// The report as it was sent.
-    pub report: Box<RawValue>,
+    pub(crate) report: Box<RawValue>,
 }
 
 /// Sums over an agent's reports of one kind.
 #[derive(Debug, Serialize)]
-pub struct ReportTotals {
+pub(crate) struct ReportTotals {
     /// The kind: `lost`, `dropped`, `coarsened`, `expired`, or one of a newer agent.
-    pub kind: String,
+    pub(crate) kind: String,
     /// The number of reports.
-    pub reports: u64,
+    pub(crate) reports: u64,
     /// The number of records reported, without those whose number the agent did not know.
-    pub records: u64,
+    pub(crate) records: u64,
 }
 
 /// Returns reports in the order in which they were stored, until they have `bytes_max` bytes.

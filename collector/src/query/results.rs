@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::rows::{COLUMNS, ResultRow, RetractedRow};
 
 /// Most rows of a page.
-pub const ROWS_MAX: u32 = 10_000;
+pub(crate) const ROWS_MAX: u32 = 10_000;
 
 /// A query for results. A filter that is `None` lets all of them pass.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +27,7 @@ pub struct ResultQuery {
     pub order: ResultOrder,
     /// The place in that order after which the answer begins.
     pub after: Option<ResultCursor>,
-    /// Most rows of the answer; a number above [`ROWS_MAX`] counts as that.
+    /// Most rows of the answer; a number above 10,000 counts as that.
     pub limit: u32,
 }
 
