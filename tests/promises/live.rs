@@ -80,7 +80,7 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
     for pipeline in ["live", "ordered"] {
         assert_eq!(plant::ids(&results, pipeline), (0..load.published()).collect::<Vec<_>>(), "{pipeline}");
     }
-    assert!(!stored(&results, "live").is_sorted(), "something overtook");
+    assert!(!stored_ids(&results, "live").is_sorted(), "something overtook");
     let mut keys: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     for line in results.iter().filter(|line| line["pipeline"] == "ordered") {
         keys.entry(line["key"].as_str().unwrap()).or_default().push(line["value"]["id"].as_u64().unwrap());

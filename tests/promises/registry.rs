@@ -60,7 +60,7 @@ impl OciRegistry {
     }
 
     /// Starts it, with everything that was pushed before.
-    async fn back(&mut self) {
+    async fn start_again(&mut self) {
         let mut command = Command::new(installed_program("docker-registry", "docker-registry"));
         command.arg("serve").arg(self.at("registry.yml"));
         self.process = Some(ChildProcess::spawn(&mut command, &self.at("log")).expect("it starts"));
@@ -71,7 +71,7 @@ impl OciRegistry {
         .await;
     }
 
-    fn gone(&mut self) {
+    fn stop(&mut self) {
         self.process.take().expect("it runs").kill9().expect("it can be killed");
     }
 

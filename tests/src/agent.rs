@@ -272,7 +272,7 @@ impl TestAgent {
         if self.process.is_some() {
             assert_eq!(self.stop().await.code(), Some(0), "a stop that was asked for is a success");
         }
-        let output = self.run(&["dead-letters", "export"]);
+        let output = self.run_command(&["dead-letters", "export"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()

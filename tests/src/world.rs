@@ -256,8 +256,9 @@ impl World {
         let deadline = Instant::now() + Duration::from_secs(5);
         for pipeline in ["windows", "each"] {
             loop {
-                let of =
-                    |it: &crate::agent::Metrics, name| it.of(&format!("pipeline_{name}_messages"), pipeline);
+                let of = |it: &crate::agent::MetricsText, name| {
+                    it.of(&format!("pipeline_{name}_messages"), pipeline)
+                };
                 let metrics = self.host.agent.metrics().await;
                 match metrics.map(|it| of(&it, "read") + of(&it, "lost")) {
                     Ok(read) if read == messages => break,

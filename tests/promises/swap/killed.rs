@@ -36,8 +36,8 @@ async fn killed_around_a_switch_every_reading_counts_once() {
         let found = status["modules"]["changed"]["running"][0].take();
         assert_eq!(found.as_str(), Some(&*Digest::of(running).to_string()), "{point}");
     }
-    drained(&agent, "central", SOON).await;
-    holds(&agent).await;
+    wait_until_drained(&agent, "central", SOON).await;
+    check_ledger(&agent).await;
     let results = collector.results().await;
     for pipeline in ["changed", "neighbour"] {
         assert_eq!(plant::ids(&results, pipeline), (0..readings).collect::<Vec<_>>(), "{pipeline}");
@@ -78,8 +78,8 @@ async fn killed_around_a_change_of_states_every_reading_is_in_its_window_once() 
     }
     let readings = stream.end().await;
     agent.wait_for_metric("pipeline_used_events", "counted", readings, SOON).await;
-    drained(&agent, "central", SOON).await;
-    holds(&agent).await;
+    wait_until_drained(&agent, "central", SOON).await;
+    check_ledger(&agent).await;
     let results = collector.results().await;
     let counted = results.iter().filter(|line| line["pipeline"] == "counted");
     let sum: u64 = counted.map(|line| line["value"].as_u64().expect("a count")).sum();

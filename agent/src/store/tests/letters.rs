@@ -1,7 +1,7 @@
 //! Replays: asked for durably, done once, refused twice.
 
 use super::*;
-use crate::flow::Kind;
+use crate::flow::ReportKind;
 use crate::store::codec::{self, Row};
 use crate::store::{QUEUE_MAX, Refusal, Sum, Wish};
 
