@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::admin::{self, Admin, Told};
 use crate::audit::{Auditor, Books};
 use crate::config::Config;
+use crate::error_text;
 use crate::flow::Timestamp;
 use crate::forward::{self, Forward};
 use crate::live::Beat;
@@ -28,7 +29,6 @@ use crate::pipeline::{self, Parts, Pipeline, Post, Versions};
 use crate::reload::{Door, Reloader};
 use crate::source::Source;
 use crate::store::{self, Quotas, Store};
-use crate::words;
 
 /// How often a start that waits for disk space looks for it.
 const ROOM_EVERY: Duration = Duration::from_secs(1);
@@ -195,9 +195,9 @@ impl Agent {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let names: Vec<String> = self.pipelines.iter().map(|(name, _, _)| name.clone()).collect();
         let mut stages = Stages::start(self.sources, self.pipelines, self.forwards, &self.store);
-        let audit = async { self.auditor.run().await.map_err(|error| words::of(&error)) };
+        let audit = async { self.auditor.run().await.map_err(|error| error_text::of(&error)) };
         stages.beside.spawn("audit", audit);
-        let serve = async { self.admin.serve(self.listener).await.map_err(|error| words::of(&error)) };
+        let serve = async { self.admin.serve(self.listener).await.map_err(|error| error_text::of(&error)) };
         stages.beside.spawn("own HTTP", serve);
         let reload = async {
             self.reloader.run().await;
@@ -289,18 +289,18 @@ impl Stages {
             let stopped = stages.forwards.stop.subscribe();
             stages
                 .forwards
-                .spawn(&name, async { forward.run(stopped).await.map_err(|error| words::of(&error)) });
+                .spawn(&name, async { forward.run(stopped).await.map_err(|error| error_text::of(&error)) });
         }
         for (name, pipeline, beat) in pipelines {
             let stop = stages.stop.flag.clone();
-            let run = move || pipeline.run(&stop, || beat.now()).map_err(|error| words::of(&error));
+            let run = move || pipeline.run(&stop, || beat.now()).map_err(|error| error_text::of(&error));
             stages.pipelines.spawn_thread(&name, run);
         }
         for (name, source) in sources {
             let stopped = stages.sources.stop.subscribe();
             stages
                 .sources
-                .spawn(&name, async { source.run(stopped).await.map_err(|error| words::of(&error)) });
+                .spawn(&name, async { source.run(stopped).await.map_err(|error| error_text::of(&error)) });
         }
         stages
     }
@@ -406,7 +406,9 @@ impl Running {
 
 /// Why a task has no outcome.
 pub(crate) fn panic_of(error: JoinError) -> String {
-    error.try_into_panic().map_or_else(|_| "it was cancelled".to_owned(), |panic| words::of_panic(&*panic))
+    error
+        .try_into_panic()
+        .map_or_else(|_| "it was cancelled".to_owned(), |panic| error_text::of_panic(&*panic))
 }
 
 async fn trim_store(store: &Store, pipelines: &[String]) -> Result<(), Error> {

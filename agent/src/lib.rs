@@ -38,6 +38,6 @@ pub use headwater_access::{secret, tls};
 
 pub use headwater_fail as fail;
 #[cfg(test)]
-use headwater_flow::cases;
-pub use headwater_flow::error_text as words;
+use headwater_flow::testing;
+pub use headwater_flow::error_text;
 use headwater_flow::topic;

@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use crate::flow::{Kind, Message, NO_SPAN, Report, Run, Seq, Timestamp};
+use crate::flow::{LossReport, LossRun, Message, ReportKind, Seq, Timestamp, UNKNOWN_SPAN};
 use crate::metrics;
 use crate::module::{self, Host, Limits, Origin};
 use crate::store::{self, Store};
@@ -380,7 +380,7 @@ impl Pipeline {
             if old && !self.steps.takes(message) {
                 self.step.counts.skipped += 1;
             } else if old {
-                let run = Run::of(Some(*seq), (message.received, message.received));
+                let run = LossRun::single(Some(*seq), (message.received, message.received));
                 let one = Tally { expired_messages: 1, unread: run, ..Tally::default() };
                 self.step.tally = self.step.tally.and(&one);
             }
@@ -402,8 +402,8 @@ impl Pipeline {
                     warn!(pipeline = self.name, number, "a dead letter was gone before it was replayed");
                     // Those that damage took are in the report of the repair.
                     if number < kept_from {
-                        let run = Run::of(Some(number), NO_SPAN);
-                        self.step.tally = self.step.tally.and(&Tally::of_letters(run, Run::default()));
+                        let run = LossRun::single(Some(number), UNKNOWN_SPAN);
+                        self.step.tally = self.step.tally.and(&Tally::of_letters(run, LossRun::default()));
                     }
                 }
             }
@@ -452,7 +452,7 @@ impl Pipeline {
         stage: &'static str,
         reason: String,
     ) {
-        let report = Report { kind: Kind::Lost, stage, count, first, last, from, to, reason };
+        let report = LossReport { kind: ReportKind::Lost, stage, count, first, last, from, to, reason };
         self.steps.report(&report, Timestamp::now(), &mut self.step);
     }
 

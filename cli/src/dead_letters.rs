@@ -141,21 +141,25 @@ impl Desk {
         Ok(Self::Running(own_http::address(state)?))
     }
 
-    fn page(&self, from: Seq) -> anyhow::Result<Vec<Kept>> {
+    fn page(&self, from: Seq) -> anyhow::Result<Vec<StoredLetter>> {
         match self {
             Self::Stopped(store) => Ok(store.kept_letters(from, admin::DEAD_LETTERS_PAGE)?),
             Self::Running(address) => {
                 let page = own_http::get(*address, &format!("/dead-letters?from={from}"))?;
-                page.lines().map(|line| Ok(Kept::from_line(line)?)).collect()
+                page.lines().map(|line| Ok(StoredLetter::from_line(line)?)).collect()
             }
         }
     }
 
-    fn one(&self, number: Seq) -> anyhow::Result<Option<Kept>> {
+    fn one(&self, number: Seq) -> anyhow::Result<Option<StoredLetter>> {
         Ok(self.page(number)?.into_iter().find(|kept| kept.number == number))
     }
 
-    fn each(&self, filter: &Filter, mut each: impl FnMut(Kept) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    fn each(
+        &self,
+        filter: &Filter,
+        mut each: impl FnMut(StoredLetter) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let mut next = filter.first();
         loop {
             let page = self.page(next)?;

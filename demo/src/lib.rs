@@ -79,7 +79,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 async fn demo(options: &Options, folder: &Path) -> anyhow::Result<Ledger> {
     let broker = broker::start()?;
-    let collector = Collector::open(headwater_collector::Config::new(folder.join("collector.db")))?;
+    let collector = Collector::open(headwater_collector::CollectorConfig::new(folder.join("collector.db")))?;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let page = listener.local_addr()?;
     let config = write_config(folder, broker, page)?;

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use headwater_collector::{Order, ResultRow, Selection};
+use headwater_collector::{ResultOrder, ResultQuery, ResultRow};
 use serde_json::Value;
 
 use super::Watched;
@@ -50,13 +50,13 @@ impl Table {
             return Ok(());
         }
         drop(out);
-        let selection = Selection {
+        let query = ResultQuery {
             pipeline: Some("plant".to_owned()),
-            order: Order::Latest,
+            order: ResultOrder::Latest,
             limit: ROWS,
-            ..Selection::default()
+            ..ResultQuery::default()
         };
-        let page = watched.collector.results(selection).await?;
+        let page = watched.collector.results(query).await?;
         let text = self.draw(ledger, &page.results);
         // Home, text, and what was below it cleared: no flicker.
         let mut out = std::io::stdout().lock();

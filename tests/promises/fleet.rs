@@ -1,4 +1,4 @@
-//! Many agents that lost the same collector come back at once.
+//! Many agents that lost the same collector and come back at once.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use headwater_agent::flow::Timestamp;
 use headwater_agent::forward::{Compression, Config, Forward};
 use headwater_agent::metrics::{self, Metrics};
 use headwater_agent::store::{self, Commit, Outgoing, Store};
-use headwater_tests::collector::Collector;
+use headwater_tests::collector::TestCollector;
 use headwater_tests::process::eventually;
 use serde_json::json;
 use tokio::sync::watch;
@@ -15,16 +15,16 @@ use tokio::task::JoinSet;
 const SOON: Duration = Duration::from_secs(120);
 const AGENTS: usize = 30;
 const RESULTS: usize = 300;
-/// Bodies that the collector takes at once: far fewer than there are agents.
+/// The most bodies that the collector receives at once, far fewer than there are agents.
 const BODIES_MAX: usize = 1;
 
-/// An agent's way out: its store, and its forwarder as it runs in an agent.
-struct Member {
+/// The sending side of an agent: its store, and its sender as it runs in an agent.
+struct FleetMember {
     metrics: metrics::Output,
     _home: tempfile::TempDir,
 }
 
-impl Member {
+impl FleetMember {
     fn start(name: &str, url: &str, tasks: &mut JoinSet<()>, stop: watch::Receiver<bool>) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         let metrics = Metrics::new();
@@ -45,7 +45,7 @@ impl Member {
         };
         store.commit(&commit).expect("room on the disk");
         let mut config = Config::new(url.parse().expect("an address"));
-        // Large bodies, so that several are on their way at once.
+        // Large bodies make several of them overlap.
         config.results_max = 100;
         config.compression = Compression::None;
         config.backoff_max = Duration::from_millis(500);
@@ -56,13 +56,14 @@ impl Member {
     }
 }
 
-/// The collector sheds with 503 and Retry-After; the agents spread; everything arrives, once.
+/// Checks that the collector answers 503 with Retry-After, the agents spread, and every result arrives once.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_arrives_when_many_agents_are_back_at_once() {
-    let mut collector = Collector::start_small(BODIES_MAX).await;
+    let mut collector = TestCollector::start_small(BODIES_MAX).await;
     collector.kill9();
-    let (mut tasks, stop) = (JoinSet::new(), watch::Sender::new(false));
-    let start = |n| Member::start(&format!("gw-{n}"), &collector.url(), &mut tasks, stop.subscribe());
+    let mut tasks = JoinSet::new();
+    let stop = watch::Sender::new(false);
+    let start = |n| FleetMember::start(&format!("gw-{n}"), &collector.url(), &mut tasks, stop.subscribe());
     let members: Vec<_> = (0..AGENTS).map(start).collect();
     eventually("all to have lost it", SOON, async || {
         members.iter().all(|member| member.metrics.failed_attempts.get() >= 2).then_some(())

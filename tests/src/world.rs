@@ -12,20 +12,20 @@ use headwater_agent::fail;
 use rumqttc::QoS;
 use serde_json::Value;
 
-use crate::agent::Agent;
-use crate::broker::Mosquitto;
-use crate::collector::{self, Collector};
-use crate::image::Image;
-use crate::oracle::{self, Windows, compute};
-use crate::plant::{self, KEY, Load, Plan, TOPICS};
+use crate::agent::TestAgent;
+use crate::broker::MosquittoBroker;
+use crate::collector::{self, TestCollector};
+use crate::image::DiskImage;
+use crate::oracle::{self, TumblingWindows, compute};
+use crate::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use crate::process::{freeze, memory};
-use crate::proxy::Proxy;
-use crate::publisher::Publisher;
+use crate::proxy::FaultProxy;
+use crate::publisher::TestPublisher;
 
 /// Tells a program that plays several parts to be this one.
 pub const ROLE: &str = "HEADWATER_TEST_ROLE";
 /// How the pipeline `windows` cuts event time.
-const WINDOWS: Windows = Windows { size: 1_000, lateness: 10_000, revise: 0 };
+const WINDOWS: TumblingWindows = TumblingWindows { size: 1_000, lateness: 10_000, revise: 0 };
 /// One message of so many is no reading.
 const POISON_EVERY: u64 = 50;
 /// Longest wait for all that was published to arrive.
@@ -63,14 +63,14 @@ pub struct World {
     pub devices: Devices,
     /// Who receives.
     pub host: Host,
-    _broker: Mosquitto,
+    _broker: MosquittoBroker,
 }
 
 /// Publishers, and what they have published.
 #[derive(Debug)]
 pub struct Devices {
-    publisher: Publisher,
-    load: Load,
+    publisher: TestPublisher,
+    load: PlantLoad,
     poisons: u64,
 }
 
@@ -79,18 +79,18 @@ pub struct Devices {
 pub struct Host {
     // Before its disk: a process that runs keeps it busy.
     /// The agent.
-    pub agent: Agent,
+    pub agent: TestAgent,
     /// Where results go.
-    pub collector: Collector,
+    pub collector: TestCollector,
     /// Between the broker and the agent.
-    pub mqtt: Proxy,
+    pub mqtt: FaultProxy,
     /// Between the agent and the collector.
-    pub http: Proxy,
+    pub http: FaultProxy,
     /// Longest time from a start to being ready.
     pub ready_max: Duration,
     /// Most memory that any life of the agent took, in bytes.
     pub rss_max: u64,
-    disk: Option<Image>,
+    disk: Option<DiskImage>,
     seen: Seen,
 }
 
@@ -148,14 +148,14 @@ impl World {
     /// # Panics
     /// When a part does not start.
     pub async fn start(options: &Options) -> Self {
-        let broker = Mosquitto::start_unsaved().await;
+        let broker = MosquittoBroker::start_unsaved().await;
         let role = |part| options.player.clone().map(|program| (program, (ROLE, part)));
-        let collector = Collector::start_as(role("collector")).await;
-        let mqtt = Proxy::seeded(broker.port(), options.seed).await;
-        let http = Proxy::seeded(collector.port(), options.seed).await;
+        let collector = TestCollector::start_as(role("collector")).await;
+        let mqtt = FaultProxy::seeded(broker.port(), options.seed).await;
+        let http = FaultProxy::seeded(collector.port(), options.seed).await;
         let live = if options.live { "priority = \"live\"\n" } else { "" };
         let small = if options.live { ", results_max = 50" } else { "" };
-        let plan = Plan::default()
+        let plan = ConfigBuilder::default()
             .input_with("plant", mqtt.port(), &[TOPICS], &options.input)
             .pipeline("windows", "plant", "central", &(plant::windowed(KEY, "1s", "10s", "0s") + live))
             .pipeline("each", "plant", "central", &(plant::forwarded(KEY) + live))
@@ -164,11 +164,11 @@ impl World {
                 &collector::url(http.port()),
                 &format!(", timeout = \"2s\", backoff_max = \"1s\"{small}"),
             );
-        let mut agent = Agent::at_home(plan.toml());
+        let mut agent = TestAgent::prepare(plan.toml());
         if let Some((program, role)) = role("agent") {
-            agent = agent.played_by(program, role);
+            agent = agent.run_as(program, role);
         }
-        let image = |bytes| Image::make(agent.home(), "state", bytes).expect("images can be mounted");
+        let image = |bytes| DiskImage::make(agent.home(), "state", bytes).expect("images can be mounted");
         let disk = options.disk_bytes.map(image);
         let (ready_max, rss_max, seen) = (Duration::ZERO, 0, Seen::default());
         let mut host = Host { agent, collector, mqtt, http, ready_max, rss_max, disk, seen };
@@ -177,8 +177,8 @@ impl World {
             host.dies(Duration::from_secs(2)).await;
         }
         host.start().await;
-        let publisher = Publisher::connect("plant", broker.port());
-        let load = Load::new(10).padded(options.padding);
+        let publisher = TestPublisher::connect("plant", broker.port());
+        let load = PlantLoad::new(10).padded(options.padding);
         Self { devices: Devices { publisher, load, poisons: 0 }, host, _broker: broker }
     }
 
@@ -256,8 +256,9 @@ impl World {
         let deadline = Instant::now() + Duration::from_secs(5);
         for pipeline in ["windows", "each"] {
             loop {
-                let of =
-                    |it: &crate::agent::Metrics, name| it.of(&format!("pipeline_{name}_messages"), pipeline);
+                let of = |it: &crate::agent::MetricsText, name| {
+                    it.of(&format!("pipeline_{name}_messages"), pipeline)
+                };
                 let metrics = self.host.agent.metrics().await;
                 match metrics.map(|it| of(&it, "read") + of(&it, "lost")) {
                     Ok(read) if read == messages => break,
@@ -328,8 +329,8 @@ impl Host {
     /// # Panics
     /// When it ended for another reason.
     pub async fn revive(&mut self) {
-        if let Some(status) = self.agent.ends(Duration::ZERO).await {
-            let named = matches!(status.code(), Some(1 | 78)) && self.agent.logged().contains("damaged");
+        if let Some(status) = self.agent.wait_for_exit(Duration::ZERO).await {
+            let named = matches!(status.code(), Some(1 | 78)) && self.agent.log_text().contains("damaged");
             assert!(named, "the agent ended with {status} and named no damage");
             self.agent.spawn();
         }
@@ -345,7 +346,7 @@ impl Host {
     /// Waits until the agent dies by itself, and kills it when that takes too long; whether it did.
     pub async fn dies(&mut self, within: Duration) -> bool {
         self.weigh();
-        let died = self.agent.ends(within).await.is_some();
+        let died = self.agent.wait_for_exit(within).await.is_some();
         if !died {
             self.kill();
         }
@@ -404,7 +405,7 @@ impl Host {
 }
 
 impl Seen {
-    fn judge(&self, load: &Load) -> Verdict {
+    fn judge(&self, load: &PlantLoad) -> Verdict {
         let mut verdict = Verdict::default();
         for (id, reading) in (0..).zip(load.readings()) {
             match self.each.get(&id).map(Vec::as_slice) {

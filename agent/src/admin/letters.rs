@@ -20,7 +20,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
-use crate::flow::{DeadLetter, Kept, Seq, Timestamp};
+use crate::flow::{DeadLetter, Seq, StoredLetter, Timestamp};
 use crate::pipeline;
 use crate::store::{self, Refusal, Store, Wish};
 
@@ -92,7 +92,7 @@ pub struct Ask {
     pub again: bool,
     /// What goes in its place: topic, key, event time and bytes count, and the module that made them.
     #[serde(default)]
-    pub mended: Vec<Kept>,
+    pub mended: Vec<StoredLetter>,
 }
 
 /// What came of it, in the order of the asking.

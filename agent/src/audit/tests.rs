@@ -5,7 +5,7 @@ mod policies;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::flow::{Delivery, Message, Timestamp};
+use crate::flow::{Message, MqttDelivery, Timestamp};
 use crate::pipeline::{Parts, Pipeline as Stage};
 
 const CONFIG: &str = r##"
@@ -122,7 +122,7 @@ fn message(number: u64) -> Message {
         payload: (if number.is_multiple_of(7) { "no json" } else { "1" }).into(),
         properties: Vec::new(),
         received: Timestamp(1),
-        delivery: Delivery::default(),
+        delivery: MqttDelivery::default(),
     }
 }
 

@@ -9,8 +9,8 @@
 
 use super::config::{Compression, Config, is_loopback};
 use super::judge::{Answer, Fault, Outcome};
+use crate::error_text;
 use crate::secret::Revealed;
-use crate::words;
 use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{redirect, retry};
@@ -62,7 +62,7 @@ impl Client {
     /// One attempt, bounded by the time-outs it was built with. Dropping it abandons the request.
     pub(super) async fn post(&mut self, key: &str, body: Bytes, token: Option<&Revealed>) -> Outcome {
         if let Err(error) = self.renew().await {
-            return Outcome::Failed(Fault::Trust(words::of(&*error)));
+            return Outcome::Failed(Fault::Trust(error_text::of(&*error)));
         }
         let mut request = self
             .inner
@@ -180,7 +180,7 @@ async fn read(mut response: reqwest::Response) -> Answer {
 
 fn fault(error: reqwest::Error) -> Fault {
     let (connect, timeout) = (error.is_connect(), error.is_timeout());
-    let words = words::of(&error.without_url());
+    let words = error_text::of(&error.without_url());
     match (connect, timeout) {
         (true, _) => Fault::Unreachable(words),
         (_, true) => Fault::TimedOut(words),

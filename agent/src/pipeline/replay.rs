@@ -7,7 +7,7 @@
 use super::line;
 use super::step::{Stage, Step, Steps, Times};
 use crate::decode::{Arrival, check_json};
-use crate::flow::{DeadLetter, Delivery, Event, Message, Seq, Timestamp};
+use crate::flow::{DeadLetter, Event, Message, MqttDelivery, Seq, Timestamp};
 use crate::module;
 use crate::store::CLOCK_SET;
 use crate::window::{self, Outcome};
@@ -167,7 +167,7 @@ fn message(letter: DeadLetter) -> Message {
         payload: letter.payload.into(),
         properties: letter.properties,
         received: letter.received,
-        delivery: Delivery::default(),
+        delivery: MqttDelivery::default(),
     }
 }
 

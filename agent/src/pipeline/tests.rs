@@ -9,7 +9,7 @@ mod shadow;
 use std::sync::Arc;
 
 use super::*;
-use crate::flow::{DeadLetter, Delivery};
+use crate::flow::{DeadLetter, MqttDelivery};
 use crate::metrics::Metrics;
 use crate::store::Commit;
 
@@ -83,7 +83,7 @@ impl Plant {
             payload: br#"{"t":1}"#.to_vec().into(),
             properties: Vec::new(),
             received: Timestamp(second * 1_000_000),
-            delivery: Delivery::default(),
+            delivery: MqttDelivery::default(),
         };
         self.store.append(&[message]).unwrap();
     }
@@ -163,7 +163,7 @@ fn a_new_pipeline_starts_at_the_end_and_stays_there() {
 fn a_letter_enters_again_where_it_was_refused() {
     let plant = Plant::new();
     let mut pipeline = plant.build();
-    let window = crate::flow::WindowOf {
+    let window = crate::flow::UnfinishedWindow {
         start: Timestamp(0),
         end: Timestamp(1_000_000),
         part: 1,
@@ -245,7 +245,7 @@ impl Plant {
             payload: format!("{{\"t\":1,\"ts\":{stamp}}}").into_bytes().into(),
             properties: Vec::new(),
             received: Timestamp(received * 1_000_000),
-            delivery: Delivery::default(),
+            delivery: MqttDelivery::default(),
         };
         self.store.append(&[message]).unwrap();
     }
@@ -349,7 +349,7 @@ fn a_commit_is_due_before_many_changed_keys_are_held() {
         payload: br#"{"t":1}"#.to_vec().into(),
         properties: Vec::new(),
         received: Timestamp(1_000_000),
-        delivery: Delivery::default(),
+        delivery: MqttDelivery::default(),
     };
     let page = |keys: std::ops::Range<usize>| keys.map(|key| (key as u64, message(key))).collect();
     pipeline.slice(page(0..COMMIT_KEYS_MAX)).unwrap();

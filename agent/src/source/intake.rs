@@ -15,7 +15,7 @@ use super::replay::Replay;
 use super::wire::{Ack, Publish};
 use super::writer::{Group, Memory};
 use super::{Config, PROPERTY_BYTES_MAX};
-use crate::flow::{Delivery, Message, Properties, Timestamp};
+use crate::flow::{Message, MqttDelivery, Timestamp, UserProperties};
 use crate::metrics::Input;
 use crate::topic;
 
@@ -199,8 +199,8 @@ impl Intake {
     }
 
     /// The first property of each name that a pipeline asks for; one too long is none.
-    fn wanted(&self, properties: Properties) -> Properties {
-        let mut wanted = Properties::new();
+    fn wanted(&self, properties: UserProperties) -> UserProperties {
+        let mut wanted = UserProperties::new();
         for (name, value) in properties {
             let known = wanted.iter().any(|(known, _)| *known == name);
             if self.properties.contains(&name) && !known && value.len() <= PROPERTY_BYTES_MAX {
@@ -225,7 +225,7 @@ impl Intake {
 
     fn gather(&mut self, publish: Publish, received: Timestamp, cost: usize) {
         self.replay.stored(&publish.topic, &publish.payload, &publish.properties);
-        let delivery = Delivery {
+        let delivery = MqttDelivery {
             qos: publish.qos,
             retain: publish.retain,
             session: self.session,

@@ -56,7 +56,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::wire::Publish;
-use crate::flow::{Message, digest};
+use crate::flow::{Message, message_digest};
 use crate::store::Delivered;
 
 /// Identifiers behind the last that are remembered; the other eighth is ahead. Deep, because
@@ -117,7 +117,7 @@ impl Redelivery {
     /// After a restart, before the first connection: one of the input's last messages, in their order.
     pub(super) fn recall(&mut self, session: u64, message: &Message) {
         if message.delivery.qos > 0 && message.delivery.session == session {
-            let digest = digest(&message.topic, &message.payload, &message.properties);
+            let digest = message_digest(&message.topic, &message.payload, &message.properties);
             self.insert(message.delivery.packet, digest);
         }
     }
@@ -133,7 +133,7 @@ impl Redelivery {
     pub(super) fn judge(&mut self, publish: &Publish) -> Verdict {
         // Stored before a pipeline asked for its properties, it has none.
         let [digest, bare] = [&publish.properties[..], &[]]
-            .map(|properties| digest(&publish.topic, &publish.payload, properties));
+            .map(|properties| message_digest(&publish.topic, &publish.payload, properties));
         let known = self.entries.get(&publish.packet).map(|entry| entry.digest);
         let known = known.filter(|known| [digest, bare].contains(known));
         let counting = self.counting();

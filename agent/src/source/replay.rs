@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use crate::flow::Properties;
+use crate::flow::UserProperties;
 
 /// Topics whose last message is remembered.
 const TOPICS_MAX: usize = 65_536;
@@ -25,7 +25,7 @@ pub(super) struct Replay {
 
 impl Replay {
     /// A message was stored, or is about to be.
-    pub(super) fn stored(&mut self, topic: &str, payload: &[u8], properties: &Properties) {
+    pub(super) fn stored(&mut self, topic: &str, payload: &[u8], properties: &UserProperties) {
         let (topic, digest) = self.digests(topic, payload, properties);
         if self.last.len() < TOPICS_MAX || self.last.contains_key(&topic) {
             self.last.insert(topic, digest);
@@ -33,12 +33,12 @@ impl Replay {
     }
 
     /// Whether a retained message is the topic's last.
-    pub(super) fn is_known(&self, topic: &str, payload: &[u8], properties: &Properties) -> bool {
+    pub(super) fn is_known(&self, topic: &str, payload: &[u8], properties: &UserProperties) -> bool {
         let (topic, digest) = self.digests(topic, payload, properties);
         self.last.get(&topic) == Some(&digest)
     }
 
-    fn digests(&self, topic: &str, payload: &[u8], properties: &Properties) -> (u64, u64) {
+    fn digests(&self, topic: &str, payload: &[u8], properties: &UserProperties) -> (u64, u64) {
         (self.hasher.hash_one(topic), self.hasher.hash_one((payload, properties)))
     }
 }

@@ -14,7 +14,7 @@ use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
 
 use super::Version;
-use crate::flow::Properties;
+use crate::flow::UserProperties;
 
 /// Longest fixed header: type and flags, and four bytes of remaining length.
 const HEADER_BYTES_MAX: usize = 5;
@@ -42,7 +42,7 @@ pub(super) struct Publish {
     pub(super) topic: String,
     pub(super) payload: Bytes,
     /// Its user properties: MQTT 5 only.
-    pub(super) properties: Properties,
+    pub(super) properties: UserProperties,
     pub(super) qos: u8,
     pub(super) retain: bool,
     pub(super) dup: bool,
@@ -368,7 +368,7 @@ fn incoming_v4(packet: v4::Packet) -> Result<Incoming, Error> {
         v4::Packet::Publish(publish) => publish_of(Publish {
             topic: publish.topic,
             payload: own(&publish.payload),
-            properties: Properties::new(),
+            properties: UserProperties::new(),
             qos: publish.qos as u8,
             retain: publish.retain,
             dup: publish.dup,

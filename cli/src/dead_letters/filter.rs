@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use clap::Args;
 
-use headwater_agent::flow::{Kept, Seq, Timestamp};
+use headwater_agent::flow::{StoredLetter, Seq, Timestamp};
 
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Filter {
@@ -54,7 +54,7 @@ impl Filter {
             || [since, before].iter().any(|time| time.is_some())
     }
 
-    pub(super) fn takes(&self, kept: &Kept) -> bool {
+    pub(super) fn takes(&self, kept: &StoredLetter) -> bool {
         let letter = &kept.letter;
         let time = Timestamp(letter.time);
         self.pipeline.as_ref().is_none_or(|name| *name == letter.pipeline)
@@ -87,7 +87,7 @@ mod tests {
             time: number * 1_000_000,
             ..DeadLetter::default()
         };
-        let all = (0..6).map(|number| Kept { number, replayed: false, letter: letter(number) });
+        let all = (0..6).map(|number| StoredLetter { number, replayed: false, letter: letter(number) });
         let taken: Vec<_> = all.filter(|kept| filter.takes(kept)).map(|kept| kept.number).collect();
         assert_eq!(taken, expected, "{filter:?}");
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Desk, Filter, Of, own_http};
 use headwater_agent::admin::{Answered, Ask, DEAD_LETTERS_PAGE, KEY_FILE, Waiting};
 use headwater_agent::config::Config;
-use headwater_agent::flow::{DeadLetter, Event, Kept, Seq};
+use headwater_agent::flow::{DeadLetter, Event, StoredLetter, Seq};
 use headwater_agent::module::CallMetrics;
 use headwater_agent::module::{Digest, Host, Network, Origin, Remote, Transform};
 
@@ -120,7 +120,7 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    fn take(&mut self, kept: Kept) -> anyhow::Result<()> {
+    fn take(&mut self, kept: StoredLetter) -> anyhow::Result<()> {
         let mended = match self.mender.as_mut().map(|mender| mender.mend(&kept)) {
             Some(Err(reason)) => {
                 self.outcome.refused.insert(kept.number, reason);
@@ -258,7 +258,7 @@ impl<'a> Mender<'a> {
     }
 
     /// What the module makes of it; the reason when that is nothing.
-    fn mend(&mut self, kept: &Kept) -> Result<Vec<Kept>, String> {
+    fn mend(&mut self, kept: &StoredLetter) -> Result<Vec<StoredLetter>, String> {
         let letter = &kept.letter;
         let module = self.module(&letter.pipeline).map_err(|error| error.to_string())?;
         let event = Event {
@@ -279,7 +279,7 @@ impl<'a> Mender<'a> {
             let Event { topic, key, time, payload } = event;
             let (module, event_time) = (Some(digest.clone()), Some(time));
             let letter = DeadLetter { module, topic, key, event_time, payload, ..DeadLetter::default() };
-            Kept { number: kept.number, replayed: true, letter }
+            StoredLetter { number: kept.number, replayed: true, letter }
         });
         Ok(mended.collect())
     }

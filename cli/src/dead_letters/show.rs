@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use headwater_agent::flow::{Kept, Timestamp};
+use headwater_agent::flow::{StoredLetter, Timestamp};
 
 /// Above the rows.
 pub(super) const HEAD: &str =
@@ -16,7 +16,7 @@ const PAYLOAD_MAX: usize = 4096;
 const TO_STRING: &str = "writing to a String cannot fail";
 
 /// One line; an asterisk where it was given to a replay.
-pub(super) fn row(kept: &Kept) -> String {
+pub(super) fn row(kept: &StoredLetter) -> String {
     let letter = &kept.letter;
     let mark = if kept.replayed { '*' } else { ' ' };
     let place = format!("{}/{}", letter.pipeline, letter.stage);
@@ -28,7 +28,7 @@ pub(super) fn row(kept: &Kept) -> String {
 }
 
 /// All of it, a line a field, and its bytes.
-pub(super) fn whole(kept: &Kept) -> String {
+pub(super) fn whole(kept: &StoredLetter) -> String {
     let letter = &kept.letter;
     let mut text = String::new();
     let mut field = |name: &str, value: Option<String>| {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use headwater_agent::flow::DeadLetter;
 
-    fn kept(reason: &str, payload: &[u8]) -> Kept {
+    fn kept(reason: &str, payload: &[u8]) -> StoredLetter {
         let letter = DeadLetter {
             pipeline: "p".to_owned(),
             stage: "decode".to_owned(),
@@ -106,7 +106,7 @@ mod tests {
             payload: payload.to_vec(),
             ..DeadLetter::default()
         };
-        Kept { number: 7, replayed: true, letter }
+        StoredLetter { number: 7, replayed: true, letter }
     }
 
     #[test]

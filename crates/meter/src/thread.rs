@@ -1,6 +1,6 @@
 //! Threads beside the tasks of the wiring.
 
-use headwater_flow::error_text as words;
+use headwater_flow::error_text;
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -21,7 +21,7 @@ impl Thread {
         let ended = ended.join();
         Some(
             ended.map_or_else(
-                |panic| words::of_panic(&*panic),
+                |panic| error_text::of_panic(&*panic),
                 |()| "it ended without being asked to".to_owned(),
             ),
         )
@@ -32,7 +32,7 @@ impl Thread {
         if let Some(thread) = self.lock().take()
             && let Err(panic) = thread.join()
         {
-            tracing::error!(reason = words::of_panic(&*panic), "thread ended");
+            tracing::error!(reason = error_text::of_panic(&*panic), "thread ended");
         }
     }
 

@@ -19,7 +19,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed measurement is no measurement")]
 
-use headwater_flow::{Delivery, Message, Timestamp};
+use headwater_flow::{MqttDelivery, Message, Timestamp};
 use headwater_store::{Config, Store, StoreMetrics};
 use std::fs::File;
 use std::io::Write;
@@ -101,7 +101,7 @@ fn message(number: usize) -> Message {
         payload: (0..PAYLOAD_BYTES).map(|at| (at ^ number) as u8).collect(),
         properties: Vec::new(),
         received: Timestamp(1_700_000_000_000_000),
-        delivery: Delivery { qos: 1, retain: false, session: 3, packet: number as u16 },
+        delivery: MqttDelivery { qos: 1, retain: false, session: 3, packet: number as u16 },
     }
 }
 

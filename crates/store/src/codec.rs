@@ -59,7 +59,7 @@ use super::engine::VALUE_BYTES_MAX;
 use super::sending::Sending;
 use super::session::{Delivered, Filter, Session};
 use super::thin::Exchange;
-use headwater_flow::{DeadLetter, Delivery, Epoch, Message, Properties, Seq, Timestamp, WindowOf};
+use headwater_flow::{DeadLetter, MqttDelivery, Epoch, Message, UserProperties, Seq, Timestamp, UnfinishedWindow};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -108,8 +108,8 @@ pub(super) fn message(record: &[u8], input: &mut Arc<str>) -> Result<Message, Ga
         *input = Arc::from(name);
     }
     let topic = rest.text()?.to_owned();
-    let delivery = Delivery { qos: flags & !RETAIN, retain: flags & RETAIN != 0, session, packet };
-    let properties = if with_properties { rest.properties()? } else { Properties::new() };
+    let delivery = MqttDelivery { qos: flags & !RETAIN, retain: flags & RETAIN != 0, session, packet };
+    let properties = if with_properties { rest.properties()? } else { UserProperties::new() };
     let payload = bytes::Bytes::copy_from_slice(rest.0);
     Ok(Message { input: Arc::clone(input), topic, payload, properties, received, delivery })
 }
@@ -208,7 +208,7 @@ pub(super) fn dead_letter(record: &[u8]) -> Result<DeadLetter, Garbled> {
         event_time: rest.optional(|rest| rest.varint().map(Timestamp))?,
         replay_of: rest.optional(Rest::varint)?,
         window: rest.optional(window_of)?,
-        properties: if with_properties { rest.properties()? } else { Properties::new() },
+        properties: if with_properties { rest.properties()? } else { UserProperties::new() },
         payload: rest.0.to_vec(),
     })
 }
@@ -218,11 +218,11 @@ fn halves(both: u64) -> (u32, u32) {
     (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
 }
 
-fn window_of(rest: &mut Rest<'_>) -> Result<WindowOf, Garbled> {
+fn window_of(rest: &mut Rest<'_>) -> Result<UnfinishedWindow, Garbled> {
     let (start, end) = (Timestamp(rest.varint()?), Timestamp(rest.varint()?));
     let (count, late, rejected) = (rest.varint()?, rest.varint()?, rest.varint()?);
     let (part, revision) = halves(rest.varint()?);
-    Ok(WindowOf { start, end, part, revision, count, late, rejected })
+    Ok(UnfinishedWindow { start, end, part, revision, count, late, rejected })
 }
 
 const WINDOW_TAIL: u8 = 0xFF;
@@ -647,7 +647,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Nothing where there are none: the version says so.
-fn put_properties(out: &mut Vec<u8>, properties: &Properties) {
+fn put_properties(out: &mut Vec<u8>, properties: &UserProperties) {
     if properties.is_empty() {
         return;
     }
@@ -684,8 +684,8 @@ impl<'a> Rest<'a> {
         if known { Ok(version == other) } else { Err(Garbled("unknown version of record")) }
     }
 
-    fn properties(&mut self) -> Result<Properties, Garbled> {
-        let mut properties = Properties::new();
+    fn properties(&mut self) -> Result<UserProperties, Garbled> {
+        let mut properties = UserProperties::new();
         for _ in 0..self.varint()? {
             properties.push((self.text()?.to_owned(), self.text()?.to_owned()));
         }

@@ -15,7 +15,7 @@ use super::error::Error;
 use super::letters::{Marks, block};
 use super::meta::Change;
 use super::{Store, lock};
-use headwater_flow::{DeadLetter, Kind, Run, Seq, Timestamp};
+use headwater_flow::{DeadLetter, ReportKind, LossRun, Seq, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 
 /// What is not told yet, by the pipelines that refused the letters.
@@ -38,9 +38,9 @@ struct Owed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
     /// At the quota.
-    pub dropped: Run,
+    pub dropped: LossRun,
     /// Because of its age.
-    pub expired: Run,
+    pub expired: LossRun,
 }
 
 impl Sum {
@@ -56,7 +56,7 @@ impl Sum {
     }
 
     fn change(&self, pipeline: &str) -> Change {
-        let numbers = self.dropped.numbers().into_iter().chain(self.expired.numbers());
+        let numbers = self.dropped.to_numbers().into_iter().chain(self.expired.to_numbers());
         (Row::given_up(pipeline), (!self.is_empty()).then(|| codec::put_numbers(numbers)))
     }
 
@@ -64,7 +64,7 @@ impl Sum {
         let numbers = codec::numbers(value).ok()?;
         let (dropped, expired) = numbers.split_first_chunk()?;
         let expired = expired.try_into().ok()?;
-        Some(Self { dropped: Run::from_numbers(*dropped), expired: Run::from_numbers(expired) })
+        Some(Self { dropped: LossRun::from_numbers(*dropped), expired: LossRun::from_numbers(expired) })
     }
 }
 
@@ -138,7 +138,7 @@ impl Store {
 
     /// Gives up the segments of dead letters that hold only numbers below `below`, the last one
     /// excepted; how many letters went, replayed ones among them.
-    pub(super) fn give_up_letters(&self, below: Seq, kind: Kind) -> Result<u64, Error> {
+    pub(super) fn give_up_letters(&self, below: Seq, kind: ReportKind) -> Result<u64, Error> {
         let mut letters = lock(&self.0.letters);
         let log = &self.0.dead_letters;
         let ends = log.closed().into_iter().map(|segment| segment.end);
@@ -162,7 +162,7 @@ impl Store {
     }
 
     /// What goes, by pipeline: what was replayed, or is to be, is not lost here.
-    fn sums(&self, first: Seq, end: Seq, kind: Kind) -> Result<HashMap<String, Sum>, Error> {
+    fn sums(&self, first: Seq, end: Seq, kind: ReportKind) -> Result<HashMap<String, Sum>, Error> {
         let (mut sums, mut marks, mut from) = (HashMap::<String, Sum>::new(), Marks::default(), first);
         loop {
             let page = self.letters_between(from, end, usize::MAX)?;
@@ -173,8 +173,8 @@ impl Store {
                     continue;
                 }
                 let sum = sums.entry(letter.pipeline.clone()).or_default();
-                let run = if kind == Kind::Expired { &mut sum.expired } else { &mut sum.dropped };
-                run.add(&Run::of(Some(number), arrival(&letter)));
+                let run = if kind == ReportKind::Expired { &mut sum.expired } else { &mut sum.dropped };
+                run.add(&LossRun::single(Some(number), arrival(&letter)));
             }
         }
     }

@@ -16,7 +16,7 @@ use super::given_up::GivenUp;
 use super::log::Page;
 use super::meta::Change;
 use super::{Store, lock, written_for};
-use headwater_flow::{DeadLetter, Kept, Seq};
+use headwater_flow::{DeadLetter, StoredLetter, Seq};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
@@ -99,11 +99,11 @@ impl Store {
     }
 
     /// As [`Self::dead_letters`], with what is known of their replays.
-    pub fn kept_letters(&self, from: Seq, max: usize) -> Result<Vec<Kept>, Error> {
+    pub fn kept_letters(&self, from: Seq, max: usize) -> Result<Vec<StoredLetter>, Error> {
         let page = self.dead_letters(from, max)?;
         let mut marks = Marks::default();
         page.into_iter()
-            .map(|(number, letter)| Ok(Kept { number, replayed: marks.has(self, number)?, letter }))
+            .map(|(number, letter)| Ok(StoredLetter { number, replayed: marks.has(self, number)?, letter }))
             .collect()
     }
 

@@ -343,9 +343,9 @@ impl Drop for Repair<'_> {
 }
 
 impl Loss {
-    fn report(&self, reason: &str) -> Report {
-        Report {
-            kind: Kind::Lost,
+    fn report(&self, reason: &str) -> LossReport {
+        LossReport {
+            kind: ReportKind::Lost,
             stage: match self.stage.as_str() {
                 "outbox" => "outbox",
                 "dead-letters" => "dead-letters",

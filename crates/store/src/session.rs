@@ -8,7 +8,7 @@ use super::codec::{self, Row};
 use super::folder::check_name;
 use super::log::Page;
 use super::{Error, Store};
-use headwater_flow::{Delivery, Seq, digest};
+use headwater_flow::{MqttDelivery, Seq, message_digest};
 
 /// An input's session at its broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct Delivered {
     pub session: u64,
     /// The packet identifier.
     pub packet: u16,
-    /// [`digest`](headwater_flow::digest) of topic and payload.
+    /// [`digest`](headwater_flow::message_digest) of topic and payload.
     pub digest: u64,
 }
 
@@ -97,7 +97,7 @@ impl Store {
         let (mut name, page) = (Arc::from(""), Page { records_max: usize::MAX, bytes_max: usize::MAX });
         self.0.journal.read(folded..below, page, |_, record| {
             let message = self.message(record, &mut name)?;
-            let Delivery { qos, session, packet, .. } = message.delivery;
+            let MqttDelivery { qos, session, packet, .. } = message.delivery;
             if qos == 0 {
                 return Ok(());
             }
@@ -108,7 +108,7 @@ impl Store {
             row.push_back(Delivered {
                 session,
                 packet,
-                digest: digest(&message.topic, &message.payload, &message.properties),
+                digest: message_digest(&message.topic, &message.payload, &message.properties),
             });
             if row.len() as u64 > quarter {
                 row.pop_front();

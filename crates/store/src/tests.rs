@@ -3,7 +3,7 @@
 use super::{Commit, Config, Error, Outgoing, Store};
 use crate::metrics::StoreMetrics;
 use crate::{Delivered, Filter, Session};
-use headwater_flow::{DeadLetter, Delivery, Message, Timestamp};
+use headwater_flow::{DeadLetter, MqttDelivery, Message, Timestamp};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn message(number: u64, payload: &[u8]) -> Message {
         payload: bytes::Bytes::copy_from_slice(payload),
         properties: Vec::new(),
         received: Timestamp(number),
-        delivery: Delivery { qos: 1, retain: false, session: 1, packet: 7 },
+        delivery: MqttDelivery { qos: 1, retain: false, session: 1, packet: 7 },
     }
 }
 
@@ -289,7 +289,7 @@ fn an_input_s_deliveries_outlive_another_s_traffic() {
     let store = open(folder.path()).unwrap();
     let quiet = |packet: u16| Message {
         input: "quiet".into(),
-        delivery: Delivery { qos: 2, retain: false, session: 3, packet },
+        delivery: MqttDelivery { qos: 2, retain: false, session: 3, packet },
         ..message(u64::from(packet), b"q")
     };
     for input in ["plant", "quiet"] {
@@ -309,13 +309,13 @@ fn an_input_s_deliveries_outlive_another_s_traffic() {
     drop(store);
     let store = open(folder.path()).unwrap();
     assert!(recent(&store, "quiet").is_empty());
-    let digest = headwater_flow::digest(&quiet(1).topic, b"q", &[]);
+    let digest = headwater_flow::message_digest(&quiet(1).topic, b"q", &[]);
     let kept = |packet| Delivered {
         session: 3,
         packet,
-        digest: headwater_flow::digest(&quiet(packet).topic, b"q", &[]),
+        digest: headwater_flow::message_digest(&quiet(packet).topic, b"q", &[]),
     };
-    assert_ne!(digest, headwater_flow::digest(&quiet(1).topic, b"other", &[]));
+    assert_ne!(digest, headwater_flow::message_digest(&quiet(1).topic, b"other", &[]));
     assert_eq!(store.delivered("quiet").unwrap(), [kept(2), kept(3)]);
     assert_eq!(store.delivered("plant").unwrap().len(), 2);
     assert!(!recent(&store, "plant").is_empty());

@@ -6,7 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use headwater_flow::{DeadLetter, Delivery, Message, Seq, Timestamp};
+use headwater_flow::{DeadLetter, MqttDelivery, Message, Seq, Timestamp};
 use headwater_store::{Commit, Config, Outgoing, Store, StoreMetrics};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -253,7 +253,7 @@ fn message(seq: Seq) -> Message {
         payload: (0..length).map(|at| (at ^ seq) as u8).collect(),
         properties: Vec::new(),
         received: Timestamp(seq),
-        delivery: Delivery { qos: 1, retain: false, session: 1, packet: seq as u16 },
+        delivery: MqttDelivery { qos: 1, retain: false, session: 1, packet: seq as u16 },
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use headwater_flow::cases::cases;
+use headwater_flow::testing::property_config;
 use oracle::Oracle;
 use run::{Action, Collected, Reading, run};
 
@@ -141,7 +141,7 @@ fn holds(config: &Config, readings: &[Reading]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(cases(CASES))]
+    #![proptest_config(property_config(CASES))]
 
     #[test]
     fn tumbling_windows_equal_the_oracle((config, readings) in tumbling()) {

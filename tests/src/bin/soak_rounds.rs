@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Parser;
 use fastrand::Rng;
+use headwater_agent::error_text;
 use headwater_agent::fail::POINTS;
-use headwater_agent::words;
-use headwater_tests::proxy::Mode;
+use headwater_tests::proxy::ProxyMode;
 use headwater_tests::world::{Options as WorldOptions, ROLE, Reported, Verdict, World};
 
 /// Longest time until a damaged store is mended and the agent ready.
@@ -71,8 +71,8 @@ struct Tally {
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let done = match std::env::var(ROLE).as_deref() {
-        Ok("agent") => return headwater::main(),
-        _ if headwater_tests::agent::compiles() => return headwater::main(),
+        Ok("agent") => return headwater_agent::cli::main(),
+        _ if headwater_tests::agent::is_module_compiler() => return headwater_agent::cli::main(),
         Ok(_) => runtime.map_err(Into::into).and_then(|runtime| {
             runtime.block_on(headwater_tests::collector::serve())?;
             Ok(ExitCode::SUCCESS)
@@ -141,8 +141,9 @@ async fn round(
     let (mut world, what, verdict) = match done {
         Ok(done) => done,
         Err(error) => {
-            let why =
-                error.try_into_panic().map_or_else(|_| "cancelled".to_owned(), |it| words::of_panic(&*it));
+            let why = error
+                .try_into_panic()
+                .map_or_else(|_| "cancelled".to_owned(), |it| error_text::of_panic(&*it));
             let log = std::fs::read_to_string(home.join("agent.log")).unwrap_or_default();
             let last = log.lines().rfind(|line| !line.starts_with("note: ")).unwrap_or_default();
             let kept = home.display();
@@ -222,7 +223,7 @@ async fn kill(world: &mut World, rng: &mut Rng) -> String {
                 }
                 2..3 => {
                     host.fail(&rule(rng, 2, false));
-                    if host.agent.ends(Duration::from_millis(400)).await.is_none() {
+                    if host.agent.wait_for_exit(Duration::from_millis(400)).await.is_none() {
                         host.agent.terminate();
                         host.dies(millis(rng, 800)).await;
                     }
@@ -270,20 +271,20 @@ async fn corrupt(world: &mut World, rng: &mut Rng) -> (String, Verdict) {
         .under_load(async |host| {
             tokio::time::sleep(millis(rng, 500)).await;
             if is_cut_off {
-                host.http.set(Mode::Cut);
+                host.http.set(ProxyMode::Cut);
             }
             tokio::time::sleep(millis(rng, 500)).await;
             host.kill();
             let store = host.agent.state().join("store");
             let places: Vec<_> = (0..rng.u8(1..4)).map(|_| harm(&store, rng)).collect();
             host.agent.spawn();
-            host.http.set(Mode::Pass);
+            host.http.set(ProxyMode::Pass);
             places
         })
         .await;
     let what = places.join(", ");
     let began = Instant::now();
-    while world.host.agent.ends_or_ready().await.is_some() {
+    while world.host.agent.wait_for_exit_or_ready().await.is_some() {
         assert!(began.elapsed() < MENDED, "the agent still does not start after {MENDED:?}: {what}");
         world.host.agent.spawn();
     }

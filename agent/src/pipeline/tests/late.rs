@@ -33,7 +33,7 @@ impl Plant {
             payload: format!(r#"{{"t":1,"n":{number},"filling":"{filling}"}}"#).into_bytes().into(),
             properties: Vec::new(),
             received: Timestamp(NOW * 1_000_000),
-            delivery: Delivery::default(),
+            delivery: MqttDelivery::default(),
         };
         let stamp = format!(r#"{{"ts":{second},"#);
         let payload = stamp.into_bytes().into_iter().chain(message.payload[1..].iter().copied());

@@ -20,7 +20,7 @@ fn run_with(window_memory_max: usize) -> (i64, Vec<serde_json::Value>) {
                 payload: br#"{"t":1}"#.to_vec().into(),
                 properties: Vec::new(),
                 received: Timestamp(second * 1_000_000),
-                delivery: Delivery::default(),
+                delivery: MqttDelivery::default(),
             };
             plant.store.append(&(from..from + 250).map(message).collect::<Vec<_>>()).unwrap();
             for slice in pipeline.read_page(plant.store.journal_end()).unwrap() {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::flow::{Delivery, Timestamp};
+use crate::flow::{MqttDelivery, Timestamp};
 
 fn publish(dup: bool, packet: u16, payload: &str) -> Publish {
     let (topic, payload) = ("t".into(), payload.to_owned().into());
@@ -15,7 +15,7 @@ fn stored(session: u64, packet: u16, payload: &str) -> Message {
         payload: payload.to_owned().into(),
         properties: Vec::new(),
         received: Timestamp(0),
-        delivery: Delivery { qos: 1, retain: false, session, packet },
+        delivery: MqttDelivery { qos: 1, retain: false, session, packet },
     }
 }
 
@@ -96,7 +96,7 @@ fn a_restart_remembers_the_session_s_last_messages() {
 fn what_the_journal_forgot_is_remembered_too() {
     let mut redelivery = Redelivery::default();
     for (session, packet) in [(1, 4), (2, 5), (2, 6)] {
-        let delivered = Delivered { session, packet, digest: digest("t", b"a", &[]) };
+        let delivered = Delivered { session, packet, digest: message_digest("t", b"a", &[]) };
         redelivery.recall_forgotten(2, &delivered);
     }
     redelivery.recall(2, &stored(2, 6, "b"));

@@ -4,7 +4,7 @@
 //! takes. What may pass ([`Failure::MayPass`]) is for the asker to repeat.
 
 use super::{Failure, REDIRECTIONS_MAX};
-use headwater_flow::error_text as words;
+use headwater_flow::error_text;
 use reqwest::header::{ACCEPT, WWW_AUTHENTICATE};
 use reqwest::{StatusCode, redirect, retry};
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ impl Http {
             .https_only(true)
             .tls_backend_preconfigured(tls)
             .build();
-        client.map(Self).map_err(|error| Failure::Lasts(words::of(&error)))
+        client.map(Self).map_err(|error| Failure::Lasts(error_text::of(&error)))
     }
 
     pub(super) async fn get(&self, url: &Url, accept: &str, pass: &Pass) -> Result<Answer, Failure> {
@@ -103,7 +103,7 @@ impl Body {
 }
 
 fn failure(url: &Url, error: &reqwest::Error) -> Failure {
-    let words = format!("{url}: {}", words::of(error));
+    let words = format!("{url}: {}", error_text::of(error));
     let lasts = error.is_redirect() || error.is_builder();
     if lasts { Failure::Lasts(words) } else { Failure::MayPass(words) }
 }

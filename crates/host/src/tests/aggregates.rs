@@ -166,7 +166,7 @@ fn assert_close(found: [f64; 5], expected: [f64; 5], scale: f64) {
 }
 
 proptest! {
-    #![proptest_config(headwater_flow::cases::cases(500))]
+    #![proptest_config(headwater_flow::testing::property_config(500))]
 
     #[test]
     fn stats_are_those_of_all_numbers_however_they_are_split(

@@ -264,7 +264,7 @@ impl State {
     }
 
     /// Notes a report for the output's outbox.
-    pub(super) fn add_report(&mut self, output: &str, report: &Report) {
+    pub(super) fn add_report(&mut self, output: &str, report: &LossReport) {
         let row = Row::reports(output);
         let mut reports: Vec<serde_json::Value> =
             self.get(&row).and_then(|value| serde_json::from_slice(value).ok()).unwrap_or_default();

@@ -5,8 +5,8 @@ use crate::engine::VALUE_BYTES_MAX;
 use crate::frame::{Body, Frame, Group, unpack};
 use crate::salvage::Found;
 use crate::sending::Sending;
-use headwater_flow::letter::tests::any_letter;
-use headwater_flow::{Delivery, Epoch, Message, Timestamp};
+use headwater_flow::testing::any_letter;
+use headwater_flow::{MqttDelivery, Epoch, Message, Timestamp};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ prop_compose! {
         session in any::<u64>(),
         packet in any::<u16>(),
     ) -> Message {
-        let delivery = Delivery { qos, retain, session, packet };
+        let delivery = MqttDelivery { qos, retain, session, packet };
         let (input, received) = (Arc::from(input), Timestamp(received));
         Message { input, topic, payload: payload.into(), properties, received, delivery }
     }

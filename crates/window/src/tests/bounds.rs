@@ -3,7 +3,7 @@
 use super::*;
 
 proptest! {
-    #![proptest_config(cases(CASES))]
+    #![proptest_config(property_config(CASES))]
 
     /// Which key is one too many is a matter of the readings alone.
     #[test]

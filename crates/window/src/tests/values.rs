@@ -186,7 +186,7 @@ fn module_holds((config, readings): &(Config, Vec<Reading>)) -> Result<(), TestC
 }
 
 proptest! {
-    #![proptest_config(cases(CASES))]
+    #![proptest_config(property_config(CASES))]
 
     #[test]
     fn built_ins_over_tumbling_windows_equal_the_oracle(case in tumbling()) {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use headwater_flow::cases::cases;
+use headwater_flow::testing::property_config;
 
 /// Payloads of every sort, most of them good.
 fn payload() -> impl Strategy<Value = String> {
@@ -87,7 +87,7 @@ fn small(readings: &[(f64, String)]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(cases(500))]
+    #![proptest_config(property_config(500))]
 
     #[test]
     fn batching_does_not_show(readings in readings(0..80), cuts in prop::collection::vec(0..80_usize, 0..4)) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use headwater_flow::cases::cases;
+use headwater_flow::testing::property_config;
 
 fn result(compute: Vec<Compute>, readings: &[(u64, f64)]) -> serde_json::Value {
     let mut builtin = builtin(compute);
@@ -45,7 +45,7 @@ fn held(readings: &[(u64, f64)]) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(cases(500))]
+    #![proptest_config(property_config(500))]
 
     #[test]
     fn every_function_equals_a_plain_computation(

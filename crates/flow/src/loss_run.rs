@@ -1,56 +1,56 @@
-//! Records that went, summed up until they are told.
+//! Records that are gone, summed up until they are reported.
 
-use super::{Kind, Report, Seq, Timestamp};
+use crate::{LossReport, ReportKind, Seq, Timestamp};
 
-/// What went since the last report.
+/// The sum of the records that are gone since the last report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// How many.
+pub struct LossRun {
+    /// The number of records.
     pub count: u64,
-    /// The first one's number, and the last one's, where they have any.
+    /// The positions of the first and the last record; the larger one first if no record has any.
     pub numbers: (Seq, Seq),
-    /// Earliest and latest time they speak of; the wrong way round where that is not known.
-    pub span: Span,
+    /// The times of the records.
+    pub span: TimeSpan,
 }
 
-/// Earliest and latest time.
-pub type Span = (Timestamp, Timestamp);
+/// An earliest and a latest time; the later one first if neither is known.
+pub type TimeSpan = (Timestamp, Timestamp);
 
-/// Of nothing: any other makes it wider.
-pub const NO_SPAN: Span = (Timestamp(u64::MAX), Timestamp(0));
+/// The span of records without times. Every other span widens it.
+pub const UNKNOWN_SPAN: TimeSpan = (Timestamp(u64::MAX), Timestamp(0));
 
-impl Default for Run {
+impl Default for LossRun {
     fn default() -> Self {
-        Self { count: 0, numbers: (Seq::MAX, 0), span: NO_SPAN }
+        Self { count: 0, numbers: (Seq::MAX, 0), span: UNKNOWN_SPAN }
     }
 }
 
-impl Run {
-    /// One record.
+impl LossRun {
+    /// Returns the run of one record.
     #[must_use]
-    pub fn of(number: Option<Seq>, span: Span) -> Self {
+    pub fn single(number: Option<Seq>, span: TimeSpan) -> Self {
         Self { count: 1, numbers: number.map_or((Seq::MAX, 0), |number| (number, number)), span }
     }
 
-    /// Nothing went.
+    /// Returns true if no record is gone.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// With what went beside it.
+    /// Adds the records of another run.
     pub fn add(&mut self, other: &Self) {
         self.count += other.count;
         self.numbers = (self.numbers.0.min(other.numbers.0), self.numbers.1.max(other.numbers.1));
         self.span = (self.span.0.min(other.span.0), self.span.1.max(other.span.1));
     }
 
-    /// As it is told upstream.
+    /// Returns the report of this run for the destination.
     #[must_use]
-    pub fn report(&self, kind: Kind, stage: &'static str, reason: &str) -> Report {
+    pub fn report(&self, kind: ReportKind, stage: &'static str, reason: &str) -> LossReport {
         let known = self.span.0 <= self.span.1;
         let numbered = self.numbers.0 <= self.numbers.1;
-        Report {
+        LossReport {
             kind,
             stage,
             count: Some(self.count),
@@ -62,13 +62,13 @@ impl Run {
         }
     }
 
-    /// As it is kept: count, first, last, from, to.
+    /// Returns the run in its stored form: count, first, last, from, to.
     #[must_use]
-    pub fn numbers(&self) -> [u64; 5] {
+    pub fn to_numbers(&self) -> [u64; 5] {
         [self.count, self.numbers.0, self.numbers.1, self.span.0.0, self.span.1.0]
     }
 
-    /// Reads what [`Self::numbers`] gives.
+    /// Reads the form that [`Self::to_numbers`] returns.
     #[must_use]
     pub fn from_numbers([count, first, last, from, to]: [u64; 5]) -> Self {
         Self { count, numbers: (first, last), span: (Timestamp(from), Timestamp(to)) }

@@ -1,4 +1,4 @@
-//! Errors as answers: which status each has, and how an agent should go on.
+//! Error answers: the status of each error, and the time after which an agent should try again.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -9,18 +9,18 @@ use serde_json::json;
 use crate::batch::BatchError;
 use crate::commit::CommitError;
 use crate::query::QueryError;
-use crate::receive::Refusal;
+use crate::receive::ReceiveError;
 
-/// An answer that is no success: `{"error": …}`, with the line it is about if there is one.
+/// An answer that is no success: `{"error": …}`, with the number of the faulty line if there is one.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct ErrorResponse {
     pub(super) status: StatusCode,
     error: String,
     line: Option<usize>,
     retry_after_seconds: Option<u16>,
 }
 
-impl Refused {
+impl ErrorResponse {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
         Self { status, error: error.into(), line: None, retry_after_seconds: None }
     }
@@ -42,55 +42,55 @@ impl Refused {
     }
 
     fn later(seconds: u16, error: impl Into<String>) -> Self {
-        let refused = Self::new(StatusCode::SERVICE_UNAVAILABLE, error);
-        Self { retry_after_seconds: Some(seconds), ..refused }
+        let response = Self::new(StatusCode::SERVICE_UNAVAILABLE, error);
+        Self { retry_after_seconds: Some(seconds), ..response }
     }
 
-    fn at(self, line: usize) -> Self {
+    fn at_line(self, line: usize) -> Self {
         Self { line: Some(line), ..self }
     }
 }
 
-impl std::fmt::Display for Refused {
+impl std::fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.error)
     }
 }
 
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        let status = match &refusal {
-            Refusal::Token => StatusCode::UNAUTHORIZED,
-            Refusal::Key(_) | Refusal::Cut | Refusal::Decode(_) => StatusCode::BAD_REQUEST,
-            Refusal::Type | Refusal::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Refusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Refusal::Batch(BatchError::Malformed { .. }) => StatusCode::BAD_REQUEST,
-            Refusal::Batch(_) => StatusCode::UNPROCESSABLE_ENTITY,
+impl From<ReceiveError> for ErrorResponse {
+    fn from(error: ReceiveError) -> Self {
+        let status = match &error {
+            ReceiveError::Token => StatusCode::UNAUTHORIZED,
+            ReceiveError::Key(_) | ReceiveError::Cut | ReceiveError::Decode(_) => StatusCode::BAD_REQUEST,
+            ReceiveError::Type | ReceiveError::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ReceiveError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ReceiveError::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            ReceiveError::Batch(BatchError::Malformed { .. }) => StatusCode::BAD_REQUEST,
+            ReceiveError::Batch(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
-        let refused = Self::new(status, refusal.to_string());
-        match refusal {
-            Refusal::Batch(BatchError::Malformed { line, .. } | BatchError::Agent { line }) => {
-                refused.at(line)
+        let response = Self::new(status, error.to_string());
+        match error {
+            ReceiveError::Batch(BatchError::Malformed { line, .. } | BatchError::Agent { line }) => {
+                response.at_line(line)
             }
-            _ => refused,
+            _ => response,
         }
     }
 }
 
-impl From<CommitError> for Refused {
+impl From<CommitError> for ErrorResponse {
     fn from(error: CommitError) -> Self {
         let text = error.to_string();
         match error {
             CommitError::Key => Self::new(StatusCode::UNPROCESSABLE_ENTITY, text),
-            CommitError::Sequence { line } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, text).at(line),
+            CommitError::Sequence { line } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, text).at_line(line),
             CommitError::Full(_) => Self::later(10, text),
             CommitError::Broken | CommitError::Store(_) => Self::later(5, text),
         }
     }
 }
 
-impl From<QueryError> for Refused {
+impl From<QueryError> for ErrorResponse {
     fn from(error: QueryError) -> Self {
         let text = error.to_string();
         match error {
@@ -104,7 +104,7 @@ impl From<QueryError> for Refused {
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         let body = match self.line {
             Some(line) => json!({ "error": self.error, "line": line }),

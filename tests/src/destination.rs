@@ -1,4 +1,4 @@
-//! A destination that does what a test tells it to, and remembers every byte it was sent.
+//! A destination that gives the answers that a test has prepared, and keeps all requests.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -14,77 +14,77 @@ use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
-/// What it does with one request.
+/// An answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Takes the batch and says so as the own collector does.
+pub enum ScriptedAnswer {
+    /// Stores the batch and confirms it as the own collector does.
     Accept,
-    /// This status and body; nothing is taken.
+    /// Answers with this status and body, and stores nothing.
     Refuse(u16, String),
-    /// Takes the batch, and never says so: the connection stays open this long.
+    /// Stores the batch, but keeps the connection open this long before it confirms.
     Silence(Duration),
-    /// Takes the batch, and ends the connection in the middle of saying so.
+    /// Stores the batch, and ends the connection in the middle of the confirmation.
     HalfAnAnswer,
-    /// Refuses with this status every batch with this text in one of its lines; accepts others.
+    /// Refuses with this status every batch with this text in one of its lines, and accepts the others.
     RefuseWith(u16, String),
 }
 
-/// One request as it came.
+/// A request as it was received.
 #[derive(Clone, Debug)]
-pub struct Attempt {
-    /// When it had come whole.
+pub struct ReceivedRequest {
+    /// The time at which it had arrived completely.
     pub at: Instant,
     /// The `Idempotency-Key`, without its quotes.
     pub key: String,
-    /// The body, as sent.
+    /// The body as it was sent.
     pub raw: Bytes,
-    /// The body's lines, decoded.
+    /// The lines of the decoded body.
     pub lines: Vec<Value>,
-    /// What was answered.
-    pub answer: Answer,
-    /// Whether it was answered with success, as far as the agent can tell.
+    /// The answer given.
+    pub answer: ScriptedAnswer,
+    /// True if the answer was a success, as far as the agent can tell.
     pub confirmed: bool,
 }
 
-/// Listens on a port of loopback that it keeps while it is gone.
+/// An HTTP server on a port of loopback, which it keeps while it does not listen.
 #[derive(Debug)]
-pub struct Backend {
+pub struct FakeDestination {
     port: u16,
-    /// Bound and never listening, so that nobody else gets the port.
+    /// A bound socket that never listens, so that no other process gets the port.
     _reserved: TcpSocket,
-    shared: Arc<Shared>,
+    shared: Arc<DestinationState>,
     server: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    script: Mutex<VecDeque<Answer>>,
-    attempts: Mutex<Vec<Attempt>>,
-    /// What each answer takes.
+struct DestinationState {
+    script: Mutex<VecDeque<ScriptedAnswer>>,
+    requests: Mutex<Vec<ReceivedRequest>>,
+    /// The time that each answer takes.
     time: Mutex<Duration>,
 }
 
-impl Backend {
-    /// Starts one that gives these answers in turn, and then accepts.
+impl FakeDestination {
+    /// Starts a destination that gives these answers in turn and then accepts everything.
     ///
     /// # Panics
     /// When it cannot listen.
-    pub async fn start(script: impl IntoIterator<Item = Answer>) -> Self {
-        let shared = Arc::<Shared>::default();
+    pub async fn start(script: impl IntoIterator<Item = ScriptedAnswer>) -> Self {
+        let shared = Arc::<DestinationState>::default();
         lock(&shared.script).extend(script);
         let reserved = bound(0);
         let port = reserved.local_addr().expect("it is bound").port();
-        let mut backend = Self { port, _reserved: reserved, shared, server: None };
-        backend.back().await;
-        backend
+        let mut destination = Self { port, _reserved: reserved, shared, server: None };
+        destination.listen_again().await;
+        destination
     }
 
-    /// Listens again after it was gone.
+    /// Listens again on the same port.
     ///
     /// # Panics
     /// When it cannot listen.
     #[expect(clippy::disallowed_methods, reason = "the harness has no wiring of its own")]
-    pub async fn back(&mut self) {
+    pub async fn listen_again(&mut self) {
         let listener = bound(self.port).listen(1024).expect("it can listen");
         let router = Router::new()
             .fallback(receive)
@@ -95,92 +95,84 @@ impl Backend {
         }));
     }
 
-    /// Stops listening: connections are refused.
+    /// Stops listening, so that connections are refused.
     ///
     /// # Panics
     /// When it is gone already.
-    pub async fn gone(&mut self) {
+    pub async fn stop_listening(&mut self) {
         let server = self.server.take().expect("it listens");
         server.abort();
         server.await.ok();
     }
 
-    /// Forgets the answers it was still to give: from now on it accepts.
+    /// Makes each answer take this long from now on.
     ///
     /// # Panics
     /// When a request handler has failed.
-    pub fn well(&self) {
-        lock(&self.shared.script).clear();
-    }
-
-    /// From now on each answer takes so long.
-    ///
-    /// # Panics
-    /// When a request handler has failed.
-    pub fn takes(&self, time: Duration) {
+    pub fn set_delay(&self, time: Duration) {
         *lock(&self.shared.time) = time;
     }
 
-    /// Answers to give before it accepts again.
-    pub fn then(&self, script: impl IntoIterator<Item = Answer>) {
+    /// Adds answers to give before it accepts again.
+    pub fn add_answers(&self, script: impl IntoIterator<Item = ScriptedAnswer>) {
         lock(&self.shared.script).extend(script);
     }
 
-    /// Accepts everything from now on.
-    pub fn mend(&self) {
+    /// Drops the answers still to give, so that it accepts everything from now on.
+    pub fn accept_all(&self) {
         lock(&self.shared.script).clear();
     }
 
-    /// Where batches go.
+    /// The address for batches.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/v1/batches", self.port)
     }
 
-    /// Its port.
+    /// The port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Every request so far, in order.
+    /// Returns every request so far, in order.
     #[must_use]
-    pub fn attempts(&self) -> Vec<Attempt> {
-        lock(&self.shared.attempts).clone()
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        lock(&self.shared.requests).clone()
     }
 
-    /// Lines of the batches that the agent was told were accepted, each key once, and a check of
-    /// what every destination may rely on: the same key always comes with the same bytes, confirmed
-    /// keys never come again, and their ranges follow each other without gap or overlap.
+    /// Returns the lines of the confirmed batches, each key once. Checks the promises of every destination:
+    /// the same key always comes with the same bytes, a confirmed key never comes again, and the ranges of
+    /// confirmed keys follow each other without gap or overlap.
     ///
     /// # Panics
     /// When one of these does not hold.
     #[must_use]
-    pub fn accepted(&self) -> Vec<Value> {
-        let attempts = self.attempts();
+    pub fn accepted_lines(&self) -> Vec<Value> {
+        let requests = self.requests();
         let mut next = 0;
         let mut lines = Vec::new();
-        for (index, attempt) in attempts.iter().enumerate() {
-            let (epoch, first, last) = range(&attempt.key);
-            assert_eq!(last + 1 - first, attempt.lines.len() as u64, "lines of {}", attempt.key);
-            for before in &attempts[..index] {
+        for (index, request) in requests.iter().enumerate() {
+            let (epoch, first, last) = range(&request.key);
+            assert_eq!(last + 1 - first, request.lines.len() as u64, "lines of {}", request.key);
+            for before in &requests[..index] {
                 assert_eq!(range(&before.key).0, epoch, "one outbox has one epoch");
-                if before.key == attempt.key {
-                    assert_eq!(before.raw, attempt.raw, "bytes of {} changed", attempt.key);
-                    assert!(!before.confirmed, "{} came again after it was confirmed", attempt.key);
+                if before.key == request.key {
+                    assert_eq!(before.raw, request.raw, "bytes of {} changed", request.key);
+                    assert!(!before.confirmed, "{} came again after it was confirmed", request.key);
                 }
             }
-            if attempt.confirmed {
+            if request.confirmed {
                 assert_eq!(first, next, "confirmed ranges follow each other");
                 next = last + 1;
-                lines.extend(attempt.lines.iter().cloned());
+                lines.extend(request.lines.iter().cloned());
             }
         }
         lines
     }
 }
 
-impl Drop for Backend {
+impl Drop for FakeDestination {
     fn drop(&mut self) {
         if let Some(server) = &self.server {
             server.abort();
@@ -188,7 +180,7 @@ impl Drop for Backend {
     }
 }
 
-/// A socket on that port of loopback, beside others of ours there.
+/// Binds a socket to a port of loopback, beside other sockets of this process there.
 fn bound(port: u16) -> TcpSocket {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_reuseaddr(true).expect("an option of sockets");
@@ -197,7 +189,7 @@ fn bound(port: u16) -> TcpSocket {
     socket
 }
 
-/// Epoch, first and last of a batch's key.
+/// Returns the epoch and the first and last number of a batch's key.
 fn range(key: &str) -> (String, u64, u64) {
     let parts: Vec<_> = key.split('/').collect();
     let [_, epoch, range] = parts.as_slice() else { panic!("key {key} has not three parts") };
@@ -207,26 +199,30 @@ fn range(key: &str) -> (String, u64, u64) {
     ((*epoch).to_owned(), number(first), number(last))
 }
 
-async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: Bytes) -> Response<Body> {
+async fn receive(
+    State(shared): State<Arc<DestinationState>>,
+    headers: HeaderMap,
+    raw: Bytes,
+) -> Response<Body> {
     let at = Instant::now();
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let quoted = header("idempotency-key");
     let key = quoted.strip_prefix('"').and_then(|key| key.strip_suffix('"'));
     let key = key.unwrap_or_else(|| panic!("Idempotency-Key {quoted} is no string")).to_owned();
     let lines = decode(header("content-encoding"), &raw);
-    let mut answer = lock(&shared.script).pop_front().unwrap_or(Answer::Accept);
-    if let Answer::RefuseWith(status, text) = &answer {
-        // It holds for every batch from now on.
+    let mut answer = lock(&shared.script).pop_front().unwrap_or(ScriptedAnswer::Accept);
+    if let ScriptedAnswer::RefuseWith(status, text) = &answer {
+        // This answer holds for every batch from now on.
         lock(&shared.script).push_front(answer.clone());
         let refused = lines.iter().any(|line| line.to_string().contains(text));
         answer = if refused {
-            Answer::Refuse(*status, json!({ "error": "refused" }).to_string())
+            ScriptedAnswer::Refuse(*status, json!({ "error": "refused" }).to_string())
         } else {
-            Answer::Accept
+            ScriptedAnswer::Accept
         };
     }
-    let confirmed = answer == Answer::Accept;
-    lock(&shared.attempts).push(Attempt {
+    let confirmed = answer == ScriptedAnswer::Accept;
+    lock(&shared.requests).push(ReceivedRequest {
         at,
         key: key.clone(),
         raw,
@@ -239,21 +235,21 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: Byt
     respond(&key, answer).await
 }
 
-async fn respond(key: &str, answer: Answer) -> Response<Body> {
+async fn respond(key: &str, answer: ScriptedAnswer) -> Response<Body> {
     let last: u64 = range(key).2;
     let receipt = json!({ "accepted": key, "watermark": last }).to_string();
     let response = Response::builder().header("content-type", "application/json");
     let response = match answer {
-        Answer::Accept | Answer::RefuseWith(..) => response.body(Body::from(receipt)),
-        Answer::Refuse(status, body) => {
+        ScriptedAnswer::Accept | ScriptedAnswer::RefuseWith(..) => response.body(Body::from(receipt)),
+        ScriptedAnswer::Refuse(status, body) => {
             let status = StatusCode::from_u16(status).expect("the test's status is one");
             response.status(status).body(Body::from(body))
         }
-        Answer::Silence(duration) => {
+        ScriptedAnswer::Silence(duration) => {
             tokio::time::sleep(duration).await;
             response.body(Body::from(receipt))
         }
-        Answer::HalfAnAnswer => {
+        ScriptedAnswer::HalfAnAnswer => {
             let half = Bytes::copy_from_slice(&receipt.as_bytes()[..receipt.len() / 2]);
             let body = http_body(half);
             response.header("content-length", receipt.len()).body(body)
@@ -262,15 +258,15 @@ async fn respond(key: &str, answer: Answer) -> Response<Body> {
     response.expect("these headers are valid")
 }
 
-/// A body that ends too early: the server notices that less came than it announced, and ends the
+/// Returns a body that ends too early: the server sees that there is less than announced, and ends the
 /// connection.
 fn http_body(half: Bytes) -> Body {
-    Body::from_stream(Once(Some(half)))
+    Body::from_stream(SingleChunk(Some(half)))
 }
 
-struct Once(Option<Bytes>);
+struct SingleChunk(Option<Bytes>);
 
-impl futures_core::Stream for Once {
+impl futures_core::Stream for SingleChunk {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(
