@@ -25,7 +25,7 @@ use super::folder::Folder;
 use super::mark::Mark;
 use super::{layout, sync};
 use harmed::Notes;
-use headwater_flow::{Kind, Report, Seq, Timestamp};
+use headwater_flow::{LossReport, ReportKind, Seq, Timestamp};
 use quarantine::Quarantine;
 use rows::{State, Trust};
 use serde::{Deserialize, Serialize};

@@ -11,7 +11,7 @@ use crate::recent;
 use crate::salvage::ENGINE_PATIENCE;
 use crate::sending::Sending;
 use crate::sync;
-use headwater_flow::{Epoch, Report, Seq};
+use headwater_flow::{Epoch, LossReport, Seq};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
