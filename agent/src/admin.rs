@@ -103,7 +103,7 @@ impl Admin {
         axum::serve(listener, router).await
     }
 
-    /// What is pending is the store's to say: the forwarder's own count lags behind a commit.
+    /// What is pending is the store's to say: the output's own count lags behind a commit.
     async fn refresh(&self) {
         let admin = self.clone();
         let refreshed = tokio::task::spawn_blocking(move || {

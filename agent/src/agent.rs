@@ -20,7 +20,7 @@ use crate::admin::{self, Admin, Told};
 use crate::audit::{Auditor, Books};
 use crate::config::Config;
 use crate::flow::Timestamp;
-use crate::forward::{self, Forward};
+use crate::output::{self, HttpOutput};
 use crate::live::Beat;
 use crate::metrics::Metrics;
 use crate::module::{self, Host, Network};
@@ -72,7 +72,7 @@ pub enum Error {
     Pipeline(#[from] pipeline::Error),
     /// An output cannot start.
     #[error(transparent)]
-    Forward(#[from] forward::Error),
+    Output(#[from] output::Error),
     /// The agent's own HTTP cannot start.
     #[error(
         "failed to listen on {address} for the agent's own HTTP: {source}; set `agent.admin` to a free address"
@@ -109,7 +109,7 @@ pub struct Agent {
     store: Store,
     sources: Vec<(String, Source)>,
     pipelines: Vec<(String, Pipeline, Arc<Beat>)>,
-    forwards: Vec<(String, Forward)>,
+    outputs: Vec<(String, HttpOutput)>,
     auditor: Auditor,
     admin: Admin,
     reloader: Reloader,
@@ -130,11 +130,11 @@ impl Agent {
         let host = Host::guarded(state, &config.modules, &metrics).map_err(Error::Host)?;
         let (pipelines, posts) = build_pipelines(config, &host, &store, &metrics).await?;
         store.tell(&config.agent.id, Timestamp::now())?;
-        let mut forwards = Vec::new();
+        let mut outputs = Vec::new();
         for (name, output) in &config.outputs {
             let handle = metrics.output(name);
-            let built = Forward::build(name, &config.agent.id, output.clone(), store.clone(), handle)?;
-            forwards.push((name.clone(), built));
+            let built = HttpOutput::build(name, &config.agent.id, output.clone(), store.clone(), handle)?;
+            outputs.push((name.clone(), built));
         }
         let sources = config.inputs.iter().map(|(name, input)| {
             (name.clone(), Source::new(name, input.clone(), store.clone(), metrics.input(name)))
@@ -162,7 +162,7 @@ impl Agent {
             auditor,
             store,
             pipelines,
-            forwards,
+            outputs,
             listener,
             grace: config.agent.grace,
         })
@@ -194,7 +194,7 @@ impl Agent {
     /// When a stage failed: only a restart helps.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let names: Vec<String> = self.pipelines.iter().map(|(name, _, _)| name.clone()).collect();
-        let mut stages = Stages::start(self.sources, self.pipelines, self.forwards, &self.store);
+        let mut stages = Stages::start(self.sources, self.pipelines, self.outputs, &self.store);
         let audit = async { self.auditor.run().await.map_err(|error| words::of(&error)) };
         stages.beside.spawn("audit", audit);
         let serve = async { self.admin.serve(self.listener).await.map_err(|error| words::of(&error)) };
@@ -266,7 +266,7 @@ async fn build_pipelines(
 struct Stages {
     sources: Running,
     pipelines: Running,
-    forwards: Running,
+    outputs: Running,
     beside: Running,
     stop: StopPipelines,
 }
@@ -275,21 +275,21 @@ impl Stages {
     fn start(
         sources: Vec<(String, Source)>,
         pipelines: Vec<(String, Pipeline, Arc<Beat>)>,
-        forwards: Vec<(String, Forward)>,
+        outputs: Vec<(String, HttpOutput)>,
         store: &Store,
     ) -> Self {
         let mut stages = Self {
             sources: Running::new("input"),
             pipelines: Running::new("pipeline"),
-            forwards: Running::new("output"),
+            outputs: Running::new("output"),
             beside: Running::new("stage"),
             stop: StopPipelines { flag: Arc::default(), store: store.clone() },
         };
-        for (name, forward) in forwards {
-            let stopped = stages.forwards.stop.subscribe();
+        for (name, output) in outputs {
+            let stopped = stages.outputs.stop.subscribe();
             stages
-                .forwards
-                .spawn(&name, async { forward.run(stopped).await.map_err(|error| words::of(&error)) });
+                .outputs
+                .spawn(&name, async { output.run(stopped).await.map_err(|error| words::of(&error)) });
         }
         for (name, pipeline, beat) in pipelines {
             let stop = stages.stop.flag.clone();
@@ -310,7 +310,7 @@ impl Stages {
         tokio::select! {
             failed = self.sources.failed() => failed,
             failed = self.pipelines.failed() => failed,
-            failed = self.forwards.failed() => failed,
+            failed = self.outputs.failed() => failed,
             failed = self.beside.failed() => failed,
         }
     }
@@ -323,9 +323,9 @@ impl Stages {
             self.stop.pipelines();
             let pipelines = self.pipelines.stop().await;
             crate::fail::point("agent.pipelines-stopped");
-            let forwards = self.forwards.stop().await;
-            crate::fail::point("agent.forwards-stopped");
-            sources.and(pipelines).and(forwards)
+            let outputs = self.outputs.stop().await;
+            crate::fail::point("agent.outputs-stopped");
+            sources.and(pipelines).and(outputs)
         };
         let stopped = tokio::time::timeout(grace * 3 / 4, finish).await;
         stopped.unwrap_or_else(|_| {

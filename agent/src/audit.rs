@@ -327,7 +327,7 @@ struct Watched {
 enum Kind {
     Source(metrics::Input),
     Pipeline(Box<metrics::Pipeline>, Arc<Beat>),
-    Forward(String, metrics::Output),
+    Output(String, metrics::Output),
 }
 
 impl Auditor {
@@ -350,7 +350,7 @@ impl Auditor {
             Some(watched(format!("pipeline `{name}`"), kind, pipeline.commit_every))
         });
         let outputs = config.outputs.iter().map(|(name, output)| {
-            let kind = Kind::Forward(name.clone(), metrics.output(name));
+            let kind = Kind::Output(name.clone(), metrics.output(name));
             watched(format!("output `{name}`"), kind, output.timeout + output.linger)
         });
         let stages = inputs.chain(pipelines).chain(outputs).collect();
@@ -475,7 +475,7 @@ impl Kind {
                     (sign, Duration::ZERO, "no sign of life".to_owned())
                 }
             }
-            Self::Forward(name, metrics) => {
+            Self::Output(name, metrics) => {
                 let pending = store.pending(name)?;
                 let put_off = Duration::from_millis(unsigned(&metrics.put_off_millis));
                 let sign = Sign { pending: pending > 0, progress: metrics.attempts.get() };

@@ -30,7 +30,7 @@ use toml::de::DeTable;
 use crate::decode::Place;
 use crate::secret::Secret;
 use crate::store::{QUOTA_BYTES_MIN, Quota};
-use crate::{forward, module, pipeline as stage, source, store, tls};
+use crate::{module, pipeline as stage, source, store, tls};
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub struct Config {
     /// `[pipeline.NAME]`, by name.
     pub pipelines: BTreeMap<String, stage::Config>,
     /// `[output.NAME]`, by name.
-    pub outputs: BTreeMap<String, forward::Config>,
+    pub outputs: BTreeMap<String, crate::output::Config>,
     /// Where it was read from.
     pub file: PathBuf,
     /// As it was read.

@@ -19,7 +19,7 @@
 //! **False alarms, and missed ones.** Counts of one stage change and are read together
 //! ([`crate::metrics::Turn`]), so `source`, `position` and `events` are exact at every look, under
 //! any load. In the other two the stages count at different moments: a result is in the outbox a
-//! moment before its pipeline says so, and confirmed a moment before the forwarder does. Such a
+//! moment before its pipeline says so, and confirmed a moment before the output does. Such a
 //! difference is gone at the next look; a real one stays, and nothing but a restart takes it away.
 //! So [`Audit`] says that an equation is broken when [`LOOKS`] checks in a row saw it broken to the
 //! same side, each of them in all its looks. In `journal` it is the other way: its bounds allow for

@@ -3,7 +3,7 @@
 //! The way of the data, and the order of the modules below:
 //!
 //! ```text
-//! MQTT ─► source ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► forward ─► HTTP
+//! MQTT ─► source ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► output ─► HTTP
 //! beside the way: config, cli, agent (wiring), admin, metrics, reload, secret, tls, words, fail (for tests)
 //! ```
 //!
@@ -25,7 +25,7 @@ pub mod builtin;
 
 pub mod window;
 
-pub mod forward;
+pub mod output;
 
 pub mod admin;
 pub mod agent;

@@ -326,7 +326,7 @@ impl OfModules {
 
 stage!(
     /// One `[output.NAME]`.
-    Output, Outputs, "forward", {
+    Output, Outputs, "output", {
         /// Results confirmed by the destination.
         delivered_results: Counter,
         /// Batches confirmed by the destination.

@@ -99,8 +99,8 @@ async fn on_a_full_disk_it_starts_with_its_ballast_and_drains() {
     eventually("all that was stored to be delivered", SOON, async || {
         let metrics = host.agent.metrics().await.ok()?;
         let lag: f64 = metrics.all("pipeline_lag_messages").iter().sum();
-        let delivered = metrics.of("forward_delivered_results", "central");
-        (delivered > 0 && lag == 0.0 && metrics.of("forward_pending_results", "central") == 0).then_some(())
+        let delivered = metrics.of("output_delivered_results", "central");
+        (delivered > 0 && lag == 0.0 && metrics.of("output_pending_results", "central") == 0).then_some(())
     })
     .await;
     assert!(!ballast(host).exists(), "it was released");

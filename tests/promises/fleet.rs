@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use headwater::flow::Timestamp;
-use headwater::forward::{Compression, Config, Forward};
+use headwater::output::{Compression, Config, HttpOutput};
 use headwater::metrics::{self, Metrics};
 use headwater::store::{self, Commit, Outgoing, Store};
 use headwater_tests::collector::Collector;
@@ -18,7 +18,7 @@ const RESULTS: usize = 300;
 /// Bodies that the collector takes at once: far fewer than there are agents.
 const BODIES_MAX: usize = 1;
 
-/// An agent's way out: its store, and its forwarder as it runs in an agent.
+/// An agent's way out: its store, and its output as it runs in an agent.
 struct Member {
     metrics: metrics::Output,
     _home: tempfile::TempDir,
@@ -49,8 +49,8 @@ impl Member {
         config.compression = Compression::None;
         config.backoff_max = Duration::from_millis(500);
         let metrics = metrics.output("central");
-        let forward = Forward::build("central", name, config, store, metrics.clone()).expect("a forwarder");
-        tasks.spawn(async move { forward.run(stop).await.expect("it stops when it is asked to") });
+        let output = HttpOutput::build("central", name, config, store, metrics.clone()).expect("a valid output");
+        tasks.spawn(async move { output.run(stop).await.expect("it stops when it is asked to") });
         Self { metrics, _home: home }
     }
 }
@@ -95,6 +95,6 @@ async fn all_arrives_when_many_agents_are_back_at_once() {
     assert!(ids == all, "{} results stored of {}", ids.len(), all.len());
     stop.send_replace(true);
     while let Some(ended) = tasks.join_next().await {
-        ended.expect("no forwarder panics");
+        ended.expect("no output panics");
     }
 }

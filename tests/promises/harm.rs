@@ -75,7 +75,7 @@ impl World {
             let lag: f64 = metrics.all("pipeline_lag_messages").iter().sum();
             let read =
                 metrics.of("pipeline_read_messages", "each") + metrics.of("pipeline_lost_messages", "each");
-            (read >= readings && lag == 0.0 && metrics.of("forward_pending_results", "central") == 0)
+            (read >= readings && lag == 0.0 && metrics.of("output_pending_results", "central") == 0)
                 .then_some(())
         })
         .await;

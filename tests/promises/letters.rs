@@ -186,12 +186,12 @@ async fn a_result_that_was_refused_arrives_when_the_destination_is_mended() {
     }
     publisher.confirmed().await;
     settled(&agent, 6).await;
-    let letters = export(&agent, &["--stage", "forward"]);
+    let letters = export(&agent, &["--stage", "output"]);
     assert_eq!(letters.len(), 1);
     let line: Value = serde_json::from_slice(&letters[0].letter.payload).unwrap();
     assert_eq!(line["value"]["id"], 3);
     backend.mend();
-    let told = told_of(&agent, &["replay", "--stage", "forward", "--json"], 0);
+    let told = told_of(&agent, &["replay", "--stage", "output", "--json"], 0);
     assert_eq!(told["passed"], 1, "{told}");
     drained(&agent, "central", SOON).await;
     let confirmed: Vec<Value> = backend

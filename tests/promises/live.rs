@@ -45,12 +45,12 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
     }
     agent.kill9();
     agent.resume().await;
-    agent.reaches("forward_pending_results", "central", 8_000, SOON).await;
+    agent.reaches("output_pending_results", "central", 8_000, SOON).await;
 
     let backlog = load.published();
     // A slow link: the backlog takes about half a minute.
     proxy.set(Mode::Delay(Way::Down, Duration::from_millis(30)));
-    agent.reaches("forward_delivered_results", "central", 10, SOON).await;
+    agent.reaches("output_delivered_results", "central", 10, SOON).await;
     let returned = Instant::now();
     publish(&publisher, &mut load, 20).await;
     // While a backlog is there: asked for the newest page only, the collector answers at once.
@@ -61,7 +61,7 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
     })
     .await;
     let waited = returned.elapsed();
-    let pending = agent.metrics().await.unwrap().of("forward_pending_results", "central");
+    let pending = agent.metrics().await.unwrap().of("output_pending_results", "central");
     eprintln!("live results arrived {waited:?} after the return, {pending} were still waiting");
     assert!(pending >= 1_000, "the backlog had drained before: only {pending} left");
     assert!(waited < Duration::from_secs(15), "{waited:?}");
@@ -69,7 +69,7 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
     // In the middle of the drain, with the outbox cut in two.
     agent.kill9();
     agent.resume().await;
-    agent.reaches("forward_pending_results", "central", 1_000, SOON).await;
+    agent.reaches("output_pending_results", "central", 1_000, SOON).await;
     proxy.set(Mode::Pass);
     for pipeline in ["live", "ordered"] {
         balances(&agent, pipeline, "central", load.published(), SOON * 2).await;

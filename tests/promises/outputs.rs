@@ -62,11 +62,11 @@ async fn a_destination_that_fails_does_not_touch_the_others() {
     check_all_arrived(&backends[0], &load, 0);
     for name in &OUTPUTS[1..] {
         agent.reaches("pipeline_results", name, load.published(), SOON).await;
-        agent.reaches("forward_failed_attempts", name, 2, SOON).await;
+        agent.reaches("output_failed_attempts", name, 2, SOON).await;
         let metrics = agent.metrics().await.unwrap();
-        assert!(metrics.of("forward_pending_results", name) >= 150, "{name} holds what it cannot deliver");
+        assert!(metrics.of("output_pending_results", name) >= 150, "{name} holds what it cannot deliver");
     }
-    assert_eq!(agent.metrics().await.unwrap().of("forward_failed_attempts", "well"), 0);
+    assert_eq!(agent.metrics().await.unwrap().of("output_failed_attempts", "well"), 0);
 
     backends[1].well();
     backends[2].well();

@@ -36,7 +36,7 @@ fn way(point: &str) -> Way {
         "log.truncated" => Way::After("commit.results-appended"),
         "segment.tidied" => Way::After("segment.dying"),
         "segment.discarded" => Way::After("log.rotated"),
-        "outbox.narrowed" | "forward.refused" | "outbox.cut" | "letters.given-up" => Way::Own,
+        "outbox.narrowed" | "output.refused" | "outbox.cut" | "letters.given-up" => Way::Own,
         // In `swap.rs`.
         "pipeline.switching" | "pipeline.switched" | "pipeline.going-back" | "pipeline.gone-back" => Way::Own,
         stop if stop.starts_with("agent.") && stop.contains("stopp") => Way::Stop,
@@ -128,7 +128,7 @@ async fn goes_on(world: &mut World, rule: &str) -> bool {
 
 /// Where hits are many it is not the first: the load has begun by then.
 fn hit(point: &str) -> u32 {
-    let many = ["source.", "log.", "meta.", "pipeline.", "commit.", "forward.", "disk."];
+    let many = ["source.", "log.", "meta.", "pipeline.", "commit.", "output.", "disk."];
     let is_often = many.iter().any(|many| point.starts_with(many));
     if is_often && !["source.connected", "log.truncated"].contains(&point) { 5 } else { 1 }
 }
@@ -173,7 +173,7 @@ async fn killed_at_every_point_of_its_first_start_it_starts_all_the_same() {
 /// A destination that refuses one result: it is narrowed down to, over any death.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_narrows_down_it_loses_and_doubles_nothing() {
-    for (point, hit) in [("outbox.narrowed", 1), ("outbox.narrowed", 3), ("forward.refused", 1)] {
+    for (point, hit) in [("outbox.narrowed", 1), ("outbox.narrowed", 3), ("output.refused", 1)] {
         let broker = Mosquitto::start_unsaved().await;
         let backend = Backend::start([Answer::RefuseWith(422, "\"id\":77,".to_owned())]).await;
         let plan = Plan::default()

@@ -66,6 +66,6 @@ async fn a_stage_that_stands_still_fails_live_with_its_name_and_cause_until_it_g
             "pipeline `each`",
             "behind the journal's end, its position did not move"
         ),
-        stands_still("forward.sending", "output `central`", "results pending, no attempt was made"),
+        stands_still("output.sending", "output `central`", "results pending, no attempt was made"),
     );
 }

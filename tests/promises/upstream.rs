@@ -88,12 +88,12 @@ async fn refused_credentials_dead_letter_nothing() {
     let mut load = Load::new(5);
     publish(&publisher, &mut load, 300).await;
     agent.reaches("pipeline_results", "each", load.published(), SOON).await;
-    agent.reaches("forward_failed_attempts", "central", 1, SOON).await;
+    agent.reaches("output_failed_attempts", "central", 1, SOON).await;
     // It waits before it tries again; a new start reads the credentials anew, and does not wait.
     assert_eq!(backend.attempts().len(), 1, "refused credentials are not retried at once");
     assert!(agent.dead_letters().await.is_empty());
     agent.resume().await;
-    agent.reaches("forward_delivered_results", "central", load.published(), SOON).await;
+    agent.reaches("output_delivered_results", "central", load.published(), SOON).await;
     check_all_arrived(&backend, &load, 1);
 }
 
@@ -106,8 +106,8 @@ async fn a_destination_gone_for_a_while_gets_everything_when_it_is_back() {
     drained(&agent, "central", SOON).await;
     backend.gone().await;
     publish(&publisher, &mut load, 200).await;
-    agent.reaches("forward_failed_attempts", "central", 2, SOON).await;
-    assert!(agent.metrics().await.unwrap().of("forward_pending_results", "central") > 0);
+    agent.reaches("output_failed_attempts", "central", 2, SOON).await;
+    assert!(agent.metrics().await.unwrap().of("output_pending_results", "central") > 0);
     backend.back().await;
     balances(&agent, "each", "central", load.published(), SOON).await;
     check_all_arrived(&backend, &load, 0);
@@ -128,7 +128,7 @@ async fn a_destination_at_a_tenth_of_the_rate_gets_everything_in_order() {
     }
     agent.reaches("source_acknowledged_messages", "plant", load.published(), SOON).await;
     agent.reaches("pipeline_results", "each", load.published(), SOON).await;
-    let pending = agent.metrics().await.unwrap().of("forward_pending_results", "central");
+    let pending = agent.metrics().await.unwrap().of("output_pending_results", "central");
     assert!(pending >= load.published() / 2, "it was to fall behind: only {pending} pending");
     backend.takes(Duration::ZERO);
     balances(&agent, "each", "central", load.published(), SOON).await;
@@ -156,7 +156,7 @@ async fn a_backlog_drains_ten_times_as_fast_as_live_results_come() {
     backend.back().await;
     let begun = std::time::Instant::now();
     let drained =
-        async || agent.metrics().await.unwrap().of("forward_delivered_results", "central") >= backlog;
+        async || agent.metrics().await.unwrap().of("output_delivered_results", "central") >= backlog;
     while !drained().await {
         assert!(begun.elapsed() < SOON, "the backlog does not drain");
         publish(&publisher, &mut load, (LIVE_PER_SECOND / 10) as usize).await;
@@ -187,7 +187,7 @@ async fn a_result_refused_alone_is_dead_lettered_and_the_rest_arrives() {
     assert_eq!(ids, (0..load.published()).filter(|id| *id != 77).collect::<Vec<_>>());
     let letters = agent.dead_letters().await;
     assert_eq!(letters.len(), 1, "{letters:?}");
-    assert_eq!(letters[0]["stage"], "forward");
+    assert_eq!(letters[0]["stage"], "output");
     assert!(letters[0]["reason"].as_str().unwrap().contains("422"), "{}", letters[0]);
 }
 
@@ -225,7 +225,7 @@ async fn answers_lost_after_the_commit_change_no_totals() {
     publish(&publisher, &mut load, 500).await;
     collector.restart().await;
     proxy.set(Mode::Stall(Way::Both));
-    agent.reaches("forward_failed_attempts", "central", 5, SOON).await;
+    agent.reaches("output_failed_attempts", "central", 5, SOON).await;
     proxy.set(Mode::Cut);
     let (topic, payload) = load.closing();
     publisher.publish(&topic, payload).await;

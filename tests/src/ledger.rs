@@ -56,7 +56,7 @@ pub async fn drained(agent: &Agent, output: &str, within: Duration) {
     crate::process::eventually(&format!("{output} to have nothing pending"), within, async || {
         let metrics = agent.metrics().await.ok()?;
         let lag: f64 = metrics.all("pipeline_lag_messages").iter().sum();
-        (lag == 0.0 && metrics.of("forward_pending_results", output) == 0).then_some(())
+        (lag == 0.0 && metrics.of("output_pending_results", output) == 0).then_some(())
     })
     .await;
 }

@@ -70,7 +70,7 @@ impl Plant {
         input.journaled_messages.inc_by(count);
     }
 
-    /// As the forwarder does: confirmed, and counted some time later.
+    /// As an output does: confirmed, and counted some time later.
     fn deliver(&self, counted: bool) -> bool {
         let Some(batch) = self.store.begin_batch("central", 100, 1 << 20).unwrap() else { return false };
         self.store.confirm_batch("central", &batch.range, None).unwrap();

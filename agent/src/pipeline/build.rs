@@ -87,7 +87,7 @@ impl Parts<'_> {
         let stage = open_stage(name, config, modules.aggregate, store, &progress)?;
         let results = result_way(name, config, store, &metrics, tally);
         let late = late_way(name, config, store, &metrics, &checkpoint.late_tally)?;
-        // There before the forwarder asks which outboxes there are.
+        // There before the output asks which outboxes there are.
         for way in [Some(&results), late.as_ref()].into_iter().flatten() {
             store.outbox_epoch(&way.outbox)?;
         }

@@ -31,7 +31,7 @@ impl Entry {
             "encode" if letter.window.is_some() => Some(Self::Result),
             "encode" => Some(Self::Conclude),
             "finish" if letter.window.is_some() => Some(Self::Finish),
-            "forward" => Some(Self::Outbox),
+            _ if letter.is_of_stage("output") => Some(Self::Outbox),
             stage => {
                 let index = stage.strip_prefix("transform[")?.strip_suffix(']')?;
                 index.parse().ok().map(Self::Transform)
@@ -152,7 +152,7 @@ impl Steps {
                 step.dead_letter(DeadLetter {
                     reason,
                     time: at.now.0,
-                    stage: "forward".to_owned(),
+                    stage: "output".to_owned(),
                     ..letter
                 });
             }

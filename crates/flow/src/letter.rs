@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct DeadLetter {
     /// The pipeline that refused it; empty for a result that names none.
     pub pipeline: String,
-    /// Where: `decode`, `transform[0]`, `check`, `aggregate`, `encode`, `finish`, `forward`.
+    /// Where: `decode`, `transform[0]`, `check`, `aggregate`, `encode`, `finish`, `output`.
     pub stage: String,
     /// Why, naming the place and the remedy.
     pub reason: String,
@@ -37,6 +37,17 @@ pub struct DeadLetter {
     pub properties: Properties,
     /// Its bytes: of the message up to the first transform, then those the stage was given.
     pub payload: Vec<u8>,
+}
+
+/// The stage of letters that a destination refused, and the name that letters kept by older versions have for it.
+const OUTPUT_STAGE: [&str; 2] = ["output", "forward"];
+
+impl DeadLetter {
+    /// Returns whether the letter was refused at a stage; `output` is also the stage of letters that say `forward`.
+    #[must_use]
+    pub fn is_of_stage(&self, stage: &str) -> bool {
+        self.stage == stage || [stage, self.stage.as_str()] == OUTPUT_STAGE
+    }
 }
 
 /// What a result says of its window, beside its value.

@@ -226,7 +226,7 @@ impl Plant {
         Ok(match backlog {
             Backlog::None => 0,
             Backlog::Journal => metrics.of("pipeline_lag_messages", PIPELINE),
-            Backlog::Outbox => metrics.of("forward_pending_results", OUTPUT),
+            Backlog::Outbox => metrics.of("output_pending_results", OUTPUT),
         })
     }
 }

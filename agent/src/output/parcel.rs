@@ -54,7 +54,7 @@ impl Parcel {
         let line: Line = serde_json::from_slice(&payload).unwrap_or_default();
         DeadLetter {
             pipeline: line.pipeline,
-            stage: "forward".to_owned(),
+            stage: "output".to_owned(),
             reason,
             module: line.module,
             key: line.key,

@@ -140,7 +140,7 @@ pub enum Error {
 
 /// Sends one output's batches.
 #[derive(Debug)]
-pub struct Forward<O = Store> {
+pub struct HttpOutput<O = Store> {
     config: Config,
     client: Client,
     parcels: Parcels<O>,
@@ -158,7 +158,7 @@ pub struct Forward<O = Store> {
     due: Instant,
 }
 
-impl<O: Outbox> Forward<O> {
+impl<O: Outbox> HttpOutput<O> {
     /// Checks the configuration, builds the HTTP client, and reads the token once to see that it
     /// can be read. `agent` is the first part of every key.
     ///
@@ -390,7 +390,7 @@ impl<O: Outbox> Forward<O> {
 
     async fn confirmed(&mut self, lane: usize, parcel: Parcel) -> Result<(), Error> {
         let (results, bytes, range) = (parcel.len(), parcel.body.len(), parcel.batch.range.clone());
-        crate::fail::point("forward.confirming");
+        crate::fail::point("output.confirming");
         self.parcels.confirm(parcel, None).await?;
         let linger = self.config.linger;
         let lane = self.lanes.lane(lane);
@@ -486,7 +486,7 @@ impl<O: Outbox> Forward<O> {
         let now = Instant::now();
         let letter = parcel.dead_letter(fault.to_string(), Timestamp::now());
         let (key, end) = (parcel.key.clone(), parcel.batch.range.end);
-        crate::fail::point("forward.refused");
+        crate::fail::point("output.refused");
         self.parcels.confirm(parcel, Some(letter)).await?;
         self.metrics.rejected_results.inc();
         let lane = self.lanes.lane(lane);
