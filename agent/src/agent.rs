@@ -20,13 +20,13 @@ use crate::admin::{self, Admin, Told};
 use crate::audit::{Auditor, Books};
 use crate::config::Config;
 use crate::flow::Timestamp;
-use crate::output::{self, HttpOutput};
+use crate::input::mqtt::MqttInput;
 use crate::live::Beat;
 use crate::metrics::Metrics;
 use crate::module::{self, Host, Network};
+use crate::output::{self, HttpOutput};
 use crate::pipeline::{self, Parts, Pipeline, Post, Versions};
 use crate::reload::{Door, Reloader};
-use crate::source::Source;
 use crate::store::{self, Quotas, Store};
 use crate::words;
 
@@ -107,7 +107,7 @@ impl Error {
 #[derive(Debug)]
 pub struct Agent {
     store: Store,
-    sources: Vec<(String, Source)>,
+    inputs: Vec<(String, MqttInput)>,
     pipelines: Vec<(String, Pipeline, Arc<Beat>)>,
     outputs: Vec<(String, HttpOutput)>,
     auditor: Auditor,
@@ -136,8 +136,8 @@ impl Agent {
             let built = HttpOutput::build(name, &config.agent.id, output.clone(), store.clone(), handle)?;
             outputs.push((name.clone(), built));
         }
-        let sources = config.inputs.iter().map(|(name, input)| {
-            (name.clone(), Source::new(name, input.clone(), store.clone(), metrics.input(name)))
+        let inputs = config.inputs.iter().map(|(name, input)| {
+            (name.clone(), MqttInput::new(name, input.clone(), store.clone(), metrics.input(name)))
         });
         let books = Books::open(config, &metrics, &store)?;
         let beats = pipelines.iter().map(|(name, _, beat)| (name.clone(), beat.clone())).collect();
@@ -149,7 +149,7 @@ impl Agent {
         crate::fail::point("agent.built");
         info!(agent = config.agent.id, state = %state.display(), admin = %address, "agent built");
         Ok(Self {
-            sources: sources.collect(),
+            inputs: inputs.collect(),
             admin: Admin::new(
                 config,
                 metrics,
@@ -194,7 +194,7 @@ impl Agent {
     /// When a stage failed: only a restart helps.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let names: Vec<String> = self.pipelines.iter().map(|(name, _, _)| name.clone()).collect();
-        let mut stages = Stages::start(self.sources, self.pipelines, self.outputs, &self.store);
+        let mut stages = Stages::start(self.inputs, self.pipelines, self.outputs, &self.store);
         let audit = async { self.auditor.run().await.map_err(|error| words::of(&error)) };
         stages.beside.spawn("audit", audit);
         let serve = async { self.admin.serve(self.listener).await.map_err(|error| words::of(&error)) };
@@ -264,7 +264,7 @@ async fn build_pipelines(
 
 /// The running stages.
 struct Stages {
-    sources: Running,
+    inputs: Running,
     pipelines: Running,
     outputs: Running,
     beside: Running,
@@ -273,13 +273,13 @@ struct Stages {
 
 impl Stages {
     fn start(
-        sources: Vec<(String, Source)>,
+        inputs: Vec<(String, MqttInput)>,
         pipelines: Vec<(String, Pipeline, Arc<Beat>)>,
         outputs: Vec<(String, HttpOutput)>,
         store: &Store,
     ) -> Self {
         let mut stages = Self {
-            sources: Running::new("input"),
+            inputs: Running::new("input"),
             pipelines: Running::new("pipeline"),
             outputs: Running::new("output"),
             beside: Running::new("stage"),
@@ -296,11 +296,9 @@ impl Stages {
             let run = move || pipeline.run(&stop, || beat.now()).map_err(|error| words::of(&error));
             stages.pipelines.spawn_thread(&name, run);
         }
-        for (name, source) in sources {
-            let stopped = stages.sources.stop.subscribe();
-            stages
-                .sources
-                .spawn(&name, async { source.run(stopped).await.map_err(|error| words::of(&error)) });
+        for (name, input) in inputs {
+            let stopped = stages.inputs.stop.subscribe();
+            stages.inputs.spawn(&name, async { input.run(stopped).await.map_err(|error| words::of(&error)) });
         }
         stages
     }
@@ -308,7 +306,7 @@ impl Stages {
     /// Waits for a stage that ends though nobody stopped it.
     async fn failed(&mut self) -> Error {
         tokio::select! {
-            failed = self.sources.failed() => failed,
+            failed = self.inputs.failed() => failed,
             failed = self.pipelines.failed() => failed,
             failed = self.outputs.failed() => failed,
             failed = self.beside.failed() => failed,
@@ -318,14 +316,14 @@ impl Stages {
     /// Three quarters of the grace are for finishing work; then the rest is cancelled.
     async fn stop(&mut self, grace: Duration) -> Result<(), Error> {
         let finish = async {
-            let sources = self.sources.stop().await;
-            crate::fail::point("agent.sources-stopped");
+            let inputs = self.inputs.stop().await;
+            crate::fail::point("agent.inputs-stopped");
             self.stop.pipelines();
             let pipelines = self.pipelines.stop().await;
             crate::fail::point("agent.pipelines-stopped");
             let outputs = self.outputs.stop().await;
             crate::fail::point("agent.outputs-stopped");
-            sources.and(pipelines).and(outputs)
+            inputs.and(pipelines).and(outputs)
         };
         let stopped = tokio::time::timeout(grace * 3 / 4, finish).await;
         stopped.unwrap_or_else(|_| {
@@ -497,7 +495,7 @@ mod tests {
             }
             ended.send(()).map_err(|()| "nobody waits".to_owned())
         });
-        stages.sources.spawn("s", async { panic!("out of order") });
+        stages.inputs.spawn("s", async { panic!("out of order") });
         let failed = stages.failed().await.to_string();
         assert_eq!(failed, "failed to go on: input `s`: it panicked: out of order");
         drop(stages);

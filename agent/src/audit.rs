@@ -325,7 +325,7 @@ struct Watched {
 
 #[derive(Debug)]
 enum Kind {
-    Source(metrics::Input),
+    Input(metrics::Input),
     Pipeline(Box<metrics::Pipeline>, Arc<Beat>),
     Output(String, metrics::Output),
 }
@@ -342,9 +342,10 @@ impl Auditor {
     ) -> Self {
         let now = Instant::now();
         let watched = |stage, kind, slack| Watched { stage, kind, slack, watch: Watch::new(now) };
-        let inputs = config.inputs.keys().map(|name| {
-            watched(format!("input `{name}`"), Kind::Source(metrics.input(name)), Duration::ZERO)
-        });
+        let inputs = config
+            .inputs
+            .keys()
+            .map(|name| watched(format!("input `{name}`"), Kind::Input(metrics.input(name)), Duration::ZERO));
         let pipelines = config.pipelines.iter().filter_map(|(name, pipeline)| {
             let kind = Kind::Pipeline(Box::new(metrics.pipeline(name)), beats.get(name)?.clone());
             Some(watched(format!("pipeline `{name}`"), kind, pipeline.commit_every))
@@ -449,7 +450,7 @@ impl Kind {
     /// What is seen of it, what it may take beyond its slack, and what it would mean if it stood still.
     fn sign(&self, store: &Store) -> Result<(Sign, Duration, String), store::Error> {
         Ok(match self {
-            Self::Source(metrics) => {
+            Self::Input(metrics) => {
                 let in_flight = unsigned(&metrics.in_flight_messages);
                 let pending = in_flight > 0 && !store.append_waits();
                 let sign = Sign { pending, progress: metrics.journaled_messages.get() };

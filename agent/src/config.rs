@@ -28,9 +28,10 @@ use read::{Report, Section, duration, size, text};
 use toml::de::DeTable;
 
 use crate::decode::Place;
+use crate::input::mqtt;
 use crate::secret::Secret;
 use crate::store::{QUOTA_BYTES_MIN, Quota};
-use crate::{module, pipeline as stage, source, store, tls};
+use crate::{module, pipeline as stage, store, tls};
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]
@@ -40,7 +41,7 @@ pub struct Config {
     /// `[modules]`.
     pub modules: module::Config,
     /// `[input.NAME]`, by name.
-    pub inputs: BTreeMap<String, source::Config>,
+    pub inputs: BTreeMap<String, mqtt::Config>,
     /// `[pipeline.NAME]`, by name.
     pub pipelines: BTreeMap<String, stage::Config>,
     /// `[output.NAME]`, by name.
@@ -165,9 +166,9 @@ fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
     }
     for (name, input) in &inputs {
         let asked = input.as_ref().map_or(0, |input| input.properties.len());
-        if asked > source::PROPERTIES_MAX {
+        if asked > mqtt::PROPERTIES_MAX {
             let message = format!("pipelines ask for {asked} user properties of the input `{name}`");
-            root.fault_of_all(message, format!("an input keeps {} of a message", source::PROPERTIES_MAX));
+            root.fault_of_all(message, format!("an input keeps {} of a message", mqtt::PROPERTIES_MAX));
         }
     }
     root.finish();
@@ -177,7 +178,7 @@ fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
 }
 
 /// Has the input keep the user property that the pipeline needs.
-fn ask(inputs: &mut Named<source::Config>, pipeline: &stage::Config) {
+fn ask(inputs: &mut Named<mqtt::Config>, pipeline: &stage::Config) {
     let place = pipeline.decode.time.as_ref().map(|stamp| &stamp.place);
     if let (Some(Place::Property(name)), Some(Some(input))) = (place, inputs.get_mut(&pipeline.input))
         && !input.properties.contains(name)

@@ -3,7 +3,7 @@
 //! The way of the data, and the order of the modules below:
 //!
 //! ```text
-//! MQTT ─► source ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► output ─► HTTP
+//! MQTT ─► input ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► output ─► HTTP
 //! beside the way: config, cli, agent (wiring), admin, metrics, reload, secret, tls, words, fail (for tests)
 //! ```
 //!
@@ -11,7 +11,7 @@
 
 pub use headwater_flow as flow;
 
-pub mod source;
+pub mod input;
 
 pub mod store;
 
@@ -40,9 +40,9 @@ pub mod secret;
 pub mod tls;
 
 pub use headwater_fail as fail;
-pub use headwater_flow::error_text as words;
 #[cfg(test)]
 use headwater_flow::cases;
+pub use headwater_flow::error_text as words;
 use headwater_flow::topic;
 
 #[cfg(feature = "author")]

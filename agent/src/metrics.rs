@@ -71,7 +71,7 @@ macro_rules! stage {
 
 stage!(
     /// One `[input.NAME]`.
-    Input, Inputs, "source", {
+    Input, Inputs, "input", {
         /// Publishes that arrived, whatever became of them.
         received_messages: Counter,
         /// Payload bytes that arrived.

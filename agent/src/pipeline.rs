@@ -231,7 +231,7 @@ pub struct Pipeline {
     host: Host,
     metrics: metrics::Pipeline,
     of_modules: metrics::OfModules,
-    source: metrics::Input,
+    input: metrics::Input,
     config: Config,
     steps: Steps,
     trips: Trips,
@@ -350,7 +350,7 @@ impl Pipeline {
     }
 
     fn input_is_open(&self) -> bool {
-        self.source.connected.get() == 1 && self.source.in_flight_messages.get() == 0
+        self.input.connected.get() == 1 && self.input.in_flight_messages.get() == 0
     }
 
     /// Steps over some messages; whether one of them was for this pipeline.

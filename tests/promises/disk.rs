@@ -37,15 +37,15 @@ async fn a_full_disk_withholds_acknowledgements_until_there_is_room() {
             .await;
             // Groups that were under way may still be acknowledged.
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let acknowledged = metric(host, "source_acknowledged_messages", "plant").await;
+            let acknowledged = metric(host, "input_acknowledged_messages", "plant").await;
             tokio::time::sleep(Duration::from_secs(2)).await;
-            assert_eq!(metric(host, "source_acknowledged_messages", "plant").await, acknowledged);
+            assert_eq!(metric(host, "input_acknowledged_messages", "plant").await, acknowledged);
             assert_eq!(host.agent.get("/live").await.expect("it lives").0, 200);
             assert!(host.agent.logged().contains("input waits for room"));
             drop(filler);
             let began = Instant::now();
             eventually("acknowledgements to go on", Duration::from_secs(10), async || {
-                (metric(host, "source_acknowledged_messages", "plant").await > acknowledged).then_some(())
+                (metric(host, "input_acknowledged_messages", "plant").await > acknowledged).then_some(())
             })
             .await;
             began.elapsed()
@@ -192,7 +192,7 @@ async fn a_disk_that_takes_two_seconds_a_sync_loses_no_connection() {
                 (grown("store_syncs", "journal"), grown("store_appended_records", "journal"));
             tokio::time::sleep(Duration::from_secs(16)).await;
             let after = host.agent.metrics().await.expect("it answers while the disk does not");
-            (after.of("source_connections", "plant"), syncs, messages)
+            (after.of("input_connections", "plant"), syncs, messages)
         })
         .await;
     eprintln!("{messages} messages in {syncs} syncs");

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use headwater::flow::Timestamp;
-use headwater::output::{Compression, Config, HttpOutput};
 use headwater::metrics::{self, Metrics};
+use headwater::output::{Compression, Config, HttpOutput};
 use headwater::store::{self, Commit, Outgoing, Store};
 use headwater_tests::collector::Collector;
 use headwater_tests::process::eventually;
@@ -49,7 +49,8 @@ impl Member {
         config.compression = Compression::None;
         config.backoff_max = Duration::from_millis(500);
         let metrics = metrics.output("central");
-        let output = HttpOutput::build("central", name, config, store, metrics.clone()).expect("a valid output");
+        let output =
+            HttpOutput::build("central", name, config, store, metrics.clone()).expect("a valid output");
         tasks.spawn(async move { output.run(stop).await.expect("it stops when it is asked to") });
         Self { metrics, _home: home }
     }

@@ -47,7 +47,7 @@ impl World {
             let (topic, payload) = load.reading();
             publisher.publish(&topic, payload).await;
         }
-        agent.reaches("source_acknowledged_messages", "plant", READINGS, SOON).await;
+        agent.reaches("input_acknowledged_messages", "plant", READINGS, SOON).await;
         if read {
             agent.reaches("pipeline_used_events", "each", READINGS, SOON).await;
             agent.reaches("pipeline_read_messages", "windows", READINGS, SOON).await;

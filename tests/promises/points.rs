@@ -105,7 +105,7 @@ async fn goes_on(world: &mut World, rule: &str) -> bool {
             let before = host.agent.logged().matches("panic at").count();
             let acknowledged = async |host: &Host| {
                 let metrics = host.agent.metrics().await.ok();
-                metrics.map_or(0, |metrics| metrics.of("source_acknowledged_messages", "plant"))
+                metrics.map_or(0, |metrics| metrics.of("input_acknowledged_messages", "plant"))
             };
             let (deadline, mut came) = (Instant::now() + Duration::from_secs(30), None);
             while Instant::now() < deadline {
@@ -128,9 +128,9 @@ async fn goes_on(world: &mut World, rule: &str) -> bool {
 
 /// Where hits are many it is not the first: the load has begun by then.
 fn hit(point: &str) -> u32 {
-    let many = ["source.", "log.", "meta.", "pipeline.", "commit.", "output.", "disk."];
+    let many = ["input.", "log.", "meta.", "pipeline.", "commit.", "output.", "disk."];
     let is_often = many.iter().any(|many| point.starts_with(many));
-    if is_often && !["source.connected", "log.truncated"].contains(&point) { 5 } else { 1 }
+    if is_often && !["input.connected", "log.truncated"].contains(&point) { 5 } else { 1 }
 }
 
 /// Kills the agent, and lets each of its next lives run into its rule, the last of them after it was

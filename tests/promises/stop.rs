@@ -31,7 +31,7 @@ async fn open_windows_outlive_a_stop() {
         }
         // This broker numbers anew what it delivers again: nothing may be under way at the stop.
         let arrived = load.published() - before;
-        agent.reaches("source_acknowledged_messages", "plant", arrived, SOON).await;
+        agent.reaches("input_acknowledged_messages", "plant", arrived, SOON).await;
         before = load.published();
         if part < 2 {
             let status = agent.stop().await;

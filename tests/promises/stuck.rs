@@ -60,7 +60,7 @@ async fn stands_still(point: &str, stage: &str, cause: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stage_that_stands_still_fails_live_with_its_name_and_cause_until_it_goes_on() {
     tokio::join!(
-        stands_still("source.durable", "input `plant`", "messages in flight, none became durable"),
+        stands_still("input.durable", "input `plant`", "messages in flight, none became durable"),
         stands_still(
             "pipeline.step",
             "pipeline `each`",

@@ -126,7 +126,7 @@ async fn a_destination_at_a_tenth_of_the_rate_gets_everything_in_order() {
         publish(&publisher, &mut load, 100).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    agent.reaches("source_acknowledged_messages", "plant", load.published(), SOON).await;
+    agent.reaches("input_acknowledged_messages", "plant", load.published(), SOON).await;
     agent.reaches("pipeline_results", "each", load.published(), SOON).await;
     let pending = agent.metrics().await.unwrap().of("output_pending_results", "central");
     assert!(pending >= load.published() / 2, "it was to fall behind: only {pending} pending");

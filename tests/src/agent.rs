@@ -121,7 +121,7 @@ impl Agent {
         let (Ok((200, _)), Ok(metrics)) = (self.get("/ready").await, self.metrics().await) else {
             return false;
         };
-        let connected = metrics.all("source_connected");
+        let connected = metrics.all("input_connected");
         !connected.is_empty() && connected.iter().all(|it| *it == 1.0)
     }
 

@@ -42,7 +42,7 @@ pub struct Parts<'a> {
 
 impl Parts<'_> {
     /// Loads the modules and goes on from the committed state; a new pipeline starts at the
-    /// journal's end, and that is committed before a source may append.
+    /// journal's end, and that is committed before an input may append.
     ///
     /// # Errors
     /// When a module or the committed state cannot be used.
@@ -64,7 +64,7 @@ impl Parts<'_> {
 
     fn build_with(&self, mut modules: Modules) -> Result<Pipeline, Error> {
         let Self { name, agent, config, host, store, metrics } = *self;
-        let source = metrics.input(&config.input);
+        let input = metrics.input(&config.input);
         let of_modules = metrics.of_modules();
         let metrics = metrics.pipeline(name);
         let checkpoint = store.checkpoint(name)?;
@@ -99,7 +99,7 @@ impl Parts<'_> {
             host: host.clone(),
             metrics,
             of_modules,
-            source,
+            input,
             config: config.clone(),
             trips: Trips::new(config.on_trip.clone()),
             post: Arc::default(),

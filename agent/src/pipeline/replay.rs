@@ -149,12 +149,7 @@ impl Steps {
                     .err()
                     .map_or_else(|| "it is more than one line".to_owned(), |error| error.to_string());
                 let reason = format!("failed to read the result as a line of JSON: {words}");
-                step.dead_letter(DeadLetter {
-                    reason,
-                    time: at.now.0,
-                    stage: "output".to_owned(),
-                    ..letter
-                });
+                step.dead_letter(DeadLetter { reason, time: at.now.0, stage: "output".to_owned(), ..letter });
             }
         }
     }

@@ -183,7 +183,7 @@ async fn agent(broker: &Fresh, options: &Options) -> anyhow::Result<Turn> {
     let id = agent.id().context("it runs")?;
     let (before, began) = (Usage::of(id)?, Instant::now());
     let bytes = publish(port, options.messages, options.keys, options.size).await;
-    reached(&agent, "source_acknowledged_messages", "plant", options.messages).await;
+    reached(&agent, "input_acknowledged_messages", "plant", options.messages).await;
     let elapsed = began.elapsed();
     // What it still does with them is part of their price.
     reached(&agent, "pipeline_read_messages", "bench", options.messages).await;

@@ -76,7 +76,7 @@ impl Writer {
         let (jobs, todo) = sync_channel(UNDER_WAY_MAX);
         let (report, done) = mpsc::channel(UNDER_WAY_MAX);
         let name = input.to_owned();
-        let thread = std::thread::Builder::new().name(format!("source-{input}")).spawn(move || {
+        let thread = std::thread::Builder::new().name(format!("input-{input}")).spawn(move || {
             for job in todo {
                 if report.blocking_send(perform(&name, &journal, job)).is_err() {
                     return;
@@ -115,7 +115,7 @@ impl Writer {
         let Self { jobs, done, thread, appending } = self;
         drop((jobs, done));
         if !appending && thread.join().is_err() {
-            tracing::error!("source writer thread panicked");
+            tracing::error!("writer thread of the input panicked");
         }
     }
 
@@ -142,9 +142,9 @@ fn perform(input: &str, journal: &impl Journal, job: Job) -> Result<Done, BoxErr
         }
         Job::Append(group) => {
             if !group.messages.is_empty() {
-                crate::fail::point("source.gathered");
+                crate::fail::point("input.gathered");
                 journal.append(&group.messages)?;
-                crate::fail::point("source.durable");
+                crate::fail::point("input.durable");
             }
             Ok(Done::Durable(group))
         }

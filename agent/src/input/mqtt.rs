@@ -22,7 +22,7 @@
 //! over [`Config::packet_bytes_max`] is refused: acknowledged, counted, named in the log.
 //!
 //! **A crash here** costs nothing that was acknowledged; the broker sends the rest again. A journal
-//! that fails ends [`Source::run`]: nothing more is acknowledged, and only a restart helps.
+//! that fails ends [`MqttInput::run`]: nothing more is acknowledged, and only a restart helps.
 
 mod connection;
 mod intake;
@@ -234,24 +234,24 @@ pub enum Error {
     #[error("failed to append to the journal; check the state folder's disk, then restart")]
     Journal(#[source] BoxError),
     /// The writer thread could not be started.
-    #[error("failed to start the source's writer thread; check the limit of threads")]
+    #[error("failed to start the writer thread of the input; check the limit of threads")]
     Thread(#[source] std::io::Error),
     /// The writer thread is gone.
-    #[error("failed to reach the source's writer thread: it panicked")]
+    #[error("failed to reach the writer thread of the input: it panicked")]
     Writer,
 }
 
 /// Subscribes; appends to the journal, then acknowledges.
 #[derive(Debug)]
-pub struct Source<J = Store> {
+pub struct MqttInput<J = Store> {
     name: String,
     config: Config,
     journal: J,
     metrics: Input,
 }
 
-impl<J: Journal> Source<J> {
-    /// A source that has not connected yet.
+impl<J: Journal> MqttInput<J> {
+    /// An input that has not connected yet.
     #[must_use]
     pub fn new(name: &str, config: Config, journal: J, metrics: Input) -> Self {
         Self { name: name.to_owned(), config, journal, metrics }

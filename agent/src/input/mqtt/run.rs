@@ -30,7 +30,7 @@ enum End {
     Stopped,
 }
 
-/// A source at work.
+/// An input at work.
 pub(super) struct Running<J> {
     name: String,
     config: Arc<Config>,
@@ -110,7 +110,7 @@ impl<J: Journal> Running<J> {
     ) -> Result<End, Error> {
         self.metrics.connections.inc();
         tracing::info!(input = self.name, session_present, "connected to the broker");
-        crate::fail::point("source.connected");
+        crate::fail::point("input.connected");
         let found = tokio::select! {
             found = self.keeper.answered(session_present) => found?,
             () = stopped(shutdown) => return Ok(End::Stopped),
@@ -174,7 +174,7 @@ impl<J: Journal> Running<J> {
     fn take_all(&mut self, connection: &mut Connection) -> Result<(), connection::Error> {
         let received = Timestamp::now();
         while let Some(packet) = connection.next()? {
-            crate::fail::point("source.received");
+            crate::fail::point("input.received");
             let taken = match packet {
                 Incoming::Publish(publish) => self.intake.take(publish, received),
                 Incoming::Refused(Refused { topic, ack, bytes, reason }) => {
@@ -219,7 +219,7 @@ impl<J: Journal> Running<J> {
         let Done::Durable(group) = done else { return Ok(()) };
         let acks = self.intake.durable(group);
         for &ack in &acks {
-            crate::fail::point("source.acknowledging");
+            crate::fail::point("input.acknowledging");
             connection.acknowledge(ack)?;
             self.intake.acknowledged(ack.packet());
         }
