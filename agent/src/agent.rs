@@ -2,7 +2,8 @@
 //!
 //! The only file that spawns. A stage that fails or panics ends the whole agent with its name and
 //! reason: the supervisor's restart is the repair, and the store makes it safe. Pipelines have
-//! threads of their own, since modules compute; everything else is a task.
+//! threads of their own, since modules compute, and so has all that waits for the disk
+//! (`blocking.rs`); everything else is a task.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin, Told};
 use crate::audit::{Auditor, Books};
+use crate::blocking::{self, BlockingThread};
 use crate::config::Config;
 use crate::flow::Timestamp;
 use crate::input::mqtt::MqttInput;
@@ -83,6 +85,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A thread cannot be had.
+    #[error(transparent)]
+    Thread(blocking::ThreadError),
     /// A stage ended that should run for ever.
     #[error("failed to go on: {stage}: {reason}")]
     Stage {
@@ -156,7 +161,8 @@ impl Agent {
                 auditor.verdict(),
                 store.clone(),
                 Told { key, posts, door: door.clone() },
-            ),
+            )
+            .map_err(Error::Thread)?,
             reloader,
             door,
             auditor,
@@ -194,6 +200,7 @@ impl Agent {
     /// When a stage failed: only a restart helps.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let names: Vec<String> = self.pipelines.iter().map(|(name, _, _)| name.clone()).collect();
+        let thread = BlockingThread::start("trim").map_err(Error::Thread)?;
         let mut stages = Stages::start(self.inputs, self.pipelines, self.outputs, &self.store);
         let audit = async { self.auditor.run().await.map_err(|error| words::of(&error)) };
         stages.beside.spawn("audit", audit);
@@ -204,20 +211,17 @@ impl Agent {
             Ok(())
         };
         stages.beside.spawn("reload", reload);
+        let trimmer = Trimmer { thread, store: self.store, pipelines: names.into() };
+        let stopped = stages.trim.stop.subscribe();
+        stages.trim.spawn("trim", trimmer.run(stopped));
         crate::fail::point("agent.started");
-        let mut trim = tokio::time::interval(TRIM_EVERY);
-        tokio::pin!(stop);
-        loop {
-            tokio::select! {
-                () = &mut stop => break,
-                failed = stages.failed() => return Err(failed),
-                _ = trim.tick() => trim_store(&self.store, &names).await?,
-            }
+        tokio::select! {
+            () = stop => {}
+            failed = stages.failed() => return Err(failed),
         }
         info!("stopping: intake first, open windows are kept");
         crate::fail::point("agent.stopping");
         stages.stop(self.grace).await?;
-        trim_store(&self.store, &names).await?;
         crate::fail::point("agent.stopped");
         info!("stopped");
         Ok(())
@@ -258,8 +262,8 @@ async fn build_pipelines(
         }
         Ok((pipelines, posts))
     };
-    let built = tokio::task::spawn_blocking(build).await;
-    built.unwrap_or_else(|error| Err(Error::Stage { stage: "modules".to_owned(), reason: panic_of(error) }))
+    let built = blocking::spawn("build", build).map_err(Error::Thread)?.await;
+    built.unwrap_or_else(|reason| Err(Error::Stage { stage: "modules".to_owned(), reason }))
 }
 
 /// The running stages.
@@ -267,6 +271,7 @@ struct Stages {
     inputs: Running,
     pipelines: Running,
     outputs: Running,
+    trim: Running,
     beside: Running,
     stop: StopPipelines,
 }
@@ -282,6 +287,7 @@ impl Stages {
             inputs: Running::new("input"),
             pipelines: Running::new("pipeline"),
             outputs: Running::new("output"),
+            trim: Running::new("stage"),
             beside: Running::new("stage"),
             stop: StopPipelines { flag: Arc::default(), store: store.clone() },
         };
@@ -309,6 +315,7 @@ impl Stages {
             failed = self.inputs.failed() => failed,
             failed = self.pipelines.failed() => failed,
             failed = self.outputs.failed() => failed,
+            failed = self.trim.failed() => failed,
             failed = self.beside.failed() => failed,
         }
     }
@@ -323,7 +330,8 @@ impl Stages {
             crate::fail::point("agent.pipelines-stopped");
             let outputs = self.outputs.stop().await;
             crate::fail::point("agent.outputs-stopped");
-            inputs.and(pipelines).and(outputs)
+            let trim = self.trim.stop().await;
+            inputs.and(pipelines).and(outputs).and(trim)
         };
         let stopped = tokio::time::timeout(grace * 3 / 4, finish).await;
         stopped.unwrap_or_else(|_| {
@@ -371,8 +379,8 @@ impl Running {
     }
 
     fn spawn_thread(&mut self, name: &str, stage: impl FnOnce() -> Result<(), String> + Send + 'static) {
-        let id = self.tasks.spawn_blocking(stage).id();
-        self.names.push((id, name.to_owned()));
+        let ending = blocking::spawn(&format!("{}-{name}", self.kind), stage);
+        self.spawn(name, async { ending.map_err(|error| error.to_string())?.await? });
     }
 
     async fn failed(&mut self) -> Error {
@@ -403,19 +411,38 @@ impl Running {
 }
 
 /// Why a task has no outcome.
-pub(crate) fn panic_of(error: JoinError) -> String {
+fn panic_of(error: JoinError) -> String {
     error.try_into_panic().map_or_else(|_| "it was cancelled".to_owned(), |panic| words::of_panic(&*panic))
 }
 
-async fn trim_store(store: &Store, pipelines: &[String]) -> Result<(), Error> {
-    let (store, pipelines) = (store.clone(), pipelines.to_vec());
-    let trim = move || {
-        let names: Vec<&str> = pipelines.iter().map(String::as_str).collect();
-        store.trim(&names)
-    };
-    match tokio::task::spawn_blocking(trim).await {
-        Ok(trimmed) => Ok(trimmed?),
-        Err(error) => Err(Error::Stage { stage: "trim".to_owned(), reason: panic_of(error) }),
+/// Gives drained segments back to the disk.
+struct Trimmer {
+    thread: BlockingThread,
+    store: Store,
+    pipelines: Arc<[String]>,
+}
+
+impl Trimmer {
+    /// Trims from time to time, and once more when it is to stop.
+    async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), String> {
+        let mut every = tokio::time::interval(TRIM_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !*stop.borrow() {
+            tokio::select! {
+                _ = every.tick() => self.trim().await?,
+                changed = stop.changed() => if changed.is_err() { return Ok(()) },
+            }
+        }
+        self.trim().await
+    }
+
+    async fn trim(&self) -> Result<(), String> {
+        let (store, pipelines) = (self.store.clone(), self.pipelines.clone());
+        let trim = move || {
+            let names: Vec<&str> = pipelines.iter().map(String::as_str).collect();
+            store.trim(&names).map_err(|error| words::of(&error))
+        };
+        self.thread.call(trim).await?
     }
 }
 

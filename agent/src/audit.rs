@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use tracing::{error, info};
 
+use crate::blocking::{BlockingThread, ThreadError};
 use crate::config::Config;
 use crate::ledger::{Audit, Book, Finding, Input, Journal, Output, Pipeline, least};
 use crate::live::{Beat, Sign, Watch};
@@ -40,6 +41,9 @@ pub enum Error {
     /// The store cannot be asked any more.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// There is no thread to look from.
+    #[error(transparent)]
+    Start(ThreadError),
     /// The look itself panicked.
     #[error("{0}")]
     Panic(String),
@@ -375,6 +379,7 @@ impl Auditor {
     /// # Errors
     /// Where only a restart helps.
     pub async fn run(self) -> Result<(), Error> {
+        let thread = BlockingThread::start("audit").map_err(Error::Start)?;
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut auditor = self;
@@ -384,8 +389,7 @@ impl Auditor {
                 let looked = auditor.look(Instant::now());
                 (auditor, looked)
             };
-            let looked = tokio::task::spawn_blocking(look).await;
-            let (back, looked) = looked.map_err(|error| Error::Panic(crate::agent::panic_of(error)))?;
+            let (back, looked) = thread.call(look).await.map_err(Error::Panic)?;
             looked?;
             auditor = back;
         }

@@ -33,6 +33,13 @@ use crate::secret::Secret;
 use crate::store::{QUOTA_BYTES_MIN, Quota};
 use crate::{module, pipeline as stage, store, tls};
 
+/// Most inputs of one agent: each has two threads.
+pub const INPUTS_MAX: usize = 256;
+/// Most pipelines of one agent: each has a thread.
+pub const PIPELINES_MAX: usize = 1_024;
+/// Most outputs of one agent: each has a thread, and the open files of its outboxes.
+pub const OUTPUTS_MAX: usize = 256;
+
 /// What an agent is to do.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -161,6 +168,9 @@ fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
     let outputs = read_all(root.named("output"), |_, section| output::section(section, folder));
     let names = pipeline::Names { inputs: &inputs, outputs: outputs.keys().collect() };
     let pipelines = read_all(root.named("pipeline"), |_, section| pipeline::section(section, &names, folder));
+    bound(&root, "input", inputs.len(), INPUTS_MAX);
+    bound(&root, "pipeline", pipelines.len(), PIPELINES_MAX);
+    bound(&root, "output", outputs.len(), OUTPUTS_MAX);
     for pipeline in pipelines.values().flatten() {
         ask(&mut inputs, pipeline);
     }
@@ -175,6 +185,14 @@ fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
     let (inputs, pipelines) = (all(inputs)?, all(pipelines)?);
     let (file, text) = (PathBuf::new(), String::new());
     Some(Config { agent: agent??, modules, inputs, pipelines, outputs: all(outputs)?, file, text })
+}
+
+/// Refuses more stages of a kind than an agent has threads for.
+fn bound(root: &Section<'_>, kind: &str, count: usize, max: usize) {
+    if count > max {
+        let message = format!("the file has {count} sections `[{kind}.NAME]`, and an agent runs at most {max}");
+        root.fault_of_all(message, "take some out, or give them to another agent");
+    }
 }
 
 /// Has the input keep the user property that the pipeline needs.

@@ -30,6 +30,7 @@ pub mod output;
 pub mod admin;
 pub mod agent;
 pub mod audit;
+pub mod blocking;
 pub mod cli;
 pub mod config;
 pub mod ledger;

@@ -58,6 +58,7 @@ mod tests;
 pub use config::{Compression, Config, Expect};
 pub use outbox::Outbox;
 
+use crate::blocking::{BlockingThread, ThreadError};
 use crate::flow::{Seq, Timestamp};
 use crate::metrics;
 use crate::secret::{self, Revealed};
@@ -128,6 +129,9 @@ pub enum Error {
         /// Name of the output.
         output: String,
     },
+    /// There is no thread for it.
+    #[error(transparent)]
+    Thread(ThreadError),
     /// A batch cannot be compressed.
     #[error("failed to compress a batch of output {output}: is there memory left?")]
     Encode {
@@ -191,6 +195,7 @@ impl<O: Outbox> HttpOutput<O> {
             output: name.into(),
             agent: agent.into(),
             compression: config.compression,
+            thread: BlockingThread::start(&format!("output-{name}")).map_err(Error::Thread)?,
             outbox,
             outboxes: outboxes.into(),
         };

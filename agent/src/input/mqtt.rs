@@ -42,6 +42,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::blocking;
 use crate::flow::Message;
 use crate::metrics::Input;
 use crate::secret::Secret;
@@ -233,12 +234,17 @@ pub enum Error {
     /// The journal failed; nothing was acknowledged that is not durable.
     #[error("failed to append to the journal; check the state folder's disk, then restart")]
     Journal(#[source] BoxError),
-    /// The writer thread could not be started.
-    #[error("failed to start the writer thread of the input; check the limit of threads")]
-    Thread(#[source] std::io::Error),
-    /// The writer thread is gone.
-    #[error("failed to reach the writer thread of the input: it panicked")]
-    Writer,
+    /// A thread could not be started.
+    #[error(transparent)]
+    Thread(blocking::ThreadError),
+    /// The writer thread panicked.
+    #[error("failed to write for the input `{input}`: {panic}; restart the agent")]
+    Writer {
+        /// The input's name.
+        input: String,
+        /// The words of the panic.
+        panic: String,
+    },
 }
 
 /// Subscribes; appends to the journal, then acknowledges.
@@ -268,13 +274,13 @@ impl<J: Journal> MqttInput<J> {
             opened = writer.done() => opened?,
             () = stopped(&mut shutdown) => return Ok(()),
         };
-        let Done::Opened(memory) = opened else { return Err(Error::Writer) };
-        let keeper = Keeper::new(&name, config.broker(), journal, memory.session.clone());
+        let Done::Opened(memory) = opened else { unreachable!("the first report of a writer") };
+        let keeper = Keeper::start(&name, config.broker(), journal, memory.session.clone())?;
         let subscriptions = Subscriptions::new(&name, &config, memory.session.granted.clone());
         let intake = Intake::new(&name, &config, metrics.clone(), *memory);
-        let mut running = Running::new(name, config, metrics, writer, intake, keeper, subscriptions);
+        let mut running = Running::new(name, config, metrics.clone(), writer, intake, keeper, subscriptions);
         let ended = running.reconnect(&mut shutdown).await;
-        running.stop();
+        metrics.connected.set(0);
         ended
     }
 }

@@ -5,20 +5,13 @@
 //!
 //! **Bounds**: one group under way.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::JoinHandle;
-
-use tokio::sync::mpsc;
-
 use super::redelivery::Redelivery;
 use super::replay::Replay;
 use super::wire::Ack;
 use super::{BoxError, Error, Journal};
+use crate::blocking::{BlockingThread, Ending};
 use crate::flow::Message;
 use crate::store::Session;
-
-/// One group.
-const UNDER_WAY_MAX: usize = 1;
 
 /// Publishes that become durable together, and what is owed to the broker for it.
 #[derive(Debug, Default)]
@@ -56,37 +49,23 @@ pub(super) struct Memory {
     pub(super) replay: Replay,
 }
 
-enum Job {
-    Open,
-    Append(Group),
-}
-
 /// The async side of the thread.
 #[derive(Debug)]
-pub(super) struct Writer {
-    jobs: SyncSender<Job>,
-    done: mpsc::Receiver<Result<Done, BoxError>>,
-    thread: JoinHandle<()>,
+pub(super) struct Writer<J> {
+    input: String,
+    journal: J,
+    thread: BlockingThread,
+    under_way: Option<Ending<Result<Done, BoxError>>>,
     appending: bool,
 }
 
-impl Writer {
+impl<J: Journal> Writer<J> {
     /// Starts the thread; its first report is [`Done::Opened`].
-    pub(super) fn start(input: &str, journal: impl Journal) -> Result<Self, Error> {
-        let (jobs, todo) = sync_channel(UNDER_WAY_MAX);
-        let (report, done) = mpsc::channel(UNDER_WAY_MAX);
-        let name = input.to_owned();
-        let thread = std::thread::Builder::new().name(format!("input-{input}")).spawn(move || {
-            for job in todo {
-                if report.blocking_send(perform(&name, &journal, job)).is_err() {
-                    return;
-                }
-            }
-        });
-        let thread = thread.map_err(Error::Thread)?;
-        let writer = Self { jobs, done, thread, appending: false };
-        writer.submit(Job::Open)?;
-        Ok(writer)
+    pub(super) fn start(input: &str, journal: J) -> Result<Self, Error> {
+        let thread = BlockingThread::start(&format!("input-{input}")).map_err(Error::Thread)?;
+        let (name, of_name) = (input.to_owned(), journal.clone());
+        let under_way = thread.begin(move || open(&name, &of_name));
+        Ok(Self { input: input.to_owned(), journal, thread, under_way: Some(under_way), appending: false })
     }
 
     /// Whether a group is under way.
@@ -95,58 +74,44 @@ impl Writer {
     }
 
     /// Hands over a group; only while not busy.
-    pub(super) fn append(&mut self, group: Group) -> Result<(), Error> {
-        debug_assert!(!self.appending, "one group at a time");
+    pub(super) fn append(&mut self, group: Group) {
+        debug_assert!(self.under_way.is_none(), "one group at a time");
         self.appending = true;
-        self.submit(Job::Append(group))
+        let journal = self.journal.clone();
+        self.under_way = Some(self.thread.begin(move || append(&journal, group)));
     }
 
     /// The next report. May be dropped while it waits.
     pub(super) async fn done(&mut self) -> Result<Done, Error> {
-        let done = self.done.recv().await.ok_or(Error::Writer)?.map_err(Error::Journal)?;
-        if let Done::Durable(_) = done {
-            self.appending = false;
-        }
-        Ok(done)
-    }
-
-    /// Ends the thread; waits for it only when it has nothing to do.
-    pub(super) fn stop(self) {
-        let Self { jobs, done, thread, appending } = self;
-        drop((jobs, done));
-        if !appending && thread.join().is_err() {
-            tracing::error!("writer thread of the input panicked");
-        }
-    }
-
-    fn submit(&self, job: Job) -> Result<(), Error> {
-        // Never full: the callers keep to one group.
-        self.jobs.try_send(job).map_err(|_| Error::Writer)
+        let Some(under_way) = &mut self.under_way else { return std::future::pending().await };
+        let done = under_way.await;
+        self.under_way = None;
+        self.appending = false;
+        done.map_err(|panic| Error::Writer { input: self.input.clone(), panic })?.map_err(Error::Journal)
     }
 }
 
-fn perform(input: &str, journal: &impl Journal, job: Job) -> Result<Done, BoxError> {
-    match job {
-        Job::Open => {
-            let mut memory = Box::new(Memory { session: journal.session(input)?, ..Memory::default() });
-            let session = memory.session.number;
-            for delivered in journal.delivered(input)? {
-                memory.redelivery.recall_forgotten(session, &delivered);
-            }
-            journal.recent(input, &mut |message| {
-                memory.redelivery.recall(session, message);
-                memory.replay.stored(&message.topic, &message.payload, &message.properties);
-            })?;
-            memory.redelivery.connected();
-            Ok(Done::Opened(memory))
-        }
-        Job::Append(group) => {
-            if !group.messages.is_empty() {
-                crate::fail::point("input.gathered");
-                journal.append(&group.messages)?;
-                crate::fail::point("input.durable");
-            }
-            Ok(Done::Durable(group))
-        }
+/// Reads what the journal remembers of the input.
+fn open(input: &str, journal: &impl Journal) -> Result<Done, BoxError> {
+    let mut memory = Box::new(Memory { session: journal.session(input)?, ..Memory::default() });
+    let session = memory.session.number;
+    for delivered in journal.delivered(input)? {
+        memory.redelivery.recall_forgotten(session, &delivered);
     }
+    journal.recent(input, &mut |message| {
+        memory.redelivery.recall(session, message);
+        memory.replay.stored(&message.topic, &message.payload, &message.properties);
+    })?;
+    memory.redelivery.connected();
+    Ok(Done::Opened(memory))
+}
+
+/// Makes a group durable.
+fn append(journal: &impl Journal, group: Group) -> Result<Done, BoxError> {
+    if !group.messages.is_empty() {
+        crate::fail::point("input.gathered");
+        journal.append(&group.messages)?;
+        crate::fail::point("input.durable");
+    }
+    Ok(Done::Durable(group))
 }
