@@ -52,7 +52,7 @@ pub fn spawn<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Ending<T>, ThreadError> {
     let (done, ending) = oneshot::channel();
-    start(name, move || drop(done.send(caught(work))))?;
+    start_thread(name, move || drop(done.send(caught(work))))?;
     Ok(Ending(ending))
 }
 
@@ -70,7 +70,7 @@ impl BlockingThread {
     /// When the system gives no thread.
     pub fn start(name: &str) -> Result<Self, ThreadError> {
         let (calls, mut asked) = mpsc::channel::<Call>(CALLS_MAX);
-        start(name, move || {
+        start_thread(name, move || {
             while let Some(call) = asked.blocking_recv() {
                 call();
             }
@@ -110,37 +110,7 @@ fn packed<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> (Call
     (call, Ending(ending))
 }
 
-fn start(name: &str) -> Result<Self, ThreadError> {
-        let (calls, mut asked) = mpsc::channel::<Call>(CALLS_MAX);
-        start(name, move || {
-            while let Some(call) = asked.blocking_recv() {
-                call();
-            }
-        })?;
-        Ok(Self(calls))
-    }
-
-    /// Makes the call on the thread, after those before it.
-    ///
-    /// # Errors
-    /// The words of its panic; later calls are made all the same.
-    pub async fn call<T: Send + 'static>(
-        &self,
-        call: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, String> {
-        let (answer, answered) = oneshot::channel();
-        let call: Call = Box::new(move || {
-            if !answer.is_closed() {
-                drop(answer.send(caught(call)));
-            }
-        });
-        let sent = self.0.send(call).await;
-        sent.map_err(|_| "its thread has ended".to_owned())?;
-        answered.await.unwrap_or_else(|_| Err("its thread has ended".to_owned()))
-    }
-}
-
-fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ThreadError> {
+fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ThreadError> {
     let started = Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(work);
     started.map(drop).map_err(|source| ThreadError { name: name.to_owned(), source })
 }
