@@ -190,7 +190,8 @@ fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
 /// Refuses more stages of a kind than an agent has threads for.
 fn bound(root: &Section<'_>, kind: &str, count: usize, max: usize) {
     if count > max {
-        let message = format!("the file has {count} sections `[{kind}.NAME]`, and an agent runs at most {max}");
+        let message =
+            format!("the file has {count} sections `[{kind}.NAME]`, and an agent runs at most {max}");
         root.fault_of_all(message, "take some out, or give them to another agent");
     }
 }
