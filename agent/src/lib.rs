@@ -3,15 +3,15 @@
 //! The way of the data, and the order of the modules below:
 //!
 //! ```text
-//! MQTT ─► source ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► forward ─► HTTP
-//! beside the way: config, agent (wiring), admin, metrics, reload, secret, tls, words, fail (for tests)
+//! MQTT ─► input ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► output ─► HTTP
+//! beside the way: config, agent (wiring), admin, metrics, reload, secret, tls, fail (for tests)
 //! ```
 //!
 //! The disk is the queue: stages hand over through the store, never through channels of data.
 
 pub use headwater_flow as flow;
 
-pub mod source;
+pub mod input;
 
 pub use headwater_store as store;
 
@@ -24,11 +24,12 @@ pub use headwater_host as module;
 pub use headwater_window as window;
 pub use window::builtin;
 
-pub mod forward;
+pub mod output;
 
 pub mod admin;
 pub mod agent;
 pub mod audit;
+pub mod blocking;
 pub mod config;
 pub mod ledger;
 pub mod live;

@@ -11,7 +11,7 @@ pub use store::{Disk, Log, StoreMetrics};
 
 stage!(
     /// One `[input.NAME]`.
-    Input, Inputs, "source", "an `[input.NAME]`", {
+    Input, Inputs, "input", "an `[input.NAME]`", {
         /// Publishes that arrived, whatever became of them.
         received_messages: Counter,
         /// Payload bytes that arrived.
@@ -158,7 +158,7 @@ stage!(
 
 stage!(
     /// One `[output.NAME]`.
-    Output, Outputs, "forward", "an `[output.NAME]`", {
+    Output, Outputs, "output", "an `[output.NAME]`", {
         /// Results confirmed by the destination.
         delivered_results: Counter,
         /// Batches confirmed by the destination.

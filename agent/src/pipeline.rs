@@ -233,7 +233,7 @@ pub struct Pipeline {
     metrics: metrics::Pipeline,
     calls: metrics::CallMetrics,
     of_modules: metrics::OfModules,
-    source: metrics::Input,
+    input: metrics::Input,
     config: Config,
     steps: Steps,
     trips: Trips,
@@ -352,7 +352,7 @@ impl Pipeline {
     }
 
     fn input_is_open(&self) -> bool {
-        self.source.connected.get() == 1 && self.source.in_flight_messages.get() == 0
+        self.input.connected.get() == 1 && self.input.in_flight_messages.get() == 0
     }
 
     /// Steps over some messages; whether one of them was for this pipeline.

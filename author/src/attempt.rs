@@ -12,7 +12,7 @@ use headwater_agent::config::listener;
 use headwater_agent::flow::{Event, Timestamp};
 use headwater_agent::module::Transform;
 use headwater_agent::secret::Secret;
-use headwater_agent::source::listen::listen;
+use headwater_agent::input::mqtt::listen::listen;
 use serde_json::Value;
 use std::io::Write;
 use std::ops::ControlFlow;

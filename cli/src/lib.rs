@@ -196,7 +196,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         }
         Some(
             agent::Error::Pipeline(pipeline::Error::Module { .. } | pipeline::Error::State { .. })
-            | agent::Error::Forward(_),
+            | agent::Error::Output(_),
         ) => EXIT_CONFIG,
         Some(agent::Error::Admin { .. }) => EXIT_CONFIG,
         _ if error.is::<headwater_agent::store::Error>() => EXIT_STATE,

@@ -55,8 +55,8 @@ async fn survives(version: &str) {
         broker.restart().await;
         agent.ready().await;
         let metrics = check_balance(&agent, "each", "central", load.published(), SOON).await;
-        assert_eq!(metrics.of("source_sessions_lost", "plant"), 0, "{end:?}: the session was kept");
-        duplicates += metrics.of("source_duplicate_messages", "plant");
+        assert_eq!(metrics.of("input_sessions_lost", "plant"), 0, "{end:?}: the session was kept");
+        duplicates += metrics.of("input_duplicate_messages", "plant");
     }
     let results = collector.wait_for_results(load.readings().len()).await;
     let ids = plant::ids(&results, "each");
@@ -90,7 +90,7 @@ async fn publish(broker: &MosquittoBroker, load: &mut PlantLoad, count: u64) {
 async fn agent_receives(agent: &TestAgent) {
     eventually("the agent to receive", SOON, async || {
         let metrics = agent.metrics().await.ok()?;
-        (metrics.of("source_received_messages", "plant") > 0).then_some(())
+        (metrics.of("input_received_messages", "plant") > 0).then_some(())
     })
     .await;
 }

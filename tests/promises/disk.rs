@@ -37,15 +37,15 @@ async fn a_full_disk_withholds_acknowledgements_until_there_is_room() {
             .await;
             // Groups that were on their way to the disk may still be acknowledged.
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let acknowledged = metric(host, "source_acknowledged_messages", "plant").await;
+            let acknowledged = metric(host, "input_acknowledged_messages", "plant").await;
             tokio::time::sleep(Duration::from_secs(2)).await;
-            assert_eq!(metric(host, "source_acknowledged_messages", "plant").await, acknowledged);
+            assert_eq!(metric(host, "input_acknowledged_messages", "plant").await, acknowledged);
             assert_eq!(host.agent.get("/live").await.expect("it lives").0, 200);
             assert!(host.agent.log_text().contains("input waits for room"));
             drop(filler);
             let began = Instant::now();
             eventually("acknowledgements to go on", Duration::from_secs(10), async || {
-                (metric(host, "source_acknowledged_messages", "plant").await > acknowledged).then_some(())
+                (metric(host, "input_acknowledged_messages", "plant").await > acknowledged).then_some(())
             })
             .await;
             began.elapsed()
@@ -101,8 +101,8 @@ async fn on_a_full_disk_it_starts_with_its_ballast_and_drains() {
     eventually("all that was stored to be delivered", SOON, async || {
         let metrics = host.agent.metrics().await.ok()?;
         let lag: f64 = metrics.all("pipeline_lag_messages").iter().sum();
-        let delivered = metrics.of("forward_delivered_results", "central");
-        (delivered > 0 && lag == 0.0 && metrics.of("forward_pending_results", "central") == 0).then_some(())
+        let delivered = metrics.of("output_delivered_results", "central");
+        (delivered > 0 && lag == 0.0 && metrics.of("output_pending_results", "central") == 0).then_some(())
     })
     .await;
     assert!(!ballast(host).exists(), "it was released");
@@ -194,7 +194,7 @@ async fn a_disk_that_takes_two_seconds_a_sync_loses_no_connection() {
             let messages = grown("store_appended_records", "journal");
             tokio::time::sleep(Duration::from_secs(16)).await;
             let after = host.agent.metrics().await.expect("it answers while the disk does not");
-            (after.of("source_connections", "plant"), syncs, messages)
+            (after.of("input_connections", "plant"), syncs, messages)
         })
         .await;
     eprintln!("{messages} messages in {syncs} syncs");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use headwater_agent::flow::Timestamp;
-use headwater_agent::forward::{Compression, Config, Forward};
+use headwater_agent::output::{Compression, Config, HttpOutput};
 use headwater_agent::metrics::{self, Metrics};
 use headwater_agent::store::{self, Commit, Outgoing, Store};
 use headwater_tests::collector::TestCollector;
@@ -50,8 +50,9 @@ impl FleetMember {
         config.compression = Compression::None;
         config.backoff_max = Duration::from_millis(500);
         let metrics = metrics.output("central");
-        let forward = Forward::build("central", name, config, store, metrics.clone()).expect("a forwarder");
-        tasks.spawn(async move { forward.run(stop).await.expect("it stops when it is asked to") });
+        let output =
+            HttpOutput::build("central", name, config, store, metrics.clone()).expect("a valid output");
+        tasks.spawn(async move { output.run(stop).await.expect("it stops when it is asked to") });
         Self { metrics, _home: home }
     }
 }
@@ -97,6 +98,6 @@ async fn all_arrives_when_many_agents_are_back_at_once() {
     assert!(ids == all, "{} results stored of {}", ids.len(), all.len());
     stop.send_replace(true);
     while let Some(ended) = tasks.join_next().await {
-        ended.expect("no forwarder panics");
+        ended.expect("no output panics");
     }
 }

@@ -49,7 +49,7 @@ impl DamageWorld {
             let (topic, payload) = load.reading();
             publisher.publish(&topic, payload).await;
         }
-        agent.wait_for_metric("source_acknowledged_messages", "plant", READINGS, SOON).await;
+        agent.wait_for_metric("input_acknowledged_messages", "plant", READINGS, SOON).await;
         if read {
             agent.wait_for_metric("pipeline_used_events", "each", READINGS, SOON).await;
             agent.wait_for_metric("pipeline_read_messages", "windows", READINGS, SOON).await;
@@ -77,7 +77,7 @@ impl DamageWorld {
             let lag: f64 = metrics.all("pipeline_lag_messages").iter().sum();
             let read =
                 metrics.of("pipeline_read_messages", "each") + metrics.of("pipeline_lost_messages", "each");
-            (read >= readings && lag == 0.0 && metrics.of("forward_pending_results", "central") == 0)
+            (read >= readings && lag == 0.0 && metrics.of("output_pending_results", "central") == 0)
                 .then_some(())
         })
         .await;

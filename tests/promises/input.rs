@@ -50,7 +50,7 @@ async fn qos_2_counts_once(version: &str) {
         tokio::time::sleep(moment(100)).await;
         proxy.set(ProxyMode::Pass);
         agent.ready().await;
-        duplicates += agent.metrics().await.expect("it answers").of("source_duplicate_messages", "plant");
+        duplicates += agent.metrics().await.expect("it answers").of("input_duplicate_messages", "plant");
         for _ in 0..500 {
             let (topic, payload) = load.reading();
             publisher.publish(&topic, payload).await;
@@ -61,8 +61,8 @@ async fn qos_2_counts_once(version: &str) {
     }
     publisher.confirmed().await;
     let metrics = check_balance(&agent, "each", "central", load.published(), SOON).await;
-    assert_eq!(metrics.of("source_sessions_lost", "plant"), 0);
-    duplicates += metrics.of("source_duplicate_messages", "plant");
+    assert_eq!(metrics.of("input_sessions_lost", "plant"), 0);
+    duplicates += metrics.of("input_duplicate_messages", "plant");
     assert!(duplicates > 0, "nothing came twice: this test sees nothing, seed {seed}");
     each_once(&collector, &load).await;
 }
@@ -83,7 +83,7 @@ async fn a_broker_behind_tls_wants_our_certificate_and_gets_it() {
         agent.log_text().contains("not connected").then_some(())
     })
     .await;
-    assert_eq!(agent.metrics().await.expect("it answers").of("source_connected", "plant"), 0);
+    assert_eq!(agent.metrics().await.expect("it answers").of("input_connected", "plant"), 0);
     assert_eq!(agent.stop().await.code(), Some(0));
 
     let known = mqtt(&certificates.files());
@@ -101,10 +101,10 @@ async fn a_broker_behind_a_websocket_is_served_and_an_oversized_message_refused(
     let agent = TestAgent::start(each(&mqtt, &collector).toml()).await;
     let publisher = TestPublisher::connect("large", broker.port());
     publisher.publish("plant/line-0/dev-0/telemetry", vec![b'x'; 700_000]).await;
-    agent.wait_for_metric("source_refused_messages", "plant", 1, SOON).await;
+    agent.wait_for_metric("input_refused_messages", "plant", 1, SOON).await;
     all_arrive(&agent, &broker, &collector).await;
     let metrics = agent.metrics().await.expect("it answers");
-    assert_eq!(metrics.of("source_connections", "plant"), 1, "no reconnect");
+    assert_eq!(metrics.of("input_connections", "plant"), 1, "no reconnect");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,14 +166,14 @@ async fn retained_messages_count_once_over_restarts_of_the_agent() {
             broker.port()
         );
         let mut agent = TestAgent::start(each(&mqtt, &collector).toml()).await;
-        agent.wait_for_metric("source_acknowledged_messages", "plant", 10, SOON).await;
+        agent.wait_for_metric("input_acknowledged_messages", "plant", 10, SOON).await;
         agent.kill9();
         agent.resume().await;
         assert_eq!(agent.stop().await.code(), Some(0));
         agent.resume().await;
         publish(&broker, &mut load, 100).await;
         let metrics = check_balance(&agent, "each", "central", load.published(), SOON).await;
-        assert_eq!(metrics.of("source_received_messages", "plant"), 100, "{version}: not even replayed");
+        assert_eq!(metrics.of("input_received_messages", "plant"), 100, "{version}: not even replayed");
         each_once(&collector, &load).await;
     }
 }
@@ -198,7 +198,7 @@ async fn inputs_that_fail_do_not_touch_the_others() {
     );
     let mut agent = TestAgent::prepare(plan.toml());
     agent.spawn();
-    agent.wait_for_metric("source_connected", "plant", 1, SOON).await;
+    agent.wait_for_metric("input_connected", "plant", 1, SOON).await;
     let publisher = TestPublisher::connect("plant", broker.port());
     let mut load = PlantLoad::new(10);
     let mut slowest = Duration::ZERO;
@@ -207,7 +207,7 @@ async fn inputs_that_fail_do_not_touch_the_others() {
         let (topic, payload) = load.reading();
         let sent = std::time::Instant::now();
         publisher.publish(&topic, payload).await;
-        agent.wait_for_metric("source_acknowledged_messages", "plant", load.published(), SOON).await;
+        agent.wait_for_metric("input_acknowledged_messages", "plant", load.published(), SOON).await;
         slowest = slowest.max(sent.elapsed());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -220,7 +220,7 @@ async fn inputs_that_fail_do_not_touch_the_others() {
         ("refusing", "the broker refused"),
         ("unresolved", "failed to reach the broker"),
     ] {
-        assert_eq!(metrics.of("source_connected", name), 0, "{name}");
+        assert_eq!(metrics.of("input_connected", name), 0, "{name}");
         let named = |line: &str| line.contains(name) && line.contains(words);
         assert!(logged.lines().any(named), "{name} is named in the log:\n{logged}");
     }

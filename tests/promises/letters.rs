@@ -193,12 +193,12 @@ async fn a_result_that_was_refused_arrives_when_the_destination_is_mended() {
     }
     publisher.confirmed().await;
     wait_until_settled(&agent, 6).await;
-    let letters = export(&agent, &["--stage", "forward"]);
+    let letters = export(&agent, &["--stage", "output"]);
     assert_eq!(letters.len(), 1);
     let line: Value = serde_json::from_slice(&letters[0].letter.payload).unwrap();
     assert_eq!(line["value"]["id"], 3);
     destination.accept_all();
-    let replayed = replay_output(&agent, &["replay", "--stage", "forward", "--json"], 0);
+    let replayed = replay_output(&agent, &["replay", "--stage", "output", "--json"], 0);
     assert_eq!(replayed["passed"], 1, "{replayed}");
     wait_until_drained(&agent, "central", SOON).await;
     let confirmed: Vec<Value> = destination

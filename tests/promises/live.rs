@@ -47,12 +47,12 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
     }
     agent.kill9();
     agent.resume().await;
-    agent.wait_for_metric("forward_pending_results", "central", 8_000, SOON).await;
+    agent.wait_for_metric("output_pending_results", "central", 8_000, SOON).await;
 
     let backlog = load.published();
     // On such a slow link the backlog takes about half a minute.
     proxy.set(ProxyMode::Delay(FaultDirection::Down, Duration::from_millis(30)));
-    agent.wait_for_metric("forward_delivered_results", "central", 10, SOON).await;
+    agent.wait_for_metric("output_delivered_results", "central", 10, SOON).await;
     let returned = Instant::now();
     publish(&publisher, &mut load, 20).await;
     // The collector answers at once when it is asked only for the newest page, even while there is a backlog.
@@ -63,7 +63,7 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
     })
     .await;
     let waited = returned.elapsed();
-    let pending = agent.metrics().await.unwrap().of("forward_pending_results", "central");
+    let pending = agent.metrics().await.unwrap().of("output_pending_results", "central");
     eprintln!("live results arrived {waited:?} after the return, {pending} were still waiting");
     assert!(pending >= 1_000, "the backlog had drained before: only {pending} left");
     assert!(waited < Duration::from_secs(15), "{waited:?}");
@@ -71,7 +71,7 @@ async fn live_results_overtake_the_backlog_of_an_outage_and_others_do_not() {
     // The kill comes in the middle of the drain, while the outbox is cut in two.
     agent.kill9();
     agent.resume().await;
-    agent.wait_for_metric("forward_pending_results", "central", 1_000, SOON).await;
+    agent.wait_for_metric("output_pending_results", "central", 1_000, SOON).await;
     proxy.set(ProxyMode::Pass);
     for pipeline in ["live", "ordered"] {
         check_balance(&agent, pipeline, "central", load.published(), SOON * 2).await;

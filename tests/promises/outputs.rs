@@ -65,11 +65,11 @@ async fn a_destination_that_fails_does_not_touch_the_others() {
     check_all_arrived(&destinations[0], &load, 0);
     for name in &OUTPUTS[1..] {
         agent.wait_for_metric("pipeline_results", name, load.published(), SOON).await;
-        agent.wait_for_metric("forward_failed_attempts", name, 2, SOON).await;
+        agent.wait_for_metric("output_failed_attempts", name, 2, SOON).await;
         let metrics = agent.metrics().await.unwrap();
-        assert!(metrics.of("forward_pending_results", name) >= 150, "{name} holds what it cannot deliver");
+        assert!(metrics.of("output_pending_results", name) >= 150, "{name} holds what it cannot deliver");
     }
-    assert_eq!(agent.metrics().await.unwrap().of("forward_failed_attempts", "well"), 0);
+    assert_eq!(agent.metrics().await.unwrap().of("output_failed_attempts", "well"), 0);
 
     destinations[1].accept_all();
     destinations[2].accept_all();

@@ -36,7 +36,7 @@ fn trigger_of(point: &str) -> PointTrigger {
         "log.truncated" => PointTrigger::After("commit.results-appended"),
         "segment.tidied" => PointTrigger::After("segment.dying"),
         "segment.discarded" => PointTrigger::After("log.rotated"),
-        "outbox.narrowed" | "forward.refused" | "outbox.cut" | "letters.given-up" => PointTrigger::Own,
+        "outbox.narrowed" | "output.refused" | "outbox.cut" | "letters.given-up" => PointTrigger::Own,
         // These points are tested in `swap.rs`.
         "pipeline.switching" | "pipeline.switched" | "pipeline.going-back" | "pipeline.gone-back" => {
             PointTrigger::Own
@@ -111,7 +111,7 @@ async fn survives_panic(world: &mut World, rule: &str) -> bool {
             let before = host.agent.log_text().matches("panic at").count();
             let acknowledged = async |host: &Host| {
                 let metrics = host.agent.metrics().await.ok();
-                metrics.map_or(0, |metrics| metrics.of("source_acknowledged_messages", "plant"))
+                metrics.map_or(0, |metrics| metrics.of("input_acknowledged_messages", "plant"))
             };
             let deadline = Instant::now() + Duration::from_secs(30);
             let mut count_at_panic = None;
@@ -136,9 +136,9 @@ async fn survives_panic(world: &mut World, rule: &str) -> bool {
 /// Returns the hit at which to fail. Where there are many hits it is not the first, so that the load has
 /// begun by then.
 fn hit_number(point: &str) -> u32 {
-    let many = ["source.", "log.", "meta.", "pipeline.", "commit.", "forward.", "disk."];
+    let many = ["input.", "log.", "meta.", "pipeline.", "commit.", "output.", "disk."];
     let is_often = many.iter().any(|many| point.starts_with(many));
-    if is_often && !["source.connected", "log.truncated"].contains(&point) { 5 } else { 1 }
+    if is_often && !["input.connected", "log.truncated"].contains(&point) { 5 } else { 1 }
 }
 
 /// Kills the agent and starts it once for each rule, the last time with a stop if so asked. Returns true if
@@ -182,7 +182,7 @@ async fn killed_at_every_point_of_its_first_start_it_starts_all_the_same() {
 /// death.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_narrows_down_it_loses_and_doubles_nothing() {
-    for (point, hit) in [("outbox.narrowed", 1), ("outbox.narrowed", 3), ("forward.refused", 1)] {
+    for (point, hit) in [("outbox.narrowed", 1), ("outbox.narrowed", 3), ("output.refused", 1)] {
         let broker = MosquittoBroker::start_unsaved().await;
         let destination =
             FakeDestination::start([ScriptedAnswer::RefuseWith(422, "\"id\":77,".to_owned())]).await;

@@ -77,7 +77,7 @@ async fn a_bad_network_to_the_collector_loses_and_doubles_nothing() {
         settled(&mut world, mode).await;
     }
     let failed =
-        world.host.agent.metrics().await.expect("it answers").of("forward_failed_attempts", "central");
+        world.host.agent.metrics().await.expect("it answers").of("output_failed_attempts", "central");
     assert!(failed > 10, "only {failed} attempts failed: this test sees nothing");
     finish(world).await;
 }

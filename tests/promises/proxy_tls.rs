@@ -74,12 +74,12 @@ async fn nginx(folder: &Path, collector: u16) -> (ChildProcess, u16) {
 /// Checks that everything to be sent stays in the outbox, and no part of it counts as refused.
 async fn check_nothing_sent(agent: &TestAgent, why: &str) {
     let metrics = agent.metrics().await.expect("the agent answers");
-    let failed = metrics.of("forward_failed_attempts", "central") + 3;
-    agent.wait_for_metric("forward_failed_attempts", "central", failed, SOON).await;
+    let failed = metrics.of("output_failed_attempts", "central") + 3;
+    agent.wait_for_metric("output_failed_attempts", "central", failed, SOON).await;
     let metrics = agent.metrics().await.expect("the agent answers");
-    assert_eq!(metrics.of("forward_delivered_results", "central"), 0, "{why}");
-    assert_eq!(metrics.of("forward_rejected_results", "central"), 0, "{why}");
-    assert_eq!(metrics.of("forward_pending_results", "central"), 300, "{why}");
+    assert_eq!(metrics.of("output_delivered_results", "central"), 0, "{why}");
+    assert_eq!(metrics.of("output_rejected_results", "central"), 0, "{why}");
+    assert_eq!(metrics.of("output_pending_results", "central"), 300, "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,12 +63,12 @@ async fn check_stall(point: &str, stage: &str, cause: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stage_that_stands_still_fails_live_with_its_name_and_cause_until_it_goes_on() {
     tokio::join!(
-        check_stall("source.durable", "input `plant`", "messages in flight, none became durable"),
+        check_stall("input.durable", "input `plant`", "messages in flight, none became durable"),
         check_stall(
             "pipeline.step",
             "pipeline `each`",
             "behind the journal's end, its position did not move"
         ),
-        check_stall("forward.sending", "output `central`", "results pending, no attempt was made"),
+        check_stall("output.sending", "output `central`", "results pending, no attempt was made"),
     );
 }

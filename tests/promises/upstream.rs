@@ -89,12 +89,12 @@ async fn refused_credentials_dead_letter_nothing() {
     let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 300).await;
     agent.wait_for_metric("pipeline_results", "each", load.published(), SOON).await;
-    agent.wait_for_metric("forward_failed_attempts", "central", 1, SOON).await;
+    agent.wait_for_metric("output_failed_attempts", "central", 1, SOON).await;
     // The agent waits before it tries again; a new start reads the credentials anew and does not wait.
     assert_eq!(destination.requests().len(), 1, "refused credentials are not retried at once");
     assert!(agent.dead_letters().await.is_empty());
     agent.resume().await;
-    agent.wait_for_metric("forward_delivered_results", "central", load.published(), SOON).await;
+    agent.wait_for_metric("output_delivered_results", "central", load.published(), SOON).await;
     check_all_arrived(&destination, &load, 1);
 }
 
@@ -107,8 +107,8 @@ async fn a_destination_gone_for_a_while_gets_everything_when_it_is_back() {
     wait_until_drained(&agent, "central", SOON).await;
     destination.stop_listening().await;
     publish(&publisher, &mut load, 200).await;
-    agent.wait_for_metric("forward_failed_attempts", "central", 2, SOON).await;
-    assert!(agent.metrics().await.unwrap().of("forward_pending_results", "central") > 0);
+    agent.wait_for_metric("output_failed_attempts", "central", 2, SOON).await;
+    assert!(agent.metrics().await.unwrap().of("output_pending_results", "central") > 0);
     destination.listen_again().await;
     check_balance(&agent, "each", "central", load.published(), SOON).await;
     check_all_arrived(&destination, &load, 0);
@@ -127,9 +127,9 @@ async fn a_destination_at_a_tenth_of_the_rate_gets_everything_in_order() {
         publish(&publisher, &mut load, 100).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    agent.wait_for_metric("source_acknowledged_messages", "plant", load.published(), SOON).await;
+    agent.wait_for_metric("input_acknowledged_messages", "plant", load.published(), SOON).await;
     agent.wait_for_metric("pipeline_results", "each", load.published(), SOON).await;
-    let pending = agent.metrics().await.unwrap().of("forward_pending_results", "central");
+    let pending = agent.metrics().await.unwrap().of("output_pending_results", "central");
     assert!(pending >= load.published() / 2, "it was to fall behind: only {pending} pending");
     destination.set_delay(Duration::ZERO);
     check_balance(&agent, "each", "central", load.published(), SOON).await;
@@ -158,7 +158,7 @@ async fn a_backlog_drains_ten_times_as_fast_as_live_results_come() {
     destination.listen_again().await;
     let begun = std::time::Instant::now();
     let wait_until_drained =
-        async || agent.metrics().await.unwrap().of("forward_delivered_results", "central") >= backlog;
+        async || agent.metrics().await.unwrap().of("output_delivered_results", "central") >= backlog;
     while !wait_until_drained().await {
         assert!(begun.elapsed() < SOON, "the backlog does not drain");
         publish(&publisher, &mut load, (LIVE_PER_SECOND / 10) as usize).await;
@@ -190,7 +190,7 @@ async fn a_result_refused_alone_is_dead_lettered_and_the_rest_arrives() {
     assert_eq!(ids, (0..load.published()).filter(|id| *id != 77).collect::<Vec<_>>());
     let letters = agent.dead_letters().await;
     assert_eq!(letters.len(), 1, "{letters:?}");
-    assert_eq!(letters[0]["stage"], "forward");
+    assert_eq!(letters[0]["stage"], "output");
     assert!(letters[0]["reason"].as_str().unwrap().contains("422"), "{}", letters[0]);
 }
 
@@ -230,7 +230,7 @@ async fn answers_lost_after_the_commit_change_no_totals() {
     publish(&publisher, &mut load, 500).await;
     collector.restart().await;
     proxy.set(ProxyMode::Stall(FaultDirection::Both));
-    agent.wait_for_metric("forward_failed_attempts", "central", 5, SOON).await;
+    agent.wait_for_metric("output_failed_attempts", "central", 5, SOON).await;
     proxy.set(ProxyMode::Cut);
     let (topic, payload) = load.closing_reading();
     publisher.publish(&topic, payload).await;

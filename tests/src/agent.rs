@@ -108,7 +108,15 @@ impl TestAgent {
     /// # Panics
     /// When it ends instead, or takes longer than half a minute.
     pub async fn ready(&mut self) {
-        eventually("the agent to be ready", Duration::from_secs(30), async || {
+        self.ready_within(Duration::from_secs(30)).await;
+    }
+
+    /// Waits until it is ready and every input is connected, for so long.
+    ///
+    /// # Panics
+    /// When it ends instead, or takes longer.
+    pub async fn ready_within(&mut self, within: Duration) {
+        eventually("the agent to be ready", within, async || {
             let process = self.process.as_mut().expect("the agent was started");
             assert!(process.is_running(), "the agent ended instead of becoming ready");
             self.is_ready().await.then_some(())
@@ -121,7 +129,7 @@ impl TestAgent {
         let (Ok((200, _)), Ok(metrics)) = (self.get("/ready").await, self.metrics().await) else {
             return false;
         };
-        let connected = metrics.all("source_connected");
+        let connected = metrics.all("input_connected");
         !connected.is_empty() && connected.iter().all(|it| *it == 1.0)
     }
 

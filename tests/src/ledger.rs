@@ -60,7 +60,7 @@ pub async fn wait_until_drained(agent: &TestAgent, output: &str, within: Duratio
     crate::process::eventually(&format!("{output} to have nothing pending"), within, async || {
         let metrics = agent.metrics().await.ok()?;
         let lag: f64 = metrics.all("pipeline_lag_messages").iter().sum();
-        (lag == 0.0 && metrics.of("forward_pending_results", output) == 0).then_some(())
+        (lag == 0.0 && metrics.of("output_pending_results", output) == 0).then_some(())
     })
     .await;
 }

@@ -386,9 +386,9 @@ impl Host {
     async fn is_idle(&self) -> bool {
         let Ok(metrics) = self.agent.metrics().await else { return false };
         let sum = |metric: &str| metrics.all(metric).iter().sum::<f64>();
-        sum("source_connected") == 1.0
+        sum("input_connected") == 1.0
             && sum("pipeline_lag_messages") == 0.0
-            && sum("forward_pending_results") == 0.0
+            && sum("output_pending_results") == 0.0
     }
 
     /// Takes in what is new at the collector.

@@ -55,7 +55,7 @@ impl Plant {
         !self.stop.load(Ordering::Acquire)
     }
 
-    /// As the source does: received under a turn, durable, and counted under a turn.
+    /// As an input does: received under a turn, durable, and counted under a turn.
     fn publish(&self, count: u64) {
         let input = self.metrics.input("plant");
         let messages: Vec<_> = (0..count).map(message).collect();
@@ -70,7 +70,7 @@ impl Plant {
         input.journaled_messages.inc_by(count);
     }
 
-    /// As the forwarder does: confirmed, and counted some time later.
+    /// As an output does: confirmed, and counted some time later.
     fn deliver(&self, counted: bool) -> bool {
         let Some(batch) = self.store.begin_batch("central", 100, 1 << 20).unwrap() else { return false };
         self.store.confirm_batch("central", &batch.range, None).unwrap();
@@ -168,7 +168,7 @@ fn finds(leak: impl FnOnce(&Plant), expected: &[(&str, i64)]) {
 
 #[test]
 fn one_message_that_the_source_forgets_is_found_under_load() {
-    finds(|plant| _ = plant.metrics.input("plant").received_messages.inc(), &[("source/plant", 1)]);
+    finds(|plant| _ = plant.metrics.input("plant").received_messages.inc(), &[("input/plant", 1)]);
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub struct Parts<'a> {
 
 impl Parts<'_> {
     /// Loads the modules and goes on from the committed state; a new pipeline starts at the
-    /// journal's end, and that is committed before a source may append.
+    /// journal's end, and that is committed before an input may append.
     ///
     /// # Errors
     /// When a module or the committed state cannot be used.
@@ -65,7 +65,7 @@ impl Parts<'_> {
 
     fn build_with(&self, mut modules: Modules) -> Result<Pipeline, Error> {
         let Self { name, agent, config, host, store, metrics } = *self;
-        let source = metrics.input(&config.input);
+        let input = metrics.input(&config.input);
         let of_modules = metrics.of_modules();
         let calls = metrics.calls(name);
         let metrics = metrics.pipeline(name);
@@ -89,7 +89,7 @@ impl Parts<'_> {
         let stage = open_stage(name, config, modules.aggregate, store, &progress)?;
         let results = result_way(name, config, store, &metrics, tally);
         let late = late_way(name, config, store, &metrics, &checkpoint.late_tally)?;
-        // There before the forwarder asks which outboxes there are.
+        // There before the output asks which outboxes there are.
         for way in [Some(&results), late.as_ref()].into_iter().flatten() {
             store.outbox_epoch(&way.outbox)?;
         }
@@ -102,7 +102,7 @@ impl Parts<'_> {
             metrics,
             calls,
             of_modules,
-            source,
+            input,
             config: config.clone(),
             trips: Trips::new(config.on_trip.clone()),
             post: Arc::default(),

@@ -194,7 +194,7 @@ fn a_letter_enters_again_where_it_was_refused() {
         letter("encode", r#"{"t":6}"#),
         windowed("encode", r#"{"n":7}"#),
         windowed("finish", "no state"),
-        letter("forward", r#"{"agent":"gw"}"#),
+        letter("output", r#"{"agent":"gw"}"#),
         letter("forward", "{\n}"),
         letter("nowhere", ""),
     ];
@@ -209,10 +209,7 @@ fn a_letter_enters_again_where_it_was_refused() {
 
     let new = plant.store.dead_letters(all, 99).unwrap();
     let new: Vec<_> = new.iter().map(|(_, letter)| (&*letter.stage, letter.replay_of)).collect();
-    assert_eq!(
-        new,
-        [("decode", Some(1)), ("aggregate", Some(5)), ("finish", Some(8)), ("forward", Some(10))]
-    );
+    assert_eq!(new, [("decode", Some(1)), ("aggregate", Some(5)), ("finish", Some(8)), ("output", Some(10))]);
     let expected = Counts {
         replayed_messages: 4,
         replayed_events: 3,

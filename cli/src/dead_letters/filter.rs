@@ -11,7 +11,7 @@ pub(crate) struct Filter {
     /// Only those of this pipeline.
     #[arg(long)]
     pub(super) pipeline: Option<String>,
-    /// Only those of this stage: decode, transform[0], check, aggregate, encode, finish, forward.
+    /// Only those of this stage: decode, transform[0], check, aggregate, encode, finish, output.
     #[arg(long)]
     pub(super) stage: Option<String>,
     /// Only those whose reason holds this text.
@@ -58,7 +58,7 @@ impl Filter {
         let letter = &kept.letter;
         let time = Timestamp(letter.time);
         self.pipeline.as_ref().is_none_or(|name| *name == letter.pipeline)
-            && self.stage.as_ref().is_none_or(|stage| *stage == letter.stage)
+            && self.stage.as_ref().is_none_or(|stage| letter.is_of_stage(stage))
             && self.reason.as_ref().is_none_or(|text| letter.reason.contains(text))
             && self.from.is_none_or(|from| kept.number >= from)
             && self.until.is_none_or(|until| kept.number <= until)

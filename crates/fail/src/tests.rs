@@ -34,7 +34,7 @@ fn text_that_is_no_rule_is_refused() {
         "disk.sync=kill@",
         "disk.sync=stall:",
         "nowhere=kill",
-        "source.received=error",
+        "input.received=error",
     ] {
         assert!(parse(text).is_err(), "{text}");
     }

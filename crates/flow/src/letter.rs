@@ -11,7 +11,7 @@ use crate::{Seq, Timestamp, UserProperties};
 pub struct DeadLetter {
     /// The pipeline that refused it; empty for a result that names none.
     pub pipeline: String,
-    /// The stage that refused it: `decode`, `transform[0]`, `check`, `aggregate`, `encode`, `finish`, `forward`.
+    /// The stage that refused it: `decode`, `transform[0]`, `check`, `aggregate`, `encode`, `finish`, `output`.
     pub stage: String,
     /// The reason, which names place and remedy.
     pub reason: String,
@@ -38,6 +38,17 @@ pub struct DeadLetter {
     pub properties: UserProperties,
     /// The bytes: of the message up to the first transform, then those that the stage was given.
     pub payload: Vec<u8>,
+}
+
+/// The stage of letters that a destination refused, and the name that letters kept by older versions have for it.
+const OUTPUT_STAGE: [&str; 2] = ["output", "forward"];
+
+impl DeadLetter {
+    /// Returns whether the letter was refused at a stage; `output` is also the stage of letters that say `forward`.
+    #[must_use]
+    pub fn is_of_stage(&self, stage: &str) -> bool {
+        self.stage == stage || [stage, self.stage.as_str()] == OUTPUT_STAGE
+    }
 }
 
 /// The window of a result that could not be finished, with the counts that the result would have.

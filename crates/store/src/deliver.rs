@@ -1,4 +1,4 @@
-//! The way out of the store: outboxes for the forwarder.
+//! The way out of the store: outboxes for the outputs.
 
 use super::codec::Row;
 use super::error::Error;

@@ -388,7 +388,7 @@ fn wakes_readers_when_messages_come_and_at_shutdown() {
 }
 
 #[test]
-fn tells_the_forwarder_of_each_commit_with_results() {
+fn tells_the_output_of_each_commit_with_results() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).unwrap();
     let mut changed = store.outbox_changed("central");

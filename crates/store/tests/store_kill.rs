@@ -1,7 +1,7 @@
 //! The store under `kill -9` at random moments: nothing acknowledged is lost, and a commit is
 //! done as a whole or not at all.
 //!
-//! The test runs itself as the child: appender, pipeline and forwarder at once, each telling
+//! The test runs itself as the child: appender, pipeline and output at once, each telling
 //! over a pipe what it was told is durable. The parent kills it, opens the folder and compares.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -231,7 +231,7 @@ impl BacklogPlant {
         Ok(match backlog {
             BacklogKind::None => 0,
             BacklogKind::Journal => metrics.of("pipeline_lag_messages", PIPELINE),
-            BacklogKind::Outbox => metrics.of("forward_pending_results", OUTPUT),
+            BacklogKind::Outbox => metrics.of("output_pending_results", OUTPUT),
         })
     }
 }

@@ -185,7 +185,7 @@ async fn agent(broker: &FreshBroker, options: &BenchOptions) -> anyhow::Result<B
     let before = ProcessUsage::of(id)?;
     let began = Instant::now();
     let bytes = publish(port, options.messages, options.keys, options.size).await;
-    reached(&agent, "source_acknowledged_messages", "plant", options.messages).await;
+    reached(&agent, "input_acknowledged_messages", "plant", options.messages).await;
     let elapsed = began.elapsed();
     // The work that it still does with them is part of their costs.
     reached(&agent, "pipeline_read_messages", "bench", options.messages).await;

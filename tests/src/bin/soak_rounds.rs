@@ -191,7 +191,7 @@ fn rule(rng: &mut Rng, exponent: u32, is_first_start: bool) -> String {
             .iter()
             .any(|first| name.starts_with(first))
     };
-    let only_refused = |name: &str| name == "outbox.narrowed" || name == "forward.refused";
+    let only_refused = |name: &str| name == "outbox.narrowed" || name == "output.refused";
     loop {
         let (name, _) = POINTS[rng.usize(..POINTS.len())];
         if (is_first_start || !only_first(name)) && !only_refused(name) {

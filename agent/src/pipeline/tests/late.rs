@@ -194,7 +194,7 @@ fn a_late_reading_that_its_output_refused_goes_there_again_when_it_is_replayed()
     let mut plant = plant(WhenFull::Block, None);
     let letter = |payload: &str| DeadLetter {
         pipeline: "p".to_owned(),
-        stage: "forward".to_owned(),
+        stage: "output".to_owned(),
         payload: payload.into(),
         ..DeadLetter::default()
     };

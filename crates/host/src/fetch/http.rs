@@ -1,4 +1,4 @@
-//! The HTTP client that modules are fetched with: beside `forward/client.rs` the one file that knows reqwest.
+//! The HTTP client that modules are fetched with: beside `output/client.rs` the one file that knows reqwest.
 //!
 //! Only TLS, redirections included; no proxy from the environment; an answer has as many bytes as its asker
 //! takes. What may pass ([`Failure::MayPass`]) is for the asker to repeat.

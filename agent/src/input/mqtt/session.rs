@@ -5,9 +5,8 @@
 //! subscribed in it. So the row says "not sure" before a CONNECT goes out, and "sure" once the answer is dealt
 //! with; with a session that is not sure everything is subscribed again.
 
-use tokio::task::JoinHandle;
-
 use super::{BoxError, Error, Journal};
+use crate::blocking::{BlockingThread, Ending};
 use crate::store::{Filter, Session};
 
 /// The session, as the journal has it or soon will.
@@ -16,10 +15,12 @@ pub(super) struct Keeper<J> {
     input: String,
     broker: String,
     journal: J,
+    /// Beside the writer, which may wait for room as long as that takes.
+    thread: BlockingThread,
     session: Session,
     /// What the journal has, or what is on the way there.
     kept: Session,
-    keeping: Option<JoinHandle<Result<(), BoxError>>>,
+    keeping: Option<Ending<Result<(), BoxError>>>,
     /// The CONNECT before this one got its answer.
     sure: bool,
 }
@@ -38,10 +39,12 @@ pub(super) enum Found {
 }
 
 impl<J: Journal> Keeper<J> {
-    pub(super) fn new(input: &str, broker: String, journal: J, session: Session) -> Self {
+    pub(super) fn start(input: &str, broker: String, journal: J, session: Session) -> Result<Self, Error> {
+        let thread = BlockingThread::start(&format!("session-{input}")).map_err(Error::Thread)?;
         let sure = session.sure && session.broker == broker;
         let kept = session.clone();
-        Self { input: input.to_owned(), broker, journal, session, kept, keeping: None, sure }
+        let input = input.to_owned();
+        Ok(Self { input, broker, journal, thread, session, kept, keeping: None, sure })
     }
 
     /// Before a CONNECT: from here on the row is not sure.
@@ -104,13 +107,15 @@ impl<J: Journal> Keeper<J> {
         Ok(())
     }
 
-    /// Beside the async runtime and the writer, one at a time.
+    /// One at a time.
     fn keep(&mut self) {
         if self.keeping.is_some() || self.kept == self.session {
             return;
         }
         self.kept.clone_from(&self.session);
-        let (journal, input, session) = (self.journal.clone(), self.input.clone(), self.session.clone());
-        self.keeping = Some(tokio::task::spawn_blocking(move || journal.keep_session(&input, &session)));
+        let journal = self.journal.clone();
+        let input = self.input.clone();
+        let session = self.session.clone();
+        self.keeping = Some(self.thread.begin(move || journal.keep_session(&input, &session)));
     }
 }

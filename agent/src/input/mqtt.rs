@@ -22,7 +22,7 @@
 //! over [`Config::packet_bytes_max`] is refused: acknowledged, counted, named in the log.
 //!
 //! **A crash here** costs nothing that was acknowledged; the broker sends the rest again. A journal
-//! that fails ends [`Source::run`]: nothing more is acknowledged, and only a restart helps.
+//! that fails ends [`MqttInput::run`]: nothing more is acknowledged, and only a restart helps.
 
 mod connection;
 mod intake;
@@ -42,6 +42,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::blocking;
 use crate::flow::Message;
 use crate::metrics::Input;
 use crate::secret::Secret;
@@ -233,25 +234,30 @@ pub enum Error {
     /// The journal failed; nothing was acknowledged that is not durable.
     #[error("failed to append to the journal; check the state folder's disk, then restart")]
     Journal(#[source] BoxError),
-    /// The writer thread could not be started.
-    #[error("failed to start the source's writer thread; check the limit of threads")]
-    Thread(#[source] std::io::Error),
-    /// The writer thread is gone.
-    #[error("failed to reach the source's writer thread: it panicked")]
-    Writer,
+    /// A thread could not be started.
+    #[error(transparent)]
+    Thread(blocking::ThreadError),
+    /// The writer thread panicked.
+    #[error("failed to write for the input `{input}`: {panic}; restart the agent")]
+    Writer {
+        /// The input's name.
+        input: String,
+        /// The words of the panic.
+        panic: String,
+    },
 }
 
 /// Subscribes; appends to the journal, then acknowledges.
 #[derive(Debug)]
-pub struct Source<J = Store> {
+pub struct MqttInput<J = Store> {
     name: String,
     config: Config,
     journal: J,
     metrics: Input,
 }
 
-impl<J: Journal> Source<J> {
-    /// A source that has not connected yet.
+impl<J: Journal> MqttInput<J> {
+    /// An input that has not connected yet.
     #[must_use]
     pub fn new(name: &str, config: Config, journal: J, metrics: Input) -> Self {
         Self { name: name.to_owned(), config, journal, metrics }
@@ -268,13 +274,13 @@ impl<J: Journal> Source<J> {
             opened = writer.done() => opened?,
             () = stopped(&mut shutdown) => return Ok(()),
         };
-        let Done::Opened(memory) = opened else { return Err(Error::Writer) };
-        let keeper = Keeper::new(&name, config.broker(), journal, memory.session.clone());
+        let Done::Opened(memory) = opened else { unreachable!("the first report of a writer") };
+        let keeper = Keeper::start(&name, config.broker(), journal, memory.session.clone())?;
         let subscriptions = Subscriptions::new(&name, &config, memory.session.granted.clone());
         let intake = Intake::new(&name, &config, metrics.clone(), *memory);
-        let mut running = Running::new(name, config, metrics, writer, intake, keeper, subscriptions);
+        let mut running = Running::new(name, config, metrics.clone(), writer, intake, keeper, subscriptions);
         let ended = running.reconnect(&mut shutdown).await;
-        running.stop();
+        metrics.connected.set(0);
         ended
     }
 }

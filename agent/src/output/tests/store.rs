@@ -10,10 +10,10 @@ fn open(path: &Path) -> Store {
 
 fn start(config: Config, store: &Store) -> (watch::Sender<bool>, JoinSet<Result<(), Error>>) {
     let metrics = Metrics::new().output("central");
-    let forward = Forward::build("central", "gw-1", config, store.clone(), metrics).unwrap();
+    let output = HttpOutput::build("central", "gw-1", config, store.clone(), metrics).unwrap();
     let (shutdown, stop) = watch::channel(false);
     let mut task = JoinSet::new();
-    task.spawn(forward.run(stop));
+    task.spawn(output.run(stop));
     (shutdown, task)
 }
 
@@ -51,7 +51,7 @@ async fn a_batch_begun_before_a_crash_goes_out_unchanged_after_it() {
     assert_same(&backend.seen()[..2], 2);
     let dead = store.dead_letters(0, 10).unwrap();
     assert_eq!(dead.len(), 1);
-    assert_eq!((dead[0].1.key.as_str(), dead[0].1.stage.as_str()), ("k5", "forward"));
+    assert_eq!((dead[0].1.key.as_str(), dead[0].1.stage.as_str()), ("k5", "output"));
     shutdown.send(true).unwrap();
     timeout(PATIENCE, task.join_next()).await.expect("ends").unwrap().unwrap().unwrap();
 }

@@ -1,6 +1,6 @@
 //! A destination that answers by a script.
 
-use crate::forward::Compression;
+use crate::output::Compression;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;

@@ -74,10 +74,10 @@ impl Client {
             // Marks the header as one that no log of the client may show.
             request = request.bearer_auth(token.reveal());
         }
-        crate::fail::point("forward.sending");
+        crate::fail::point("output.sending");
         match request.send().await {
             Ok(response) => {
-                crate::fail::point("forward.answered");
+                crate::fail::point("output.answered");
                 Outcome::Answered(read(response).await)
             }
             Err(error) => {

@@ -58,6 +58,7 @@ mod tests;
 pub use config::{Compression, Config, Expect};
 pub use outbox::Outbox;
 
+use crate::blocking::{BlockingThread, ThreadError};
 use crate::flow::{Seq, Timestamp};
 use crate::metrics;
 use crate::secret::{self, Revealed};
@@ -128,6 +129,9 @@ pub enum Error {
         /// Name of the output.
         output: String,
     },
+    /// There is no thread for it.
+    #[error(transparent)]
+    Thread(ThreadError),
     /// A batch cannot be compressed.
     #[error("failed to compress a batch of output {output}: is there memory left?")]
     Encode {
@@ -140,7 +144,7 @@ pub enum Error {
 
 /// Sends one output's batches.
 #[derive(Debug)]
-pub struct Forward<O = Store> {
+pub struct HttpOutput<O = Store> {
     config: Config,
     client: Client,
     parcels: Parcels<O>,
@@ -158,7 +162,7 @@ pub struct Forward<O = Store> {
     due: Instant,
 }
 
-impl<O: Outbox> Forward<O> {
+impl<O: Outbox> HttpOutput<O> {
     /// Checks the configuration, builds the HTTP client, and reads the token once to see that it
     /// can be read. `agent` is the first part of every key.
     ///
@@ -191,6 +195,7 @@ impl<O: Outbox> Forward<O> {
             output: name.into(),
             agent: agent.into(),
             compression: config.compression,
+            thread: BlockingThread::start(&format!("output-{name}")).map_err(Error::Thread)?,
             outbox,
             outboxes: outboxes.into(),
         };
@@ -390,7 +395,7 @@ impl<O: Outbox> Forward<O> {
 
     async fn confirmed(&mut self, lane: usize, parcel: Parcel) -> Result<(), Error> {
         let (results, bytes, range) = (parcel.len(), parcel.body.len(), parcel.batch.range.clone());
-        crate::fail::point("forward.confirming");
+        crate::fail::point("output.confirming");
         self.parcels.confirm(parcel, None).await?;
         let linger = self.config.linger;
         let lane = self.lanes.lane(lane);
@@ -486,7 +491,7 @@ impl<O: Outbox> Forward<O> {
         let now = Instant::now();
         let letter = parcel.dead_letter(fault.to_string(), Timestamp::now());
         let (key, end) = (parcel.key.clone(), parcel.batch.range.end);
-        crate::fail::point("forward.refused");
+        crate::fail::point("output.refused");
         self.parcels.confirm(parcel, Some(letter)).await?;
         self.metrics.rejected_results.inc();
         let lane = self.lanes.lane(lane);

@@ -23,7 +23,7 @@ use url::Url;
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A forwarder at work.
+/// An output at work.
 struct Running {
     outbox: Memory,
     metrics: metrics::Output,
@@ -34,17 +34,17 @@ struct Running {
 impl Running {
     fn start(config: Config, outbox: &Memory) -> Self {
         let metrics = Metrics::new().output("central");
-        let forward = Forward::build("central", "gw-1", config, outbox.clone(), metrics.clone()).unwrap();
+        let output = HttpOutput::build("central", "gw-1", config, outbox.clone(), metrics.clone()).unwrap();
         let (shutdown, stop) = watch::channel(false);
         let mut task = JoinSet::new();
-        task.spawn(forward.run(stop));
+        task.spawn(output.run(stop));
         Self { outbox: outbox.clone(), metrics, shutdown, task }
     }
 
     async fn until_done(&self, seq: Seq) {
         let mut done = self.outbox.done.subscribe();
         let waited = timeout(PATIENCE, done.wait_for(|done| *done >= seq)).await;
-        drop(waited.expect("the forwarder makes progress").unwrap());
+        drop(waited.expect("the output makes progress").unwrap());
     }
 
     async fn stop(mut self) {
@@ -265,7 +265,7 @@ fn check_culprits(backend: &Backend, outbox: &Memory, culprits: &[Seq], words: &
     assert_eq!(dead.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), culprits);
     for (seq, letter) in dead {
         assert!(letter.reason.contains(words), "{}", letter.reason);
-        assert_eq!((letter.pipeline.as_str(), letter.stage.as_str()), ("p", "forward"));
+        assert_eq!((letter.pipeline.as_str(), letter.stage.as_str()), ("p", "output"));
         assert_eq!(letter.key, format!("k{seq}"));
         assert!(String::from_utf8(letter.payload).unwrap().contains(&letter.key));
     }
@@ -442,7 +442,7 @@ fn refuses_what_it_cannot_work_with() {
         let mut config = Config::new(Url::parse(url).unwrap());
         config.token = token;
         let metrics = Metrics::new().output("central");
-        Forward::build("central", agent, config, Memory::new([]), metrics).map(drop).unwrap_err()
+        HttpOutput::build("central", agent, config, Memory::new([]), metrics).map(drop).unwrap_err()
     };
     let error = build("http://collect.example.com/", "two\nlines", None);
     assert!(matches!(&error, Error::Config { faults, .. } if faults.len() == 2), "{error}");
@@ -462,7 +462,7 @@ async fn a_proxy_in_the_environment_is_not_used() {
     let backend = Backend::start(|_, _| Reply::Receipt).await;
     let proxy = Backend::start(|_, _| Reply::Status(502, "")).await;
     let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "forward::tests::a_proxy_in_the_environment_is_not_used"]);
+    child.args(["--exact", "output::tests::a_proxy_in_the_environment_is_not_used"]);
     child.env(URL, backend.url().as_str());
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
         child.env(name, format!("http://{}", proxy.address));

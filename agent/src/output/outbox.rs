@@ -1,4 +1,4 @@
-//! What the forwarder asks of an output's outboxes: the store's, or those in memory where only the
+//! What an output asks of its outboxes: the store's, or those in memory where only the
 //! way to the destination is looked at. Every method but the last blocks.
 
 use crate::flow::{DeadLetter, Epoch, Seq};

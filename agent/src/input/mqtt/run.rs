@@ -30,12 +30,12 @@ enum End {
     Stopped,
 }
 
-/// A source at work.
+/// An input at work.
 pub(super) struct Running<J> {
     name: String,
     config: Arc<Config>,
     metrics: Input,
-    writer: Writer,
+    writer: Writer<J>,
     intake: Intake,
     keeper: Keeper<J>,
     subscriptions: Subscriptions,
@@ -46,7 +46,7 @@ impl<J: Journal> Running<J> {
         name: String,
         config: Config,
         metrics: Input,
-        writer: Writer,
+        writer: Writer<J>,
         intake: Intake,
         keeper: Keeper<J>,
         subscriptions: Subscriptions,
@@ -95,12 +95,6 @@ impl<J: Journal> Running<J> {
         }
     }
 
-    /// Leaves the writer thread.
-    pub(super) fn stop(self) {
-        self.metrics.connected.set(0);
-        self.writer.stop();
-    }
-
     /// One connection, from CONNACK to its end.
     async fn session(
         &mut self,
@@ -110,7 +104,7 @@ impl<J: Journal> Running<J> {
     ) -> Result<End, Error> {
         self.metrics.connections.inc();
         tracing::info!(input = self.name, session_present, "connected to the broker");
-        crate::fail::point("source.connected");
+        crate::fail::point("input.connected");
         let found = tokio::select! {
             found = self.keeper.answered(session_present) => found?,
             () = stopped(shutdown) => return Ok(End::Stopped),
@@ -150,7 +144,7 @@ impl<J: Journal> Running<J> {
     ) -> Result<End, Error> {
         loop {
             let taken = self.take_all(connection);
-            self.hand_over()?;
+            self.hand_over();
             if let Err(error) = taken {
                 return Ok(End::Lost(error));
             }
@@ -174,7 +168,7 @@ impl<J: Journal> Running<J> {
     fn take_all(&mut self, connection: &mut Connection) -> Result<(), connection::Error> {
         let received = Timestamp::now();
         while let Some(packet) = connection.next()? {
-            crate::fail::point("source.received");
+            crate::fail::point("input.received");
             let taken = match packet {
                 Incoming::Publish(publish) => self.intake.take(publish, received),
                 Incoming::Refused(Refused { topic, ack, bytes, reason }) => {
@@ -219,7 +213,7 @@ impl<J: Journal> Running<J> {
         let Done::Durable(group) = done else { return Ok(()) };
         let acks = self.intake.durable(group);
         for &ack in &acks {
-            crate::fail::point("source.acknowledging");
+            crate::fail::point("input.acknowledging");
             connection.acknowledge(ack)?;
             self.intake.acknowledged(ack.packet());
         }
@@ -254,42 +248,38 @@ impl<J: Journal> Running<J> {
     }
 
     /// Gives the writer what has gathered, unless it is busy.
-    fn hand_over(&mut self) -> Result<(), Error> {
+    fn hand_over(&mut self) {
         if !self.writer.is_busy()
             && let Some(group) = self.intake.group()
         {
-            self.writer.append(group)?;
+            self.writer.append(group);
         }
-        Ok(())
     }
 
     /// A report while there is no connection to acknowledge on.
-    fn settle(&mut self, done: Done) -> Result<(), Error> {
+    fn settle(&mut self, done: Done) {
         if let Done::Durable(group) = done {
             self.intake.durable(group);
         }
-        self.hand_over()
+        self.hand_over();
     }
 
     async fn settle_for_ever(&mut self) -> Error {
         loop {
-            let settled = match self.writer.done().await {
+            match self.writer.done().await {
                 Ok(done) => self.settle(done),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = settled {
-                return error;
+                Err(error) => return error,
             }
         }
     }
 
     /// Waits before the next connect; after an overload also until the backlog is durable.
     async fn pause(&mut self, error: &connection::Error, wait: Duration) -> Result<(), Error> {
-        self.hand_over()?;
+        self.hand_over();
         if let connection::Error::Overloaded(_) = error {
             while self.intake.in_flight_bytes() > 0 {
                 let done = self.writer.done().await?;
-                self.settle(done)?;
+                self.settle(done);
             }
         }
         match timeout(wait, self.settle_for_ever()).await {
@@ -315,17 +305,17 @@ impl<J: Journal> Running<J> {
     }
 
     async fn finish(&mut self, mut connection: Option<Connection>) -> Result<(), Error> {
-        self.hand_over()?;
+        self.hand_over();
         while self.writer.is_busy() {
             let done = self.writer.done().await?;
             match &mut connection {
-                None => self.settle(done)?,
+                None => self.settle(done),
                 Some(open) => {
                     if let Err(error) = self.acknowledge(done, open) {
                         self.report(&error, Duration::ZERO);
                         connection = None;
                     }
-                    self.hand_over()?;
+                    self.hand_over();
                 }
             }
         }

@@ -1,8 +1,9 @@
-//! Batches of one outbox made ready to be sent. All calls block on the disk or the compressor
-//! and so run beside the async runtime.
+//! Batches of one outbox made ready to be sent. All calls block on the disk or the compressor,
+//! and so run on the output's thread.
 
 use super::config::Compression;
 use super::{Error, Outbox, encode};
+use crate::blocking::BlockingThread;
 use crate::flow::{DeadLetter, Seq, Timestamp};
 use crate::store::{self, Batch};
 use bytes::Bytes;
@@ -27,6 +28,7 @@ pub(super) struct Parcels<O> {
     pub(super) agent: Arc<str>,
     pub(super) compression: Compression,
     pub(super) outbox: O,
+    pub(super) thread: BlockingThread,
     /// Names of its outboxes: its own, and those of its live pipelines and of late readings if it has them.
     pub(super) outboxes: Arc<[String]>,
 }
@@ -54,7 +56,7 @@ impl Parcel {
         let line: Line = serde_json::from_slice(&payload).unwrap_or_default();
         DeadLetter {
             pipeline: line.pipeline,
-            stage: "forward".to_owned(),
+            stage: "output".to_owned(),
             reason,
             module: line.module,
             key: line.key,
@@ -145,7 +147,7 @@ impl<O: Outbox> Parcels<O> {
         call: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let this = self.clone();
-        // An error of the join is a panic in the store: it is in no state to go on from.
-        tokio::task::spawn_blocking(move || call(&this)).await.unwrap_or_else(|_| Err(self.store_gone()))
+        // After a panic in the store it is in no state to go on from.
+        self.thread.call(move || call(&this)).await.unwrap_or_else(|_| Err(self.store_gone()))
     }
 }

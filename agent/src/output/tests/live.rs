@@ -132,7 +132,7 @@ async fn an_outage_leaves_room_to_overtake_its_backlog() {
     running.stop().await;
 }
 
-/// Random crashes of the forwarder, random trouble of the destination, new results all the time.
+/// Random crashes of the output, random trouble of the destination, new results all the time.
 #[tokio::test]
 async fn each_result_is_confirmed_once_over_any_number_of_crashes() {
     for seed in 0..8 {

@@ -178,7 +178,7 @@ impl Connection {
             }
             sent = send(&mut self.write, &mut self.out, &mut self.unflushed), if may_send => {
                 sent?;
-                crate::fail::point("source.sent");
+                crate::fail::point("input.sent");
                 self.sent = Instant::now();
                 Ok(Progress::Sent)
             }

@@ -1,5 +1,5 @@
 //! TLS with a destination, and with one that cannot or must not be trusted. It is never plain text
-//! instead, nothing is lost, and what was wrong can be mended while the forwarder runs.
+//! instead, nothing is lost, and what was wrong can be mended while the output runs.
 
 use super::*;
 use crate::tls;
@@ -259,7 +259,8 @@ fn files_that_cannot_be_used_at_start_are_named() {
     let ours = Authority::new("ours");
     let files = Files::new(&ours);
     let config = files.config(&"https://127.0.0.1:1/".parse().unwrap(), true);
-    let error = Forward::build("central", "gw-1", config, Memory::new([]), Metrics::new().output("central"));
+    let error =
+        HttpOutput::build("central", "gw-1", config, Memory::new([]), Metrics::new().output("central"));
     let Error::Client { source, .. } = error.map(drop).unwrap_err() else { panic!("another error") };
     assert!(source.to_string().contains("us.pem: make the file readable"), "{source}");
 }

@@ -1,7 +1,7 @@
-//! Outboxes in memory that hold the forwarder to the store's rules.
+//! Outboxes in memory that hold an output to the store's rules.
 
 use crate::flow::{DeadLetter, Epoch, Seq};
-use crate::forward::Outbox;
+use crate::output::Outbox;
 use crate::store::{Batch, Error, STRETCHES_MAX, Sending};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,11 +1,11 @@
-//! A journal in memory that can be held, can fail, and outlives a source as a disk does.
+//! A journal in memory that can be held, can fail, and outlives an input as a disk does.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::broker::PATIENCE;
 use crate::flow::Message;
-use crate::source::{BoxError, Journal};
+use crate::input::mqtt::{BoxError, Journal};
 use crate::store::{Delivered, Session};
 
 #[derive(Clone, Debug, Default)]

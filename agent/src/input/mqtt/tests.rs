@@ -1,4 +1,4 @@
-//! The source against a scripted broker and a journal in memory.
+//! The input against a scripted broker and a journal in memory.
 
 mod broker;
 mod certificates;
@@ -31,8 +31,8 @@ impl Agent {
         change(&mut config);
         let metrics = Input::default();
         let (stop, shutdown) = watch::channel(false);
-        let source = Source::new("plant", config, journal.clone(), metrics.clone());
-        Self { stop, run: tokio::task::spawn(source.run(shutdown)), metrics }
+        let input = MqttInput::new("plant", config, journal.clone(), metrics.clone());
+        Self { stop, run: tokio::task::spawn(input.run(shutdown)), metrics }
     }
 
     async fn ended(self) -> Result<(), Error> {

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use tokio_rustls::TlsAcceptor;
 
-use crate::source::Version;
-use crate::source::transport::Duplex;
+use crate::input::mqtt::Version;
+use crate::input::mqtt::transport::Duplex;
 
 /// No step of a test takes longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ pub(super) struct Broker {
     acceptor: Option<TlsAcceptor>,
 }
 
-/// What the source sent.
+/// What the input sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     /// The packet's body.
@@ -244,7 +244,7 @@ impl Peer {
         topics
     }
 
-    /// A write to a source that has gone away is no fault of the test.
+    /// A write to an input that has gone away is no fault of the test.
     async fn send(&mut self, first: u8, body: &[u8], properties: bool) {
         let mut body = body.to_vec();
         if properties && self.version == Version::V5 {

@@ -1,11 +1,11 @@
-//! TLS: whom the source lets pass for its broker, and what it says of the others.
+//! TLS: whom the input lets pass for its broker, and what it says of the others.
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 use super::certificates::Authority;
 use super::*;
-use crate::source::connection::Connection;
+use crate::input::mqtt::connection::Connection;
 
 #[tokio::test]
 async fn serves_over_tls_with_certificates_on_both_sides() {
@@ -31,7 +31,7 @@ async fn serves_over_tls_with_certificates_on_both_sides() {
     .await;
 }
 
-/// What a broker shows, and what the source makes of it.
+/// What a broker shows, and what the input makes of it.
 struct Case {
     shown: &'static str,
     until: i32,
