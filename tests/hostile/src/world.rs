@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, process, thread};
 
-/// What it got, or the words with which it was refused; nothing if that is no question.
+/// Returns the answer, or the words with which it was refused; nothing if that is no question.
 #[expect(clippy::disallowed_methods, reason = "it asks for what it is not to get, the host's clock too")]
 pub(crate) fn ask(what: &str) -> Option<Result<String, String>> {
     Some(match what {
@@ -21,7 +21,8 @@ pub(crate) fn ask(what: &str) -> Option<Result<String, String>> {
             Ok(format!("{:?} {:?}", env::vars().collect::<Vec<_>>(), env::args().collect::<Vec<_>>()))
         }
         "clocks" => {
-            let (begun, now) = (Instant::now(), SystemTime::now());
+            let begun = Instant::now();
+            let now = SystemTime::now();
             let since = now.duration_since(SystemTime::UNIX_EPOCH).map_err(|error| error.to_string());
             since.map(|since| format!("{since:?} {:?}", begun.elapsed()))
         }
