@@ -24,7 +24,8 @@ typedef struct {
 void init(void);
 // Called with each event, which may be changed.
 void process(Event *event);
-// An event to hand on: none, one or many for each that came.
+// Hands an event on. `process` calls it once to pass the event on, not at all to drop it, several times to split it;
+// what is emitted is as it is then. An event that is rejected gives nothing, whatever it emitted before.
 void emit(const Event *event);
 
 // ---- An aggregate defines `init` and these four.
@@ -56,6 +57,8 @@ void finish(const Window *window, const void *state);
 const char *setting_text(const char *name, const char *otherwise);  // NULL: it has to be there.
 const char **setting_texts(const char *name, size_t *count);
 double setting_number(const char *name, double otherwise);          // NAN: it has to be there.
+// A whole number from 0 to `most`.
+unsigned setting_whole(const char *name, unsigned otherwise, unsigned most);
 // The number of the text among those listed, which end with NULL; the first if there is none.
 int setting_choice(const char *name, const char *first, ...);
 

@@ -27,7 +27,10 @@ globalThis.Date = class extends Date {
 };
 globalThis.performance = { now: noClock };
 
-/** The module's exports, of a function from the settings to the function for one event: its event, none or many. */
+/**
+ * Makes the module's exports of a function from the settings to the function for one event, which returns that event,
+ * nothing (`undefined` or `null`), or an array of events.
+ */
 export const transform = (configure) => {
   let each;
   return {
@@ -35,9 +38,8 @@ export const transform = (configure) => {
     process: (batch) => {
       const events = [];
       const rejected = sift(batch, (event) => {
-        const made = each(event);
-        if (Array.isArray(made)) events.push(...made.map(checked));
-        else if (made) events.push(checked(made));
+        // All of them are checked before the first is taken: an event that is rejected gives none.
+        for (const made of listed(each(event)).map(checked)) events.push(made);
       });
       return { events, rejected };
     },
@@ -123,6 +125,9 @@ const finite = (field, number) => {
   if (Number.isFinite(number)) return `${number}`;
   throw new Error(`field \`${field}\` would become ${number}`);
 };
+
+/** The events that an author's function returned. */
+const listed = (made) => (Array.isArray(made) ? made : made ? [made] : []);
 
 const checked = (event) => {
   const { topic, key, time, payload } = event;

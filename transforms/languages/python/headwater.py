@@ -18,7 +18,8 @@ from wit_world.imports import logging, types
 
 
 def transform(configure):
-    """The class `WitWorld`, of a function from the settings to the function for one event: its event, none or many."""
+    """Makes the class `WitWorld` of a function from the settings to the function for one event, which returns that
+    event, None, or a list of events (or anything else that gives events one by one)."""
 
     each = None
 
@@ -33,11 +34,8 @@ def transform(configure):
             made = []
 
             def one(event):
-                out = each(event)
-                if isinstance(out, types.Event):
-                    made.append(_checked(out))
-                elif out is not None:
-                    made.extend([_checked(each) for event in out])
+                # All of them are checked before the first is taken: an event that is rejected gives none.
+                made.extend([_checked(one) for one in _listed(each(event))])
 
             rejected = _sift(events, one)
             return types.Processed(made, rejected)
@@ -222,8 +220,17 @@ def _place(text, field):
     return found
 
 
+def _listed(made):
+    """The events that an author's function returned."""
+    if made is None:
+        return ()
+    return (made,) if isinstance(made, types.Event) else made
+
+
 def _checked(event):
     """A wrong type would end the call without a word."""
+    if not isinstance(event, types.Event):
+        raise TypeError(f"expected an event, a list of events or None, found {event!r:.40}")
     texts = isinstance(event.topic, str) and isinstance(event.key, str)
     if not (texts and type(event.time) is int and 0 <= event.time < 1 << 64 and isinstance(event.payload, bytes)):
         raise TypeError("`topic` and `key` are str, `time` is int in microseconds, `payload` is bytes")

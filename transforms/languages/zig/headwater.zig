@@ -73,7 +73,8 @@ pub const Window = struct {
 /// A result's members: `result.write("mean", 1.5)`; a struct becomes an object.
 pub const Result = json.Result;
 
-/// Hands an event on: none, one or many for each that came.
+/// Hands an event on. `process` calls it once to pass the event on, not at all to drop it, several times to split it;
+/// what is emitted is as it is then. An event that is rejected gives nothing, whatever it emitted before.
 pub const emit = @import("headwater/transform.zig").emit;
 
 /// The error to return for an event, a sample or settings that cannot be used, with the reason.

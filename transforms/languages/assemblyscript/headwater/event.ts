@@ -57,7 +57,10 @@ let out: usize = 0;
 let outCount: usize = 0;
 let outRoom: usize = 0;
 
-/** Hands an event on: none, one or many for each that came. */
+/**
+ * Hands an event on. `process` calls it once to pass the event on, not at all to drop it, several times to split it;
+ * what is emitted is as it is then. An event that is rejected gives nothing, whatever it emitted before.
+ */
 export function emit(event: Event): void {
   if (rejected()) return;
   if (outCount == outRoom) {

@@ -21,6 +21,14 @@ export class Settings {
     return value;
   }
 
+  /** A whole number from 0 to `most`. */
+  whole(name: string, otherwise: u32, most: u32): u32 {
+    const value = this.number(name, otherwise);
+    if (value >= 0 && value <= most && value == Math.floor(value)) return <u32>value;
+    reject(`setting \`${name}\` is not a whole number from 0 to ${most}`);
+    return otherwise;
+  }
+
   /** The number of the text among the choices; the first if there is none. */
   choice(name: string, choices: string[]): i32 {
     const wanted = this.text(name, choices[0]);

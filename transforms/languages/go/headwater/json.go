@@ -10,27 +10,29 @@ import (
 	"unicode/utf8"
 )
 
-// MapNumber is the event with another number in the field; all else stays as it is, byte for byte.
-func (e Event) MapNumber(field string, change func(float64) float64) ([]Event, error) {
+// MapNumber replaces the number in a field of the payload; all else stays as it is, byte for byte. It is an error, and
+// the event stays as it was, where the field is missing, there twice or no number, or the new number is not finite.
+func (e *Event) MapNumber(field string, change func(float64) float64) error {
 	at, err := find(e.Payload, field)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	value, err := at.number(e.Payload, field)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return e.with(at, field, change(value))
+	return e.set(at, field, change(value))
 }
 
-// SetNumber is the event with that number in the field, which is added if it is not there; all else stays as it is,
-// byte for byte.
-func (e Event) SetNumber(field string, value float64) ([]Event, error) {
+// SetNumber sets the number in a field of the payload, which is added if it is not there; all else stays as it is,
+// byte for byte. It is an error, and the event stays as it was, where the field is there twice or the number is not
+// finite.
+func (e *Event) SetNumber(field string, value float64) error {
 	at, err := find(e.Payload, field)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return e.with(at, field, value)
+	return e.set(at, field, value)
 }
 
 // Number is the finite number in a field of the payload.
@@ -79,16 +81,16 @@ func (at place) number(payload []byte, field string) (float64, error) {
 	return value, nil
 }
 
-func (e Event) with(at place, field string, value float64) ([]Event, error) {
+func (e *Event) set(at place, field string, value float64) error {
 	if math.IsInf(value, 0) || math.IsNaN(value) {
-		return nil, fmt.Errorf("field `%s` would become %v", field, value)
+		return fmt.Errorf("field `%s` would become %v", field, value)
 	}
 	payload := make([]byte, 0, len(e.Payload)+len(field)+32)
 	payload = append(payload, e.Payload[:at.start]...)
 	if !at.there {
 		name, err := json.Marshal(field)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if !at.first {
 			payload = append(payload, ',')
@@ -97,7 +99,7 @@ func (e Event) with(at place, field string, value float64) ([]Event, error) {
 	}
 	payload = strconv.AppendFloat(payload, value, 'g', -1, 64)
 	e.Payload = append(payload, e.Payload[at.end:]...)
-	return []Event{e}, nil
+	return nil
 }
 
 // Numbers are the finite numbers in the fields of the payload.

@@ -40,6 +40,19 @@ func (s *Settings) Choice(name string, choices ...string) int {
 	return max(number, 0)
 }
 
+// WholeOr is the whole number of that name, from 0 to most, or the default if there is none.
+func (s *Settings) WholeOr(name string, otherwise, most uint64) uint64 {
+	if _, there := s.members[name]; !there {
+		return otherwise
+	}
+	var whole uint64
+	s.read(name, "whole number", &whole)
+	if whole > most {
+		s.Fault(fmt.Errorf("`%s` is %d: it is at most %d", name, whole, most))
+	}
+	return whole
+}
+
 // Texts is the list of texts of that name, with at least one in it and none twice.
 func (s *Settings) Texts(name string) []string {
 	var texts []*string

@@ -15,8 +15,8 @@ type (
 	Settings = headwater.Settings
 )
 
-// Function says what becomes of an event: one, none or many. An error is why it cannot be used: it goes to the dead
-// letters.
+// Function returns the events that one event becomes: none (nil) drops it, several split it. With an error the event
+// gives nothing and goes to the dead letters, with the error's text as the reason.
 type Function = func(headwater.Event) ([]headwater.Event, error)
 
 var (
