@@ -9,9 +9,9 @@ import (
 )
 
 type (
-	// Event is what passes a transform.
+	// Event is one event of a transform.
 	Event = headwater.Event
-	// Settings are what `config = { … }` in the pipeline says.
+	// Settings are the module's: `config = { … }` in the pipeline.
 	Settings = headwater.Settings
 )
 
@@ -24,7 +24,8 @@ var (
 	function  Function
 )
 
-// Of exports the module: call it from `init`. The settings that nobody asks for are refused.
+// Of exports the transform: call it from `init`. It gets the function from the settings to the function for one event;
+// settings that nobody asks for are refused.
 func Of(of func(settings *headwater.Settings) Function) { configure = of }
 
 type event struct {
