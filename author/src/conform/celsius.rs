@@ -70,7 +70,7 @@ const NO_NUMBERS: [&str; 9] = [
 
 const MISSING: [&str; 4] = ["{}", r#"{"T":68}"#, r#"{"a":{"t":68}}"#, r#"{"tt":68,"":1}"#];
 
-const BAD_SETTINGS: [&str; 8] = [
+const BAD_SETTINGS: [&str; 13] = [
     "",
     "{",
     "[]",
@@ -79,7 +79,15 @@ const BAD_SETTINGS: [&str; 8] = [
     r#"{"field":"t","from":"rankine"}"#,
     r#"{"field":"t","from":1}"#,
     r#"{"field":"t","unknown":1}"#,
+    r#"{"field":"t","repeat":-1}"#,
+    r#"{"field":"t","repeat":1.5}"#,
+    r#"{"field":"t","repeat":256}"#,
+    r#"{"field":"t","repeat":"3"}"#,
+    r#"{"field":"t","repeat":true}"#,
 ];
+
+/// As `repeat` has it, in microseconds.
+const SECOND: u64 = 1_000_000;
 
 /// Members beside the field, all of them to be kept.
 const OTHERS: &str = r#"{"id":"a\"\\\u00e9\n😀","t":68,"n":9007199254740991,"m":-9007199254740991,"f":0.1,"x":null,"l":[1,"2",{"y":false,"z":[]}],"o":{"t":68,"":{}},"":true}"#;
@@ -104,6 +112,9 @@ pub(super) fn checks(module: Transform) -> Vec<Check> {
         ("celsius: names of any script", finds_names(&mut trial)),
         ("celsius: keeps the other members", keeps_the_others(&mut trial)),
         ("celsius: keeps topic, key, time and order", keeps_the_rest(&mut trial)),
+        ("celsius: passes each event once, as `repeat` = 1 says", repeats(&mut trial, 1)),
+        ("celsius: drops events, as `repeat` = 0 says", repeats(&mut trial, 0)),
+        ("celsius: splits each event into three, as `repeat` = 3 says", repeats(&mut trial, 3)),
         ("celsius: takes 100 levels", takes_levels(&mut trial)),
         ("celsius: rejects what is no JSON object", rejects(&mut trial, NO_OBJECTS)),
         ("celsius: rejects a field that is no number", rejects(&mut trial, NO_NUMBERS.map(str::as_bytes))),
@@ -191,6 +202,29 @@ fn keeps_the_rest(trial: &mut Trial) -> Result<(), String> {
             format!("expected all but the payload of {}, found {}", told(expected), told(found))
         })
     })
+}
+
+/// Each of several events gives so many, a second apart, in their order; one among them that is rejected gives none.
+fn repeats(trial: &mut Trial, count: u64) -> Result<(), String> {
+    trial.renew(&format!(r#"{{"field":"t","from":"celsius","repeat":{count}}}"#))?;
+    let given =
+        [r#"{"t":1}"#, r#"{"t":2,"a":[]}"#, "{}", r#"{"t":3}"#].map(|payload| event(payload.as_bytes()));
+    let (found, rejected) = trial.call(&given)?;
+    let numbers = |events: &[Event]| -> Vec<(u64, Option<f64>)> {
+        let number =
+            |payload| serde_json::from_slice(payload).ok().and_then(|value: Value| value["t"].as_f64());
+        events.iter().map(|event| (event.time.0, number(&event.payload))).collect()
+    };
+    let taken = numbers(&given).into_iter().filter(|(_, number)| number.is_some());
+    let expected: Vec<_> =
+        taken.flat_map(|(time, number)| (0..count).map(move |n| (time + n * SECOND, number))).collect();
+    let found = numbers(&found);
+    if found != expected {
+        return Err(format!("expected the times and numbers {expected:?}, found {found:?}"));
+    }
+    let indexes: Vec<_> = rejected.iter().map(|one| one.index).collect();
+    (indexes == [2]).then_some(()).ok_or_else(|| format!("expected input 2 rejected, found {indexes:?}"))?;
+    trial.renew(SETTINGS)
 }
 
 fn takes_levels(trial: &mut Trial) -> Result<(), String> {

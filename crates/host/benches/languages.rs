@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 #[expect(dead_code, unreachable_pub, reason = "it is a part of the SDK, used here alone")]
 mod json;
 
-#[path = "../../../transforms/stats/src/summary.rs"]
+#[path = "../../../transforms/languages/rust/aggregate/src/summary.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is a part of the module, used here alone")]
 mod summary;
 
@@ -118,7 +118,7 @@ fn into(mut module: Aggregate) -> Run {
 
 fn native() -> [Run; 2] {
     let (events, samples) = (events(), events());
-    let mut all = None::<summary::Summary>;
+    let mut all = None::<summary::FieldSummary>;
     let convert = |event: &Event| {
         let payload = json::map_number(&event.payload, FIELD, |degrees| (degrees - 32.0) / 1.8).ok()?;
         Some(Event { payload, topic: event.topic.clone(), key: event.key.clone(), time: event.time })
@@ -131,11 +131,11 @@ fn native() -> [Run; 2] {
         Box::new(move || {
             for sample in black_box(&samples) {
                 let number =
-                    json::Object::parse(&sample.payload).ok().and_then(|object| object.number(FIELD));
+                    json::JsonObject::parse(&sample.payload).ok().and_then(|object| object.number(FIELD));
                 let number = number.expect("none is refused");
                 match &mut all {
                     Some(all) => all.add(number),
-                    None => all = Some(summary::Summary::of(number)),
+                    None => all = Some(summary::FieldSummary::of(number)),
                 }
             }
             black_box(&all);
