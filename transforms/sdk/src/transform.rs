@@ -22,7 +22,7 @@ pub mod bindings {
 pub use bindings::Event;
 
 /// A step from one event to any number of events, deserialized from the step's settings: what
-/// `config = { … }` in the pipeline says. One without settings is `struct Name;`.
+/// `settings = { … }` in the pipeline says. One without settings is `struct Name;`.
 ///
 /// ```
 /// use headwater_module::{Event, Transform, export_transform};

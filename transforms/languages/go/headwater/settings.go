@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Settings are what `config = { … }` in the pipeline says. What is missing, of another type, or not asked for becomes
+// Settings are what `settings = { … }` in the pipeline says. What is missing, of another type, or not asked for becomes
 // a fault that the operator sees.
 type Settings struct {
 	members map[string]json.RawMessage

@@ -11,7 +11,7 @@ import (
 type (
 	// Event is what passes a transform.
 	Event = headwater.Event
-	// Settings are what `config = { … }` in the pipeline says.
+	// Settings are what `settings = { … }` in the pipeline says.
 	Settings = headwater.Settings
 )
 
