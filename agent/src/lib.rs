@@ -40,9 +40,9 @@ pub mod secret;
 pub mod tls;
 
 pub use headwater_fail as fail;
-pub use headwater_flow::error_text as words;
 #[cfg(test)]
 use headwater_flow::cases;
+pub use headwater_flow::error_text as words;
 use headwater_flow::topic;
 
 #[cfg(feature = "author")]

@@ -101,7 +101,9 @@ async fn windows_that_cannot_be_finished_cost_themselves_alone() {
 async fn a_flood_of_log_lines_is_cut_and_counted() {
     let (agent, backend) = run(&["log"], READINGS, |kind| {
         plant::forwarded("{field.device}")
-            + &format!("transform = [{{ module = \"modules/hostile.wasm\", settings = {{ do = {kind:?} }} }}]")
+            + &format!(
+                "transform = [{{ module = \"modules/hostile.wasm\", settings = {{ do = {kind:?} }} }}]"
+            )
     })
     .await;
     let metrics = agent.metrics().await.expect("the agent answers");

@@ -26,7 +26,9 @@ fn hostile(what: &str) -> String {
 }
 
 fn counting(what: &str) -> String {
-    format!("module = \"modules/hostile_aggregate.wasm\", deadline = \"200ms\", settings = {{ do = {what:?} }}")
+    format!(
+        "module = \"modules/hostile_aggregate.wasm\", deadline = \"200ms\", settings = {{ do = {what:?} }}"
+    )
 }
 
 /// A plant, three pipelines, and somebody who publishes.

@@ -164,7 +164,8 @@ impl std::fmt::Display for Latency {
 async fn turn(kind: &str, options: &Options) -> anyhow::Result<Latency> {
     let (broker, backend) = (Broker::start().await, Backend::start([]).await);
     let timed = "key = \"k\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"20ms\"\n";
-    let celsius = "transform = [{ module = \"modules/celsius.wasm\", settings = { field = \"temperature\" } }]";
+    let celsius =
+        "transform = [{ module = \"modules/celsius.wasm\", settings = { field = \"temperature\" } }]";
     let hostile = format!(
         "transform = [{{ module = \"modules/hostile.wasm\", settings = {{ do = {kind:?} }}, deadline = {:?}, \
          memory_bytes_max = \"{} MiB\", output_bytes_max = \"{} MiB\" }}]",
