@@ -25,7 +25,7 @@ pub struct Options {
     /// The module, or its project's folder.
     #[arg(default_value = ".")]
     file: PathBuf,
-    /// Its settings, as JSON. Default: `config` in the `module.toml` beside it, or `{}`.
+    /// Its settings, as JSON. Default: `settings` in the `module.toml` beside it, or `{}`.
     #[arg(long)]
     settings: Option<String>,
     /// Live messages of this broker: mqtt://host:port, mqtts://…, ws://…, wss://….

@@ -47,7 +47,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     // No cache: what is asked for is the compilation.
     let host = Host::new(None)?;
     let file = module.file()?;
-    let subject = Subject::open_in(host, &file, checked(module.config.as_deref())?)?;
+    let subject = Subject::open_in(host, &file, checked(module.settings.as_deref())?)?;
     let events = subject.samples(module.samples.as_deref())?;
     ensure!(
         !events.is_empty(),

@@ -36,7 +36,7 @@ pub struct Options {
     #[command(flatten)]
     module: Module,
     /// It is the transform `celsius` or the aggregate `stats`: check that it does what these do, too.
-    #[arg(long, conflicts_with = "config")]
+    #[arg(long, conflicts_with = "settings")]
     reference: bool,
 }
 
@@ -46,7 +46,7 @@ pub(super) type Check = (&'static str, Result<(), String>);
 pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let module = &options.module;
     let file = module.file()?;
-    let mut subject = Subject::open(&file, checked(module.config.as_deref())?)?;
+    let mut subject = Subject::open(&file, checked(module.settings.as_deref())?)?;
     let samples = subject.samples(module.samples.as_deref())?;
     let checks = all(&mut subject, samples, options.reference)?;
     Ok(show(&file, checks.into_iter()))

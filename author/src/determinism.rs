@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 pub(super) fn run(options: &Module) -> anyhow::Result<ExitCode> {
     let file = options.file()?;
-    let mut subject = Subject::open(&file, checked(options.config.as_deref())?)?;
+    let mut subject = Subject::open(&file, checked(options.settings.as_deref())?)?;
     let samples = subject.samples(options.samples.as_deref())?;
     ensure!(
         !samples.is_empty(),

@@ -19,9 +19,9 @@ pub struct Module {
     /// The module: a component of the contract, or its project's folder.
     #[arg(default_value = ".")]
     file: PathBuf,
-    /// Its settings, as JSON. Default: `config` in the `module.toml` beside it, or `{}`.
+    /// Its settings, as JSON. Default: `settings` in the `module.toml` beside it, or `{}`.
     #[arg(long)]
-    pub(super) config: Option<String>,
+    pub(super) settings: Option<String>,
     /// Events for it, one a line. Default: `samples/input.ndjson` beside it, if there is one.
     #[arg(long)]
     pub(super) samples: Option<PathBuf>,
@@ -63,16 +63,16 @@ pub(super) struct Subject {
 
 impl Subject {
     /// Reads and compiles; nothing runs yet.
-    pub(super) fn open(file: &Path, config: Option<&str>) -> anyhow::Result<Self> {
-        Self::open_in(Host::new(cache())?, file, config)
+    pub(super) fn open(file: &Path, settings: Option<&str>) -> anyhow::Result<Self> {
+        Self::open_in(Host::new(cache())?, file, settings)
     }
 
     /// In a host of the caller's.
-    pub(super) fn open_in(host: Host, file: &Path, config: Option<&str>) -> anyhow::Result<Self> {
+    pub(super) fn open_in(host: Host, file: &Path, settings: Option<&str>) -> anyhow::Result<Self> {
         let inspection = host.inspect(file)?;
         let kind = kind(&inspection, file)?;
         let project = Project::beside(file)?;
-        let settings = config.map(str::to_owned);
+        let settings = settings.map(str::to_owned);
         let settings = settings.or_else(|| Some(project.as_ref()?.settings.clone()));
         Ok(Self {
             host,
@@ -129,10 +129,10 @@ pub(super) fn cache() -> Option<PathBuf> {
 }
 
 /// JSON, so that a typing error is not taken for the module's.
-pub(super) fn checked(config: Option<&str>) -> anyhow::Result<Option<&str>> {
-    if let Some(config) = config {
-        serde_json::from_str::<serde_json::Value>(config)
-            .with_context(|| format!("failed to read --config {config:?} as JSON"))?;
+pub(super) fn checked(settings: Option<&str>) -> anyhow::Result<Option<&str>> {
+    if let Some(settings) = settings {
+        serde_json::from_str::<serde_json::Value>(settings)
+            .with_context(|| format!("failed to read --settings {settings:?} as JSON"))?;
     }
-    Ok(config)
+    Ok(settings)
 }

@@ -222,9 +222,9 @@ input = "sensors"
 topics = ["plant/#"]
 key = "{{topic[1]}}"
 time = {{ field = "ts", unit = "ms" }}
-transform = [{{ module = "celsius.wasm", config = {{ field = "temperature" }} }}]
+transform = [{{ module = "celsius.wasm", settings = {{ field = "temperature" }} }}]
 window = {{ tumbling = "2s", lateness = "1s", idle = "1s" }}
-aggregate = {{ module = "stats.wasm", config = {{ fields = ["temperature", "pressure"] }} }}
+aggregate = {{ module = "stats.wasm", settings = {{ fields = ["temperature", "pressure"] }} }}
 output = "collector"
 
 # The machine this runs on.
@@ -233,7 +233,7 @@ input = "sensors"
 topics = ["machine/#"]
 key = "{{topic[1]}}"
 window = {{ tumbling = "1s", idle = "1s" }}
-aggregate = {{ module = "stats.wasm", config = {{ fields = ["percent", "celsius"] }} }}
+aggregate = {{ module = "stats.wasm", settings = {{ fields = ["percent", "celsius"] }} }}
 output = "collector"
 
 [output.collector]

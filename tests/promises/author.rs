@@ -23,7 +23,8 @@ fn make_project() -> tempfile::TempDir {
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("samples")).expect("a writable folder");
     fs::write(at("celsius.wasm"), headwater_bundle::CELSIUS).expect("a writable folder");
-    let toml = "name = \"celsius\"\nkind = \"transform\"\nlanguage = \"rust\"\nconfig = { field = \"t\" }\n";
+    let toml =
+        "name = \"celsius\"\nkind = \"transform\"\nlanguage = \"rust\"\nsettings = { field = \"t\" }\n";
     fs::write(at("module.toml"), toml).expect("a writable folder");
     fs::write(at("samples/input.ndjson"), SAMPLES).expect("a writable folder");
     folder

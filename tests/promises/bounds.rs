@@ -135,7 +135,7 @@ async fn coarsening_keeps_every_reading_in_windows_that_do_not_overlap() {
     let body = format!(
         "key = {KEY:?}\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n\
          window = {{ tumbling = \"10ms\" }}\nwhen_full = \"coarsen\"\n\
-         aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = {fields:?} }} }}\n"
+         aggregate = {{ module = \"modules/stats.wasm\", settings = {{ fields = {fields:?} }} }}\n"
     );
     let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
@@ -271,7 +271,7 @@ async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_repo
         if *policy == "coarsen" {
             body += &format!(
                 "window = {{ tumbling = \"10ms\" }}\n\
-                 aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = {fields:?} }} }}\n"
+                 aggregate = {{ module = \"modules/stats.wasm\", settings = {{ fields = {fields:?} }} }}\n"
             );
         }
         plan = add_output(plan.pipeline(policy, "plant", policy, &body), policy, destination);

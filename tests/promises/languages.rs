@@ -81,9 +81,9 @@ fn body(language: &str) -> String {
     };
     format!(
         "key = \"{{field.device}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n\
-         transform = [{{ module = {:?}, config = {{ field = \"temperature\" }} }}]\n\
+         transform = [{{ module = {:?}, settings = {{ field = \"temperature\" }} }}]\n\
          window = {{ tumbling = \"1s\", lateness = \"0s\", idle = \"12h\" }}\n\
-         aggregate = {{ module = {:?}, config = {{ fields = [\"temperature\"] }} }}",
+         aggregate = {{ module = {:?}, settings = {{ fields = [\"temperature\"] }} }}",
         module("transform"),
         module("aggregate"),
     )

@@ -215,7 +215,7 @@ async fn a_result_that_was_refused_arrives_when_the_destination_is_mended() {
 async fn a_trap_is_told_with_its_module_and_where_it_was() {
     let destination = FakeDestination::start([]).await;
     let body = plant::forwarded("k")
-        + "transform = [{ module = \"modules/hostile.wasm\", config = { do = \"panic\" } }]";
+        + "transform = [{ module = \"modules/hostile.wasm\", settings = { do = \"panic\" } }]";
     let (agent, publisher) = forwarding(&destination.url(), &body).await;
     for id in 0..20 {
         let reading = json!({ "id": id, "ts": 1_767_225_600_000_u64, "bad": id == 7 });

@@ -49,7 +49,7 @@ async fn hostile_transforms_cost_their_culprits_alone() {
         let limits = "deadline = \"200ms\", memory_bytes_max = \"16 MiB\", output_bytes_max = \"1 MiB\"";
         plant::forwarded("{field.device}")
             + &format!(
-                "transform = [{{ module = \"modules/hostile.wasm\", config = {{ do = {kind:?} }}, {limits} }}]"
+                "transform = [{{ module = \"modules/hostile.wasm\", settings = {{ do = {kind:?} }}, {limits} }}]"
             )
     })
     .await;
@@ -105,7 +105,9 @@ async fn windows_that_cannot_be_finished_cost_themselves_alone() {
 async fn a_flood_of_log_lines_is_cut_and_counted() {
     let (agent, destination) = run(&["log"], READINGS, |kind| {
         plant::forwarded("{field.device}")
-            + &format!("transform = [{{ module = \"modules/hostile.wasm\", config = {{ do = {kind:?} }} }}]")
+            + &format!(
+                "transform = [{{ module = \"modules/hostile.wasm\", settings = {{ do = {kind:?} }} }}]"
+            )
     })
     .await;
     let metrics = agent.metrics().await.expect("the agent answers");
@@ -144,7 +146,7 @@ fn what_is_no_module_is_refused_before_anything_runs() {
 fn settings_that_a_module_refuses_are_configuration_faults() {
     let hostile = |what: &str| {
         format!(
-            "transform = [{{ module = \"modules/hostile.wasm\", deadline = \"200ms\", config = {{ do = {what:?} }} }}]"
+            "transform = [{{ module = \"modules/hostile.wasm\", deadline = \"200ms\", settings = {{ do = {what:?} }} }}]"
         )
     };
     for (what, word) in
@@ -193,7 +195,7 @@ fn aggregating(kind: &str, key: &str) -> String {
     format!(
         "key = {key:?}\ntime = {{ field = \"ts\", unit = \"ms\" }}\n\
          window = {{ tumbling = \"1s\", lateness = \"0s\", idle = \"12h\" }}\ncommit_every = \"100ms\"\n\
-         aggregate = {{ module = \"modules/hostile_aggregate.wasm\", deadline = \"200ms\", config = {{ do = {kind:?} }} }}"
+         aggregate = {{ module = \"modules/hostile_aggregate.wasm\", deadline = \"200ms\", settings = {{ do = {kind:?} }} }}"
     )
 }
 

@@ -138,7 +138,7 @@ impl OciRegistry {
         let _ = self;
         format!(
             "module = \"oci://127.0.0.1:{port}/{repository}:1.0@{pin}\", \
-             config = {{ field = \"temperature\", from = \"fahrenheit\" }}"
+             settings = {{ field = \"temperature\", from = \"fahrenheit\" }}"
         )
     }
 
@@ -444,7 +444,7 @@ async fn what_is_wrong_or_large_or_slow_is_refused_in_time_and_what_runs_goes_on
     assert_eq!(plant.modules().await["running"][0], digest(&good));
     let pin = registry.push("plant/hostile", headwater_bundle::HOSTILE).await;
     let hostile =
-        format!("module = \"oci://127.0.0.1:{port}/plant/hostile@{pin}\", config = {{ do = \"panic\" }}");
+        format!("module = \"oci://127.0.0.1:{port}/plant/hostile@{pin}\", settings = {{ do = \"panic\" }}");
     plant.configure(&hostile);
     plant.agent.reload();
     plant.agent.wait_for_metric("pipeline_swaps", "fetched", 2, SOON).await;

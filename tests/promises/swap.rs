@@ -19,14 +19,16 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
 const FAHRENHEIT: &str =
-    r#"module = "modules/celsius.wasm", config = { field = "temperature", from = "fahrenheit" }"#;
+    r#"module = "modules/celsius.wasm", settings = { field = "temperature", from = "fahrenheit" }"#;
 
 fn hostile(what: &str) -> String {
-    format!("module = \"modules/hostile.wasm\", deadline = \"200ms\", config = {{ do = {what:?} }}")
+    format!("module = \"modules/hostile.wasm\", deadline = \"200ms\", settings = {{ do = {what:?} }}")
 }
 
 fn counting(what: &str) -> String {
-    format!("module = \"modules/hostile_aggregate.wasm\", deadline = \"200ms\", config = {{ do = {what:?} }}")
+    format!(
+        "module = \"modules/hostile_aggregate.wasm\", deadline = \"200ms\", settings = {{ do = {what:?} }}"
+    )
 }
 
 /// A plant, three pipelines, and a publisher.
@@ -279,7 +281,7 @@ async fn what_follows_a_trip_is_what_the_pipeline_says() {
 async fn a_version_that_cannot_read_the_windows_there_are_is_refused_before_any_reading_passes_it() {
     let of = |version: u8, refuse: bool| {
         format!(
-            "module = \"modules/hostile_aggregate.wasm\", config = {{ version = {version}, refuse = {refuse} }}"
+            "module = \"modules/hostile_aggregate.wasm\", settings = {{ version = {version}, refuse = {refuse} }}"
         )
     };
     let mut scene = SwapScene::start(&hostile("a"), &of(0, false)).await;
@@ -322,7 +324,7 @@ async fn a_file_that_changes_is_seen_and_runs_beside_before_it_takes_over() {
     let destination = FakeDestination::start([]).await;
     let plan = |settings: &str| {
         let transform =
-            format!("transform = [{{ module = \"modules/swapped.wasm\", config = {{ {settings} }} }}]");
+            format!("transform = [{{ module = \"modules/swapped.wasm\", settings = {{ {settings} }} }}]");
         let body = plant::forwarded("k") + &transform + "\nshadow = \"2s\"";
         let plan = ConfigBuilder::default()
             .input("plant", broker.port(), &["plant"], "3.1.1")
@@ -372,7 +374,7 @@ async fn an_aggregate_beside_the_one_that_runs_is_compared_on_its_states_and_win
     let broker = RumqttdBroker::start().await;
     let destination = FakeDestination::start([]).await;
     let plan = |settings: &str| {
-        let aggregate = format!("module = \"modules/hostile_aggregate.wasm\", config = {{ {settings} }}");
+        let aggregate = format!("module = \"modules/hostile_aggregate.wasm\", settings = {{ {settings} }}");
         let body = format!(
             "key = \"bad-{{field.device}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n\
              window = {{ tumbling = \"50ms\", lateness = \"0s\" }}\naggregate = {{ {aggregate} }}\nshadow = \"1s\""

@@ -13,7 +13,7 @@ fn config(modules: &str) -> String {
     let pipeline = |name: &str, module: &str| {
         format!(
             "[pipeline.{name}]\ninput = \"plant\"\noutput = \"central\"\n\
-             transform = [{{ module = \"modules/{module}.wasm\", config = {{ field = \"t\" }} }}]\n\n"
+             transform = [{{ module = \"modules/{module}.wasm\", settings = {{ field = \"t\" }} }}]\n\n"
         )
     };
     format!(

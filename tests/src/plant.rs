@@ -96,7 +96,7 @@ pub fn windowed(key: &str, size: &str, lateness: &str, revise: &str) -> String {
     format!(
         "key = {key:?}\ntime = {{ field = \"ts\", unit = \"ms\" }}\n\
          window = {{ tumbling = {size:?}, lateness = {lateness:?}, idle = \"12h\", revise = {revise:?} }}\n\
-         aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = [\"temperature\"] }} }}\n\
+         aggregate = {{ module = \"modules/stats.wasm\", settings = {{ fields = [\"temperature\"] }} }}\n\
          commit_every = \"100ms\"\n"
     )
 }

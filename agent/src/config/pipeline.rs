@@ -349,7 +349,8 @@ pub(super) fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleCo
         );
     }
     let digest = section.optional("digest", digest);
-    let settings = section.or("config", "{}".to_owned(), settings);
+    section.renamed("config", "settings");
+    let settings = section.or("settings", "{}".to_owned(), settings);
     let mut limits = limits(&mut section);
     limits.granted = section.or("capabilities", BTreeSet::new(), capabilities);
     section.finish();

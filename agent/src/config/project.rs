@@ -88,7 +88,8 @@ fn project(mut root: Section<'_>) -> Option<Project> {
     let kind = root.required("kind", word(KINDS));
     // Of no use to the program: for the reader, and for tools.
     let _ = root.required("language", text);
-    let settings = root.or("config", "{}".to_owned(), settings);
+    root.renamed("config", "settings");
+    let settings = root.or("settings", "{}".to_owned(), settings);
     let window = root.or("window", MINUTE, duration(Duration::from_millis(1), 365 * 24 * 60 * MINUTE));
     let granted = root.or("capabilities", BTreeSet::new(), capabilities);
     let mut limits = root.optional_section("limits").map_or_else(Limits::default, |mut section| {

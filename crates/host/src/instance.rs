@@ -74,7 +74,7 @@ pub(super) struct Module {
     #[expect(dead_code, reason = "held, so that it ticks as long as the module is called")]
     pub(super) clock: Arc<Clock>,
     pub(super) digest: String,
-    pub(super) config: String,
+    pub(super) settings: String,
     pub(super) limits: Limits,
     pub(super) metrics: CallMetrics,
 }
@@ -241,7 +241,7 @@ impl<W: World> Running<W> {
     }
 
     fn instantiate(&mut self) -> Result<Live<W>, Fault> {
-        let Module { linked, config, limits, .. } = &self.module;
+        let Module { linked, settings, limits, .. } = &self.module;
         let mut store = Store::new(
             linked.engine(),
             Guest::new(limits, mem::take(&mut self.log), mem::take(&mut self.state)),
@@ -249,7 +249,7 @@ impl<W: World> Running<W> {
         store.limiter(|guest| guest);
         store.set_hostcall_fuel(limits.output_bytes_max);
         store.set_epoch_deadline(ticks(limits.deadline));
-        let started = init(linked, &mut store, config);
+        let started = init(linked, &mut store, settings);
         // It is no event's.
         store.data_mut().state.undo();
         match started {
@@ -312,11 +312,11 @@ impl<W: World> Running<W> {
     }
 
     /// A fresh instance, from now on with these settings.
-    pub(super) fn renew(&mut self, config: &str) -> Answer<()> {
+    pub(super) fn renew(&mut self, settings: &str) -> Answer<()> {
         if let Some(live) = self.live.take() {
             self.log = live.store.into_data().log;
         }
-        config.clone_into(&mut self.module.config);
+        settings.clone_into(&mut self.module.settings);
         self.live = Some(self.instantiate().map_err(Fault::reason)?);
         Ok(())
     }
@@ -336,7 +336,7 @@ impl Fault {
     fn reason(self) -> String {
         match self {
             Self::Start(reason) => format!("failed to start the module: {reason}"),
-            Self::Settings(reason) => format!("the module refused its config: {reason}"),
+            Self::Settings(reason) => format!("the module refused its settings: {reason}"),
             Self::Trap { reason, .. } | Self::Refused(reason) => reason,
         }
     }
@@ -345,11 +345,11 @@ impl Fault {
 fn init<W: World>(
     linked: &InstancePre<Guest>,
     store: &mut Store<Guest>,
-    config: &str,
+    settings: &str,
 ) -> wasmtime::Result<Answer<W>> {
     let instance = linked.instantiate(&mut *store)?;
     let init = instance.get_typed_func::<Init<'_>, Started>(&mut *store, "init")?;
-    let (started,) = init.call(&mut *store, (config,))?;
+    let (started,) = init.call(&mut *store, (settings,))?;
     let world = W::find(&instance, store).context("an export that was there at load is gone")?;
     Ok(started.map(|()| world))
 }
@@ -423,7 +423,7 @@ mod tests {
         let path = Path::new(headwater_bundle::HOSTILE_PATH);
         let mut hostile = host.transform(path, "{}", &limits, &CallMetrics::default()).unwrap();
         hostile.running.live = None;
-        hostile.running.module.config = r#"{"do":"init-panic"}"#.to_owned();
+        hostile.running.module.settings = r#"{"do":"init-panic"}"#.to_owned();
         let (topic, key, payload) = (String::new(), String::new(), Vec::new());
         let event = headwater_flow::Event { topic, key, time: headwater_flow::Timestamp(0), payload };
         let (events, rejected) = hostile.process(&vec![event; 300]);

@@ -134,18 +134,18 @@ impl Host {
         self.clock.fallen()
     }
 
-    /// Loads a transform: compile or cache, link, instantiate, `init` with the config (JSON).
+    /// Loads a transform: compile or cache, link, instantiate, `init` with the settings (JSON).
     ///
     /// # Errors
     /// Whatever makes it unusable, for the operator to repair.
     pub fn transform(
         &self,
         origin: impl Into<Origin>,
-        config: &str,
+        settings: &str,
         limits: &Limits,
         metrics: &CallMetrics,
     ) -> Result<Transform, Error> {
-        self.load(origin.into(), config, limits, metrics).map(Transform::new)
+        self.load(origin.into(), settings, limits, metrics).map(Transform::new)
     }
 
     /// Loads an aggregate, like [`Host::transform`].
@@ -155,20 +155,20 @@ impl Host {
     pub fn aggregate(
         &self,
         origin: impl Into<Origin>,
-        config: &str,
+        settings: &str,
         limits: &Limits,
         metrics: &CallMetrics,
     ) -> Result<Aggregate, Error> {
         let origin = origin.into();
         let file = origin.file.clone();
-        let aggregate = self.load(origin, config, limits, metrics).map(Aggregate::new)?;
+        let aggregate = self.load(origin, settings, limits, metrics).map(Aggregate::new)?;
         aggregate.versioned().map_err(|reason| Error::Start { file, reason })
     }
 
     fn load<W: World>(
         &self,
         origin: Origin,
-        config: &str,
+        settings: &str,
         limits: &Limits,
         metrics: &CallMetrics,
     ) -> Result<Running<W>, Error> {
@@ -179,7 +179,7 @@ impl Host {
             linked,
             clock: Arc::clone(&self.clock),
             digest: digest.to_string(),
-            config: config.to_owned(),
+            settings: settings.to_owned(),
             limits: limits.clone(),
             metrics: metrics.clone(),
         };

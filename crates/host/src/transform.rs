@@ -124,8 +124,8 @@ impl Transform {
     ///
     /// # Errors
     /// What the module does not like in them, or died of.
-    pub fn renew(&mut self, config: &str) -> Result<(), String> {
-        self.running.renew(config)
+    pub fn renew(&mut self, settings: &str) -> Result<(), String> {
+        self.running.renew(settings)
     }
 
     /// Linear memory that the instance has by now.

@@ -53,7 +53,7 @@ async fn killed_around_a_change_of_states_every_reading_is_in_its_window_once() 
     let collector = TestCollector::start().await;
     let of = |version: u32| {
         let aggregate =
-            format!("module = \"modules/hostile_aggregate.wasm\", config = {{ version = {version} }}");
+            format!("module = \"modules/hostile_aggregate.wasm\", settings = {{ version = {version} }}");
         config(broker.port(), &collector.url(), &hostile("a"), &aggregate, "")
     };
     let mut agent = TestAgent::start(&of(0)).await;

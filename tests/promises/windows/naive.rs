@@ -66,7 +66,7 @@ impl AggregateKind {
         match self {
             Self::BuiltIn => format!("{{ compute = {COMPUTE} }}"),
             Self::Module => {
-                r#"{ module = "modules/stats.wasm", config = { fields = ["temperature"] } }"#.into()
+                r#"{ module = "modules/stats.wasm", settings = { fields = ["temperature"] } }"#.into()
             }
         }
     }

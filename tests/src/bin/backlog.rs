@@ -186,7 +186,7 @@ impl BacklogPlant {
             _ => {
                 "key = \"{topic[2]}\"\ntime = { field = \"ts\", unit = \"ms\" }\n\
                  window = { tumbling = \"1m\", lateness = \"1s\", idle = \"1s\" }\n\
-                 aggregate = { module = \"modules/stats.wasm\", config = { fields = [\"temperature\"] } }\n"
+                 aggregate = { module = \"modules/stats.wasm\", settings = { fields = [\"temperature\"] } }\n"
             }
         };
         let plan = ConfigBuilder::default()

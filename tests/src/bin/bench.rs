@@ -265,9 +265,9 @@ fn at_home(port: u16, url: &str, window: &str) -> anyhow::Result<TestAgent> {
             "sink",
             &format!(
                 "key = \"{{topic[2]}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\n\
-                 transform = [{{ module = \"modules/celsius.wasm\", config = {{ field = \"temperature\" }} }}]\n\
+                 transform = [{{ module = \"modules/celsius.wasm\", settings = {{ field = \"temperature\" }} }}]\n\
                  window = {{ tumbling = {window:?}, lateness = \"1s\", idle = \"1s\" }}\n\
-                 aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = [\"temperature\"] }} }}"
+                 aggregate = {{ module = \"modules/stats.wasm\", settings = {{ fields = [\"temperature\"] }} }}"
             ),
         )
         .output("sink", url, "");

@@ -168,9 +168,10 @@ async fn turn(kind: &str, options: &NeighbourOptions) -> anyhow::Result<LatencyS
     let broker = RumqttdBroker::start().await;
     let destination = FakeDestination::start([]).await;
     let timed = "key = \"k\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"20ms\"\n";
-    let celsius = "transform = [{ module = \"modules/celsius.wasm\", config = { field = \"temperature\" } }]";
+    let celsius =
+        "transform = [{ module = \"modules/celsius.wasm\", settings = { field = \"temperature\" } }]";
     let hostile = format!(
-        "transform = [{{ module = \"modules/hostile.wasm\", config = {{ do = {kind:?} }}, deadline = {:?}, \
+        "transform = [{{ module = \"modules/hostile.wasm\", settings = {{ do = {kind:?} }}, deadline = {:?}, \
          memory_bytes_max = \"{} MiB\", output_bytes_max = \"{} MiB\" }}]",
         format!("{}ms", DEADLINE.as_millis()),
         MEMORY_BYTES_MAX >> 20,

@@ -1,6 +1,6 @@
 //! The SDK for Headwater modules in Zig: `transform` or `aggregate`, once, at `comptime`.
 //!
-//! The module has `pub const Settings`, a struct that the step's `config` fills: unknown names and
+//! The module has `pub const Settings`, a struct that the step's `settings` fills: unknown names and
 //! missing ones without a default are faults of the configuration; `pub fn prepare(*Settings) !void`
 //! may check more. An error rejects the event or sample at hand alone: `return reject(…)` says why
 //! in words. Memory from `memory()` lives until the end of the call, so nothing is freed. Times are

@@ -23,7 +23,7 @@ pub mod bindings {
 pub use bindings::headwater::module::types::Sample;
 
 /// A function from the samples of a key's window to one result. The type is deserialized from the module's
-/// settings: `config = { … }` in the pipeline.
+/// settings: `settings = { … }` in the pipeline.
 ///
 /// Whatever order and whatever parts the samples come in, the result has to be the same (up to
 /// rounding): the agent updates as they arrive, and merges partial states.

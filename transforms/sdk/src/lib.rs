@@ -58,5 +58,5 @@ fn settings<C: serde::de::DeserializeOwned>(config: &str) -> Result<C, String> {
         .or_else(|error| {
             if config.trim() == "{}" { serde_json::from_str("null").map_err(|_| error) } else { Err(error) }
         })
-        .map_err(|error| format!("failed to read the config: {error}"))
+        .map_err(|error| format!("failed to read the settings: {error}"))
 }

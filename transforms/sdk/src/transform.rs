@@ -22,7 +22,7 @@ pub mod bindings {
 pub use bindings::Event;
 
 /// A step from one event to any number of events. The type is deserialized from the module's settings:
-/// `config = { … }` in the pipeline. A transform without settings is `struct Name;`.
+/// `settings = { … }` in the pipeline. A transform without settings is `struct Name;`.
 ///
 /// ```
 /// use headwater_module::{Event, Transform, export_transform};

@@ -25,7 +25,7 @@ input = "plant"
 key = "k"
 time = { field = "ts", unit = "ms" }
 window = { tumbling = "10ms" }
-aggregate = { module = "stats.wasm", config = { fields = ["ts"] } }
+aggregate = { module = "stats.wasm", settings = { fields = ["ts"] } }
 output = "central"
 when_full = "coarsen"
 [pipeline.aged]

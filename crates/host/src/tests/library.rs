@@ -11,8 +11,8 @@ fn row(name: &str) -> (bool, String) {
     let row = README.lines().find(|line| line.starts_with(&format!("| `{name}` ")));
     let row = row.unwrap_or_else(|| panic!("README has no row of {name}"));
     let settings = row.rsplit('`').nth(1).unwrap();
-    let table: toml::Table = toml::from_str(&format!("config = {settings}")).unwrap();
-    (row.contains("(state)"), serde_json::to_string(&table["config"]).unwrap())
+    let table: toml::Table = toml::from_str(&format!("settings = {settings}")).unwrap();
+    (row.contains("(state)"), serde_json::to_string(&table["settings"]).unwrap())
 }
 
 fn load(name: &str, capabilities: &[Capability]) -> Result<Transform, crate::Error> {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Settings are the module's: `config = { … }` in the pipeline. A setting that is missing, of another type, or not
+// Settings are the module's: `settings = { … }` in the pipeline. A setting that is missing, of another type, or not
 // asked for becomes a fault of the configuration, which the operator sees.
 type Settings struct {
 	members map[string]json.RawMessage

@@ -11,7 +11,7 @@ import (
 type (
 	// Event is one event of a transform.
 	Event = headwater.Event
-	// Settings are the module's: `config = { … }` in the pipeline.
+	// Settings are the module's: `settings = { … }` in the pipeline.
 	Settings = headwater.Settings
 )
 
