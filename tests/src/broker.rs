@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -34,6 +35,14 @@ impl Mosquitto {
     /// When it is not installed or does not listen.
     pub async fn start_unsaved() -> Self {
         Self::start_with("", true).await
+    }
+
+    /// The same, which writes each packet that it sends or receives into its log.
+    ///
+    /// # Panics
+    /// When it is not installed or does not listen.
+    pub async fn start_unsaved_logging_packets() -> Self {
+        Self::start_with("log_type debug\n", true).await
     }
 
     /// One that listens elsewhere too: lines of its configuration, beginning with `listener`.
@@ -74,8 +83,7 @@ impl Mosquitto {
     pub async fn restart(&mut self) {
         let mut command = Command::new(installed("mosquitto", "mosquitto"));
         command.arg("-c").arg(self.home.path().join("mosquitto.conf"));
-        let log = self.home.path().join("mosquitto.log");
-        self.process = Some(Process::spawn(&mut command, &log).expect("mosquitto starts"));
+        self.process = Some(Process::spawn(&mut command, &self.log()).expect("mosquitto starts"));
         listens("mosquitto", self.port).await;
     }
 
@@ -120,6 +128,12 @@ impl Mosquitto {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The file that its log is in.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.home.path().join("mosquitto.log")
     }
 
     /// Process id, while it runs.
