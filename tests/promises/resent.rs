@@ -18,7 +18,8 @@ fn cut_last_message(store: &Path) {
     segments.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("j-")));
     segments.sort();
     let last = segments.pop().expect("a segment").join("db");
-    let (bytes, begin) = (fs::read(&last).expect("a database"), b"{\"id\":");
+    let bytes = fs::read(&last).expect("a database");
+    let begin = b"{\"id\":";
     let found = bytes.windows(begin.len()).rposition(|found| found == begin).expect("a message");
     let file = File::options().write(true).open(&last).expect("a writable file");
     file.set_len(found as u64).expect("a writable file");

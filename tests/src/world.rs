@@ -170,7 +170,8 @@ impl World {
         let image = |bytes| Image::make(agent.home(), "state", bytes).expect("images can be mounted");
         let disk = options.disk_bytes.map(image);
         let (ready_max, rss_max, seen) = (Duration::ZERO, 0, Seen::default());
-        let (broker_log, journal_end) = (broker.log(), None);
+        let broker_log = broker.log();
+        let journal_end = None;
         let mut host =
             Host { agent, collector, mqtt, http, ready_max, rss_max, disk, seen, broker_log, journal_end };
         if let Some(rules) = &options.first_start {

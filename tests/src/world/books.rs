@@ -34,7 +34,8 @@ impl World {
     pub async fn reported(&self) -> Reported {
         let mut reported = Reported::default();
         for line in self.loss_reports().await {
-            let (pipeline, report) = (line["pipeline"].as_str(), &line["report"]);
+            let pipeline = line["pipeline"].as_str();
+            let report = &line["report"];
             if pipeline != Some("each") {
                 reported.windows = true;
             }
