@@ -80,6 +80,9 @@ const PATIENCE_MAX: Duration = Duration::from_millis(500);
 
 /// How many times as wide windows become at most by default: an hour out of minutes.
 pub const COARSEN_MAX: u64 = 64;
+/// Why messages are reported lost that the journal stored. The broker may have had no acknowledgement for the
+/// last of them when the agent died.
+const UNREADABLE: &str = "the journal was damaged; those of these messages that were not yet acknowledged come again from the broker and count under new numbers";
 /// How often a pipeline that waits for room in the outbox looks for it.
 const ROOM_EVERY: Duration = Duration::from_millis(100);
 
@@ -431,7 +434,8 @@ impl Pipeline {
     }
 
     /// Goes on behind a gap in the journal, and says upstream what was there: in the commit that has the
-    /// position pass it, so once. `to` is when what follows it arrived.
+    /// position pass it, so once. `to` is when what follows it arrived. What was in the gap is not known, nor
+    /// therefore which of it the broker sends again: it is counted as lost, and as read when it comes.
     fn step_over(&mut self, from: Seq, until: Seq, to: Option<Timestamp>) {
         if until <= from {
             return;
@@ -439,7 +443,7 @@ impl Pipeline {
         let (pipeline, lost) = (&self.name, until - from);
         error!(pipeline, from, lost, "the journal no longer holds messages that were not read");
         self.step.counts.lost += lost;
-        let reason = "the journal was damaged".to_owned();
+        let reason = UNREADABLE.to_owned();
         self.report(Some(lost), Some(from), Some(until - 1), (None, to), "journal", reason);
     }
 

@@ -49,6 +49,8 @@ mod registry;
 #[cfg(feature = "machine")]
 mod remembered;
 #[cfg(feature = "machine")]
+mod resent;
+#[cfg(feature = "machine")]
 mod stamps;
 #[cfg(feature = "machine")]
 mod windows;

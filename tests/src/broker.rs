@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -34,6 +35,14 @@ impl MosquittoBroker {
     /// When it is not installed or does not listen.
     pub async fn start_unsaved() -> Self {
         Self::start_with("", true).await
+    }
+
+    /// Starts an unsaved mosquitto that writes each packet that it sends or receives into its log.
+    ///
+    /// # Panics
+    /// When it is not installed or does not listen.
+    pub async fn start_unsaved_logging_packets() -> Self {
+        Self::start_with("log_type debug\n", true).await
     }
 
     /// Starts a mosquitto with more listeners: `more` are lines of its configuration, the first of them
@@ -75,8 +84,7 @@ impl MosquittoBroker {
     pub async fn restart(&mut self) {
         let mut command = Command::new(installed_program("mosquitto", "mosquitto"));
         command.arg("-c").arg(self.home.path().join("mosquitto.conf"));
-        let log = self.home.path().join("mosquitto.log");
-        self.process = Some(ChildProcess::spawn(&mut command, &log).expect("mosquitto starts"));
+        self.process = Some(ChildProcess::spawn(&mut command, &self.log()).expect("mosquitto starts"));
         listens("mosquitto", self.port).await;
     }
 
@@ -122,6 +130,12 @@ impl MosquittoBroker {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Returns the path of its log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.home.path().join("mosquitto.log")
     }
 
     /// The process id, while it runs.

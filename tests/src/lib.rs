@@ -23,6 +23,7 @@ pub mod process;
 pub mod proxy;
 pub mod publisher;
 pub mod recorded;
+pub mod resent;
 pub mod webdriver;
 pub mod windows_oracle;
 pub mod world;

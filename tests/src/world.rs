@@ -21,6 +21,11 @@ use crate::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use crate::process::{freeze, memory};
 use crate::proxy::FaultProxy;
 use crate::publisher::TestPublisher;
+use crate::resent::JournalEnd;
+
+mod books;
+
+pub use books::Reported;
 
 /// Tells a program that plays several parts to be this one.
 pub const ROLE: &str = "HEADWATER_TEST_ROLE";
@@ -32,9 +37,6 @@ const POISON_EVERY: u64 = 50;
 const ARRIVAL: Duration = Duration::from_secs(30);
 /// What has not arrived when an agent with nothing to do was quiet for so long never will.
 const QUIET: Duration = Duration::from_secs(4);
-
-/// Stands for a number that a report does not know.
-const UNKNOWN: u64 = u32::MAX as u64;
 
 /// What a world is made of.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +94,9 @@ pub struct Host {
     pub rss_max: u64,
     disk: Option<DiskImage>,
     seen: Seen,
+    broker_log: PathBuf,
+    /// The journal before it was damaged, where it was.
+    journal_end: Option<JournalEnd>,
 }
 
 /// What the collector has shown so far.
@@ -114,15 +119,9 @@ pub struct Verdict {
     pub windows: Vec<String>,
     /// What else is not as it must be, in words.
     pub wrong: Vec<String>,
-}
-
-/// What reports at the collector say is lost.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Reported {
-    /// Readings, or results that may have been one each; as many as there are where one does not know.
-    pub readings: u64,
-    /// Whether windows may lack readings.
-    pub windows: bool,
+    /// Messages in each pipeline's books twice, rightly: damage took what was stored of them, which is
+    /// reported, and the broker sent them again, since it had no acknowledgement for them.
+    pub resent: u64,
 }
 
 impl Verdict {
@@ -148,7 +147,7 @@ impl World {
     /// # Panics
     /// When a part does not start.
     pub async fn start(options: &Options) -> Self {
-        let broker = MosquittoBroker::start_unsaved().await;
+        let broker = MosquittoBroker::start_unsaved_logging_packets().await;
         let role = |part| options.player.clone().map(|program| (program, (ROLE, part)));
         let collector = TestCollector::start_as(role("collector")).await;
         let mqtt = FaultProxy::seeded(broker.port(), options.seed).await;
@@ -171,7 +170,10 @@ impl World {
         let image = |bytes| DiskImage::make(agent.home(), "state", bytes).expect("images can be mounted");
         let disk = options.disk_bytes.map(image);
         let (ready_max, rss_max, seen) = (Duration::ZERO, 0, Seen::default());
-        let mut host = Host { agent, collector, mqtt, http, ready_max, rss_max, disk, seen };
+        let broker_log = broker.log();
+        let journal_end = None;
+        let mut host =
+            Host { agent, collector, mqtt, http, ready_max, rss_max, disk, seen, broker_log, journal_end };
         if let Some(rules) = &options.first_start {
             host.fail(rules);
             host.dies(Duration::from_secs(2)).await;
@@ -213,7 +215,8 @@ impl World {
         }
     }
 
-    /// Keeps the agent's home and the collector's on disk when this is dropped, or does not.
+    /// Keeps the agent's home and the collector's on disk when this is dropped, or does not. What is not as
+    /// it must be in the books also keeps the broker's log in the agent's home.
     pub fn keep(&mut self, keep: bool) {
         self.host.agent.keep(keep);
         self.host.collector.keep(keep);
@@ -225,58 +228,10 @@ impl World {
         self.devices.poisons
     }
 
-    /// What reports at the collector say is lost.
-    pub async fn reported(&self) -> Reported {
-        let Ok(answer) = self.host.collector.get("/v1/reports?kind=lost").await else {
-            return Reported::default();
-        };
-        let mut reported = Reported::default();
-        for line in answer["reports"].as_array().into_iter().flatten() {
-            let (pipeline, report) = (line["pipeline"].as_str(), &line["report"]);
-            if pipeline != Some("each") {
-                reported.windows = true;
-            }
-            if pipeline != Some("windows") && report["stage"] != "dead-letters" {
-                let count = report["count"].as_u64().unwrap_or(UNKNOWN);
-                reported.readings = reported.readings.saturating_add(count);
-            }
-        }
-        reported
-    }
-
     /// Readings published, and how many messages the broker has confirmed.
     #[must_use]
     pub fn published(&self) -> (u64, u64) {
         (self.devices.load.published(), self.devices.publisher.confirmed_now())
-    }
-
-    /// Each pipeline has read each message once, over all lives: its counts are committed with its results.
-    async fn books(&self, mut verdict: Verdict) -> Verdict {
-        let messages = self.devices.load.published() + self.devices.poisons;
-        let deadline = Instant::now() + Duration::from_secs(5);
-        for pipeline in ["windows", "each"] {
-            loop {
-                let of = |it: &crate::agent::MetricsText, name| {
-                    it.of(&format!("pipeline_{name}_messages"), pipeline)
-                };
-                let metrics = self.host.agent.metrics().await;
-                match metrics.map(|it| of(&it, "read") + of(&it, "lost")) {
-                    Ok(read) if read == messages => break,
-                    // How many are lost nobody can know, and that is reported.
-                    Ok(read) if read < messages && self.reported().await.readings >= UNKNOWN => break,
-                    Ok(read) if read > messages || Instant::now() > deadline => {
-                        verdict.wrong.push(format!("{pipeline} read {read} messages of {messages}"));
-                        break;
-                    }
-                    Err(error) if Instant::now() > deadline => {
-                        verdict.wrong.push(format!("no metrics: {error}"));
-                        break;
-                    }
-                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
-            }
-        }
-        verdict
     }
 }
 

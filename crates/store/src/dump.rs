@@ -30,7 +30,7 @@ impl Store {
             let (text, hex) = text_or_hex(&message.payload);
             Ok(put(json!({
                 "number": seq, "input": &*message.input, "topic": message.topic, "received": message.received,
-                "qos": message.delivery.qos, "session": message.delivery.session,
+                "qos": message.delivery.qos, "session": message.delivery.session, "packet": message.delivery.packet,
                 "payload": text, "payload_hex": hex,
             })))
         })

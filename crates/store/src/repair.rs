@@ -7,7 +7,9 @@
 //!
 //! **Invariants.** Nothing is given twice: a number that may have been given is never given again, and
 //! an outbox keeps its epoch, so that what it sends again is recognised. Nothing is lost in silence:
-//! every number that was to be read is there or in a report. An empty or missing part is damage, never
+//! every number that was to be read is there or in a report. A message whose acknowledgement the broker had
+//! not received comes again and is not recognised: it is read under a new number, also by a pipeline whose
+//! report names the old one, and by one that had read it before. So reports count too many, never too few. An empty or missing part is damage, never
 //! a fresh start. Where the journal's mark is lost with its last records, their numbers are not known:
 //! they may be given again, which nobody outside sees, and the report names none.
 //!

@@ -4,7 +4,8 @@
 //!
 //! A round breaks the agent under load, lets it go on, and holds what the collector has against the
 //! oracle: every reading once, every result right, every message read once. Reported losses are
-//! none. The last line sums it up; the status is a failure after any loss that nobody reported, any
+//! none. A message that damage took before the broker had its acknowledgement is reported lost and read
+//! when the broker sends it again: exactly these may be in a pipeline's counts twice. The last line sums it up; the status is a failure after any loss that nobody reported, any
 //! double, any wrong result. A failed round keeps its folders and says where.
 
 use std::path::{Path, PathBuf};
@@ -60,6 +61,8 @@ struct Tally {
     lost: usize,
     reported: usize,
     incomplete: usize,
+    /// Messages reported lost that the broker sent again: nothing is lost of them.
+    resent: u64,
     doubled: usize,
     wrong: usize,
     /// What came of each round that is not as it must be.
@@ -275,6 +278,7 @@ async fn corrupt(world: &mut World, rng: &mut Rng) -> (String, Verdict) {
             }
             tokio::time::sleep(millis(rng, 500)).await;
             host.kill();
+            host.note_journal();
             let store = host.agent.state().join("store");
             let places: Vec<_> = (0..rng.u8(1..4)).map(|_| harm(&store, rng)).collect();
             host.agent.spawn();
@@ -346,14 +350,14 @@ fn leave(world: Option<World>, tally: &mut Tally) {
 }
 
 fn said(verdict: &Verdict, is_good: bool, home: &Path) -> String {
-    if is_good && verdict.is_good() {
+    let Verdict { lost, doubled, windows, wrong, resent } = verdict;
+    if is_good && verdict.is_good() && *resent == 0 {
         return String::new();
     }
-    let Verdict { lost, doubled, windows, wrong } = verdict;
     let first = wrong.iter().chain(windows).next().map_or("", String::as_str);
     let kept = if is_good { String::new() } else { format!("; FAILED, kept {}", home.display()) };
     let (lost, doubled, wrong) = (lost.len(), doubled.len(), wrong.len() + windows.len());
-    format!(": lost {lost}, doubled {doubled}, wrong {wrong} {first}{kept}")
+    format!(": lost {lost}, sent again {resent}, doubled {doubled}, wrong {wrong} {first}{kept}")
 }
 
 impl Tally {
@@ -371,15 +375,18 @@ impl Tally {
         *(if is_good { &mut self.incomplete } else { &mut self.wrong }) += windows;
         self.wrong += wrong;
         self.doubled += verdict.doubled.len();
+        self.resent += verdict.resent;
         is_good
     }
 }
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { rounds, published, acknowledged, lost, reported, incomplete, doubled, wrong, .. } = self;
+        let Self { rounds, published, acknowledged, lost, reported, resent, incomplete, .. } = self;
+        let Self { doubled, wrong, .. } = self;
         write!(f, "{rounds} runs, {published} published, {acknowledged} acknowledged, {lost} lost, ")?;
-        write!(f, "{reported} reported lost, {incomplete} windows reported incomplete, {doubled} doubled, ")?;
+        write!(f, "{reported} reported lost, {resent} reported lost and sent again, ")?;
+        write!(f, "{incomplete} windows reported incomplete, {doubled} doubled, ")?;
         write!(f, "{wrong} results wrong, {} failed, ", self.failed.len())?;
         write!(f, "worst {} ms to ready, {} MiB of memory", self.ready_max.as_millis(), self.rss_max >> 20)
     }

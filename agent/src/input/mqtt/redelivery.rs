@@ -51,7 +51,8 @@
 //! **Bound**: one entry for each of the 65,535 identifiers, 4 MiB. What is redelivered from further back is stored
 //! twice. After a restart that is what lies behind the journal's last 65,535 messages, of all inputs together,
 //! and behind the 16,383 before them of this input alone, whatever the others do. A journal at its quota
-//! gives these up first.
+//! gives these up first. What damage took from the journal is not recognised either: it is stored when it is
+//! redelivered, though it is reported lost, or read already.
 
 use std::collections::{HashMap, VecDeque};
 
