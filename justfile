@@ -47,7 +47,7 @@ release:
 soak *arguments:
     cargo run --release --bin soak -- {{ arguments }}
 
-# Each language's examples, built, checked and measured for the README's table; with the dependencies of the dev build
+# Each language's examples, built, checked and measured for the reference's table; with the dependencies of the dev build
 languages:
     cargo build
     .ci/languages

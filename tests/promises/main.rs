@@ -5,6 +5,7 @@ mod author;
 mod bounds;
 mod commits;
 mod demo;
+mod docs;
 mod examples;
 mod fleet;
 mod harm;
@@ -19,6 +20,7 @@ mod stuck;
 mod swap;
 mod trust;
 mod upstream;
+mod words;
 
 #[cfg(feature = "machine")]
 mod broker;

@@ -1,4 +1,4 @@
-//! What the examples cost in each language, against the Rust code as a part of the agent: the table in the README.
+//! What the examples cost in each language, against the Rust code as a part of the agent: the table in the reference.
 //!
 //! `just languages` builds them and writes the table between its markers. Cases take turns, and ratios are taken within
 //! a turn, so that what else the machine does hits all of them: trust the ratios, not the rates.
@@ -212,9 +212,9 @@ fn size(bytes: usize) -> String {
 }
 
 fn write(table: &str) -> Result<(), Box<dyn Error>> {
-    let file = format!("{ROOT}/README.md");
+    let file = format!("{ROOT}/docs/src/reference/languages.md");
     let text = fs::read_to_string(&file)?;
-    let (before, rest) = text.split_once(MARKERS.0).ok_or("README.md has no place for the table")?;
-    let (_, after) = rest.split_once(MARKERS.1).ok_or("README.md has no end of the table")?;
+    let (before, rest) = text.split_once(MARKERS.0).ok_or("docs/src/reference/languages.md has no place for the table")?;
+    let (_, after) = rest.split_once(MARKERS.1).ok_or("docs/src/reference/languages.md has no end of the table")?;
     Ok(fs::write(file, format!("{before}{}{table}{}{after}", MARKERS.0, MARKERS.1))?)
 }

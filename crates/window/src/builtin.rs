@@ -23,7 +23,7 @@
 //! function, field and parameters, so that after a change of the configuration what is still asked for goes
 //! on, and what is new begins empty. Functions that need the same share a part.
 //!
-//! **Limits**: [`bins::BINS_MAX`], [`distinct::LISTED_MAX`], [`COUNTERS_MAX`], [`BOUNDS_MAX`] bound each part; the README
+//! **Limits**: [`bins::BINS_MAX`], [`distinct::LISTED_MAX`], [`COUNTERS_MAX`], [`BOUNDS_MAX`] bound each part; the reference
 //! says how many bytes. **A crash** costs nothing: there is no state here but the pipeline's.
 
 mod bins;

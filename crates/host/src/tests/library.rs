@@ -1,15 +1,15 @@
-//! The modules that come with the agent, as the README shows them.
+//! The modules that come with the agent, as the reference shows them.
 
 use super::*;
 use crate::Capability;
 use headwater_bundle::SHIPPED;
 
-const README: &str = include_str!("../../../../README.md");
+const REFERENCE: &str = include_str!("../../../../docs/src/reference/modules.md");
 
-/// Whether it remembers, and its settings as JSON: from its row in the README's table.
+/// Reads from the module's row of the reference whether it remembers, and its settings as JSON.
 fn row(name: &str) -> (bool, String) {
-    let row = README.lines().find(|line| line.starts_with(&format!("| `{name}` ")));
-    let row = row.unwrap_or_else(|| panic!("README has no row of {name}"));
+    let row = REFERENCE.lines().find(|line| line.starts_with(&format!("| `{name}` ")));
+    let row = row.unwrap_or_else(|| panic!("the reference has no row of {name}"));
     let settings = row.rsplit('`').nth(1).unwrap();
     let table: toml::Table = toml::from_str(&format!("settings = {settings}")).unwrap();
     (row.contains("(state)"), serde_json::to_string(&table["settings"]).unwrap())
@@ -26,7 +26,7 @@ fn load(name: &str, capabilities: &[Capability]) -> Result<Transform, crate::Err
 }
 
 #[test]
-fn each_is_loaded_with_the_settings_of_the_readme_and_what_the_readme_says_that_it_needs() {
+fn each_is_loaded_with_the_settings_of_the_reference_and_what_it_says_that_it_needs() {
     for (name, _) in SHIPPED.iter().filter(|(name, _)| *name != "stats") {
         let remembers = row(name).0;
         let granted = if remembers { &[Capability::State][..] } else { &[] };
