@@ -304,7 +304,9 @@ impl Stages {
         }
         for (name, input) in inputs {
             let stopped = stages.inputs.stop.subscribe();
-            stages.inputs.spawn(&name, async { input.run(stopped).await.map_err(|error| error_text::of(&error)) });
+            stages
+                .inputs
+                .spawn(&name, async { input.run(stopped).await.map_err(|error| error_text::of(&error)) });
         }
         stages
     }
@@ -412,7 +414,9 @@ impl Running {
 
 /// Why a task has no outcome.
 fn panic_of(error: JoinError) -> String {
-    error.try_into_panic().map_or_else(|_| "it was cancelled".to_owned(), |panic| error_text::of_panic(&*panic))
+    error
+        .try_into_panic()
+        .map_or_else(|_| "it was cancelled".to_owned(), |panic| error_text::of_panic(&*panic))
 }
 
 /// Gives drained segments back to the disk.

@@ -38,7 +38,7 @@ pub mod reload;
 pub use headwater_access::{secret, tls};
 
 pub use headwater_fail as fail;
+pub use headwater_flow::error_text;
 #[cfg(test)]
 use headwater_flow::testing;
-pub use headwater_flow::error_text;
 use headwater_flow::topic;

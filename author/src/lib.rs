@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use headwater_agent::config::Kind;
-use headwater_agent::flow::Kept;
+use headwater_agent::flow::StoredLetter;
 
 /// The commands of `headwater module`.
 #[derive(Debug, Subcommand)]
@@ -60,7 +60,7 @@ pub enum Command {
 pub type DeadLetters<'a> = &'a dyn Fn(&Path, &mut LetterTaker<'_>) -> anyhow::Result<()>;
 
 /// Takes one dead letter, and says whether it wants more.
-pub type LetterTaker<'a> = dyn FnMut(Kept) -> anyhow::Result<ControlFlow<()>> + 'a;
+pub type LetterTaker<'a> = dyn FnMut(StoredLetter) -> anyhow::Result<ControlFlow<()>> + 'a;
 
 /// Runs the command that the arguments name; `letters` is where `try` gets dead letters from.
 ///

@@ -17,7 +17,7 @@ use super::own_http;
 use filter::Filter;
 use headwater_agent::admin;
 use headwater_agent::config::{self, Config};
-use headwater_agent::flow::{Kept, Seq};
+use headwater_agent::flow::{Seq, StoredLetter};
 use headwater_agent::metrics::StoreMetrics;
 use headwater_agent::store::{self, Store};
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use headwater_agent::flow::Timestamp;
-use headwater_agent::output::{Compression, Config, HttpOutput};
 use headwater_agent::metrics::{self, Metrics};
+use headwater_agent::output::{Compression, Config, HttpOutput};
 use headwater_agent::store::{self, Commit, Outgoing, Store};
 use headwater_tests::collector::TestCollector;
 use headwater_tests::process::eventually;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use headwater_agent::metrics::Metrics;
+use headwater_agent::metrics::StoreMetrics;
 use headwater_agent::store::{Config, Store};
 use headwater_tests::image::DiskImage;
 use headwater_tests::plant::power;
@@ -91,7 +91,7 @@ fn note_promise(promised: &mut PromisedState, line: &str) {
 
 /// Checks that the state folder holds everything that was promised, and nothing that was never written.
 fn verify(state: &Path, promised: PromisedState) -> Result<(), String> {
-    let store = Store::open(&Config::new(state.to_owned()), &Metrics::new())
+    let store = Store::open(&Config::new(state.to_owned()), &StoreMetrics::default())
         .map_err(|error| format!("open: {error:?}"))?;
     let end = store.journal_end();
     claim(end >= promised.appended, || format!("journal ends at {end}"))?;

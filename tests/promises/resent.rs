@@ -38,7 +38,7 @@ async fn only_what_was_not_acknowledged_is_reported_lost_and_read() {
             host.agent.spawn();
         })
         .await;
-    while world.host.agent.ends_or_ready().await.is_some() {
+    while world.host.agent.wait_for_exit_or_ready().await.is_some() {
         world.host.agent.spawn();
     }
     let verdict = world.settle().await;

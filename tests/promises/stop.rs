@@ -3,9 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use headwater_agent::config::PIPELINES_MAX;
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::collector::TestCollector;
+use headwater_tests::destination::FakeDestination;
 use headwater_tests::ledger::wait_until_drained;
 use headwater_tests::oracle::{self, TumblingWindows, compute};
 use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
@@ -58,22 +60,24 @@ async fn open_windows_outlive_a_stop() {
 /// As many as an agent may have: each has a thread, and none of them takes another stage's.
 #[tokio::test(flavor = "multi_thread")]
 async fn as_many_pipelines_as_are_allowed_leave_every_other_stage_at_work() {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
-    let mut plan = Plan::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
+    let broker = RumqttdBroker::start().await;
+    let destination = FakeDestination::start([]).await;
+    let mut plan = ConfigBuilder::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
     for number in 0..PIPELINES_MAX {
         plan = plan.pipeline(&format!("each-{number}"), "plant", "central", &plant::forwarded(KEY));
     }
-    let plan = plan.output("central", &backend.url(), "");
-    let mut agent = Agent::at_home(plan.toml());
+    let plan = plan.output("central", &destination.url(), "");
+    let mut agent = TestAgent::prepare(plan.toml());
     agent.spawn();
     agent.ready_within(Duration::from_secs(120)).await;
     let (status, said) = agent.get("/live").await.expect("it answers");
     assert_eq!(status, 200, "{said}");
-    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(1));
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let mut load = PlantLoad::new(1);
     let (topic, payload) = load.reading();
     publisher.publish(&topic, payload).await;
     let results = PIPELINES_MAX as u64;
-    agent.reaches("output_delivered_results", "central", results, Duration::from_secs(120)).await;
+    agent.wait_for_metric("output_delivered_results", "central", results, Duration::from_secs(120)).await;
     let begun = Instant::now();
     assert_eq!(agent.stop().await.code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(10), "within its grace, but after {:?}", begun.elapsed());
@@ -81,13 +85,13 @@ async fn as_many_pipelines_as_are_allowed_leave_every_other_stage_at_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_pipelines_than_are_allowed_are_refused_with_the_bound() {
-    let mut plan = Plan::default().input("plant", 9, &[TOPICS], "3.1.1");
+    let mut plan = ConfigBuilder::default().input("plant", 9, &[TOPICS], "3.1.1");
     for number in 0..=PIPELINES_MAX {
         plan = plan.pipeline(&format!("each-{number}"), "plant", "central", &plant::forwarded(KEY));
     }
-    let agent = Agent::at_home(plan.output("central", "http://127.0.0.1:9/v1/batches", "").toml());
+    let agent = TestAgent::prepare(plan.output("central", "http://127.0.0.1:9/v1/batches", "").toml());
     for command in ["run", "check"] {
-        let output = agent.run(&[command]);
+        let output = agent.run_command(&[command]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{command}: {said}");
         assert!(said.contains("1025 sections `[pipeline.NAME]`, and an agent runs at most 1024"), "{said}");

@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use headwater::store::Store;
+use headwater_agent::store::Store;
 
 /// Segments that are copied: the last one may have been begun just now, and the one before it holds more
 /// messages than a broker leaves unacknowledged.

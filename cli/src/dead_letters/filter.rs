@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use clap::Args;
 
-use headwater_agent::flow::{StoredLetter, Seq, Timestamp};
+use headwater_agent::flow::{Seq, StoredLetter, Timestamp};
 
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Filter {

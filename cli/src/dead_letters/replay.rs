@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Desk, Filter, Of, own_http};
 use headwater_agent::admin::{Answered, Ask, DEAD_LETTERS_PAGE, KEY_FILE, Waiting};
 use headwater_agent::config::Config;
-use headwater_agent::flow::{DeadLetter, Event, StoredLetter, Seq};
+use headwater_agent::flow::{DeadLetter, Event, Seq, StoredLetter};
 use headwater_agent::module::CallMetrics;
 use headwater_agent::module::{Digest, Host, Network, Origin, Remote, Transform};
 

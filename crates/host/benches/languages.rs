@@ -214,7 +214,9 @@ fn size(bytes: usize) -> String {
 fn write(table: &str) -> Result<(), Box<dyn Error>> {
     let file = format!("{ROOT}/docs/src/reference/languages.md");
     let text = fs::read_to_string(&file)?;
-    let (before, rest) = text.split_once(MARKERS.0).ok_or("docs/src/reference/languages.md has no place for the table")?;
-    let (_, after) = rest.split_once(MARKERS.1).ok_or("docs/src/reference/languages.md has no end of the table")?;
+    let (before, rest) =
+        text.split_once(MARKERS.0).ok_or("docs/src/reference/languages.md has no place for the table")?;
+    let (_, after) =
+        rest.split_once(MARKERS.1).ok_or("docs/src/reference/languages.md has no end of the table")?;
     Ok(fs::write(file, format!("{before}{}{table}{}{after}", MARKERS.0, MARKERS.1))?)
 }

@@ -19,12 +19,10 @@ impl Thread {
     pub fn fallen(&self) -> Option<String> {
         let ended = self.lock().take_if(|thread| thread.is_finished())?;
         let ended = ended.join();
-        Some(
-            ended.map_or_else(
-                |panic| error_text::of_panic(&*panic),
-                |()| "it ended without being asked to".to_owned(),
-            ),
-        )
+        Some(ended.map_or_else(
+            |panic| error_text::of_panic(&*panic),
+            |()| "it ended without being asked to".to_owned(),
+        ))
     }
 
     /// Waits for its end; the caller has told it to.

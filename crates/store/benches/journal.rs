@@ -19,7 +19,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed measurement is no measurement")]
 
-use headwater_flow::{MqttDelivery, Message, Timestamp};
+use headwater_flow::{Message, MqttDelivery, Timestamp};
 use headwater_store::{Config, Store, StoreMetrics};
 use std::fs::File;
 use std::io::Write;

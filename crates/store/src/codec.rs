@@ -59,7 +59,9 @@ use super::engine::VALUE_BYTES_MAX;
 use super::sending::Sending;
 use super::session::{Delivered, Filter, Session};
 use super::thin::Exchange;
-use headwater_flow::{DeadLetter, MqttDelivery, Epoch, Message, UserProperties, Seq, Timestamp, UnfinishedWindow};
+use headwater_flow::{
+    DeadLetter, Epoch, Message, MqttDelivery, Seq, Timestamp, UnfinishedWindow, UserProperties,
+};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 

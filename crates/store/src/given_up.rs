@@ -15,7 +15,7 @@ use super::error::Error;
 use super::letters::{Marks, block};
 use super::meta::Change;
 use super::{Store, lock};
-use headwater_flow::{DeadLetter, ReportKind, LossRun, Seq, Timestamp};
+use headwater_flow::{DeadLetter, LossRun, ReportKind, Seq, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 
 /// What is not told yet, by the pipelines that refused the letters.

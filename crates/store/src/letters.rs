@@ -16,7 +16,7 @@ use super::given_up::GivenUp;
 use super::log::Page;
 use super::meta::Change;
 use super::{Store, lock, written_for};
-use headwater_flow::{DeadLetter, StoredLetter, Seq};
+use headwater_flow::{DeadLetter, Seq, StoredLetter};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 

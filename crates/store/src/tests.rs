@@ -3,7 +3,7 @@
 use super::{Commit, Config, Error, Outgoing, Store};
 use crate::metrics::StoreMetrics;
 use crate::{Delivered, Filter, Session};
-use headwater_flow::{DeadLetter, MqttDelivery, Message, Timestamp};
+use headwater_flow::{DeadLetter, Message, MqttDelivery, Timestamp};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

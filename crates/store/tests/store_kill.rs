@@ -6,7 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use headwater_flow::{DeadLetter, MqttDelivery, Message, Seq, Timestamp};
+use headwater_flow::{DeadLetter, Message, MqttDelivery, Seq, Timestamp};
 use headwater_store::{Commit, Config, Outgoing, Store, StoreMetrics};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

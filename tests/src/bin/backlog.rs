@@ -51,7 +51,7 @@ struct BacklogOptions {
 
 fn main() -> ExitCode {
     if std::env::var(ROLE.0).is_ok() || headwater_tests::agent::is_module_compiler() {
-        return headwater_agent::cli::main();
+        return headwater::main();
     }
     let options = BacklogOptions::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

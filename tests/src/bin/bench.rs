@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
         Ok("agent") => return headwater::main(),
         Ok("subscriber") => return done(subscribe()),
-        _ if headwater_tests::agent::is_module_compiler() => return headwater_agent::cli::main(),
+        _ if headwater_tests::agent::is_module_compiler() => return headwater::main(),
         _ => {}
     }
     let options = BenchOptions::parse();

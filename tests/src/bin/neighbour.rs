@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use headwater_agent::flow::{Event, Timestamp};
-use headwater_agent::metrics::Pipeline;
-use headwater_agent::module::{Host, Limits};
+use headwater_agent::module::{CallMetrics, Host, Limits};
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::destination::FakeDestination;
@@ -54,8 +53,8 @@ struct NeighbourOptions {
 
 fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
-        Ok("agent") => return headwater_agent::cli::main(),
-        _ if headwater_tests::agent::is_module_compiler() => return headwater_agent::cli::main(),
+        Ok("agent") => return headwater::main(),
+        _ if headwater_tests::agent::is_module_compiler() => return headwater::main(),
         _ => {}
     }
     let options = NeighbourOptions::parse();

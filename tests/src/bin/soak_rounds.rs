@@ -74,8 +74,8 @@ struct Tally {
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let done = match std::env::var(ROLE).as_deref() {
-        Ok("agent") => return headwater_agent::cli::main(),
-        _ if headwater_tests::agent::is_module_compiler() => return headwater_agent::cli::main(),
+        Ok("agent") => return headwater::main(),
+        _ if headwater_tests::agent::is_module_compiler() => return headwater::main(),
         Ok(_) => runtime.map_err(Into::into).and_then(|runtime| {
             runtime.block_on(headwater_tests::collector::serve())?;
             Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use headwater_agent::flow::{DeadLetter, Message, MqttDelivery, Timestamp};
-use headwater_agent::metrics::Metrics;
+use headwater_agent::metrics::StoreMetrics;
 use headwater_agent::store::{Commit, Config, Outgoing, Session, Store};
 use serde::{Deserialize, Serialize};
 

@@ -54,8 +54,9 @@ impl World {
         let deadline = Instant::now() + Duration::from_secs(5);
         for pipeline in ["windows", "each"] {
             loop {
-                let of =
-                    |it: &crate::agent::MetricsText, name| it.of(&format!("pipeline_{name}_messages"), pipeline);
+                let of = |it: &crate::agent::MetricsText, name| {
+                    it.of(&format!("pipeline_{name}_messages"), pipeline)
+                };
                 let metrics = self.host.agent.metrics().await;
                 let missed = self.missed(pipeline).await;
                 let resent = self.host.resent(&missed.ranges).unwrap_or_else(|error| {

@@ -6,7 +6,7 @@ use crate::frame::{Body, Frame, Group, unpack};
 use crate::salvage::Found;
 use crate::sending::Sending;
 use headwater_flow::testing::any_letter;
-use headwater_flow::{MqttDelivery, Epoch, Message, Timestamp};
+use headwater_flow::{Epoch, Message, MqttDelivery, Timestamp};
 use proptest::prelude::*;
 use std::sync::Arc;
 
