@@ -26,7 +26,7 @@ use crate::flow::Timestamp;
 use crate::input::mqtt::MqttInput;
 use crate::live::Beat;
 use crate::metrics::Metrics;
-use crate::module::{self, Host, Network};
+use crate::module::{self, ModuleHost, NetworkAccess};
 use crate::output::{self, HttpOutput};
 use crate::pipeline::{self, Parts, Pipeline, Post, Versions};
 use crate::reload::{Door, Reloader};
@@ -68,7 +68,7 @@ pub enum Error {
     },
     /// The module host cannot work here.
     #[error(transparent)]
-    Host(module::Error),
+    Host(module::ModuleError),
     /// A pipeline cannot start.
     #[error(transparent)]
     Pipeline(#[from] pipeline::Error),
@@ -132,7 +132,7 @@ impl Agent {
         let state = &config.agent.state;
         let metrics = Arc::new(Metrics::new());
         let store = open_store(config, &metrics).await?;
-        let host = Host::guarded(state, &config.modules, &metrics.host()).map_err(Error::Host)?;
+        let host = ModuleHost::guarded(state, &config.modules, &metrics.host()).map_err(Error::Host)?;
         let (pipelines, posts) = build_pipelines(config, &host, &store, &metrics).await?;
         store.tell(&config.agent.id, Timestamp::now())?;
         let mut outputs = Vec::new();
@@ -234,7 +234,7 @@ type Built = Vec<(String, Pipeline, Arc<Beat>)>;
 /// Beside the runtime: compiling a module may take minutes, and a stop waits for none of them.
 async fn build_pipelines(
     config: &Config,
-    host: &Host,
+    host: &ModuleHost,
     store: &Store,
     metrics: &Arc<Metrics>,
 ) -> Result<(Built, BTreeMap<String, Arc<Post>>), Error> {
@@ -245,7 +245,7 @@ async fn build_pipelines(
             let (agent, state, post) = (&config.agent.id, &config.agent.state, Arc::<Post>::default());
             let (config, host, store, metrics) = (pipeline, &host, &store, &*metrics);
             let parts = Parts { name, agent, config, host, store, metrics };
-            let built = match pipeline::at_hand(name, pipeline, host, Network::Off) {
+            let built = match pipeline::at_hand(name, pipeline, host, NetworkAccess::Off) {
                 Ok(pipeline) => {
                     let (versions, pipeline) = Versions::open(state, name, &pipeline)?;
                     let built = Parts { config: &pipeline, ..parts }.build()?;

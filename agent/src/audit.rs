@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::ledger::{Audit, Book, Finding, Input, Journal, Output, Pipeline, least};
 use crate::live::{Beat, Sign, Watch};
 use crate::metrics::{self, Metrics};
-use crate::module::Host;
+use crate::module::ModuleHost;
 use crate::store::{self, Store};
 
 /// How often it looks.
@@ -313,7 +313,7 @@ pub struct Auditor {
     verdict: Verdict,
     audit: Audit,
     gauges: Arc<Metrics>,
-    host: Host,
+    host: ModuleHost,
     stages: Vec<Watched>,
 }
 
@@ -341,7 +341,7 @@ impl Auditor {
         config: &Config,
         metrics: Arc<Metrics>,
         books: Books,
-        host: Host,
+        host: ModuleHost,
         beats: &BTreeMap<String, Arc<Beat>>,
     ) -> Self {
         let now = Instant::now();

@@ -22,7 +22,7 @@ use tracing::{error, info};
 use crate::blocking;
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
-use crate::module::{Host, Network};
+use crate::module::{ModuleHost, NetworkAccess};
 use crate::pipeline::{self, Modules, Offer, Post, Version};
 
 /// Longest that modules of a pipeline may take to be loaded; what compiles them cannot be stopped, but what
@@ -69,7 +69,7 @@ impl Door {
 #[derive(Debug)]
 pub struct Reloader {
     running: Config,
-    host: Host,
+    host: ModuleHost,
     metrics: Arc<Metrics>,
     posts: BTreeMap<String, Arc<Post>>,
     asks: mpsc::Receiver<oneshot::Sender<Outcome>>,
@@ -83,7 +83,7 @@ impl Reloader {
     #[must_use]
     pub fn new(
         running: Config,
-        host: Host,
+        host: ModuleHost,
         metrics: Arc<Metrics>,
         posts: BTreeMap<String, Arc<Post>>,
     ) -> (Self, Door) {

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use headwater_agent::config::listener;
 use headwater_agent::flow::{Event, Timestamp};
 use headwater_agent::input::mqtt::listen::listen;
-use headwater_agent::module::Transform;
+use headwater_agent::module::TransformModule;
 use headwater_agent::secret::Secret;
 use serde_json::Value;
 use std::io::Write;
@@ -102,7 +102,7 @@ fn live(options: &Options, broker: &str, shown: &mut Shown) -> anyhow::Result<()
 /// What came, up to a bound.
 struct Shown {
     /// An aggregate gets all at the end.
-    transform: Option<Transform>,
+    transform: Option<TransformModule>,
     events: Vec<Event>,
     count: usize,
     taken: usize,

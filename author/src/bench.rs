@@ -4,7 +4,7 @@ use super::Kind;
 use super::subject::{Module, Subject, checked};
 use anyhow::ensure;
 use headwater_agent::flow::Event;
-use headwater_agent::module::{Group, Host};
+use headwater_agent::module::{Group, ModuleHost};
 use std::time::{Duration, Instant};
 
 /// As the agent's.
@@ -45,7 +45,7 @@ pub(super) struct Costs {
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     let module = &options.module;
     // No cache: what is asked for is the compilation.
-    let host = Host::new(None)?;
+    let host = ModuleHost::new(None)?;
     let file = module.file()?;
     let subject = Subject::open_in(host, &file, checked(module.settings.as_deref())?)?;
     let events = subject.samples(module.samples.as_deref())?;
@@ -95,8 +95,8 @@ pub(super) fn measure(subject: &Subject, events: &[Event], time: Duration) -> an
 }
 
 enum Machine {
-    Transform(headwater_agent::module::Transform),
-    Aggregate(headwater_agent::module::Aggregate),
+    Transform(headwater_agent::module::TransformModule),
+    Aggregate(headwater_agent::module::AggregateModule),
 }
 
 impl Machine {

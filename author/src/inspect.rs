@@ -2,7 +2,7 @@
 
 use super::subject::{Subject, file_of};
 use headwater_agent::config::Project;
-use headwater_agent::module::Inspection;
+use headwater_agent::module::ModuleInspection;
 use std::path::PathBuf;
 
 /// Exports that a module may have beside its world's.
@@ -67,7 +67,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// The contract's, as the module names it.
-fn version(found: &Inspection) -> Option<String> {
+fn version(found: &ModuleInspection) -> Option<String> {
     let own = found.imports.iter().find(|import| import.starts_with("headwater:module/"))?;
     own.split_once('@').map(|(_, version)| format!("headwater:module@{version}"))
 }

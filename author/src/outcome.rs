@@ -6,13 +6,13 @@
 
 use super::samples;
 use headwater_agent::flow::{Event, Timestamp, micros};
-use headwater_agent::module::{Aggregate, Closed, Group, Transform};
+use headwater_agent::module::{AggregateModule, Closed, Group, TransformModule};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What comes of one event, which is the input `index`.
-pub(super) fn of_event(module: &mut Transform, index: usize, event: &Event) -> Vec<Value> {
+pub(super) fn of_event(module: &mut TransformModule, index: usize, event: &Event) -> Vec<Value> {
     let (events, rejected) = module.process(std::slice::from_ref(event));
     let events = events.iter().map(|event| {
         let (name, payload) = samples::payload(&event.payload);
@@ -24,7 +24,7 @@ pub(super) fn of_event(module: &mut Transform, index: usize, event: &Event) -> V
 }
 
 /// What comes of all of them in tumbling windows: the windows by start and key, then what was refused.
-pub(super) fn of_windows(module: &mut Aggregate, events: &[Event], window: Duration) -> Vec<Value> {
+pub(super) fn of_windows(module: &mut AggregateModule, events: &[Event], window: Duration) -> Vec<Value> {
     let size = micros(window).max(1);
     let mut windows: BTreeMap<(u64, &str), Vec<usize>> = BTreeMap::new();
     for (index, event) in events.iter().enumerate() {

@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use headwater_agent::config::Project;
 use headwater_agent::flow::Event;
 use headwater_agent::module::CallMetrics;
-use headwater_agent::module::{Aggregate, Host, Inspection, Limits, Transform};
+use headwater_agent::module::{AggregateModule, ModuleHost, ModuleInspection, ModuleLimits, TransformModule};
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -51,12 +51,12 @@ pub(super) fn file_of(named: &Path) -> anyhow::Result<PathBuf> {
 /// A module, and how to run it.
 #[derive(Debug)]
 pub(super) struct Subject {
-    pub(super) host: Host,
+    pub(super) host: ModuleHost,
     pub(super) file: PathBuf,
     pub(super) kind: Kind,
     pub(super) settings: String,
-    pub(super) limits: Limits,
-    pub(super) inspection: Inspection,
+    pub(super) limits: ModuleLimits,
+    pub(super) inspection: ModuleInspection,
     /// The module's own, for what the options do not say.
     pub(super) project: Option<Project>,
 }
@@ -64,11 +64,11 @@ pub(super) struct Subject {
 impl Subject {
     /// Reads and compiles; nothing runs yet.
     pub(super) fn open(file: &Path, settings: Option<&str>) -> anyhow::Result<Self> {
-        Self::open_in(Host::new(cache())?, file, settings)
+        Self::open_in(ModuleHost::new(cache())?, file, settings)
     }
 
     /// In a host of the caller's.
-    pub(super) fn open_in(host: Host, file: &Path, settings: Option<&str>) -> anyhow::Result<Self> {
+    pub(super) fn open_in(host: ModuleHost, file: &Path, settings: Option<&str>) -> anyhow::Result<Self> {
         let inspection = host.inspect(file)?;
         let kind = kind(&inspection, file)?;
         let project = Project::beside(file)?;
@@ -79,17 +79,17 @@ impl Subject {
             file: file.to_owned(),
             kind,
             settings: settings.unwrap_or_else(|| "{}".to_owned()),
-            limits: project.as_ref().map_or_else(Limits::default, |project| project.limits.clone()),
+            limits: project.as_ref().map_or_else(ModuleLimits::default, |project| project.limits.clone()),
             inspection,
             project,
         })
     }
 
-    pub(super) fn transform(&self) -> Result<Transform, headwater_agent::module::Error> {
+    pub(super) fn transform(&self) -> Result<TransformModule, headwater_agent::module::ModuleError> {
         self.host.transform(&self.file, &self.settings, &self.limits, &CallMetrics::default())
     }
 
-    pub(super) fn aggregate(&self) -> Result<Aggregate, headwater_agent::module::Error> {
+    pub(super) fn aggregate(&self) -> Result<AggregateModule, headwater_agent::module::ModuleError> {
         self.host.aggregate(&self.file, &self.settings, &self.limits, &CallMetrics::default())
     }
 
@@ -105,7 +105,7 @@ impl Subject {
 }
 
 /// By its exports; the host checks their types.
-fn kind(inspection: &Inspection, file: &Path) -> anyhow::Result<Kind> {
+fn kind(inspection: &ModuleInspection, file: &Path) -> anyhow::Result<Kind> {
     let has = |name: &str| inspection.exports.iter().any(|export| export == name);
     match (has("process"), has("update")) {
         (true, false) => Ok(Kind::Transform),

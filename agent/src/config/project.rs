@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use super::pipeline::{capabilities, limits, settings};
 use super::read::{Section, duration, text, word};
 use super::{Error, parse_with};
-use crate::module::Limits;
+use crate::module::ModuleLimits;
 
 /// The file's name.
 const FILE: &str = "module.toml";
@@ -26,7 +26,7 @@ pub struct Project {
     /// The tumbling windows that an aggregate's samples are put in. Default 1 min.
     pub window: Duration,
     /// `[limits]` and `capabilities`, each as in a pipeline's step.
-    pub limits: Limits,
+    pub limits: ModuleLimits,
 }
 
 /// The two worlds of the contract.
@@ -92,7 +92,7 @@ fn project(mut root: Section<'_>) -> Option<Project> {
     let settings = root.or("settings", "{}".to_owned(), settings);
     let window = root.or("window", MINUTE, duration(Duration::from_millis(1), 365 * 24 * 60 * MINUTE));
     let granted = root.or("capabilities", BTreeSet::new(), capabilities);
-    let mut limits = root.optional_section("limits").map_or_else(Limits::default, |mut section| {
+    let mut limits = root.optional_section("limits").map_or_else(ModuleLimits::default, |mut section| {
         let limits = limits(&mut section);
         section.finish();
         limits

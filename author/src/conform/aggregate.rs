@@ -4,10 +4,10 @@ use super::groups::{Samples, Trial, group, samples};
 use super::number::close;
 use super::{Check, MANY, answers_bad_settings, clipped, inputs, shown};
 use headwater_agent::flow::Event;
-use headwater_agent::module::{Aggregate, Group, Updated};
+use headwater_agent::module::{AggregateModule, Group, Updated};
 use serde_json::Value;
 
-pub(super) fn checks(module: Aggregate, settings: &str, events: &[Event]) -> Vec<Check> {
+pub(super) fn checks(module: AggregateModule, settings: &str, events: &[Event]) -> Vec<Check> {
     let mut trial = Trial::new(module, settings);
     let mixed = inputs::mixed(events);
     let all = samples(&mixed);

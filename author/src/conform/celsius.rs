@@ -4,7 +4,7 @@ use super::number::{equal, near};
 use super::transform::{Trial, told};
 use super::{Check, shown};
 use headwater_agent::flow::{Event, Timestamp};
-use headwater_agent::module::Transform;
+use headwater_agent::module::TransformModule;
 use serde_json::Value;
 
 /// For the checks of any module.
@@ -98,7 +98,7 @@ pub(super) fn samples() -> Vec<Event> {
     payloads.map(|payload| event(payload.as_bytes())).collect()
 }
 
-pub(super) fn checks(module: Transform) -> Vec<Check> {
+pub(super) fn checks(module: TransformModule) -> Vec<Check> {
     let mut trial = Trial::new(module, SETTINGS);
     vec![
         ("celsius: from fahrenheit, which is the default", {

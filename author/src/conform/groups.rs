@@ -3,14 +3,14 @@
 use super::shown;
 use super::transform::breaks_contract;
 use headwater_agent::flow::{Event, Timestamp};
-use headwater_agent::module::{Aggregate, Closed, Group, Rejection, Updated};
+use headwater_agent::module::{AggregateModule, Closed, Group, Rejection, Updated};
 
 /// Times and payloads, as a group has them.
 pub(super) type Samples = Vec<(Timestamp, Vec<u8>)>;
 
 /// An aggregate under test.
 pub(super) struct Trial {
-    pub(super) module: Aggregate,
+    pub(super) module: AggregateModule,
     pub(super) settings: String,
 }
 
@@ -31,14 +31,14 @@ pub(super) fn group(state: &[u8], samples: &[(Timestamp, Vec<u8>)]) -> Group {
 }
 
 impl Trial {
-    pub(super) fn new(module: Aggregate, settings: &str) -> Self {
+    pub(super) fn new(module: AggregateModule, settings: &str) -> Self {
         Self { module, settings: settings.to_owned() }
     }
 
     /// A call, and whether it ended in a trap.
     fn call<R>(
         &mut self,
-        call: impl FnOnce(&mut Aggregate) -> Result<R, String>,
+        call: impl FnOnce(&mut AggregateModule) -> Result<R, String>,
     ) -> Result<R, (String, bool)> {
         let traps = self.module.traps();
         call(&mut self.module).map_err(|reason| (reason, self.module.traps() > traps))

@@ -5,7 +5,7 @@ use super::groups::{Trial, group};
 use super::number::near;
 use super::{Check, shown};
 use headwater_agent::flow::{Event, Timestamp};
-use headwater_agent::module::Aggregate;
+use headwater_agent::module::AggregateModule;
 use serde_json::{Map, Value};
 
 /// For the checks of any module.
@@ -69,7 +69,7 @@ pub(super) fn samples() -> Vec<Event> {
         .collect()
 }
 
-pub(super) fn checks(module: Aggregate) -> Vec<Check> {
+pub(super) fn checks(module: AggregateModule) -> Vec<Check> {
     let mut trial = Trial::new(module, SETTINGS);
     vec![
         ("stats: count, mean, min, max and stddev", describes(&mut trial)),

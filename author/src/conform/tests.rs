@@ -2,7 +2,7 @@
 
 use super::*;
 use headwater_agent::flow::Timestamp;
-use headwater_agent::module::Host;
+use headwater_agent::module::ModuleHost;
 
 fn samples() -> Vec<Event> {
     let payloads = [&br#"{"t":1}"#[..], br#"{"t":1,"bad":true}"#, br#"{"t":2}"#, br#"{"bad":true}"#];
@@ -17,7 +17,7 @@ fn samples() -> Vec<Event> {
 
 #[track_caller]
 fn run(file: &Path, config: &str, reference: bool) -> Vec<Check> {
-    let host = Host::new(None).unwrap();
+    let host = ModuleHost::new(None).unwrap();
     let mut subject = Subject::open_in(host, file, Some(config)).unwrap();
     all(&mut subject, samples(), reference).unwrap()
 }
@@ -119,7 +119,7 @@ fn every_check_of_celsius_finds_its_fault() {
     );
     // It gives one event that is no JSON for whatever comes.
     let folder = tempfile::tempdir().unwrap();
-    let host = Host::new(None).unwrap();
+    let host = ModuleHost::new(None).unwrap();
     let subject = Subject::open_in(host, &asks(folder.path()), Some("{}")).unwrap();
     fails(
         &celsius::checks(subject.transform().unwrap()),

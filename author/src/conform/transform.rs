@@ -2,18 +2,18 @@
 
 use super::{BATCH, Check, MANY, answers_bad_settings, clipped, inputs, shown};
 use headwater_agent::flow::Event;
-use headwater_agent::module::{Rejection, Transform};
+use headwater_agent::module::{Rejection, TransformModule};
 
 /// Events that came out, and inputs refused.
 pub(super) type Outcome = (Vec<Event>, Vec<Rejection>);
 
 /// A transform under test.
 pub(super) struct Trial {
-    module: Transform,
+    module: TransformModule,
     settings: String,
 }
 
-pub(super) fn checks(module: Transform, settings: &str, samples: &[Event]) -> Vec<Check> {
+pub(super) fn checks(module: TransformModule, settings: &str, samples: &[Event]) -> Vec<Check> {
     let mut trial = Trial::new(module, settings);
     let mixed = inputs::mixed(samples);
     vec![
@@ -31,7 +31,7 @@ pub(super) fn checks(module: Transform, settings: &str, samples: &[Event]) -> Ve
 }
 
 impl Trial {
-    pub(super) fn new(module: Transform, settings: &str) -> Self {
+    pub(super) fn new(module: TransformModule, settings: &str) -> Self {
         Self { module, settings: settings.to_owned() }
     }
 

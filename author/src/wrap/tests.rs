@@ -3,7 +3,7 @@
 use super::*;
 use headwater_agent::flow::{Event, Timestamp};
 use headwater_agent::module::CallMetrics;
-use headwater_agent::module::{Host, Limits};
+use headwater_agent::module::{ModuleHost, ModuleLimits};
 
 /// [`Kind::Transform`], by hand.
 fn asks() -> Vec<u8> {
@@ -14,12 +14,17 @@ fn asks() -> Vec<u8> {
 fn wrapped(
     name: &str,
     config: &str,
-) -> Result<headwater_agent::module::Transform, headwater_agent::module::Error> {
+) -> Result<headwater_agent::module::TransformModule, headwater_agent::module::ModuleError> {
     let folder = tempfile::tempdir().unwrap();
     let (core, output) = (folder.path().join("core.wasm"), folder.path().join(name));
     fs::write(&core, asks()).unwrap();
     run(&Options { core, world: Kind::Transform, output: output.clone() }).unwrap();
-    Host::new(None).unwrap().transform(&output, config, &Limits::default(), &CallMetrics::default())
+    ModuleHost::new(None).unwrap().transform(
+        &output,
+        config,
+        &ModuleLimits::default(),
+        &CallMetrics::default(),
+    )
 }
 
 #[test]

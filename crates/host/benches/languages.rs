@@ -4,7 +4,7 @@
 //! a turn, so that what else the machine does hits all of them: trust the ratios, not the rates.
 
 use headwater_flow::{Event, Timestamp};
-use headwater_host::{Aggregate, CallMetrics, Group, Host, Limits, Transform};
+use headwater_host::{AggregateModule, CallMetrics, Group, ModuleHost, ModuleLimits, TransformModule};
 use std::error::Error;
 use std::fmt::Write;
 use std::fs;
@@ -70,10 +70,11 @@ fn load(name: &str) -> Result<Language, Box<dyn Error>> {
         return Err(format!("there is no {}: run .ci/languages", of_events.display()).into());
     }
     // No cache: the compilation is measured, too.
-    let host = Host::new(None)?;
+    let host = ModuleHost::new(None)?;
     let found = host.inspect(of_events)?;
     let settings = format!(r#"{{"field":"{FIELD}"}}"#);
-    let mut transform = host.transform(of_events, &settings, &Limits::default(), &CallMetrics::default())?;
+    let mut transform =
+        host.transform(of_events, &settings, &ModuleLimits::default(), &CallMetrics::default())?;
     let mut starts = Vec::new();
     for _ in 0..STARTS {
         let started = Instant::now();
@@ -84,7 +85,8 @@ fn load(name: &str) -> Result<Language, Box<dyn Error>> {
     transform.process(&events());
     let memory_bytes = transform.memory_bytes();
     let settings = format!(r#"{{"fields":["{FIELD}"]}}"#);
-    let aggregate = host.aggregate(of_windows, &settings, &Limits::default(), &CallMetrics::default())?;
+    let aggregate =
+        host.aggregate(of_windows, &settings, &ModuleLimits::default(), &CallMetrics::default())?;
     Ok(Language {
         name: name.to_owned(),
         bytes: found.bytes,
@@ -97,7 +99,7 @@ fn load(name: &str) -> Result<Language, Box<dyn Error>> {
     })
 }
 
-fn through(mut module: Transform) -> Run {
+fn through(mut module: TransformModule) -> Run {
     let events = events();
     Box::new(move || {
         assert_eq!(black_box(module.process(black_box(&events))).0.len(), BATCH, "none is refused")
@@ -105,7 +107,7 @@ fn through(mut module: Transform) -> Run {
 }
 
 /// On top of the state before, as a window that goes on.
-fn into(mut module: Aggregate) -> Run {
+fn into(mut module: AggregateModule) -> Run {
     let (start, end) = (Timestamp(1_700_000_000_000_000), Timestamp(1_700_000_060_000_000));
     let samples = events().into_iter().map(|event| (event.time, event.payload)).collect();
     let mut group = Group { key: "line-1".to_owned(), start, end, state: Vec::new(), samples };

@@ -15,7 +15,7 @@ fn closed(key: &str, state: Vec<u8>) -> Closed {
     Closed { key: key.to_owned(), start, end, state, count: 1, late: 0, revision: 0 }
 }
 
-fn hostile(what: &str) -> Aggregate {
+fn hostile(what: &str) -> AggregateModule {
     aggregate(HOSTILE_AGGREGATE_PATH, &format!(r#"{{"do":"{what}"}}"#))
 }
 
@@ -123,7 +123,7 @@ fn stats_count_each_field_and_refuse_a_sample_with_none() {
 }
 
 thread_local! {
-    static STATS: RefCell<Aggregate> =
+    static STATS: RefCell<AggregateModule> =
         RefCell::new(aggregate(STATS_PATH, r#"{"fields":["t"]}"#));
 }
 

@@ -1,17 +1,18 @@
 //! What a stateful transform remembers, and what it does not.
 
 use super::*;
-use crate::{Capability, Error};
+use crate::{ModuleCapability, ModuleError};
 use headwater_bundle::HOSTILE_STATEFUL_PATH;
 
-fn stateful(names_max: u64) -> Transform {
-    let limits = Limits { granted: [Capability::State].into(), state_names_max: names_max, ..limits() };
+fn stateful(names_max: u64) -> TransformModule {
+    let limits =
+        ModuleLimits { granted: [ModuleCapability::State].into(), state_names_max: names_max, ..limits() };
     let path = Path::new(HOSTILE_STATEFUL_PATH);
-    Host::new(None).unwrap().transform(path, "{}", &limits, &CallMetrics::default()).unwrap()
+    ModuleHost::new(None).unwrap().transform(path, "{}", &limits, &CallMetrics::default()).unwrap()
 }
 
 /// What each event got, or why it was refused.
-fn run(transform: &mut Transform, events: &[&str]) -> Vec<Result<String, String>> {
+fn run(transform: &mut TransformModule, events: &[&str]) -> Vec<Result<String, String>> {
     let events: Vec<_> = events.iter().map(|payload| event(payload)).collect();
     let (out, rejected) = in_time(|| transform.process(&events));
     let mut out = out.into_iter().map(|event| Ok(String::from_utf8(event.payload).unwrap()));
@@ -24,7 +25,7 @@ fn run(transform: &mut Transform, events: &[&str]) -> Vec<Result<String, String>
 }
 
 #[track_caller]
-fn check(transform: &mut Transform, events: &[&str], expected: &[Result<&str, &str>]) {
+fn check(transform: &mut TransformModule, events: &[&str], expected: &[Result<&str, &str>]) {
     for (found, expected) in run(transform, events).iter().zip(expected) {
         match (found, expected) {
             (Ok(found), Ok(expected)) => assert_eq!(found, expected),
@@ -36,9 +37,9 @@ fn check(transform: &mut Transform, events: &[&str], expected: &[Result<&str, &s
 
 #[test]
 fn state_is_refused_by_name_unless_granted() {
-    let (host, path) = (Host::new(None).unwrap(), Path::new(HOSTILE_STATEFUL_PATH));
+    let (host, path) = (ModuleHost::new(None).unwrap(), Path::new(HOSTILE_STATEFUL_PATH));
     let error = host.transform(path, "{}", &limits(), &CallMetrics::default()).unwrap_err();
-    assert!(matches!(error, Error::ForbiddenImport { .. }));
+    assert!(matches!(error, ModuleError::ForbiddenImport { .. }));
     let found = error.to_string();
     assert!(found.contains("imports `headwater:module/state@0.1.0`"), "{found}");
     assert!(found.contains(r#"grant `capabilities = ["state"]`"#), "{found}");
