@@ -22,7 +22,7 @@ use std::time::Duration;
 #[cfg(feature = "author")]
 pub use input::listener;
 #[cfg(feature = "author")]
-pub use project::{Kind, NAME_REMEDY, Project, plain_name};
+pub use project::{NAME_REMEDY, Project, WorldKind, plain_name};
 pub use read::Faults;
 use read::{Report, Section, duration, size, text};
 use toml::de::DeTable;

@@ -18,7 +18,7 @@ use headwater_agent::config;
 use headwater_agent::module::{CallMetrics, ModuleHost, NetworkAccess, compile_process};
 use headwater_agent::pipeline;
 #[cfg(feature = "author")]
-use headwater_author::Command as Author;
+use headwater_author::ModuleCommand;
 
 const EXIT_FAULT: u8 = 1;
 const EXIT_CONFIG: u8 = 2;
@@ -71,7 +71,7 @@ enum Command {
     /// Write, build, test and measure modules.
     #[cfg(feature = "author")]
     #[command(subcommand)]
-    Module(Author),
+    Module(ModuleCommand),
     /// Compile a module, bounded, from standard input to standard output: the agent starts it.
     #[command(hide = true)]
     CompileModule {

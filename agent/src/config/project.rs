@@ -20,7 +20,7 @@ pub struct Project {
     /// The module's name: its file is `<name>.wasm`.
     pub name: String,
     /// The world that it is for.
-    pub kind: Kind,
+    pub kind: WorldKind,
     /// What its settings are in tests, as JSON. Default `{}`.
     pub settings: String,
     /// The tumbling windows that an aggregate's samples are put in. Default 1 min.
@@ -31,14 +31,14 @@ pub struct Project {
 
 /// The two worlds of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub enum WorldKind {
     /// Map, filter, flat-map, enrich, re-key, re-time.
     Transform,
     /// Keyed window aggregation.
     Aggregate,
 }
 
-impl Kind {
+impl WorldKind {
     /// As the contract calls it.
     #[must_use]
     pub fn world(self) -> &'static str {
@@ -76,7 +76,8 @@ impl Project {
 }
 
 fn project(mut root: Section<'_>) -> Option<Project> {
-    const KINDS: &[(&str, Kind)] = &[("transform", Kind::Transform), ("aggregate", Kind::Aggregate)];
+    const KINDS: &[(&str, WorldKind)] =
+        &[("transform", WorldKind::Transform), ("aggregate", WorldKind::Aggregate)];
     const MINUTE: Duration = Duration::from_mins(1);
     let name = root.required("name", |value| {
         let name = text(value)?;

@@ -5,9 +5,9 @@ use headwater_bundle::{CELSIUS, CORE_MODULE};
 use std::os::unix::fs::PermissionsExt;
 
 /// A folder with a module, and a key.
-fn keyed() -> (tempfile::TempDir, Options) {
+fn keyed() -> (tempfile::TempDir, SignOptions) {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { file: folder.path().join("celsius.wasm"), key: folder.path().join("key") };
+    let options = SignOptions { file: folder.path().join("celsius.wasm"), key: folder.path().join("key") };
     fs::write(&options.file, CELSIUS).unwrap();
     make_key(&KeyOptions { file: options.key.clone() }).unwrap();
     (folder, options)
