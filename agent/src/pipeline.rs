@@ -235,7 +235,7 @@ pub struct Pipeline {
     host: ModuleHost,
     metrics: metrics::Pipeline,
     calls: metrics::CallMetrics,
-    of_modules: metrics::OfModules,
+    of_modules: metrics::TripHandles,
     input: metrics::Input,
     config: Config,
     steps: Steps,

@@ -159,7 +159,7 @@ impl Reloader {
         let (of_name, asked) = (name.to_owned(), post.clone());
         // A thread for each: one that compiles too long is left alone, and the next reload does not wait for it.
         let load = blocking::spawn(&format!("reload-{name}"), move || {
-            let config = pipeline::at_hand(&of_name, &config, &host, Network::Until(&|| false))?;
+            let config = pipeline::at_hand(&of_name, &config, &host, NetworkAccess::Until(&|| false))?;
             let version = Version::of(&of_name, &config)?;
             if version == asked.running() && !asked.is_offered() {
                 return Ok(None);

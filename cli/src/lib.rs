@@ -230,7 +230,7 @@ impl Command {
             | Self::CompileModule { .. } => "warn",
             // What the module itself logs, and that it is being compiled.
             #[cfg(feature = "author")]
-            Self::Module(Author::Build(_) | Author::Test(_) | Author::Try(_)) => "info",
+            Self::Module(ModuleCommand::Build(_) | ModuleCommand::Test(_) | ModuleCommand::Try(_)) => "info",
             #[cfg(feature = "author")]
             Self::Module(_) => "warn",
             Self::Run { .. } | Self::Check { .. } => "info",

@@ -42,7 +42,7 @@ impl Plant {
 
     /// To be built before the books are opened, as the agent does.
     fn pipeline(&self) -> Stage {
-        let host = Host::new(None).unwrap();
+        let host = ModuleHost::new(None).unwrap();
         let (config, store, metrics) = (&self.config.pipelines["each"], &self.store, &self.metrics);
         Parts { name: "each", agent: "gw", config, host: &host, store, metrics }.build().unwrap()
     }

@@ -66,7 +66,7 @@ impl Parts<'_> {
     fn build_with(&self, mut modules: Modules) -> Result<Pipeline, Error> {
         let Self { name, agent, config, host, store, metrics } = *self;
         let input = metrics.input(&config.input);
-        let of_modules = metrics.of_modules();
+        let of_modules = metrics.trips();
         let calls = metrics.calls(name);
         let metrics = metrics.pipeline(name);
         let checkpoint = store.checkpoint(name)?;

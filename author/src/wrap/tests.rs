@@ -16,7 +16,8 @@ fn wrapped(
     config: &str,
 ) -> Result<headwater_agent::module::TransformModule, headwater_agent::module::ModuleError> {
     let folder = tempfile::tempdir().unwrap();
-    let (core, output) = (folder.path().join("core.wasm"), folder.path().join(name));
+    let core = folder.path().join("core.wasm");
+    let output = folder.path().join(name);
     fs::write(&core, asks()).unwrap();
     run(&WrapOptions { core, world: WorldKind::Transform, output: output.clone() }).unwrap();
     ModuleHost::new(None).unwrap().transform(

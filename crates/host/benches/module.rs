@@ -65,7 +65,8 @@ fn native(events: Vec<Event>) -> Vec<Event> {
 
 /// Events per second, the copies they start from not counted.
 fn rate(events: &[Event], run: &mut Run) -> f64 {
-    let (mut done, mut busy) = (0, Duration::ZERO);
+    let mut done = 0;
+    let mut busy = Duration::ZERO;
     while busy < ROUND {
         let copies = events.to_vec();
         let started = Instant::now();

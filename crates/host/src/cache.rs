@@ -351,7 +351,8 @@ mod tests {
         let modules = folder.path().join("modules");
         let load = || {
             let host = ModuleHost::new(Some(modules.clone())).unwrap();
-            let (path, config) = (Path::new(headwater_bundle::CELSIUS_PATH), r#"{"field":"t"}"#);
+            let path = Path::new(headwater_bundle::CELSIUS_PATH);
+            let config = r#"{"field":"t"}"#;
             drop(host.transform(path, config, &ModuleLimits::default(), &CallMetrics::default()).unwrap());
         };
         load();

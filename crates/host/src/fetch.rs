@@ -4,13 +4,14 @@
 //! `<sha256>.sig` where signatures are asked for. From there on they are modules like others, and judged like
 //! them at each load.
 //!
-//! **Invariants.** What is fetched is pinned: by the digest of the file, or of the OCI manifest, which has that
-//! of its layer. So whoever serves it can withhold it and not change it, and a redirection is followed. Nothing
-//! is asked for that is here. Nothing goes out but over TLS.
+//! **Invariants.** Every fetched file is pinned: by its digest, or by that of the OCI manifest, which has the digest
+//! of its layer. So a server can withhold it and not change it, and a redirection is followed. Nothing that is here
+//! is asked for. Nothing goes out but over TLS.
 //!
 //! **Bounds**: [`FetchConfig::deadline`] for a module, with up to [`TRIES_MAX`] tries of each request, spaced by
-//! chance; [`FetchConfig::bytes_max`] for its size, [`FetchConfig::kept_bytes_max`] for all that are kept. To make room, what no pipeline names goes, the longest unused first; what one names never goes, and
-//! what has no room beside it is refused.
+//! chance; [`FetchConfig::bytes_max`] for its size, [`FetchConfig::kept_bytes_max`] for all that are kept. To make
+//! room, files that no pipeline names are removed, the longest unused first; a file that one names is never removed,
+//! and a file that has no room beside those is refused.
 //!
 //! A crash leaves whole files, and some `new-…`, which the next start removes.
 
@@ -23,7 +24,7 @@ use super::trust::{ModuleDigest, PublicKey};
 use super::{ModuleError, ModuleOrigin};
 use crate::metrics;
 use headwater_access::secret::Secret;
-pub use registry::Remote;
+pub use registry::RemoteAddress;
 use round::FetchRound;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};

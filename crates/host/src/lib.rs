@@ -11,7 +11,7 @@
 //! - After any fault the instance is thrown away with all it holds; nothing that matters is in it.
 //! - An answer of a module is bounded before it is copied, and a finished result is one line of JSON.
 //!
-//! **ModuleLimits**: [`ModuleLimits`] for each module; [`FILE_BYTES_MAX`] for its file; [`HostConfig`] for
+//! **Limits**: [`ModuleLimits`] for each module; [`FILE_BYTES_MAX`] for its file; [`HostConfig`] for
 //! compiling it, which happens in a process of its own (`compile_process.rs`), at
 //! start or beside the pipelines (`reload.rs`), not while readings wait.
 //!
@@ -45,18 +45,19 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use aggregate::Aggregate;
-pub use fetch::{HostConfig as FetchConfig, NetworkAccess, RemoteAddress, ServerCredentials};
+pub use aggregate::AggregateModule;
+pub use fetch::{FetchConfig, NetworkAccess, RemoteAddress, ServerCredentials};
 pub use headwater_flow::aggregation::{Closed, Group, Rejection, Updated};
 #[cfg(feature = "author")]
-pub use inspect::Inspection;
+pub use inspect::ModuleInspection;
 #[cfg(feature = "author")]
 pub use load::check_preamble;
 pub use load::{FILE_BYTES_MAX, ModuleHost, digest};
 pub use metrics::{CallMetrics, HostMetrics};
+pub use module::LoadedModule;
 #[cfg(feature = "author")]
 pub use precompiled::make as precompile;
-pub use transform::Transform;
+pub use transform::TransformModule;
 pub use trust::signature_file;
 pub use trust::{ModuleDigest, ModuleOrigin, PublicKey};
 

@@ -1,6 +1,6 @@
 //! Loading: from a file to a module that is ready to be called, over digest, cache or compiler, and contract.
 
-use super::aggregate::Aggregate;
+use super::aggregate::AggregateModule;
 use super::cache::CodeCache;
 use super::clock::DeadlineClock;
 use super::code::trusted;
@@ -10,7 +10,7 @@ use super::fetch::{FetchedFiles, NetworkAccess};
 use super::guest::GuestData;
 use super::instance::{LinkedModule, ModuleCalls};
 use super::metrics::{self, CallMetrics, HostMetrics};
-use super::transform::Transform;
+use super::transform::TransformModule;
 use super::trust::{self, ModuleDigest, ModuleOrigin};
 use super::world::{ComponentExports, ModuleWorld};
 use super::{HostConfig, ModuleCapability, ModuleError, ModuleLimits, precompiled, wasi};

@@ -1,4 +1,4 @@
-//! What the agent must survive, and what it must not get wrong.
+//! The faults of modules that the agent must survive, and the answers that it must get right.
 
 mod aggregates;
 mod library;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// The deadline is short, since each test that meets it meets it some times.
 fn limits() -> ModuleLimits {
-    ModuleLimits { deadline: Duration::from_millis(200), ..Limits::default() }
+    ModuleLimits { deadline: Duration::from_millis(200), ..ModuleLimits::default() }
 }
 
 /// The same; but what does not loop is to meet another limit first, however busy the machine is.
@@ -41,7 +41,8 @@ fn aggregate(path: &str, config: &str) -> AggregateModule {
 }
 
 fn event(payload: &str) -> Event {
-    let (topic, key) = ("plant/1/telemetry".to_owned(), "1".to_owned());
+    let topic = "plant/1/telemetry".to_owned();
+    let key = "1".to_owned();
     Event { topic, key, time: Timestamp(1_700_000_000_000_000), payload: payload.into() }
 }
 

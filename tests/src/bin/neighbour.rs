@@ -114,7 +114,7 @@ fn stop(kind: &str) -> anyhow::Result<StopCosts> {
         deadline: DEADLINE,
         memory_bytes_max: MEMORY_BYTES_MAX,
         output_bytes_max: OUTPUT_BYTES_MAX,
-        ..Limits::default()
+        ..ModuleLimits::default()
     };
     let config = format!(r#"{{"do":{kind:?}}}"#);
     let path = Path::new(headwater_bundle::HOSTILE_PATH);

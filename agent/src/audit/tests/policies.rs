@@ -84,7 +84,7 @@ fn deliver(plant: &Plant, output: &str, results_max: usize, uncounted: u64) -> b
 #[test]
 fn the_ledger_balances_while_results_are_given_up_and_one_lost_record_raises_the_alarm() {
     let plant = plant();
-    let host = Host::new(None).unwrap();
+    let host = ModuleHost::new(None).unwrap();
     let built: Vec<_> = plant
         .config
         .pipelines

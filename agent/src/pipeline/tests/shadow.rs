@@ -13,8 +13,8 @@ use std::path::Path;
 const BAD: &str = r#"{"bad":true}"#;
 
 fn transform(path: &str, settings: &str) -> TransformModule {
-    let limits = Limits { granted: [ModuleCapability::State].into(), ..Limits::default() };
-    let host = Host::new(None).unwrap();
+    let limits = ModuleLimits { granted: [ModuleCapability::State].into(), ..ModuleLimits::default() };
+    let host = ModuleHost::new(None).unwrap();
     host.transform(Path::new(path), settings, &limits, &module::CallMetrics::default()).unwrap()
 }
 
@@ -23,8 +23,8 @@ fn hostile(what: &str) -> TransformModule {
 }
 
 fn aggregate(settings: &str) -> Aggregate {
-    let (host, path) = (Host::new(None).unwrap(), Path::new(HOSTILE_AGGREGATE_PATH));
-    let limits = Limits::default();
+    let (host, path) = (ModuleHost::new(None).unwrap(), Path::new(HOSTILE_AGGREGATE_PATH));
+    let limits = ModuleLimits::default();
     Aggregate::Module(host.aggregate(path, settings, &limits, &module::CallMetrics::default()).unwrap())
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::CallMetrics;
 use crate::metrics::FetchMetrics;
-use crate::{FetchConfig as Modules, ModuleHost, ModuleLimits};
+use crate::{HostConfig as Modules, ModuleHost, ModuleLimits};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use headwater_bundle::{CELSIUS, STATS};
@@ -14,7 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a server makes of the number of the request for its path, and of its `authorization`.
+/// Returns the answer of a server to the number of the request for its path, and its `authorization`.
 type Reply = Box<dyn Fn(usize, &str) -> Vec<u8> + Send>;
 
 /// A server over TLS on this machine.
@@ -23,7 +23,7 @@ struct Server {
     asked: Arc<Mutex<Vec<String>>>,
     ca: PathBuf,
     home: tempfile::TempDir,
-    metrics: Fetch,
+    metrics: FetchMetrics,
 }
 
 impl Server {
@@ -42,8 +42,8 @@ impl Server {
         let tls = tls.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (tls, replies) =
-            (Arc::new(tls.unwrap()), replies(&address).into_iter().collect::<HashMap<_, _>>());
+        let tls = Arc::new(tls.unwrap());
+        let replies: HashMap<_, _> = replies(&address).into_iter().collect();
         let asked = Arc::<Mutex<Vec<_>>>::default();
         let seen = Arc::clone(&asked);
         // It ends with the test's process.
@@ -75,7 +75,7 @@ impl Server {
     }
 
     fn config(&self) -> FetchConfig {
-        FetchConfig { ca: Some(self.ca.clone()), deadline: Duration::from_secs(20), ..Config::default() }
+        FetchConfig { ca: Some(self.ca.clone()), deadline: Duration::from_secs(20), ..FetchConfig::default() }
     }
 
     fn host(&self, fetch: FetchConfig, keys: &[PublicKey]) -> ModuleHost {
@@ -155,7 +155,8 @@ fn serve(
 #[test]
 fn a_module_is_fetched_once_and_starts_from_there_without_a_network() {
     let server = Server::with(&[("/celsius.wasm", CELSIUS)]);
-    let (url, digest) = (server.url("/celsius.wasm"), ModuleDigest::of(CELSIUS));
+    let url = server.url("/celsius.wasm");
+    let digest = ModuleDigest::of(CELSIUS);
     let host = server.host(server.config(), &[]);
     let missing = files(&host, "p", &origin(&url, Some(digest)), NetworkAccess::Off).unwrap_err();
     assert!(matches!(missing, ModuleError::Fetch { .. }) && server.asked().is_empty(), "{missing}");
@@ -280,7 +281,8 @@ fn a_registrys_module_is_pinned_by_its_manifest() {
     let module = ModuleDigest::of(CELSIUS);
     let good = manifest(&[("application/octet-stream", ModuleDigest::of(b"readme")), (WASM, module)]);
     let twice = manifest(&[(WASM, module), (WASM, module)]);
-    let (pin, ambiguous) = (ModuleDigest::of(&good), ModuleDigest::of(&twice));
+    let pin = ModuleDigest::of(&good);
+    let ambiguous = ModuleDigest::of(&twice);
     let server = Server::with(&[
         (&format!("/v2/plant/celsius/manifests/{pin}"), &good),
         (&format!("/v2/plant/celsius/manifests/{ambiguous}"), &twice),
@@ -311,7 +313,9 @@ fn a_server_gets_the_token_or_the_password_that_it_asks_for() {
             "WWW-Authenticate: Bearer realm=\"https://{address}/token\",service=\"r\",scope=\"repository:x:pull\"\r\n"
         );
         let guarded = |wanted: &str, ask: &str, body: &[u8]| -> Reply {
-            let (wanted, refused, body) = (wanted.to_owned(), head("401 Unauthorized", ask), ok(body));
+            let wanted = wanted.to_owned();
+            let refused = head("401 Unauthorized", ask);
+            let body = ok(body);
             Box::new(move |_, pass| if pass == wanted { body.clone() } else { refused.clone() })
         };
         vec![
@@ -380,7 +384,8 @@ fn an_endless_or_silent_answer_is_cut() {
     let error = load(&server.host(short, &[]), &url, Some(ModuleDigest::of(b""))).unwrap_err().to_string();
     assert!(error.contains("longer than 300ms") && error.contains("`deadline`"), "{error}");
     // And who stops the agent does not wait for it.
-    let (host, since) = (server.host(server.config(), &[]), Instant::now());
+    let host = server.host(server.config(), &[]);
+    let since = Instant::now();
     let over = || since.elapsed() > Duration::from_millis(300);
     files(&host, "p", &origin(&url, Some(ModuleDigest::of(b""))), NetworkAccess::Until(&over)).unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
@@ -440,8 +445,10 @@ fn tokens_manifests_and_signatures_are_bounded_too() {
         padded
     };
     let module = ModuleDigest::of(CELSIUS);
-    let (small, large) = (manifest(&[(WASM, module)]), padded(&manifest(&[(WASM, module)]), (4 << 20) + 1));
-    let (small_pin, large_pin) = (ModuleDigest::of(&small), ModuleDigest::of(&large));
+    let small = manifest(&[(WASM, module)]);
+    let large = padded(&manifest(&[(WASM, module)]), (4 << 20) + 1);
+    let small_pin = ModuleDigest::of(&small);
+    let large_pin = ModuleDigest::of(&large);
     let pair = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
     let key = PublicKey(pair.public_key().as_ref().try_into().unwrap());
     let signature = BASE64.encode(pair.sign(CELSIUS)).into_bytes();
@@ -513,7 +520,8 @@ fn who_only_checks_leaves_nothing_behind() {
     let digest = ModuleDigest::of(CELSIUS);
     server.load(&server.url("/celsius.wasm"), Some(digest)).unwrap();
     server.asked();
-    let (kept, shelf) = (server.kept(), FetchedFiles::passing(&server.state(), &server.config(), &[]));
+    let kept = server.kept();
+    let shelf = FetchedFiles::passing(&server.state(), &server.config(), &[]);
     let get = |path: &str, digest: ModuleDigest| {
         let origin = origin(&server.url(path), Some(digest));
         shelf.files("p", &[&origin], NetworkAccess::Until(&|| false)).unwrap().remove(0).file

@@ -19,12 +19,12 @@ fn loaded(bytes: &[u8], keys: &[PublicKey]) -> Result<TransformModule, String> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("celsius.cwasm");
     fs::write(&file, bytes).unwrap();
-    let host = ModuleHost::judging(HostConfig { keys: keys.to_vec(), ..Config::default() }).unwrap();
+    let host = ModuleHost::judging(HostConfig { keys: keys.to_vec(), ..HostConfig::default() }).unwrap();
     let loaded = host.transform(&file, r#"{"field":"t"}"#, &ModuleLimits::default(), &CallMetrics::default());
     loaded.map_err(|error| error.to_string())
 }
 
-/// As a key's owner would sign it by mistake, or with another version.
+/// Signs as a key's owner would by mistake, or with another version.
 fn resigned(whole: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut changed = whole.to_vec();
     change(&mut changed);

@@ -21,7 +21,7 @@ fn load(name: &str, capabilities: &[ModuleCapability]) -> Result<TransformModule
     let path = folder.path().join("module.wasm");
     std::fs::write(&path, bytes).unwrap();
     let granted = capabilities.iter().copied().collect();
-    let limits = ModuleLimits { granted, state_names_max: 100, ..Limits::default() };
+    let limits = ModuleLimits { granted, state_names_max: 100, ..ModuleLimits::default() };
     ModuleHost::new(None).unwrap().transform(&path, &row(name).1, &limits, &CallMetrics::default())
 }
 
@@ -57,7 +57,8 @@ fn each_does_its_work_in_the_sandbox_and_refuses_what_it_cannot_use() {
     let first = r#"{"temperature":1,"score":0.0,"anomalous":false}"#;
     check("anomaly", &[br#"{"temperature":1}"#, b"{}"], &[first]);
     check("cbor", &[b"\xa1\x61t\xf9\x4d\x00", b"\xff"], &[r#"{"t":20.0}"#]);
-    let (one, two) = (r#"{"temperature":1}"#, r#"{"temperature":2}"#);
+    let one = r#"{"temperature":1}"#;
+    let two = r#"{"temperature":2}"#;
     let payloads: [&[u8]; 4] = [one.as_bytes(), br#"{"temperature":1.5}"#, two.as_bytes(), b"{}"];
     check("deadband", &payloads, &[one, two]);
     check("dedup", &[br#"{"id":1}"#, br#"{"id":1}"#, br#"{"id":null}"#], &[r#"{"id":1}"#]);

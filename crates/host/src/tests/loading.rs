@@ -24,7 +24,8 @@ fn check(wasm: &[u8], message: &str) {
 /// The module with another name for an import; of the same length, as it is a patch.
 fn renamed(wasm: &[u8], from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
-    let (from, to) = (from.as_bytes(), to.as_bytes());
+    let from = from.as_bytes();
+    let to = to.as_bytes();
     let mut wasm = wasm.to_vec();
     let mut at = 0;
     while let Some(found) = wasm[at..].windows(from.len()).position(|bytes| bytes == from) {
@@ -120,14 +121,14 @@ fn the_digest_is_that_of_the_file() {
 
 #[test]
 fn only_the_file_that_is_pinned_is_loaded() {
-    use crate::{Digest, ModuleOrigin};
+    use crate::{ModuleDigest, ModuleOrigin};
     let host = ModuleHost::new(None).unwrap();
-    let load = |digest: Digest| {
+    let load = |digest: ModuleDigest| {
         let origin = ModuleOrigin { file: CELSIUS_PATH.into(), remote: None, digest: Some(digest) };
         host.transform(&origin, r#"{"field":"t"}"#, &limits(), &CallMetrics::default()).map(drop)
     };
-    load(Digest::of(CELSIUS)).unwrap();
-    assert!(matches!(load(Digest::of(HOSTILE)), Err(ModuleError::WrongDigest { .. })));
+    load(ModuleDigest::of(CELSIUS)).unwrap();
+    assert!(matches!(load(ModuleDigest::of(HOSTILE)), Err(ModuleError::WrongDigest { .. })));
 }
 
 #[test]

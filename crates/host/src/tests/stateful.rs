@@ -1,4 +1,4 @@
-//! What a stateful transform remembers, and what it does not.
+//! A stateful transform remembers the changes of calls that succeed, and no others.
 
 use super::*;
 use crate::{ModuleCapability, ModuleError};
@@ -11,7 +11,7 @@ fn stateful(names_max: u64) -> TransformModule {
     ModuleHost::new(None).unwrap().transform(path, "{}", &limits, &CallMetrics::default()).unwrap()
 }
 
-/// What each event got, or why it was refused.
+/// Returns the value that each event got, or the reason why it was refused.
 fn run(transform: &mut TransformModule, events: &[&str]) -> Vec<Result<String, String>> {
     let events: Vec<_> = events.iter().map(|payload| event(payload)).collect();
     let (out, rejected) = in_time(|| transform.process(&events));
@@ -37,7 +37,8 @@ fn check(transform: &mut TransformModule, events: &[&str], expected: &[Result<&s
 
 #[test]
 fn state_is_refused_by_name_unless_granted() {
-    let (host, path) = (ModuleHost::new(None).unwrap(), Path::new(HOSTILE_STATEFUL_PATH));
+    let host = ModuleHost::new(None).unwrap();
+    let path = Path::new(HOSTILE_STATEFUL_PATH);
     let error = host.transform(path, "{}", &limits(), &CallMetrics::default()).unwrap_err();
     assert!(matches!(error, ModuleError::ForbiddenImport { .. }));
     let found = error.to_string();
@@ -74,7 +75,9 @@ fn an_event_that_the_module_refuses_has_changed_what_it_changed() {
 fn too_many_names_or_bytes_are_refused_with_the_remedy() {
     let mut transform = stateful(2);
     let set = |name: &str| format!(r#"[["set","{name}","1"]]"#);
-    let (a, b, c) = (set("a"), set("b"), set("c"));
+    let a = set("a");
+    let b = set("b");
+    let c = set("c");
     let refused = "there are 2 names, and no more are kept: raise `state_names_max`";
     check(&mut transform, &[&a, &b, &c, &a], &[Ok("[]"), Ok("[]"), Err(refused), Ok("[]")]);
     let mut transform = stateful(1_000_000);

@@ -47,7 +47,7 @@ fn built_ins() -> Builtin {
 
 /// `stats.wasm` of the field `x`.
 fn stats() -> module::AggregateModule {
-    let limits = ModuleLimits { deadline: Duration::from_secs(60), ..Limits::default() };
+    let limits = ModuleLimits { deadline: Duration::from_secs(60), ..ModuleLimits::default() };
     let (path, settings) = (Path::new(headwater_bundle::STATS_PATH), r#"{"fields":["x"]}"#);
     ModuleHost::new(None)
         .unwrap()
