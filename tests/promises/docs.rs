@@ -68,20 +68,20 @@ fn short_documents_stay_short() {
 
 #[test]
 fn configurations_pass_the_check() {
+    let folder = frames::CheckFolder::new();
     let mut faults = String::new();
     let mut checked = 0;
     for block in every_block() {
-        let text = match &block.role {
-            Ok(BlockRole::Configuration) => Ok(block.text.clone()),
-            Ok(BlockRole::Fragment { frame, .. }) => frames::complete(frame, &block.text),
+        let checking = match &block.role {
+            Ok(BlockRole::Configuration) => folder.check(&block.text),
+            Ok(BlockRole::Fragment { frame, modules }) => {
+                let whole = frames::complete(frame, &block.text);
+                whole.and_then(|text| if *modules { check_with_modules(&text) } else { folder.check(&text) })
+            }
             _ => continue,
         };
-        let shown = text.and_then(|text| {
-            let modules = matches!(block.role, Ok(BlockRole::Fragment { modules: true, .. }));
-            if modules { check_with_modules(&text) } else { check(&text) }
-        });
         checked += 1;
-        if let Err(fault) = shown {
+        if let Err(fault) = checking {
             writeln!(faults, "{}: {fault}", block.place()).expect("a String takes all");
         }
     }
@@ -178,12 +178,6 @@ async fn pages_with_commands_run_from_an_empty_folder() {
 
 fn every_block() -> Vec<CodeBlock> {
     pages::with_code().iter().flat_map(blocks::of).collect()
-}
-
-/// Checks a whole configuration whose modules are not looked at.
-fn check(text: &str) -> Result<(), String> {
-    let file = std::path::Path::new("headwater.toml");
-    headwater::config::parse(file, text).map(|_| ()).map_err(|faults| faults.to_string())
 }
 
 /// Checks a whole configuration with the modules of the repository beside it, as `headwater check` does.
