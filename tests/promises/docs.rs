@@ -14,9 +14,9 @@ mod sessions;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use headwater_tests::agent::Agent;
+use headwater_tests::agent::TestAgent;
 use headwater_tests::client::client;
-use headwater_tests::collector::Collector;
+use headwater_tests::collector::TestCollector;
 
 use blocks::{BlockRole, CodeBlock};
 
@@ -117,7 +117,7 @@ fn json_is_json() {
 
 #[tokio::test]
 async fn the_collector_takes_the_lines_of_the_reference() {
-    let collector = Collector::start().await;
+    let collector = TestCollector::start().await;
     let blocks = every_block();
     let posted = blocks.iter().filter(|block| matches!(block.role, Ok(BlockRole::JsonPost)));
     let mut number = 0;
@@ -182,9 +182,9 @@ fn every_block() -> Vec<CodeBlock> {
 
 /// Checks a whole configuration with the modules of the repository beside it, as `headwater check` does.
 fn check_with_modules(text: &str) -> Result<(), String> {
-    let agent = Agent::at_home("");
+    let agent = TestAgent::prepare("");
     std::fs::write(agent.config(), text).expect("a writable folder");
-    let output = agent.run(&["check"]);
+    let output = agent.run_command(&["check"]);
     let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
     if output.status.success() { Ok(()) } else { Err(said.into_owned()) }
 }

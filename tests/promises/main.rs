@@ -1,4 +1,4 @@
-//! One module per promise. The light ones run everywhere; those behind the feature `machine` need
+//! One module for each promise. The light ones run everywhere; those behind the feature `machine` need
 //! mosquitto, chromium or root, and fail where these are missing.
 
 mod author;
@@ -50,6 +50,8 @@ mod recorded;
 mod registry;
 #[cfg(feature = "machine")]
 mod remembered;
+#[cfg(feature = "machine")]
+mod resent;
 #[cfg(feature = "machine")]
 mod stamps;
 #[cfg(feature = "machine")]

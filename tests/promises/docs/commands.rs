@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use headwater_tests::agent::PROGRAM;
-use headwater_tests::process::built;
+use headwater_tests::process::built_program;
 
 use super::blocks::CodeBlock;
 
@@ -21,8 +21,8 @@ fn fault(line: &str) -> Option<String> {
         Err(fault) => return Some(fault),
     };
     let program = match words.remove(0).as_str() {
-        "headwater" => built(PROGRAM),
-        "headwater-collector" => built("headwater-collector"),
+        "headwater" => built_program(PROGRAM),
+        "headwater-collector" => built_program("headwater-collector"),
         other => return Some(format!("`{other}` is not a program of this repository: run it, or skip it")),
     };
     let output = Command::new(program).args(words).arg("--help").output().expect("the program starts");

@@ -50,7 +50,7 @@ impl CheckFolder {
     /// Checks a whole configuration whose modules are not looked into.
     pub(super) fn check(&self, text: &str) -> Result<(), String> {
         let file = self.0.path().join("headwater.toml");
-        headwater::config::parse(&file, text).map(|_| ()).map_err(|faults| faults.to_string())
+        headwater_agent::config::parse(&file, text).map(|_| ()).map_err(|faults| faults.to_string())
     }
 }
 

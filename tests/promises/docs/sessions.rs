@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use headwater_tests::agent::PROGRAM;
-use headwater_tests::process::{Process, built, installed};
+use headwater_tests::process::{ChildProcess, built_program, installed_program};
 
 use super::blocks::{BlockRole, CodeBlock};
 
@@ -36,8 +36,9 @@ pub(super) async fn run(page: &str, blocks: &[CodeBlock]) {
     for folder in [home.path(), &work] {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("a folder of our own");
     }
-    symlink(built(PROGRAM), programs.join("headwater")).expect("a writable folder");
-    symlink(built("headwater-collector"), programs.join("headwater-collector")).expect("a writable folder");
+    symlink(built_program(PROGRAM), programs.join("headwater")).expect("a writable folder");
+    symlink(built_program("headwater-collector"), programs.join("headwater-collector"))
+        .expect("a writable folder");
     let file = home.path().join("page.sh");
     fs::write(&file, script(blocks, &printed)).expect("a writable folder");
 
@@ -49,15 +50,15 @@ pub(super) async fn run(page: &str, blocks: &[CodeBlock]) {
     // A proxy of the machine is not for this machine's own addresses.
     command.env("no_proxy", "127.0.0.1,localhost");
     let log = home.path().join("page.log");
-    let mut process = Process::spawn(&mut command, &log).expect("the shell starts");
-    let ended = process.ended(PAGE_MAX).await;
+    let mut process = ChildProcess::spawn(&mut command, &log).expect("the shell starts");
+    let ended = process.wait_for_exit(PAGE_MAX).await;
     let success = ended.as_ref().is_ok_and(std::process::ExitStatus::success);
-    assert!(success, "{page}: {ended:?}\n{}\n{}", process.said(), logs(&work));
+    assert!(success, "{page}: {ended:?}\n{}\n{}", process.output_text(), logs(&work));
     compare(blocks, &printed);
 }
 
 fn shell(file: &Path, online: bool) -> Command {
-    let mut command = Command::new(installed("unshare", "util-linux"));
+    let mut command = Command::new(installed_program("unshare", "util-linux"));
     command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
     if online {
         command.arg("bash").arg(file);
