@@ -11,9 +11,10 @@ mod pages;
 #[cfg(feature = "machine")]
 mod sessions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use headwater_agent::metrics::Metrics;
 use headwater_tests::agent::TestAgent;
 use headwater_tests::client::client;
 use headwater_tests::collector::TestCollector;
@@ -56,6 +57,22 @@ fn every_link_leads_somewhere() {
 fn the_summary_has_every_page_once() {
     let faults = links::summary_faults(&pages::all());
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn source_files_that_documents_name_are_there() {
+    let faults = links::path_faults(&pages::all());
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn metrics_that_documents_name_are_there() {
+    let known: BTreeSet<String> = Metrics::entries().iter().map(|entry| entry.exposed_name()).collect();
+    let named = links::metrics(&pages::all());
+    assert!(named.len() > 20, "the metrics are not found any more: {named:?}");
+    let is_known = |name: &str| known.contains(name) || known.contains(&format!("{name}_total"));
+    let unknown: Vec<_> = named.iter().filter(|(_, name)| !is_known(name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?} are none of {known:?}");
 }
 
 #[test]
