@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 use super::pipeline::{capabilities, limits, settings};
 use super::read::{Section, duration, text, word};
 use super::{Error, parse_with};
-use crate::author::Kind;
 use crate::module::Limits;
 
 /// The file's name.
@@ -26,6 +27,26 @@ pub struct Project {
     pub window: Duration,
     /// `[limits]` and `capabilities`, each as in a pipeline's step.
     pub limits: Limits,
+}
+
+/// The two worlds of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Map, filter, flat-map, enrich, re-key, re-time.
+    Transform,
+    /// Keyed window aggregation.
+    Aggregate,
+}
+
+impl Kind {
+    /// As the contract calls it.
+    #[must_use]
+    pub fn world(self) -> &'static str {
+        match self {
+            Self::Transform => "transform",
+            Self::Aggregate => "aggregate",
+        }
+    }
 }
 
 impl Project {

@@ -353,7 +353,7 @@ fn a_user_property_needs_mqtt_5_and_an_input_keeps_few() {
     assert!(faults.contains("add `version = \"5\"`"), "{faults}");
 
     let mut text = GOOD.to_owned();
-    for number in 0..=source::PROPERTIES_MAX {
+    for number in 0..=mqtt::PROPERTIES_MAX {
         text += &format!(
             "[pipeline.p{number}]\ninput = \"plant\"\noutput = \"central\"\n\
              time = {{ property = \"p{number}\", unit = \"s\" }}\n"

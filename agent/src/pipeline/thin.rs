@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use super::line::{self, Said};
-use super::tally::{NO_SPAN, Run, Tally};
-use crate::flow::{Kind, Timestamp};
+use super::tally::{LossRun, Tally, UNKNOWN_SPAN};
+use crate::flow::{ReportKind, Timestamp};
 use crate::module::Closed;
 use crate::store::{Thinner, Waiting};
 use crate::window::Outcome;
@@ -62,11 +62,11 @@ pub(super) trait Merge {
 pub(super) fn drop(
     lines: Vec<Waiting>,
     whose: Whose<'_>,
-    kind: Kind,
+    kind: ReportKind,
     tally: &Tally,
     goes: impl Fn(&Waiting) -> bool,
 ) -> Option<(Thinner, Tally)> {
-    let (mut run, mut at, mut reports, mut dropped) = (Run::default(), None, 0, 0);
+    let (mut run, mut at, mut reports, mut dropped) = (LossRun::default(), None, 0, 0);
     let mut kept = Vec::with_capacity(lines.len());
     for line in lines {
         match line::said(&line.line) {
@@ -83,7 +83,7 @@ pub(super) fn drop(
                 continue;
             }
             said => {
-                run.add(&Run::of(None, said.span()));
+                run.add(&LossRun::single(None, said.span()));
                 dropped += 1;
             }
         }
@@ -95,7 +95,7 @@ pub(super) fn drop(
     let mut tally = *tally;
     let noun = whose.what.noun();
     let reason = match kind {
-        Kind::Expired => {
+        ReportKind::Expired => {
             tally.expired += dropped;
             format!("{noun} were too old and not delivered yet")
         }
@@ -119,13 +119,13 @@ pub(super) fn coarsen(
     tally: &Tally,
     mut failed: impl FnMut(String),
 ) -> Option<(Thinner, Tally)> {
-    let (mut run, mut at, mut reports) = (Run::default(), None, Vec::new());
+    let (mut run, mut at, mut reports) = (LossRun::default(), None, Vec::new());
     let mut others = Vec::new();
     let mut groups: Vec<Group> = Vec::new();
     let mut newest: HashMap<String, usize> = HashMap::new();
     for line in lines {
         let window = match line::said(&line.line) {
-            Said::Report(told) if told.is(Kind::Coarsened, "outbox") => {
+            Said::Report(told) if told.is(ReportKind::Coarsened, "outbox") => {
                 run.add(&told.run);
                 at.get_or_insert((line.number, line.made));
                 reports.push(line);
@@ -156,7 +156,7 @@ pub(super) fn coarsen(
             Some(line) => {
                 gone += group.lines.len() as u64 - 1;
                 let (count, span) = (group.lines.len() as u64 - 1, (group.start, group.end));
-                run.add(&Run { count, span, ..Run::default() });
+                run.add(&LossRun { count, span, ..LossRun::default() });
                 let first = &group.lines[0];
                 let first = (first.number, first.made);
                 at = Some(at.map_or(first, |at: (u64, Timestamp)| at.min(first)));
@@ -174,16 +174,16 @@ pub(super) fn coarsen(
     tally.coarsened += gone;
     tally.reports = tally.reports + 1 - reports.len() as u64;
     let reason = "the outbox was full: results were merged into wider windows";
-    Some((told(kept, at, &run, whose, Kind::Coarsened, reason, &tally), tally))
+    Some((told(kept, at, &run, whose, ReportKind::Coarsened, reason, &tally), tally))
 }
 
 /// The lines that stay, with a report in the place of the first that went.
 fn told(
     mut kept: Vec<Waiting>,
     at: Option<(u64, Timestamp)>,
-    run: &Run,
+    run: &LossRun,
     whose: Whose<'_>,
-    kind: Kind,
+    kind: ReportKind,
     reason: &str,
     tally: &Tally,
 ) -> Thinner {
@@ -298,10 +298,10 @@ fn line_of(
 }
 
 /// The time that lines speak of, for a run.
-pub(super) fn run_of(lines: &[Vec<u8>]) -> Run {
-    let mut run = Run { span: NO_SPAN, ..Run::default() };
+pub(super) fn run_of(lines: &[Vec<u8>]) -> LossRun {
+    let mut run = LossRun { span: UNKNOWN_SPAN, ..LossRun::default() };
     for line in lines {
-        run.add(&Run::of(None, line::said(line).span()));
+        run.add(&LossRun::single(None, line::said(line).span()));
     }
     run
 }

@@ -54,7 +54,7 @@ impl<'a> Share<'a> {
         if self.reports {
             let owed = self.tally.take_reports(self.way.what);
             let line =
-                |report: crate::flow::Report| report.line(whose.agent, Some(whose.pipeline), whose.now);
+                |report: crate::flow::LossReport| report.line(whose.agent, Some(whose.pipeline), whose.now);
             outgoing.lines.extend(owed.into_iter().map(line));
         }
         outgoing.tally = (self.tally != self.way.full.tally).then(|| self.tally.encode());
