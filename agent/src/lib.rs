@@ -10,6 +10,7 @@
 //! The disk is the queue: stages hand over through the store, never through channels of data.
 
 pub use headwater_flow as flow;
+pub use headwater_wire as wire;
 
 pub mod source;
 
@@ -40,9 +41,9 @@ pub mod secret;
 pub mod tls;
 
 pub use headwater_fail as fail;
-pub use headwater_flow::error_text as words;
 #[cfg(test)]
 use headwater_flow::cases;
+pub use headwater_flow::error_text as words;
 use headwater_flow::topic;
 
 #[cfg(feature = "author")]

@@ -21,6 +21,7 @@ mod migrate;
 mod modules;
 mod post;
 mod progress;
+mod records;
 mod remembered;
 mod replay;
 mod shadow;
@@ -38,7 +39,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use crate::flow::{Kind, Message, NO_SPAN, Report, Run, Seq, Timestamp};
+use crate::flow::{LossKind, Message, NO_SPAN, Report, Run, Seq, Timestamp};
 use crate::metrics;
 use crate::module::{self, Host, Limits, Origin};
 use crate::store::{self, Store};
@@ -450,8 +451,9 @@ impl Pipeline {
         stage: &'static str,
         reason: String,
     ) {
-        let report = Report { kind: Kind::Lost, stage, count, first, last, from, to, reason };
-        self.steps.report(&report, Timestamp::now(), &mut self.step);
+        let report =
+            Report { kind: LossKind::Lost, stage: stage.into(), count, first, last, from, to, reason };
+        self.steps.report(report, Timestamp::now(), &mut self.step);
     }
 
     /// Takes in what a repair took: windows whose state is lost give no result, and upstream is told.

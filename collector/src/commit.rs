@@ -149,7 +149,8 @@ fn store(connection: &mut Connection, batch: &Batch, received: i64) -> Result<Re
 }
 
 fn epoch(transaction: &Transaction<'_>, batch: &Batch, received: i64) -> rusqlite::Result<i64> {
-    let (agent, epoch) = (&batch.key.agent, &batch.key.epoch);
+    let agent = &batch.key.agent;
+    let epoch = &batch.key.epoch.to_string();
     let known = transaction
         .prepare_cached("SELECT id FROM epochs WHERE agent = ? AND epoch = ?")?
         .query_row([agent, epoch], |row| row.get(0))

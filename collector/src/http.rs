@@ -20,13 +20,13 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use crate::batch::micros;
 use crate::query::{
     Agent, CSV_HEADER, LateOf, LateRow, Order, Page, ROWS_MAX, ReportRow, ReportsOf, Selection, Totals,
 };
 use crate::{Collector, Config, page, receive};
 use answer::Refused;
 use counters::Counters;
+use headwater_wire::micros;
 
 /// How long a body that has arrived waits for its turn to be decoded.
 const WAIT: Duration = Duration::from_secs(1);

@@ -9,9 +9,10 @@ use std::pin::Pin;
 
 use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, header};
+use headwater_wire::BatchKey;
 
 use crate::Config;
-use crate::batch::{Batch, BatchError, BatchKey};
+use crate::batch::{Batch, BatchError};
 
 /// Memory one zstd frame may ask of its reader: 2^23, what RFC 8878 tells every reader to support.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -72,7 +73,7 @@ pub(crate) fn head(config: &Config, headers: &HeaderMap) -> Result<Head, Refusal
         return Err(Refusal::Key("there is more than one"));
     }
     let key = text(headers, "idempotency-key").ok_or(Refusal::Key("it is missing"))?;
-    let key: BatchKey = key.parse().map_err(Refusal::Key)?;
+    let key = BatchKey::from_header(key).map_err(Refusal::Key)?;
     let length = text(headers, header::CONTENT_LENGTH.as_str()).and_then(|l| l.parse::<u64>().ok());
     if length.is_some_and(|length| length > config.encoded_bytes_max as u64) {
         return Err(Refusal::TooLarge(config.encoded_bytes_max));

@@ -107,15 +107,11 @@ async fn each_policy_keeps_its_promise_while_the_destination_is_away() {
 /// As [`Backend::accepted`], but a batch need not follow the last: numbers of what was dropped are
 /// never sent.
 fn received(backend: &Backend) -> Vec<Value> {
-    let confirmed: BTreeMap<String, Vec<Value>> = backend
+    let confirmed: BTreeMap<u64, Vec<Value>> = backend
         .attempts()
         .into_iter()
         .filter(|attempt| attempt.confirmed)
-        .map(|attempt| {
-            let first = attempt.key.rsplit('/').next().and_then(|range| range.split('-').next());
-            let first: u64 = first.and_then(|first| first.parse().ok()).expect("a number in the key");
-            (format!("{first:020}"), attempt.lines)
-        })
+        .map(|attempt| (attempt.key.first, attempt.lines))
         .collect();
     confirmed.into_values().flatten().collect()
 }

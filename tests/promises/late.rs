@@ -37,9 +37,7 @@ fn ids(lines: &[Value]) -> Vec<u64> {
 fn received(backend: &Backend) -> Vec<Value> {
     let mut batches: Vec<(u64, Vec<Value>)> = Vec::new();
     for attempt in backend.attempts().into_iter().filter(|attempt| attempt.confirmed) {
-        let (_, range) = attempt.key.rsplit_once('/').expect("a range");
-        let (first, _) = range.split_once('-').expect("two numbers");
-        batches.push((first.parse().expect("a number"), attempt.lines));
+        batches.push((attempt.key.first, attempt.lines));
     }
     batches.sort_by_key(|(first, _)| *first);
     assert!(batches.is_sorted_by(|(a, _), (b, _)| a < b), "a batch was confirmed twice");

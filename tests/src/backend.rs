@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Response, StatusCode};
+use headwater_wire::BatchKey;
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
@@ -34,8 +35,8 @@ pub enum Answer {
 pub struct Attempt {
     /// When it had come whole.
     pub at: Instant,
-    /// The `Idempotency-Key`, without its quotes.
-    pub key: String,
+    /// The `Idempotency-Key`.
+    pub key: BatchKey,
     /// The body, as sent.
     pub raw: Bytes,
     /// The body's lines, decoded.
@@ -161,10 +162,10 @@ impl Backend {
         let mut next = 0;
         let mut lines = Vec::new();
         for (index, attempt) in attempts.iter().enumerate() {
-            let (epoch, first, last) = range(&attempt.key);
-            assert_eq!(last + 1 - first, attempt.lines.len() as u64, "lines of {}", attempt.key);
+            let BatchKey { epoch, first, last, .. } = attempt.key;
+            assert_eq!(attempt.key.lines(), attempt.lines.len() as u64, "lines of {}", attempt.key);
             for before in &attempts[..index] {
-                assert_eq!(range(&before.key).0, epoch, "one outbox has one epoch");
+                assert_eq!(before.key.epoch, epoch, "one outbox has one epoch");
                 if before.key == attempt.key {
                     assert_eq!(before.raw, attempt.raw, "bytes of {} changed", attempt.key);
                     assert!(!before.confirmed, "{} came again after it was confirmed", attempt.key);
@@ -197,22 +198,11 @@ fn bound(port: u16) -> TcpSocket {
     socket
 }
 
-/// Epoch, first and last of a batch's key.
-fn range(key: &str) -> (String, u64, u64) {
-    let parts: Vec<_> = key.split('/').collect();
-    let [_, epoch, range] = parts.as_slice() else { panic!("key {key} has not three parts") };
-    assert!(epoch.len() == 32 && epoch.bytes().all(|it| it.is_ascii_hexdigit()), "epoch in {key}");
-    let (first, last) = range.split_once('-').expect("a range in the key");
-    let number = |text: &str| text.parse().expect("a number in the key");
-    ((*epoch).to_owned(), number(first), number(last))
-}
-
 async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: Bytes) -> Response<Body> {
     let at = Instant::now();
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let quoted = header("idempotency-key");
-    let key = quoted.strip_prefix('"').and_then(|key| key.strip_suffix('"'));
-    let key = key.unwrap_or_else(|| panic!("Idempotency-Key {quoted} is no string")).to_owned();
+    let key = header("idempotency-key");
+    let key = BatchKey::from_header(key).unwrap_or_else(|words| panic!("Idempotency-Key {key}: {words}"));
     let lines = decode(header("content-encoding"), &raw);
     let mut answer = lock(&shared.script).pop_front().unwrap_or(Answer::Accept);
     if let Answer::RefuseWith(status, text) = &answer {
@@ -239,9 +229,8 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: Byt
     respond(&key, answer).await
 }
 
-async fn respond(key: &str, answer: Answer) -> Response<Body> {
-    let last: u64 = range(key).2;
-    let receipt = json!({ "accepted": key, "watermark": last }).to_string();
+async fn respond(key: &BatchKey, answer: Answer) -> Response<Body> {
+    let receipt = json!({ "accepted": key.to_string(), "watermark": key.last }).to_string();
     let response = Response::builder().header("content-type", "application/json");
     let response = match answer {
         Answer::Accept | Answer::RefuseWith(..) => response.body(Body::from(receipt)),

@@ -9,7 +9,7 @@
 //! outbox has room, in the same commit that forgets the run.
 
 use super::thin::What;
-use crate::flow::{Kind, Report};
+use crate::flow::{LossKind, Report};
 pub(super) use crate::flow::{NO_SPAN, Run, Span};
 
 const VERSION: u8 = 2;
@@ -69,17 +69,17 @@ impl Tally {
     pub(super) fn take_reports(&mut self, what: What) -> Vec<Report> {
         let dropped = format!("the outbox was full: new {} were dropped", what.noun());
         let owed = [
-            (&mut self.unreported, Kind::Dropped, what.stage(), dropped.as_str()),
-            (&mut self.unread, Kind::Expired, "journal", "messages were too old when they were read"),
+            (&mut self.unreported, LossKind::Dropped, what.stage(), dropped.as_str()),
+            (&mut self.unread, LossKind::Expired, "journal", "messages were too old when they were read"),
             (
                 &mut self.dropped_letters,
-                Kind::Dropped,
+                LossKind::Dropped,
                 "dead-letters",
                 "the dead letters were over their quota: the oldest were given up",
             ),
             (
                 &mut self.expired_letters,
-                Kind::Expired,
+                LossKind::Expired,
                 "dead-letters",
                 "dead letters were too old and not replayed",
             ),

@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 
 use super::line::{self, Said};
+use super::records;
 use super::tally::{NO_SPAN, Run, Tally};
-use crate::flow::{Kind, Timestamp};
+use crate::flow::{LossKind, Report, Timestamp};
 use crate::module::Closed;
 use crate::store::{Thinner, Waiting};
 use crate::window::Outcome;
+use crate::wire::{LossReport, Record};
 
 /// Whose lines they are, and by when.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,14 @@ pub(super) struct Whose<'a> {
     pub(super) pipeline: &'a str,
     pub(super) what: What,
     pub(super) now: Timestamp,
+}
+
+impl<'a> Whose<'a> {
+    /// The record of a report of theirs.
+    pub(super) fn report(&self, report: Report) -> Record<'a> {
+        let (agent, pipeline) = (self.agent.into(), Some(self.pipeline.into()));
+        Record::Report(LossReport { agent, pipeline, time: self.now, report })
+    }
 }
 
 /// What lines an outbox holds.
@@ -62,7 +72,7 @@ pub(super) trait Merge {
 pub(super) fn drop(
     lines: Vec<Waiting>,
     whose: Whose<'_>,
-    kind: Kind,
+    kind: LossKind,
     tally: &Tally,
     goes: impl Fn(&Waiting) -> bool,
 ) -> Option<(Thinner, Tally)> {
@@ -95,7 +105,7 @@ pub(super) fn drop(
     let mut tally = *tally;
     let noun = whose.what.noun();
     let reason = match kind {
-        Kind::Expired => {
+        LossKind::Expired => {
             tally.expired += dropped;
             format!("{noun} were too old and not delivered yet")
         }
@@ -125,7 +135,7 @@ pub(super) fn coarsen(
     let mut newest: HashMap<String, usize> = HashMap::new();
     for line in lines {
         let window = match line::said(&line.line) {
-            Said::Report(told) if told.is(Kind::Coarsened, "outbox") => {
+            Said::Report(told) if told.is(LossKind::Coarsened, "outbox") => {
                 run.add(&told.run);
                 at.get_or_insert((line.number, line.made));
                 reports.push(line);
@@ -174,7 +184,7 @@ pub(super) fn coarsen(
     tally.coarsened += gone;
     tally.reports = tally.reports + 1 - reports.len() as u64;
     let reason = "the outbox was full: results were merged into wider windows";
-    Some((told(kept, at, &run, whose, Kind::Coarsened, reason, &tally), tally))
+    Some((told(kept, at, &run, whose, LossKind::Coarsened, reason, &tally), tally))
 }
 
 /// The lines that stay, with a report in the place of the first that went.
@@ -183,13 +193,13 @@ fn told(
     at: Option<(u64, Timestamp)>,
     run: &Run,
     whose: Whose<'_>,
-    kind: Kind,
+    kind: LossKind,
     reason: &str,
     tally: &Tally,
 ) -> Thinner {
     let (number, made) = at.unwrap_or_default();
     let report = run.report(kind, whose.what.stage(), reason);
-    let line = report.line(whose.agent, Some(whose.pipeline), whose.now);
+    let line = whose.report(report).to_line();
     let place = kept.partition_point(|line| line.number < number);
     kept.insert(place, Waiting { number, made, state: Vec::new(), line });
     Thinner { lines: kept, tally: tally.encode() }
@@ -294,7 +304,8 @@ fn line_of(
         value: Ok(value?),
         state: Vec::new(),
     };
-    line::result(whose.agent, whose.pipeline, digest, &outcome).map_err(|(reason, _)| reason)
+    let result = records::window(whose.agent, whose.pipeline, digest, &outcome);
+    result.map(|result| result.to_line()).map_err(|(reason, _)| reason)
 }
 
 /// The time that lines speak of, for a run.

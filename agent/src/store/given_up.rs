@@ -15,7 +15,7 @@ use super::error::Error;
 use super::letters::{Marks, block};
 use super::meta::Change;
 use super::{Store, lock};
-use crate::flow::{DeadLetter, Kind, Run, Seq, Timestamp};
+use crate::flow::{DeadLetter, LossKind, Run, Seq, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 
 /// What is not told yet, by the pipelines that refused the letters.
@@ -138,7 +138,7 @@ impl Store {
 
     /// Gives up the segments of dead letters that hold only numbers below `below`, the last one
     /// excepted; how many letters went, replayed ones among them.
-    pub(super) fn give_up_letters(&self, below: Seq, kind: Kind) -> Result<u64, Error> {
+    pub(super) fn give_up_letters(&self, below: Seq, kind: LossKind) -> Result<u64, Error> {
         let mut letters = lock(&self.0.letters);
         let log = &self.0.dead_letters;
         let ends = log.closed().into_iter().map(|segment| segment.end);
@@ -162,7 +162,7 @@ impl Store {
     }
 
     /// What goes, by pipeline: what was replayed, or is to be, is not lost here.
-    fn sums(&self, first: Seq, end: Seq, kind: Kind) -> Result<HashMap<String, Sum>, Error> {
+    fn sums(&self, first: Seq, end: Seq, kind: LossKind) -> Result<HashMap<String, Sum>, Error> {
         let (mut sums, mut marks, mut from) = (HashMap::<String, Sum>::new(), Marks::default(), first);
         loop {
             let page = self.letters_between(from, end, usize::MAX)?;
@@ -173,7 +173,7 @@ impl Store {
                     continue;
                 }
                 let sum = sums.entry(letter.pipeline.clone()).or_default();
-                let run = if kind == Kind::Expired { &mut sum.expired } else { &mut sum.dropped };
+                let run = if kind == LossKind::Expired { &mut sum.expired } else { &mut sum.dropped };
                 run.add(&Run::of(Some(number), arrival(&letter)));
             }
         }

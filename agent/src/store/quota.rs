@@ -12,7 +12,7 @@ use super::Store;
 use super::error::Error;
 use super::log::Log;
 use super::outbox::Outbox;
-use crate::flow::{Kind, Seq, Timestamp};
+use crate::flow::{LossKind, Seq, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,13 +109,13 @@ impl Store {
             Ok(self.dead_letters(number, 1)?.pop().map(|(_, letter)| Timestamp(letter.time)))
         };
         while let Some(oldest) = log.closed().first().cloned() {
-            let mut kind = (!log.fits(bytes, quota)?).then_some(Kind::Dropped);
+            let mut kind = (!log.fits(bytes, quota)?).then_some(LossKind::Dropped);
             if let (None, Some(age_max)) = (kind, quota.age_max) {
                 let newest = written(log.end().saturating_sub(1))?;
                 let last = written(oldest.end - 1)?.filter(|last| *last >= CLOCK_SET);
                 let goes = newest.is_some_and(|newest| newest <= now)
                     && last.is_some_and(|last| last < now.before(age_max));
-                kind = goes.then_some(Kind::Expired);
+                kind = goes.then_some(LossKind::Expired);
             }
             let Some(kind) = kind else { return Ok(()) };
             let gone = self.give_up_letters(oldest.end, kind)?;

@@ -24,7 +24,7 @@ use super::error::Error;
 use super::folder::Folder;
 use super::mark::Mark;
 use super::{layout, sync};
-use crate::flow::{Kind, Report, Seq, Timestamp};
+use crate::flow::{LossKind, Report, Seq, Timestamp};
 use harmed::Notes;
 use quarantine::Quarantine;
 use rows::{State, Trust};
@@ -345,13 +345,8 @@ impl Drop for Repair<'_> {
 impl Loss {
     fn report(&self, reason: &str) -> Report {
         Report {
-            kind: Kind::Lost,
-            stage: match self.stage.as_str() {
-                "outbox" => "outbox",
-                "dead-letters" => "dead-letters",
-                "windows" => "windows",
-                _ => "journal",
-            },
+            kind: LossKind::Lost,
+            stage: self.stage.clone().into(),
             count: self.count,
             first: self.first,
             last: self.last,

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
+use headwater_wire::{
+    ParsedLate, ParsedLine, ParsedReport, ParsedResult, ResultSpan, ResultState, WindowFacts,
+};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::CommitError;
-use crate::batch::{Batch, Late, Line, Measured, Report, Span, State, Window};
+use crate::batch::Batch;
 
 /// Stores the lines in order.
 pub(super) fn lines(transaction: &Transaction<'_>, epoch: i64, batch: &Batch) -> Result<(), CommitError> {
@@ -19,22 +22,22 @@ pub(super) fn lines(transaction: &Transaction<'_>, epoch: i64, batch: &Batch) ->
         at.seq = batch.key.first + index as u64;
         let other = || CommitError::Sequence { line: index + 1 };
         let line = match line {
-            Line::Result(line) => line,
-            Line::Late(new) => {
+            ParsedLine::Result(line) => line,
+            ParsedLine::Late(new) => {
                 at.name(&mut names, &new.pipeline, &new.key, new.module.as_deref())?;
                 let effect = late(transaction, &at, new)?.ok_or_else(other)?;
                 sums.entry(at.pipeline).or_default().add(effect);
                 continue;
             }
-            Line::Report(new) => {
+            ParsedLine::Report(new) => {
                 report(transaction, &at, &batch.key.agent, new)?.ok_or_else(other)?;
                 continue;
             }
         };
         at.name(&mut names, &line.pipeline, &line.key, line.module.as_deref())?;
         let effect = match line.span {
-            Span::Window(new) => window(transaction, &mut at, line, new)?,
-            Span::Event(time) => event(transaction, &mut at, line, time)?.ok_or_else(other)?,
+            ResultSpan::Window(new) => window(transaction, &mut at, line, new)?,
+            ResultSpan::Event(time) => event(transaction, &mut at, line, time)?.ok_or_else(other)?,
         };
         sums.entry(at.pipeline).or_default().add(effect);
     }
@@ -91,12 +94,12 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(window: &Window) -> Self {
+    fn of(window: &WindowFacts) -> Self {
         let (readings, late, rejected) = (window.count, window.late, window.rejected);
         match window.state {
-            State::Closed => Self { results: 1, early: 0, retracted: 0, readings, late, rejected },
-            State::Early => Self { results: 1, early: 1, retracted: 0, readings, late, rejected },
-            State::Retracted => Self { retracted: 1, ..Self::default() },
+            ResultState::Closed => Self { results: 1, early: 0, retracted: 0, readings, late, rejected },
+            ResultState::Early => Self { results: 1, early: 1, retracted: 0, readings, late, rejected },
+            ResultState::Retracted => Self { retracted: 1, ..Self::default() },
         }
     }
 }
@@ -106,8 +109,8 @@ impl Counts {
 fn window(
     transaction: &Transaction<'_>,
     at: &mut Place,
-    line: &Measured,
-    new: Window,
+    line: &ParsedResult,
+    new: WindowFacts,
 ) -> rusqlite::Result<Effect> {
     let gained = Counts::of(&new);
     let known: Option<(i64, u32, Counts)> = transaction
@@ -143,7 +146,7 @@ fn window(
 fn event(
     transaction: &Transaction<'_>,
     at: &mut Place,
-    line: &Measured,
+    line: &ParsedResult,
     time: i64,
 ) -> rusqlite::Result<Option<Effect>> {
     let known: Option<bool> = transaction
@@ -163,7 +166,7 @@ fn event(
 }
 
 /// `None` when the sequence number belongs to another reading.
-fn late(transaction: &Transaction<'_>, at: &Place, new: &Late) -> rusqlite::Result<Option<Effect>> {
+fn late(transaction: &Transaction<'_>, at: &Place, new: &ParsedLate) -> rusqlite::Result<Option<Effect>> {
     let row = params![at.epoch, at.seq, at.series, new.time, new.topic, at.module, new.value];
     let known: Option<bool> = transaction
         .prepare_cached(
@@ -188,7 +191,7 @@ fn report(
     transaction: &Transaction<'_>,
     at: &Place,
     agent: &str,
-    new: &Report,
+    new: &ParsedReport,
 ) -> rusqlite::Result<Option<()>> {
     let known: Option<bool> = transaction
         .prepare_cached("SELECT value = ?3 FROM reports WHERE epoch = ?1 AND seq = ?2")?
@@ -206,11 +209,11 @@ fn report(
     Ok(Some(()))
 }
 
-fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &Measured) -> rusqlite::Result<()> {
+fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &ParsedResult) -> rusqlite::Result<()> {
     at.change += 1;
     let (start, window) = match line.span {
-        Span::Window(window) => (window.start, Some(window)),
-        Span::Event(time) => (time, None),
+        ResultSpan::Window(window) => (window.start, Some(window)),
+        ResultSpan::Event(time) => (time, None),
     };
     transaction
         .prepare_cached(
@@ -234,8 +237,8 @@ fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &Measured) -> rus
             window.map(|window| window.late),
             window.map(|window| window.rejected),
             window.map_or(0, |window| window.part),
-            window.is_some_and(|window| window.state == State::Early),
-            window.is_some_and(|window| window.state == State::Retracted),
+            window.is_some_and(|window| window.state == ResultState::Early),
+            window.is_some_and(|window| window.state == ResultState::Retracted),
             window.and_then(|window| window.watermark),
         ])?;
     Ok(())

@@ -1,8 +1,8 @@
 mod states;
 
 use super::*;
-use crate::batch::{BatchKey, Late, Line, Measured, Span, State, Window};
 use crate::{Config, query, store as file};
+use headwater_wire::{BatchKey, ParsedLate, ParsedLine, ParsedResult, ResultSpan, ResultState, WindowFacts};
 use proptest::prelude::*;
 
 const EPOCH: &str = "0123456789abcdef0123456789abcdef";
@@ -12,24 +12,36 @@ fn open(folder: &tempfile::TempDir) -> (Connection, Config) {
     (file::open(&config).unwrap(), config)
 }
 
-fn batch(first: u64, lines: Vec<Line>) -> Batch {
+fn batch(first: u64, lines: Vec<ParsedLine>) -> Batch {
     let last = first + lines.len() as u64 - 1;
-    let key = BatchKey { agent: "a".into(), epoch: EPOCH.into(), first, last };
+    let key = BatchKey { agent: "a".into(), epoch: EPOCH.parse().unwrap(), first, last };
     let digest = crate::batch::digest(format!("{lines:?}").as_bytes());
     Batch { key, digest, lines }
 }
 
-fn window(key: &str, start: i64, revision: u32, count: i64) -> Line {
-    let (end, part, state, watermark) = (start + 10, 0, State::Closed, None);
-    let window = Window { start, end, part, revision, state, watermark, count, late: 1, rejected: 2 };
+fn window(key: &str, start: i64, revision: u32, count: i64) -> ParsedLine {
+    let (end, part, state, watermark) = (start + 10, 0, ResultState::Closed, None);
+    let window = WindowFacts { start, end, part, revision, state, watermark, count, late: 1, rejected: 2 };
     let value = format!("{{\"revision\":{revision},\"count\":{count}}}");
     let (pipeline, module) = ("p".into(), Some("sha256:00".into()));
-    Line::Result(Measured { pipeline, key: key.into(), span: Span::Window(window), module, value })
+    ParsedLine::Result(ParsedResult {
+        pipeline,
+        key: key.into(),
+        span: ResultSpan::Window(window),
+        module,
+        value,
+    })
 }
 
-fn event(time: i64, value: &str) -> Line {
-    let span = Span::Event(time);
-    Line::Result(Measured { pipeline: "e".into(), key: "k".into(), span, module: None, value: value.into() })
+fn event(time: i64, value: &str) -> ParsedLine {
+    let span = ResultSpan::Event(time);
+    ParsedLine::Result(ParsedResult {
+        pipeline: "e".into(),
+        key: "k".into(),
+        span,
+        module: None,
+        value: value.into(),
+    })
 }
 
 fn values(store: &Connection) -> Vec<String> {
@@ -174,7 +186,7 @@ fn late_readings_are_kept_apart_from_results_and_once() {
     let (mut connection, _) = open(&folder);
     let late = |value: &str| {
         let (pipeline, key, topic) = ("p".into(), "k".into(), "plant/k".into());
-        Line::Late(Late { pipeline, key, topic, time: 5, module: None, value: value.into() })
+        ParsedLine::Late(ParsedLate { pipeline, key, topic, time: 5, module: None, value: value.into() })
     };
     store(&mut connection, &batch(0, vec![window("k", 0, 0, 10), late("1"), late("1")]), 1).unwrap();
     // The same under other bounds, as after a 413.

@@ -8,13 +8,14 @@ mod run;
 pub mod topic;
 
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use letter::{DeadLetter, Kept, WindowOf};
 pub use run::{NO_SPAN, Run, Span};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Position of a message in the journal: contiguous from 0 within an [`Epoch`].
 pub type Seq = u64;
@@ -78,6 +79,12 @@ impl Serialize for Timestamp {
     }
 }
 
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<str>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// A duration in whole microseconds, at most 584,000 years.
 #[must_use]
 pub fn micros(duration: Duration) -> u64 {
@@ -92,6 +99,18 @@ pub struct Epoch(pub u128);
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Reads what `Display` writes, in that one spelling.
+impl std::str::FromStr for Epoch {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let digits = Some(text).filter(|text| text.len() == 32 && text.bytes().all(hexadecimal));
+        let bits = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok());
+        bits.map(Self).ok_or("the epoch must be 32 lowercase hexadecimal digits")
     }
 }
 
@@ -164,14 +183,15 @@ pub struct Event {
     pub payload: Vec<u8>,
 }
 
-/// Says upstream which records will never come, or not as they were: a line of the outbox, delivered
+/// Says upstream which records will never come, or not as they were: a record of the outbox, delivered
 /// once like any result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Report {
     /// What became of them.
-    pub kind: Kind,
+    pub kind: LossKind,
     /// Where they were.
-    pub stage: &'static str,
+    pub stage: Cow<'static, str>,
     /// How many, where that is known.
     pub count: Option<u64>,
     /// The first one's number in the log of that stage, where it has one.
@@ -186,10 +206,10 @@ pub struct Report {
     pub reason: String,
 }
 
-/// What became of the records of a [`Report`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+/// The way in which the records of a [`Report`] were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum LossKind {
     /// Lost by damage to the state folder.
     Lost,
     /// Dropped by the policy of a full quota.
@@ -200,7 +220,7 @@ pub enum Kind {
     Expired,
 }
 
-impl Kind {
+impl LossKind {
     /// As it is written.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -210,43 +230,5 @@ impl Kind {
             Self::Coarsened => "coarsened",
             Self::Expired => "expired",
         }
-    }
-}
-
-impl Report {
-    /// Its line of NDJSON, without the line feed. `pipeline` is `None` where it concerns all of them.
-    #[must_use]
-    pub fn line(&self, agent: &str, pipeline: Option<&str>, time: Timestamp) -> Vec<u8> {
-        let line = serde_json::json!({ "agent": agent, "pipeline": pipeline, "time": time, "report": self });
-        line.to_string().into_bytes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_report_is_one_line() {
-        let report = Report {
-            kind: Kind::Dropped,
-            stage: "outbox",
-            count: Some(2),
-            first: Some(7),
-            last: Some(8),
-            from: Some(Timestamp(0)),
-            to: None,
-            reason: "the outbox is full".to_owned(),
-        };
-        let line: serde_json::Value =
-            serde_json::from_slice(&report.line("gw", None, Timestamp(1_000_000))).unwrap();
-        let expected = serde_json::json!({
-            "agent": "gw", "pipeline": null, "time": "1970-01-01T00:00:01Z",
-            "report": {
-                "kind": "dropped", "stage": "outbox", "count": 2, "first": 7, "last": 8,
-                "from": "1970-01-01T00:00:00Z", "to": null, "reason": "the outbox is full",
-            },
-        });
-        assert_eq!(line, expected);
     }
 }

@@ -1,6 +1,6 @@
 //! Records that went, summed up until they are told.
 
-use super::{Kind, Report, Seq, Timestamp};
+use super::{LossKind, Report, Seq, Timestamp};
 
 /// What went since the last report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +47,12 @@ impl Run {
 
     /// As it is told upstream.
     #[must_use]
-    pub fn report(&self, kind: Kind, stage: &'static str, reason: &str) -> Report {
+    pub fn report(&self, kind: LossKind, stage: &'static str, reason: &str) -> Report {
         let known = self.span.0 <= self.span.1;
         let numbered = self.numbers.0 <= self.numbers.1;
         Report {
             kind,
-            stage,
+            stage: stage.into(),
             count: Some(self.count),
             first: numbered.then_some(self.numbers.0),
             last: numbered.then_some(self.numbers.1),

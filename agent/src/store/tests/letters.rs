@@ -1,7 +1,7 @@
 //! Replays: asked for durably, done once, refused twice.
 
 use super::*;
-use crate::flow::Kind;
+use crate::flow::LossKind;
 use crate::store::codec::{self, Row};
 use crate::store::{QUEUE_MAX, Refusal, Sum, Wish};
 
@@ -88,7 +88,7 @@ fn what_is_trimmed_is_gone_with_its_marks_and_stepped_over() {
         refused(&store, 20_000);
     }
     assert_eq!(store.replay_letters("p", &[wish(7), wish(59_000)]).unwrap(), [Ok(()), Ok(())]);
-    assert_eq!(store.give_up_letters(45_000, Kind::Dropped).unwrap(), 40_000);
+    assert_eq!(store.give_up_letters(45_000, LossKind::Dropped).unwrap(), 40_000);
     let next = store.letters_to_replay("p", 9).unwrap();
     assert_eq!((next[0].0, next[0].1.is_none(), next[1].1.is_some()), (7, true, true));
     let again = Wish { again: true, ..wish(8) };
@@ -123,7 +123,7 @@ fn what_is_given_up_is_told_by_its_pipeline_in_one_commit_whatever_comes_between
     // Of these the first is replayed, the other waits for that: neither is lost unsaid.
     assert_eq!(store.replay_letters("a", &[wish(0), wish(2)]).unwrap(), [Ok(()), Ok(())]);
     store.commit(&Commit { pipeline: "a", replayed: 1, ..Commit::default() }).unwrap();
-    assert_eq!(store.give_up_letters(20_000, Kind::Dropped).unwrap(), 20_000);
+    assert_eq!(store.give_up_letters(20_000, LossKind::Dropped).unwrap(), 20_000);
     assert!(store.has_given_up("a") && !store.has_given_up("c"));
     let first = (9_998, (4, 19_998), (5, 19_999), 0);
     assert_eq!(told(&store, "a"), first);
@@ -133,7 +133,7 @@ fn what_is_given_up_is_told_by_its_pipeline_in_one_commit_whatever_comes_between
     let store = open(folder.path()).unwrap();
     assert_eq!((store.letters_start(), told(&store, "a")), (20_000, first));
     // What goes in the middle of a commit is of the next.
-    store.give_up_letters(40_000, Kind::Expired).unwrap();
+    store.give_up_letters(40_000, LossKind::Expired).unwrap();
     commit(&store, "b");
     commit(&store, "a");
     assert_eq!(told(&store, "a"), (0, (u64::MAX, 0), (u64::MAX, 0), 10_000));
@@ -170,7 +170,7 @@ fn letters_given_up_are_gone_though_their_segment_was_not_removed() {
     assert_eq!(store.dead_letters(0, 1).unwrap()[0].0, 20_000);
     assert_eq!(store.replay_letters("a", &[wish(7)]).unwrap(), [Err(Refusal::Missing)]);
     assert_eq!(store.0.dead_letters.start(), 0);
-    assert_eq!(store.give_up_letters(20_000, Kind::Dropped).unwrap(), 0);
+    assert_eq!(store.give_up_letters(20_000, LossKind::Dropped).unwrap(), 0);
     assert_eq!(store.0.dead_letters.start(), 20_000);
     assert!(!store.has_given_up("a"), "it was told before");
 }

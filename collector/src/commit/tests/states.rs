@@ -13,13 +13,13 @@ fn temporary() -> (tempfile::TempDir, Connection) {
 }
 
 /// A result of the window (start, end, part) whose readings are `count`, of them one late, one rejected.
-fn result((start, end, part): (i64, i64, u32), revision: u32, state: State, count: i64) -> Line {
-    let [count, late, rejected] = if state == State::Retracted { [0; 3] } else { [count, 1, 1] };
+fn result((start, end, part): (i64, i64, u32), revision: u32, state: ResultState, count: i64) -> ParsedLine {
+    let [count, late, rejected] = if state == ResultState::Retracted { [0; 3] } else { [count, 1, 1] };
     let watermark = Some(i64::from(revision));
-    let window = Window { start, end, part, revision, state, watermark, count, late, rejected };
-    let value = if state == State::Retracted { "null".into() } else { count.to_string() };
+    let window = WindowFacts { start, end, part, revision, state, watermark, count, late, rejected };
+    let value = if state == ResultState::Retracted { "null".into() } else { count.to_string() };
     let (pipeline, key) = ("p".into(), "k".into());
-    Line::Result(Measured { pipeline, key, span: Span::Window(window), module: None, value })
+    ParsedLine::Result(ParsedResult { pipeline, key, span: ResultSpan::Window(window), module: None, value })
 }
 
 /// What queries show: the values in each order (all orders must agree), the retracted windows, the sums.
@@ -70,7 +70,7 @@ fn permutations(n: usize) -> Vec<Vec<usize>> {
 /// Stores the lines in every order, each line a batch; values in the order of time, then
 /// [results, early, retracted, readings, late, rejected].
 #[track_caller]
-fn check(lines: &[Line], values: &[&str], sums: [u64; 6]) {
+fn check(lines: &[ParsedLine], values: &[&str], sums: [u64; 6]) {
     for order in permutations(lines.len()) {
         let (_folder, mut connection) = temporary();
         for &place in &order {
@@ -94,7 +94,7 @@ const WINDOW: (i64, i64, u32) = (0, 10, 0);
 
 #[test]
 fn parts_of_a_window_are_results_of_their_own() {
-    let part = |part, revision, count| result((0, 10, part), revision, State::Closed, count);
+    let part = |part, revision, count| result((0, 10, part), revision, ResultState::Closed, count);
     let lines = [part(0, 0, 3), part(1, 0, 4), part(2, 0, 5), part(1, 1, 6)];
     check(&lines, &["3", "6", "5"], [3, 0, 0, 14, 3, 3]);
 }
@@ -102,26 +102,31 @@ fn parts_of_a_window_are_results_of_their_own() {
 #[test]
 fn an_early_result_counts_until_a_later_revision_takes_its_place() {
     let of = |revision, state, count| result(WINDOW, revision, state, count);
-    let early = [of(0, State::Early, 2), of(1, State::Early, 3)];
+    let early = [of(0, ResultState::Early, 2), of(1, ResultState::Early, 3)];
     check(&early, &["3"], [1, 1, 0, 3, 1, 1]);
-    let closed = [of(0, State::Early, 2), of(1, State::Early, 3), of(2, State::Closed, 4)];
+    let closed = [of(0, ResultState::Early, 2), of(1, ResultState::Early, 3), of(2, ResultState::Closed, 4)];
     check(&closed, &["4"], [1, 0, 0, 4, 1, 1]);
 }
 
 #[test]
 fn a_retraction_withdraws_its_result_whichever_comes_first() {
     let of = |revision, state| result(WINDOW, revision, state, 7);
-    check(&[of(0, State::Closed), of(1, State::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
-    check(&[of(1, State::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
-    check(&[of(0, State::Early), of(1, State::Early), of(2, State::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
-    let before = [of(0, State::Closed), of(1, State::Closed), of(2, State::Retracted)];
+    check(&[of(0, ResultState::Closed), of(1, ResultState::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
+    check(&[of(1, ResultState::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
+    check(
+        &[of(0, ResultState::Early), of(1, ResultState::Early), of(2, ResultState::Retracted)],
+        &[],
+        [0, 0, 1, 0, 0, 0],
+    );
+    let before = [of(0, ResultState::Closed), of(1, ResultState::Closed), of(2, ResultState::Retracted)];
     check(&before, &[], [0, 0, 1, 0, 0, 0]);
 }
 
 #[test]
 fn a_window_comes_back_with_a_revision_above_its_retraction() {
     let of = |revision, state, count| result(WINDOW, revision, state, count);
-    let lines = [of(0, State::Closed, 1), of(1, State::Retracted, 0), of(2, State::Closed, 3)];
+    let lines =
+        [of(0, ResultState::Closed, 1), of(1, ResultState::Retracted, 0), of(2, ResultState::Closed, 3)];
     check(&lines, &["3"], [1, 0, 0, 3, 1, 1]);
 }
 
@@ -129,11 +134,11 @@ fn a_window_comes_back_with_a_revision_above_its_retraction() {
 fn merged_sessions_leave_the_one_that_they_became() {
     let session = |start, end, revision, state, count| result((start, end, 0), revision, state, count);
     let lines = [
-        session(0, 10, 0, State::Closed, 3),
-        session(12, 20, 0, State::Closed, 4),
-        session(0, 10, 1, State::Retracted, 0),
-        session(12, 20, 1, State::Retracted, 0),
-        session(0, 20, 0, State::Closed, 8),
+        session(0, 10, 0, ResultState::Closed, 3),
+        session(12, 20, 0, ResultState::Closed, 4),
+        session(0, 10, 1, ResultState::Retracted, 0),
+        session(12, 20, 1, ResultState::Retracted, 0),
+        session(0, 20, 0, ResultState::Closed, 8),
     ];
     check(&lines, &["8"], [1, 0, 2, 8, 1, 1]);
 }
@@ -142,7 +147,8 @@ fn merged_sessions_leave_the_one_that_they_became() {
 fn an_old_retraction_that_comes_again_under_another_key_withdraws_nothing() {
     let (_folder, mut connection) = temporary();
     let of = |revision, state, count| result(WINDOW, revision, state, count);
-    let lines = vec![of(0, State::Closed, 1), of(1, State::Retracted, 0), of(2, State::Closed, 3)];
+    let lines =
+        vec![of(0, ResultState::Closed, 1), of(1, ResultState::Retracted, 0), of(2, ResultState::Closed, 3)];
     store(&mut connection, &batch(0, lines.clone()), 1).unwrap();
     store(&mut connection, &batch(0, lines[..2].to_vec()), 1).unwrap();
     store(&mut connection, &batch(1, lines[1..2].to_vec()), 1).unwrap();
@@ -152,10 +158,11 @@ fn an_old_retraction_that_comes_again_under_another_key_withdraws_nothing() {
 }
 
 /// A window's name, and what its agent says of it with each revision.
-type Saying = ((i64, i64, u32), Vec<(State, i64)>);
+type Saying = ((i64, i64, u32), Vec<(ResultState, i64)>);
 
 fn sayings() -> impl Strategy<Value = Vec<Saying>> {
-    let state = prop_oneof![Just(State::Closed), Just(State::Early), Just(State::Retracted)];
+    let state =
+        prop_oneof![Just(ResultState::Closed), Just(ResultState::Early), Just(ResultState::Retracted)];
     let name = (0i64..3, 1i64..3, 0u32..2).prop_map(|(start, length, part)| (start, start + length, part));
     let said = prop::collection::vec((state, 0i64..100), 1..5);
     let windows = prop::collection::btree_map(name, said, 1..7);
@@ -173,7 +180,7 @@ proptest! {
         size in 1usize..5,
         sent in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..30),
     ) {
-        let lines: Vec<Line> = sayings
+        let lines: Vec<ParsedLine> = sayings
             .iter()
             .flat_map(|(name, said)| {
                 said.iter().zip(0..).map(|(&(state, count), revision)| result(*name, revision, state, count))
@@ -211,14 +218,14 @@ proptest! {
         let stored = |sums: Sums| Sums { replaced: 0, ignored: 0, ..sums };
         prop_assert_eq!(stored(sums), stored(sums_in_order));
 
-        let last = |wanted: fn(State) -> bool| {
+        let last = |wanted: fn(ResultState) -> bool| {
             sayings.iter().filter_map(move |(_, said)| said.last().filter(|(state, _)| wanted(*state)))
         };
-        let counted = last(|state| state != State::Retracted).map(|(_, count)| *count);
+        let counted = last(|state| state != ResultState::Retracted).map(|(_, count)| *count);
         prop_assert_eq!(sums.readings as i64, counted.clone().sum::<i64>());
         prop_assert_eq!([sums.results, sums.late, sums.rejected], [counted.count() as u64; 3]);
-        prop_assert_eq!(sums.early, last(|state| state == State::Early).count() as u64);
-        prop_assert_eq!(sums.retracted, last(|state| state == State::Retracted).count() as u64);
+        prop_assert_eq!(sums.early, last(|state| state == ResultState::Early).count() as u64);
+        prop_assert_eq!(sums.retracted, last(|state| state == ResultState::Retracted).count() as u64);
         prop_assert_eq!((results.len(), retracted.len()), (sums.results as usize, sums.retracted as usize));
         prop_assert_eq!(sums.results + sums.retracted + sums.replaced + sums.ignored, applied);
     }
