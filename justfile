@@ -15,7 +15,7 @@ test *filter:
 
 # Windows and aggregates against their oracles, with so many random cases of each property
 oracle cases="10000":
-    PROPTEST_CASES={{ cases }} cargo test -p headwater --lib -- window::tests builtin::tests
+    PROPTEST_CASES={{ cases }} cargo test -p headwater-window
 
 # Formatting, of the modules too, and lints
 lint:
@@ -47,12 +47,12 @@ release:
 soak *arguments:
     cargo run --release --bin soak -- {{ arguments }}
 
-# Each language's examples, built, checked and measured for the README's table; with the dependencies of the dev build
+# Each language's examples, built, checked and measured for the reference's table; with the dependencies of the dev build
 languages:
     cargo build
     .ci/languages
-    cargo bench -p headwater --bench languages --profile dev \
-        --config profile.dev.package.headwater.opt-level=3 --config profile.dev.package.headwater.debug-assertions=false
+    cargo bench -p headwater-host --features author --bench languages --profile dev \
+        --config profile.dev.package.headwater-host.opt-level=3 --config profile.dev.package.headwater-host.debug-assertions=false
 
 # What hostile modules cost: until they are stopped, in memory, and the pipeline beside them
 neighbour *arguments:

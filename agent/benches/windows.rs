@@ -1,7 +1,7 @@
 //! What windows cost a reading, as ratios: CPU and memory by number of keys, hopping and sliding
 //! against tumbling, built-ins against a module, bytes of state for a reading, and Bytewax beside it.
 //!
-//! `cargo bench -p headwater --bench windows`; `-- keys` measures that group only. For Bytewax a Python
+//! `cargo bench -p headwater-agent --bench windows`; `-- keys` measures that group only. For Bytewax a Python
 //! that has it: `python3 -m venv V && V/bin/pip install bytewax==0.21.1`, then `PYTHON=V/bin/python`.
 //!
 //! Each case is a process of its own: windows over a store, readings in slices, commits as a pipeline's.
@@ -28,14 +28,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed measurement is no measurement")]
 
-use headwater::builtin::{self, Builtin, Compute, Function};
-use headwater::flow::Timestamp;
-use headwater::metrics::{Metrics, Pipeline};
-use headwater::module::{Host, Limits};
-use headwater::pipeline::{COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, COMMIT_MESSAGES_MAX};
-use headwater::store::{self, Commit, Outgoing, Store};
-use headwater::window::{Aggregate, Cold, Config, Each, Error, Kind, Outcome, Windows};
-use headwater::wire::{JsonText, ModuleDigest, Record, ResultState, WindowResult};
+use headwater_agent::builtin::{self, Builtin, Compute, Function};
+use headwater_agent::flow::Timestamp;
+use headwater_agent::metrics::StoreMetrics;
+use headwater_agent::module::{CallMetrics, Host, Limits};
+use headwater_agent::pipeline::{COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, COMMIT_MESSAGES_MAX};
+use headwater_agent::store::{self, Commit, Outgoing, Store};
+use headwater_agent::window::{Aggregate, Cold, Config, Each, Error, Kind, Outcome, Windows};
+use headwater_agent::wire::{JsonText, ModuleDigest, Record, ResultState, WindowResult};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -249,7 +249,7 @@ fn aggregate(word: &str) -> Box<dyn Aggregate> {
         let host = Host::new(None).unwrap();
         let path = Path::new(headwater_bundle::STATS_PATH);
         let settings = r#"{"fields":["temperature"]}"#;
-        let aggregate = host.aggregate(path, settings, &Limits::default(), &Pipeline::default());
+        let aggregate = host.aggregate(path, settings, &Limits::default(), &CallMetrics::default());
         return Box::new(aggregate.unwrap());
     }
     let of = |function, field: Option<&str>, name: &str| Compute {
@@ -287,7 +287,15 @@ struct Rows(Store);
 
 impl Cold for Rows {
     fn rows(&self, key: &str, each: Each<'_>) -> Result<(), Error> {
-        self.0.shelf("bench", key.as_bytes(), each)
+        let mut shown = Ok(());
+        let read = self.0.shelf("bench", key.as_bytes(), &mut |tail, value| {
+            if shown.is_ok() {
+                shown = each(tail, value);
+            }
+            Ok(())
+        });
+        read.map_err(|error: store::Error| Error::Store(Box::new(error)))?;
+        shown
     }
 }
 
@@ -308,7 +316,7 @@ struct Bench {
 impl Bench {
     fn open(folder: &Path, config: Config, aggregate: Box<dyn Aggregate>) -> Self {
         let store = store::Config { ballast_bytes: 1 << 20, ..store::Config::new(folder.join("state")) };
-        let store = Store::open(&store, &Metrics::new()).unwrap();
+        let store = Store::open(&store, &StoreMetrics::default()).unwrap();
         store.outbox_epoch("central").unwrap();
         let windows = Windows::new(config, Box::new(Rows(store.clone())), store.at_hand_bytes_max());
         Self {

@@ -12,7 +12,7 @@ pub use letters::{Answered, Ask, KEY_FILE, Key, PAGE as DEAD_LETTERS_PAGE, Waiti
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -21,13 +21,18 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::audit::Verdict;
+use crate::blocking::{BlockingThread, ThreadError};
 use crate::config::Config;
 use crate::metrics::{self, Metrics};
 use crate::pipeline::Post;
 use crate::reload::Door;
 use crate::store::Store;
+
+/// How long `/metrics` and `/status` wait for the store; then they show what is known without it.
+const STORE_ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// What the endpoints show.
 #[derive(Clone, Debug)]
@@ -39,13 +44,15 @@ struct Shown {
     started: Instant,
     metrics: Arc<Metrics>,
     inputs: Vec<(String, metrics::Input)>,
-    pipelines: Vec<(String, metrics::Pipeline)>,
+    pipelines: Vec<(String, (metrics::Pipeline, metrics::CallMetrics))>,
     outputs: Vec<(String, metrics::Output)>,
     verdict: Verdict,
     store: Store,
     key: Key,
     posts: BTreeMap<String, Arc<Post>>,
     door: Door,
+    /// For what is asked of the store.
+    thread: BlockingThread,
 }
 
 /// What a caller who shows the key can ask for beside a replay.
@@ -61,16 +68,26 @@ pub struct Told {
 
 impl Admin {
     /// Shows the stages of `config`.
-    #[must_use]
-    pub fn new(config: &Config, metrics: Arc<Metrics>, verdict: Verdict, store: Store, told: Told) -> Self {
+    ///
+    /// # Errors
+    /// When there is no thread for what is asked of the store.
+    pub fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        verdict: Verdict,
+        store: Store,
+        told: Told,
+    ) -> Result<Self, ThreadError> {
         let Told { key, posts, door } = told;
         let (inputs, pipelines, outputs) =
             (config.inputs.keys(), config.pipelines.keys(), config.outputs.keys());
-        Self(Arc::new(Shown {
+        Ok(Self(Arc::new(Shown {
             agent: config.agent.id.clone(),
             started: Instant::now(),
             inputs: inputs.map(|name| (name.clone(), metrics.input(name))).collect(),
-            pipelines: pipelines.map(|name| (name.clone(), metrics.pipeline(name))).collect(),
+            pipelines: pipelines
+                .map(|name| (name.clone(), (metrics.pipeline(name), metrics.calls(name))))
+                .collect(),
             outputs: outputs.map(|name| (name.clone(), metrics.output(name))).collect(),
             metrics,
             verdict,
@@ -78,7 +95,8 @@ impl Admin {
             key,
             posts,
             door,
-        }))
+            thread: BlockingThread::start("admin")?,
+        })))
     }
 
     /// What is counted.
@@ -103,35 +121,35 @@ impl Admin {
         axum::serve(listener, router).await
     }
 
-    /// What is pending is the store's to say: the forwarder's own count lags behind a commit.
+    /// What is pending is the store's to say: the output's own count lags behind a commit. A store that does not
+    /// answer keeps no count from being shown.
     async fn refresh(&self) {
         let admin = self.clone();
-        let refreshed = tokio::task::spawn_blocking(move || {
+        let refresh = self.0.thread.call(move || {
             for (name, output) in &admin.0.outputs {
                 if let Ok(pending) = admin.0.store.pending(name) {
                     output.pending_results.set(i64::try_from(pending).unwrap_or(i64::MAX));
                 }
             }
         });
-        if let Err(error) = refreshed.await {
-            tracing::error!(%error, "failed to count what is pending");
+        match timeout(STORE_ANSWER_MAX, refresh).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => tracing::error!(reason, "failed to count what is pending"),
+            Err(_) => tracing::warn!("the store did not say in time what is pending"),
         }
     }
 
     /// The ledger now; null when the store cannot be asked.
     async fn ledger(&self) -> Value {
         let verdict = self.0.verdict.clone();
-        match tokio::task::spawn_blocking(move || verdict.ledger()).await {
-            Ok(Ok(ledger)) => ledger,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "failed to read the ledger");
-                Value::Null
-            }
-            Err(error) => {
-                tracing::error!(%error, "failed to read the ledger");
-                Value::Null
-            }
-        }
+        let read = self.0.thread.call(move || verdict.ledger().map_err(|error| error.to_string()));
+        let reason = match timeout(STORE_ANSWER_MAX, read).await {
+            Ok(Ok(Ok(ledger))) => return ledger,
+            Ok(Ok(Err(reason)) | Err(reason)) => reason,
+            Err(_) => "the store did not answer in time".to_owned(),
+        };
+        tracing::error!(reason, "failed to read the ledger");
+        Value::Null
     }
 
     fn unready(&self) -> Vec<&str> {
@@ -173,10 +191,19 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "stuck": shown.verdict.stuck(Instant::now()).iter().map(|stuck| stuck.stage.clone()).collect::<Vec<_>>(),
         "ledger": admin.ledger().await,
         "inputs": named(shown.inputs.iter().map(|(name, input)| (name, input.values())).collect()),
-        "pipelines": named(shown.pipelines.iter().map(|(name, pipeline)| (name, pipeline.values())).collect()),
+        "pipelines": named(shown.pipelines.iter().map(|(name, pipeline)| (name, pipeline_values(pipeline))).collect()),
         "modules": named(shown.posts.iter().map(|(name, post)| (name, post.value(Instant::now()))).collect()),
         "outputs": named(shown.outputs.iter().map(|(name, output)| (name, output.values())).collect()),
     }))
+}
+
+/// The counts of a pipeline and those of its modules' calls, as one object.
+fn pipeline_values((pipeline, calls): &(metrics::Pipeline, metrics::CallMetrics)) -> Value {
+    let mut values = pipeline.values();
+    if let (Value::Object(values), Value::Object(calls)) = (&mut values, calls.values()) {
+        values.extend(calls);
+    }
+    values
 }
 
 fn answer(good: bool, body: Value) -> Response {

@@ -2,7 +2,8 @@
 //!
 //! The only file that spawns. A stage that fails or panics ends the whole agent with its name and
 //! reason: the supervisor's restart is the repair, and the store makes it safe. Pipelines have
-//! threads of their own, since modules compute; everything else is a task.
+//! threads of their own, since modules compute, and so has all that waits for the disk
+//! (`blocking.rs`); everything else is a task.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,17 +19,18 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin, Told};
 use crate::audit::{Auditor, Books};
+use crate::blocking::{self, BlockingThread};
 use crate::config::Config;
+use crate::error_text;
 use crate::flow::Timestamp;
-use crate::forward::{self, Forward};
+use crate::input::mqtt::MqttInput;
 use crate::live::Beat;
 use crate::metrics::Metrics;
 use crate::module::{self, Host, Network};
+use crate::output::{self, HttpOutput};
 use crate::pipeline::{self, Parts, Pipeline, Post, Versions};
 use crate::reload::{Door, Reloader};
-use crate::source::Source;
 use crate::store::{self, Quotas, Store};
-use crate::words;
 
 /// How often a start that waits for disk space looks for it.
 const ROOM_EVERY: Duration = Duration::from_secs(1);
@@ -72,7 +74,7 @@ pub enum Error {
     Pipeline(#[from] pipeline::Error),
     /// An output cannot start.
     #[error(transparent)]
-    Forward(#[from] forward::Error),
+    Output(#[from] output::Error),
     /// The agent's own HTTP cannot start.
     #[error(
         "failed to listen on {address} for the agent's own HTTP: {source}; set `agent.admin` to a free address"
@@ -83,6 +85,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A thread cannot be had.
+    #[error(transparent)]
+    Thread(blocking::ThreadError),
     /// A stage ended that should run for ever.
     #[error("failed to go on: {stage}: {reason}")]
     Stage {
@@ -107,9 +112,9 @@ impl Error {
 #[derive(Debug)]
 pub struct Agent {
     store: Store,
-    sources: Vec<(String, Source)>,
+    inputs: Vec<(String, MqttInput)>,
     pipelines: Vec<(String, Pipeline, Arc<Beat>)>,
-    forwards: Vec<(String, Forward)>,
+    outputs: Vec<(String, HttpOutput)>,
     auditor: Auditor,
     admin: Admin,
     reloader: Reloader,
@@ -127,17 +132,17 @@ impl Agent {
         let state = &config.agent.state;
         let metrics = Arc::new(Metrics::new());
         let store = open_store(config, &metrics).await?;
-        let host = Host::guarded(state, &config.modules, &metrics).map_err(Error::Host)?;
+        let host = Host::guarded(state, &config.modules, &metrics.host()).map_err(Error::Host)?;
         let (pipelines, posts) = build_pipelines(config, &host, &store, &metrics).await?;
         store.tell(&config.agent.id, Timestamp::now())?;
-        let mut forwards = Vec::new();
+        let mut outputs = Vec::new();
         for (name, output) in &config.outputs {
             let handle = metrics.output(name);
-            let built = Forward::build(name, &config.agent.id, output.clone(), store.clone(), handle)?;
-            forwards.push((name.clone(), built));
+            let built = HttpOutput::build(name, &config.agent.id, output.clone(), store.clone(), handle)?;
+            outputs.push((name.clone(), built));
         }
-        let sources = config.inputs.iter().map(|(name, input)| {
-            (name.clone(), Source::new(name, input.clone(), store.clone(), metrics.input(name)))
+        let inputs = config.inputs.iter().map(|(name, input)| {
+            (name.clone(), MqttInput::new(name, input.clone(), store.clone(), metrics.input(name)))
         });
         let books = Books::open(config, &metrics, &store)?;
         let beats = pipelines.iter().map(|(name, _, beat)| (name.clone(), beat.clone())).collect();
@@ -149,20 +154,21 @@ impl Agent {
         crate::fail::point("agent.built");
         info!(agent = config.agent.id, state = %state.display(), admin = %address, "agent built");
         Ok(Self {
-            sources: sources.collect(),
+            inputs: inputs.collect(),
             admin: Admin::new(
                 config,
                 metrics,
                 auditor.verdict(),
                 store.clone(),
                 Told { key, posts, door: door.clone() },
-            ),
+            )
+            .map_err(Error::Thread)?,
             reloader,
             door,
             auditor,
             store,
             pipelines,
-            forwards,
+            outputs,
             listener,
             grace: config.agent.grace,
         })
@@ -194,30 +200,28 @@ impl Agent {
     /// When a stage failed: only a restart helps.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let names: Vec<String> = self.pipelines.iter().map(|(name, _, _)| name.clone()).collect();
-        let mut stages = Stages::start(self.sources, self.pipelines, self.forwards, &self.store);
-        let audit = async { self.auditor.run().await.map_err(|error| words::of(&error)) };
+        let thread = BlockingThread::start("trim").map_err(Error::Thread)?;
+        let mut stages = Stages::start(self.inputs, self.pipelines, self.outputs, &self.store);
+        let audit = async { self.auditor.run().await.map_err(|error| error_text::of(&error)) };
         stages.beside.spawn("audit", audit);
-        let serve = async { self.admin.serve(self.listener).await.map_err(|error| words::of(&error)) };
+        let serve = async { self.admin.serve(self.listener).await.map_err(|error| error_text::of(&error)) };
         stages.beside.spawn("own HTTP", serve);
         let reload = async {
             self.reloader.run().await;
             Ok(())
         };
         stages.beside.spawn("reload", reload);
+        let trimmer = Trimmer { thread, store: self.store, pipelines: names.into() };
+        let stopped = stages.trim.stop.subscribe();
+        stages.trim.spawn("trim", trimmer.run(stopped));
         crate::fail::point("agent.started");
-        let mut trim = tokio::time::interval(TRIM_EVERY);
-        tokio::pin!(stop);
-        loop {
-            tokio::select! {
-                () = &mut stop => break,
-                failed = stages.failed() => return Err(failed),
-                _ = trim.tick() => trim_store(&self.store, &names).await?,
-            }
+        tokio::select! {
+            () = stop => {}
+            failed = stages.failed() => return Err(failed),
         }
         info!("stopping: intake first, open windows are kept");
         crate::fail::point("agent.stopping");
         stages.stop(self.grace).await?;
-        trim_store(&self.store, &names).await?;
         crate::fail::point("agent.stopped");
         info!("stopped");
         Ok(())
@@ -258,49 +262,51 @@ async fn build_pipelines(
         }
         Ok((pipelines, posts))
     };
-    let built = tokio::task::spawn_blocking(build).await;
-    built.unwrap_or_else(|error| Err(Error::Stage { stage: "modules".to_owned(), reason: panic_of(error) }))
+    let built = blocking::spawn("build", build).map_err(Error::Thread)?.await;
+    built.unwrap_or_else(|reason| Err(Error::Stage { stage: "modules".to_owned(), reason }))
 }
 
 /// The running stages.
 struct Stages {
-    sources: Running,
+    inputs: Running,
     pipelines: Running,
-    forwards: Running,
+    outputs: Running,
+    trim: Running,
     beside: Running,
     stop: StopPipelines,
 }
 
 impl Stages {
     fn start(
-        sources: Vec<(String, Source)>,
+        inputs: Vec<(String, MqttInput)>,
         pipelines: Vec<(String, Pipeline, Arc<Beat>)>,
-        forwards: Vec<(String, Forward)>,
+        outputs: Vec<(String, HttpOutput)>,
         store: &Store,
     ) -> Self {
         let mut stages = Self {
-            sources: Running::new("input"),
+            inputs: Running::new("input"),
             pipelines: Running::new("pipeline"),
-            forwards: Running::new("output"),
+            outputs: Running::new("output"),
+            trim: Running::new("stage"),
             beside: Running::new("stage"),
             stop: StopPipelines { flag: Arc::default(), store: store.clone() },
         };
-        for (name, forward) in forwards {
-            let stopped = stages.forwards.stop.subscribe();
+        for (name, output) in outputs {
+            let stopped = stages.outputs.stop.subscribe();
             stages
-                .forwards
-                .spawn(&name, async { forward.run(stopped).await.map_err(|error| words::of(&error)) });
+                .outputs
+                .spawn(&name, async { output.run(stopped).await.map_err(|error| error_text::of(&error)) });
         }
         for (name, pipeline, beat) in pipelines {
             let stop = stages.stop.flag.clone();
-            let run = move || pipeline.run(&stop, || beat.now()).map_err(|error| words::of(&error));
+            let run = move || pipeline.run(&stop, || beat.now()).map_err(|error| error_text::of(&error));
             stages.pipelines.spawn_thread(&name, run);
         }
-        for (name, source) in sources {
-            let stopped = stages.sources.stop.subscribe();
+        for (name, input) in inputs {
+            let stopped = stages.inputs.stop.subscribe();
             stages
-                .sources
-                .spawn(&name, async { source.run(stopped).await.map_err(|error| words::of(&error)) });
+                .inputs
+                .spawn(&name, async { input.run(stopped).await.map_err(|error| error_text::of(&error)) });
         }
         stages
     }
@@ -308,9 +314,10 @@ impl Stages {
     /// Waits for a stage that ends though nobody stopped it.
     async fn failed(&mut self) -> Error {
         tokio::select! {
-            failed = self.sources.failed() => failed,
+            failed = self.inputs.failed() => failed,
             failed = self.pipelines.failed() => failed,
-            failed = self.forwards.failed() => failed,
+            failed = self.outputs.failed() => failed,
+            failed = self.trim.failed() => failed,
             failed = self.beside.failed() => failed,
         }
     }
@@ -318,14 +325,15 @@ impl Stages {
     /// Three quarters of the grace are for finishing work; then the rest is cancelled.
     async fn stop(&mut self, grace: Duration) -> Result<(), Error> {
         let finish = async {
-            let sources = self.sources.stop().await;
-            crate::fail::point("agent.sources-stopped");
+            let inputs = self.inputs.stop().await;
+            crate::fail::point("agent.inputs-stopped");
             self.stop.pipelines();
             let pipelines = self.pipelines.stop().await;
             crate::fail::point("agent.pipelines-stopped");
-            let forwards = self.forwards.stop().await;
-            crate::fail::point("agent.forwards-stopped");
-            sources.and(pipelines).and(forwards)
+            let outputs = self.outputs.stop().await;
+            crate::fail::point("agent.outputs-stopped");
+            let trim = self.trim.stop().await;
+            inputs.and(pipelines).and(outputs).and(trim)
         };
         let stopped = tokio::time::timeout(grace * 3 / 4, finish).await;
         stopped.unwrap_or_else(|_| {
@@ -373,8 +381,8 @@ impl Running {
     }
 
     fn spawn_thread(&mut self, name: &str, stage: impl FnOnce() -> Result<(), String> + Send + 'static) {
-        let id = self.tasks.spawn_blocking(stage).id();
-        self.names.push((id, name.to_owned()));
+        let ending = blocking::spawn(&format!("{}-{name}", self.kind), stage);
+        self.spawn(name, async { ending.map_err(|error| error.to_string())?.await? });
     }
 
     async fn failed(&mut self) -> Error {
@@ -405,19 +413,40 @@ impl Running {
 }
 
 /// Why a task has no outcome.
-pub(crate) fn panic_of(error: JoinError) -> String {
-    error.try_into_panic().map_or_else(|_| "it was cancelled".to_owned(), |panic| words::of_panic(&*panic))
+fn panic_of(error: JoinError) -> String {
+    error
+        .try_into_panic()
+        .map_or_else(|_| "it was cancelled".to_owned(), |panic| error_text::of_panic(&*panic))
 }
 
-async fn trim_store(store: &Store, pipelines: &[String]) -> Result<(), Error> {
-    let (store, pipelines) = (store.clone(), pipelines.to_vec());
-    let trim = move || {
-        let names: Vec<&str> = pipelines.iter().map(String::as_str).collect();
-        store.trim(&names)
-    };
-    match tokio::task::spawn_blocking(trim).await {
-        Ok(trimmed) => Ok(trimmed?),
-        Err(error) => Err(Error::Stage { stage: "trim".to_owned(), reason: panic_of(error) }),
+/// Gives drained segments back to the disk.
+struct Trimmer {
+    thread: BlockingThread,
+    store: Store,
+    pipelines: Arc<[String]>,
+}
+
+impl Trimmer {
+    /// Trims from time to time, and once more when it is to stop.
+    async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), String> {
+        let mut every = tokio::time::interval(TRIM_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !*stop.borrow() {
+            tokio::select! {
+                _ = every.tick() => self.trim().await?,
+                changed = stop.changed() => if changed.is_err() { return Ok(()) },
+            }
+        }
+        self.trim().await
+    }
+
+    async fn trim(&self) -> Result<(), String> {
+        let (store, pipelines) = (self.store.clone(), self.pipelines.clone());
+        let trim = move || {
+            let names: Vec<&str> = pipelines.iter().map(String::as_str).collect();
+            store.trim(&names).map_err(|error| error_text::of(&error))
+        };
+        self.thread.call(trim).await?
     }
 }
 
@@ -447,7 +476,7 @@ fn try_open_store(config: &Config, metrics: &Metrics) -> Result<Store, Error> {
         .flat_map(|(name, output)| [(name.clone(), output.outbox), (store::late(name), output.late)]);
     store.quotas =
         Quotas { journal: agent.journal, dead_letters: agent.dead_letters, outboxes: outboxes.collect() };
-    Ok(Store::open(&store, metrics)?)
+    Ok(Store::open(&store, &metrics.store())?)
 }
 
 /// Makes the state folder this agent's: results in it carry its id, as their batches must.
@@ -487,7 +516,11 @@ mod tests {
     #[tokio::test]
     async fn a_stage_that_fails_is_named_and_takes_the_pipelines_with_it() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&store::Config::new(folder.path().join("store")), &Metrics::new()).unwrap();
+        let store = Store::open(
+            &store::Config::new(folder.path().join("store")),
+            &crate::metrics::StoreMetrics::default(),
+        )
+        .unwrap();
         let mut stages = Stages::start(Vec::new(), Vec::new(), Vec::new(), &store);
         let (flag, waiting) = (stages.stop.flag.clone(), store.clone());
         let (ended, end) = tokio::sync::oneshot::channel();
@@ -497,7 +530,7 @@ mod tests {
             }
             ended.send(()).map_err(|()| "nobody waits".to_owned())
         });
-        stages.sources.spawn("s", async { panic!("out of order") });
+        stages.inputs.spawn("s", async { panic!("out of order") });
         let failed = stages.failed().await.to_string();
         assert_eq!(failed, "failed to go on: input `s`: it panicked: out of order");
         drop(stages);

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use tracing::{error, info};
 
+use crate::blocking::{BlockingThread, ThreadError};
 use crate::config::Config;
 use crate::ledger::{Audit, Book, Finding, Input, Journal, Output, Pipeline, least};
 use crate::live::{Beat, Sign, Watch};
@@ -40,6 +41,9 @@ pub enum Error {
     /// The store cannot be asked any more.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// There is no thread to look from.
+    #[error(transparent)]
+    Start(ThreadError),
     /// The look itself panicked.
     #[error("{0}")]
     Panic(String),
@@ -325,9 +329,9 @@ struct Watched {
 
 #[derive(Debug)]
 enum Kind {
-    Source(metrics::Input),
-    Pipeline(Box<metrics::Pipeline>, Arc<Beat>),
-    Forward(String, metrics::Output),
+    Input(metrics::Input),
+    Pipeline(Box<metrics::Pipeline>, metrics::CallMetrics, Arc<Beat>),
+    Output(String, metrics::Output),
 }
 
 impl Auditor {
@@ -342,15 +346,20 @@ impl Auditor {
     ) -> Self {
         let now = Instant::now();
         let watched = |stage, kind, slack| Watched { stage, kind, slack, watch: Watch::new(now) };
-        let inputs = config.inputs.keys().map(|name| {
-            watched(format!("input `{name}`"), Kind::Source(metrics.input(name)), Duration::ZERO)
-        });
+        let inputs = config
+            .inputs
+            .keys()
+            .map(|name| watched(format!("input `{name}`"), Kind::Input(metrics.input(name)), Duration::ZERO));
         let pipelines = config.pipelines.iter().filter_map(|(name, pipeline)| {
-            let kind = Kind::Pipeline(Box::new(metrics.pipeline(name)), beats.get(name)?.clone());
+            let kind = Kind::Pipeline(
+                Box::new(metrics.pipeline(name)),
+                metrics.calls(name),
+                beats.get(name)?.clone(),
+            );
             Some(watched(format!("pipeline `{name}`"), kind, pipeline.commit_every))
         });
         let outputs = config.outputs.iter().map(|(name, output)| {
-            let kind = Kind::Forward(name.clone(), metrics.output(name));
+            let kind = Kind::Output(name.clone(), metrics.output(name));
             watched(format!("output `{name}`"), kind, output.timeout + output.linger)
         });
         let stages = inputs.chain(pipelines).chain(outputs).collect();
@@ -374,6 +383,7 @@ impl Auditor {
     /// # Errors
     /// Where only a restart helps.
     pub async fn run(self) -> Result<(), Error> {
+        let thread = BlockingThread::start("audit").map_err(Error::Start)?;
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut auditor = self;
@@ -383,8 +393,7 @@ impl Auditor {
                 let looked = auditor.look(Instant::now());
                 (auditor, looked)
             };
-            let looked = tokio::task::spawn_blocking(look).await;
-            let (back, looked) = looked.map_err(|error| Error::Panic(crate::agent::panic_of(error)))?;
+            let (back, looked) = thread.call(look).await.map_err(Error::Panic)?;
             looked?;
             auditor = back;
         }
@@ -449,17 +458,17 @@ impl Kind {
     /// What is seen of it, what it may take beyond its slack, and what it would mean if it stood still.
     fn sign(&self, store: &Store) -> Result<(Sign, Duration, String), store::Error> {
         Ok(match self {
-            Self::Source(metrics) => {
+            Self::Input(metrics) => {
                 let in_flight = unsigned(&metrics.in_flight_messages);
                 let pending = in_flight > 0 && !store.append_waits();
                 let sign = Sign { pending, progress: metrics.journaled_messages.get() };
                 (sign, Duration::ZERO, format!("{in_flight} messages in flight, none became durable"))
             }
-            Self::Pipeline(metrics, beat) => {
+            Self::Pipeline(metrics, calls, beat) => {
                 let position = unsigned(&metrics.position_messages);
                 let behind = store.journal_end().saturating_sub(position);
                 // A module's call is bounded: each one that ends is progress.
-                let calls = metrics.module_micros.get().wrapping_add(metrics.module_traps.get());
+                let calls = calls.module_micros.get().wrapping_add(calls.module_traps.get());
                 if behind > 0
                     && !store.commit_waits()
                     && metrics.blocked.get() == 0
@@ -475,7 +484,7 @@ impl Kind {
                     (sign, Duration::ZERO, "no sign of life".to_owned())
                 }
             }
-            Self::Forward(name, metrics) => {
+            Self::Output(name, metrics) => {
                 let pending = store.pending(name)?;
                 let put_off = Duration::from_millis(unsigned(&metrics.put_off_millis));
                 let sign = Sign { pending: pending > 0, progress: metrics.attempts.get() };

@@ -22,15 +22,23 @@ use std::time::Duration;
 #[cfg(feature = "author")]
 pub use input::listener;
 #[cfg(feature = "author")]
-pub use project::{NAME_REMEDY, Project, plain_name};
+pub use project::{Kind, NAME_REMEDY, Project, plain_name};
 pub use read::Faults;
 use read::{Report, Section, duration, size, text};
 use toml::de::DeTable;
 
 use crate::decode::Place;
+use crate::input::mqtt;
 use crate::secret::Secret;
 use crate::store::{QUOTA_BYTES_MIN, Quota};
-use crate::{forward, module, pipeline as stage, source, store, tls};
+use crate::{module, pipeline as stage, store, tls};
+
+/// Most inputs of one agent: each has two threads.
+pub const INPUTS_MAX: usize = 256;
+/// Most pipelines of one agent: each has a thread.
+pub const PIPELINES_MAX: usize = 1_024;
+/// Most outputs of one agent: each has a thread, and the open files of its outboxes.
+pub const OUTPUTS_MAX: usize = 256;
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]
@@ -40,11 +48,11 @@ pub struct Config {
     /// `[modules]`.
     pub modules: module::Config,
     /// `[input.NAME]`, by name.
-    pub inputs: BTreeMap<String, source::Config>,
+    pub inputs: BTreeMap<String, mqtt::Config>,
     /// `[pipeline.NAME]`, by name.
     pub pipelines: BTreeMap<String, stage::Config>,
     /// `[output.NAME]`, by name.
-    pub outputs: BTreeMap<String, forward::Config>,
+    pub outputs: BTreeMap<String, crate::output::Config>,
     /// Where it was read from.
     pub file: PathBuf,
     /// As it was read.
@@ -160,14 +168,17 @@ fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
     let outputs = read_all(root.named("output"), |_, section| output::section(section, folder));
     let names = pipeline::Names { inputs: &inputs, outputs: outputs.keys().collect() };
     let pipelines = read_all(root.named("pipeline"), |_, section| pipeline::section(section, &names, folder));
+    bound(&root, "input", inputs.len(), INPUTS_MAX);
+    bound(&root, "pipeline", pipelines.len(), PIPELINES_MAX);
+    bound(&root, "output", outputs.len(), OUTPUTS_MAX);
     for pipeline in pipelines.values().flatten() {
         ask(&mut inputs, pipeline);
     }
     for (name, input) in &inputs {
         let asked = input.as_ref().map_or(0, |input| input.properties.len());
-        if asked > source::PROPERTIES_MAX {
+        if asked > mqtt::PROPERTIES_MAX {
             let message = format!("pipelines ask for {asked} user properties of the input `{name}`");
-            root.fault_of_all(message, format!("an input keeps {} of a message", source::PROPERTIES_MAX));
+            root.fault_of_all(message, format!("an input keeps {} of a message", mqtt::PROPERTIES_MAX));
         }
     }
     root.finish();
@@ -176,8 +187,17 @@ fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
     Some(Config { agent: agent??, modules, inputs, pipelines, outputs: all(outputs)?, file, text })
 }
 
+/// Refuses more stages of a kind than an agent has threads for.
+fn bound(root: &Section<'_>, kind: &str, count: usize, max: usize) {
+    if count > max {
+        let message =
+            format!("the file has {count} sections `[{kind}.NAME]`, and an agent runs at most {max}");
+        root.fault_of_all(message, "take some out, or give them to another agent");
+    }
+}
+
 /// Has the input keep the user property that the pipeline needs.
-fn ask(inputs: &mut Named<source::Config>, pipeline: &stage::Config) {
+fn ask(inputs: &mut Named<mqtt::Config>, pipeline: &stage::Config) {
     let place = pipeline.decode.time.as_ref().map(|stamp| &stamp.place);
     if let (Some(Place::Property(name)), Some(Some(input))) = (place, inputs.get_mut(&pipeline.input))
         && !input.properties.contains(name)

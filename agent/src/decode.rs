@@ -6,17 +6,16 @@
 //! is a reason for the dead letters, never a panic: nesting is bounded by the JSON reader, keys
 //! by [`KEY_BYTES_MAX`].
 
-pub(crate) mod fields;
 mod guard;
 mod stamp;
 mod template;
 
 use std::time::Duration;
 
+pub use crate::flow::json::check_json;
+use crate::flow::json::{Fields, Scalar};
 use crate::flow::{Event, Message, Timestamp};
 use crate::topic;
-pub use fields::check_json;
-use fields::{Fields, Scalar};
 use guard::TIME_MAX;
 pub use guard::{Arrival, Clock, Found, Guard, WhenOff};
 pub use stamp::{Place, Stamp, TimeUnit, WhenMissing};

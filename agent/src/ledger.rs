@@ -1,7 +1,7 @@
 //! The ledger: where every record went, as equations that hold at every moment.
 //!
 //! ```text
-//! source     received = journaled + duplicates + shed + refused + in flight             each input
+//! input      received = journaled + duplicates + shed + refused + in flight             each input
 //! journal    appended = journaled by the inputs, and of those in flight some            the journal
 //! position   position = read + skipped + lost + expired                                 each pipeline
 //! events     read + replayed + multiplied = rejected + filtered + used + late
@@ -17,9 +17,9 @@
 //! what was pending. So every equation holds from the first moment, and nothing else must be durable.
 //!
 //! **False alarms, and missed ones.** Counts of one stage change and are read together
-//! ([`crate::metrics::Turn`]), so `source`, `position` and `events` are exact at every look, under
+//! ([`headwater_meter::Turn`]), so `input`, `position` and `events` are exact at every look, under
 //! any load. In the other two the stages count at different moments: a result is in the outbox a
-//! moment before its pipeline says so, and confirmed a moment before the forwarder does. Such a
+//! moment before its pipeline says so, and confirmed a moment before the output does. Such a
 //! difference is gone at the next look; a real one stays, and nothing but a restart takes it away.
 //! So [`Audit`] says that an equation is broken when [`LOOKS`] checks in a row saw it broken to the
 //! same side, each of them in all its looks. In `journal` it is the other way: its bounds allow for
@@ -157,7 +157,7 @@ impl Book {
     #[must_use]
     pub fn missing(&self) -> BTreeMap<String, i64> {
         let mut missing = BTreeMap::from([(JOURNAL.to_owned(), self.journal.missing())]);
-        missing.extend(self.inputs.iter().map(|(name, input)| (format!("source/{name}"), input.missing())));
+        missing.extend(self.inputs.iter().map(|(name, input)| (format!("input/{name}"), input.missing())));
         for (name, pipeline) in &self.pipelines {
             missing.insert(format!("position/{name}"), pipeline.missing_messages());
             missing.insert(format!("events/{name}"), pipeline.missing_events());
@@ -317,12 +317,12 @@ mod tests {
     #[test]
     fn every_term_of_an_input_is_in_its_equation() {
         check(|_| {}, &[]);
-        check(|book| input(book).received += 1, &[("source/i", 1)]);
-        check(|book| input(book).journaled += 1, &[("source/i", -1)]);
-        check(|book| input(book).duplicates += 1, &[("source/i", -1)]);
-        check(|book| input(book).shed += 1, &[("source/i", -1)]);
-        check(|book| input(book).refused += 1, &[("source/i", -1)]);
-        check(|book| input(book).in_flight -= 1, &[("source/i", 1)]);
+        check(|book| input(book).received += 1, &[("input/i", 1)]);
+        check(|book| input(book).journaled += 1, &[("input/i", -1)]);
+        check(|book| input(book).duplicates += 1, &[("input/i", -1)]);
+        check(|book| input(book).shed += 1, &[("input/i", -1)]);
+        check(|book| input(book).refused += 1, &[("input/i", -1)]);
+        check(|book| input(book).in_flight -= 1, &[("input/i", 1)]);
     }
 
     #[test]

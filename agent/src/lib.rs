@@ -3,8 +3,8 @@
 //! The way of the data, and the order of the modules below:
 //!
 //! ```text
-//! MQTT ─► source ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► forward ─► HTTP
-//! beside the way: config, cli, agent (wiring), admin, metrics, reload, secret, tls, words, fail (for tests)
+//! MQTT ─► input ─► store(journal) ─► pipeline(decode ─► module ─► window) ─► store(outbox) ─► output ─► HTTP
+//! beside the way: config, agent (wiring), admin, metrics, reload, secret, tls, fail (for tests)
 //! ```
 //!
 //! The disk is the queue: stages hand over through the store, never through channels of data.
@@ -12,41 +12,34 @@
 pub use headwater_flow as flow;
 pub use headwater_wire as wire;
 
-pub mod source;
+pub mod input;
 
-pub mod store;
+pub use headwater_store as store;
 
 pub mod pipeline;
 
 pub mod decode;
 
-pub mod module;
+pub use headwater_host as module;
 
-pub mod builtin;
+pub use headwater_window as window;
+pub use window::builtin;
 
-pub mod window;
-
-pub mod forward;
+pub mod output;
 
 pub mod admin;
 pub mod agent;
 pub mod audit;
-pub mod cli;
+pub mod blocking;
 pub mod config;
 pub mod ledger;
 pub mod live;
 pub mod metrics;
 pub mod reload;
-pub mod secret;
-pub mod tls;
+pub use headwater_access::{secret, tls};
 
 pub use headwater_fail as fail;
+pub use headwater_flow::error_text;
 #[cfg(test)]
-use headwater_flow::cases;
-pub use headwater_flow::error_text as words;
+use headwater_flow::testing;
 use headwater_flow::topic;
-
-#[cfg(feature = "author")]
-pub mod author;
-#[cfg(feature = "demo")]
-pub mod demo;

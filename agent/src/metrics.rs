@@ -1,77 +1,17 @@
-//! Every metric's name, unit and labels.
+//! Every metric's name, unit and labels: the stages' own, and those of the crates below, in one registry.
 //!
-//! A stage gets a handle of plain counters for its own labels and never sees the registry.
-//! Names are `headwater_<stage>_<noun>_<unit>`; counters get `_total` from the encoder. Labels
-//! are names from the configuration only, so their number is bounded by it.
+//! What a handle is and how names are made is said in `headwater_meter`.
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use headwater_host::metrics as host;
+use headwater_meter::{MetricEntry, Registry, stage};
+use headwater_store::metrics as store;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Name {
-    name: String,
-}
-
-/// Held while counts change that belong together, and while the ledger reads them. Never across
-/// an await, never two of them by a stage.
-#[derive(Clone, Debug, Default)]
-pub struct Turn(Arc<Mutex<()>>);
-
-impl Turn {
-    fn take(&self) -> MutexGuard<'_, ()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Declares a stage's handle, its families and their registration in one place.
-macro_rules! stage {
-    ($(#[$doc:meta])* $handle:ident, $families:ident, $prefix:literal, { $($(#[doc = $help:literal])* $field:ident: $kind:ident,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default)]
-        pub struct $handle { turn: Turn, $($(#[doc = $help])* pub $field: $kind,)* }
-
-        impl $handle {
-            /// While this is held nobody reads counts that do not belong together.
-            pub fn turn(&self) -> MutexGuard<'_, ()> {
-                self.turn.take()
-            }
-
-            /// All of them by name, as `/status` shows them.
-            #[must_use]
-            pub fn values(&self) -> serde_json::Value {
-                let values = [$((stringify!($field), serde_json::Value::from(self.$field.get())),)*];
-                values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-            }
-        }
-
-        #[derive(Clone, Debug, Default)]
-        pub(crate) struct $families { turn: Family<Name, Turn>, $($field: Family<Name, $kind>,)* }
-
-        impl $families {
-            fn register(&self, registry: &mut Registry) {
-                $(registry.register(
-                    concat!("headwater_", $prefix, "_", stringify!($field)),
-                    concat!($($help,)*).trim().trim_end_matches('.'),
-                    self.$field.clone(),
-                );)*
-            }
-
-            pub(crate) fn named(&self, name: &str) -> $handle {
-                let label = Name { name: name.to_owned() };
-                let turn = self.turn.get_or_create(&label).clone();
-                $handle { turn, $($field: self.$field.get_or_create(&label).clone(),)* }
-            }
-        }
-    };
-}
+pub use host::{CallMetrics, Compile, Fetch, HostMetrics, Module, OfModules};
+pub use store::{Disk, Log, StoreMetrics};
 
 stage!(
     /// One `[input.NAME]`.
-    Input, Inputs, "source", {
+    Input, Inputs, "input", "an `[input.NAME]`", {
         /// Publishes that arrived, whatever became of them.
         received_messages: Counter,
         /// Payload bytes that arrived.
@@ -102,54 +42,8 @@ stage!(
 );
 
 stage!(
-    /// The store, labelled with the log it writes: `journal`, `outbox/NAME`, `dead-letters`, `meta`.
-    Log, Logs, "store", {
-        /// Records appended durably.
-        appended_records: Counter,
-        /// Record bytes appended durably, before framing.
-        appended_bytes: Counter,
-        /// Synced flushes.
-        syncs: Counter,
-        /// Time spent in synced flushes, in microseconds.
-        sync_micros: Counter,
-        /// Segments on disk.
-        segments: Gauge,
-        /// Records not yet trimmed.
-        pending_records: Gauge,
-        /// Damaged parts mended at this start.
-        repairs: Counter,
-        /// Records lost by damage that was mended at this start: each is in a report.
-        lost_records: Counter,
-        /// 1 while a write waits for room, and is tried again: appends (`journal`), commits (`meta`).
-        waiting: Gauge,
-        /// Disk that it takes.
-        bytes: Gauge,
-        /// Dead letters given up: over quota or too old.
-        given_up_records: Counter,
-        /// Disk that it may take.
-        quota_bytes: Gauge,
-        /// 1 while a write waits for room under the quota.
-        blocked: Gauge,
-    }
-);
-
-stage!(
-    /// The disk of the state folder, labelled `state`.
-    Disk, Disks, "disk", {
-        /// 1 while there is too little room to append, or none for the ballast.
-        full: Gauge,
-        /// Writes held up because there is too little room.
-        refused_writes: Counter,
-        /// Bytes free when last looked at.
-        free_bytes: Gauge,
-        /// Bytes held back for a full disk; 0 while they are released.
-        ballast_bytes: Gauge,
-    }
-);
-
-stage!(
     /// One `[pipeline.NAME]`.
-    Pipeline, Pipelines, "pipeline", {
+    Pipeline, Pipelines, "pipeline", "a `[pipeline.NAME]`", {
         /// The next message of the journal to read, as committed.
         position_messages: Gauge,
         /// Messages read from the journal.
@@ -259,74 +153,12 @@ stage!(
         shadowing: Gauge,
         /// Differences between the two, when that ended.
         shadow_differences: Counter,
-        /// Module calls that ended in a trap, a deadline or a limit.
-        module_traps: Counter,
-        /// Time in modules, in microseconds.
-        module_micros: Counter,
-        /// Log lines of modules dropped over the bound.
-        module_log_dropped_lines: Counter,
     }
 );
-
-stage!(
-    /// One module, labelled `PIPELINE/transform[0]` or `PIPELINE/aggregate`.
-    Module, Modules, "module", {
-        /// Inputs on which it ended in a trap, at its deadline or at a limit.
-        trips: Counter,
-    }
-);
-
-stage!(
-    /// Compiling modules, labelled `modules`.
-    Compile, Compiles, "compile", {
-        /// Modules compiled on this machine.
-        modules: Counter,
-        /// Modules that did not compile, or not within the bounds.
-        refused_modules: Counter,
-        /// Time that compiling took, those that were refused included, in microseconds.
-        micros: Counter,
-        /// Modules whose compiled code was here already.
-        cached_modules: Counter,
-        /// Modules that came as compiled code.
-        precompiled_modules: Counter,
-    }
-);
-
-stage!(
-    /// Fetching modules, labelled `modules`.
-    Fetch, Fetches, "fetch", {
-        /// Files fetched: modules, and manifests of registries.
-        files: Counter,
-        /// Bytes of them.
-        bytes: Counter,
-        /// Times that a module could not be fetched.
-        failures: Counter,
-        /// Requests that were repeated, since what was wrong could pass.
-        repeated_requests: Counter,
-        /// Files removed to make room: no pipeline named them.
-        evicted_files: Counter,
-        /// Disk that what was fetched takes.
-        kept_bytes: Gauge,
-        /// Disk that it may take.
-        kept_bytes_max: Gauge,
-    }
-);
-
-/// The handles of all modules, made as they are needed.
-#[derive(Clone, Debug)]
-pub struct OfModules(Modules);
-
-impl OfModules {
-    /// The handle of the module at that place: `PIPELINE/transform[0]`.
-    #[must_use]
-    pub fn module(&self, place: &str) -> Module {
-        self.0.named(place)
-    }
-}
 
 stage!(
     /// One `[output.NAME]`.
-    Output, Outputs, "forward", {
+    Output, Outputs, "output", "an `[output.NAME]`", {
         /// Results confirmed by the destination.
         delivered_results: Counter,
         /// Batches confirmed by the destination.
@@ -352,7 +184,7 @@ stage!(
 
 stage!(
     /// Reloads of the configuration, labelled `config`.
-    Reload, Reloads, "reload", {
+    Reload, Reloads, "reload", "`config`", {
         /// Times the file was read again and was good.
         done: Counter,
         /// Times it was refused as a whole.
@@ -362,7 +194,7 @@ stage!(
 
 stage!(
     /// The ledger, labelled with the equation: see `ledger.rs`.
-    Imbalance, Imbalances, "ledger", {
+    Imbalance, Imbalances, "ledger", "an equation of the ledger", {
         /// Records that an equation of the ledger misses (or has too many, below 0), 0 while it holds.
         imbalance_records: Gauge,
     }
@@ -372,52 +204,69 @@ stage!(
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    imbalances: Imbalances,
-    inputs: Inputs,
-    logs: Logs,
-    disks: Disks,
-    pipelines: Pipelines,
-    modules: Modules,
-    compiles: Compiles,
-    fetches: Fetches,
-    outputs: Outputs,
+    modules: host::Modules,
+    compiles: host::Compiles,
+    fetches: host::Fetches,
     reloads: Reloads,
+    inputs: Inputs,
+    logs: store::Logs,
+    disks: store::Disks,
+    pipelines: Pipelines,
+    calls: host::CallFamilies,
+    outputs: Outputs,
+    imbalances: Imbalances,
 }
 
 impl Metrics {
     /// A registry with every family in it.
     #[must_use]
     pub fn new() -> Self {
-        let mut registry = Registry::default();
-        let (inputs, logs, disks) = (Inputs::default(), Logs::default(), Disks::default());
-        let (pipelines, outputs) = (Pipelines::default(), Outputs::default());
-        let modules = Modules::default();
-        modules.register(&mut registry);
-        let (compiles, fetches) = (Compiles::default(), Fetches::default());
-        compiles.register(&mut registry);
-        fetches.register(&mut registry);
-        let reloads = Reloads::default();
-        reloads.register(&mut registry);
-        inputs.register(&mut registry);
-        logs.register(&mut registry);
-        disks.register(&mut registry);
-        pipelines.register(&mut registry);
-        outputs.register(&mut registry);
-        let imbalances = Imbalances::default();
-        imbalances.register(&mut registry);
-        Self {
-            registry,
-            imbalances,
-            inputs,
-            logs,
-            disks,
-            pipelines,
-            modules,
-            compiles,
-            fetches,
-            outputs,
-            reloads,
-        }
+        let mut metrics = Self {
+            registry: Registry::default(),
+            modules: host::Modules::default(),
+            compiles: host::Compiles::default(),
+            fetches: host::Fetches::default(),
+            reloads: Reloads::default(),
+            inputs: Inputs::default(),
+            logs: store::Logs::default(),
+            disks: store::Disks::default(),
+            pipelines: Pipelines::default(),
+            calls: host::CallFamilies::default(),
+            outputs: Outputs::default(),
+            imbalances: Imbalances::default(),
+        };
+        let registry = &mut metrics.registry;
+        metrics.modules.register(registry);
+        metrics.compiles.register(registry);
+        metrics.fetches.register(registry);
+        metrics.reloads.register(registry);
+        metrics.inputs.register(registry);
+        metrics.logs.register(registry);
+        metrics.disks.register(registry);
+        metrics.pipelines.register(registry);
+        metrics.calls.register(registry);
+        metrics.outputs.register(registry);
+        metrics.imbalances.register(registry);
+        metrics
+    }
+
+    /// The table of all metrics, for their documentation.
+    #[must_use]
+    pub fn entries() -> Vec<MetricEntry> {
+        [
+            host::Modules::entries(),
+            host::Compiles::entries(),
+            host::Fetches::entries(),
+            Reloads::entries(),
+            Inputs::entries(),
+            store::Logs::entries(),
+            store::Disks::entries(),
+            Pipelines::entries(),
+            host::CallFamilies::entries(),
+            Outputs::entries(),
+            Imbalances::entries(),
+        ]
+        .concat()
     }
 
     /// The handle of the input of that name.
@@ -426,27 +275,22 @@ impl Metrics {
         self.inputs.named(name)
     }
 
-    /// The handle of the store's log of that name.
+    /// The handles of the store.
     #[must_use]
-    pub fn log(&self, name: &str) -> Log {
-        self.logs.named(name)
-    }
-
-    /// The handle of the state folder's disk.
-    #[must_use]
-    pub fn disk(&self) -> Disk {
-        self.disks.named("state")
-    }
-
-    /// The handles of all logs, for those that are opened later.
-    pub(crate) fn logs(&self) -> Logs {
-        self.logs.clone()
+    pub fn store(&self) -> StoreMetrics {
+        StoreMetrics { logs: self.logs.clone(), disk: self.disks.named("state") }
     }
 
     /// The handle of the pipeline of that name.
     #[must_use]
     pub fn pipeline(&self, name: &str) -> Pipeline {
         self.pipelines.named(name)
+    }
+
+    /// The handle of the module calls of the pipeline of that name.
+    #[must_use]
+    pub fn calls(&self, pipeline: &str) -> CallMetrics {
+        self.calls.named(pipeline)
     }
 
     /// The handle of the reloads.
@@ -458,19 +302,13 @@ impl Metrics {
     /// The handles of modules.
     #[must_use]
     pub fn of_modules(&self) -> OfModules {
-        OfModules(self.modules.clone())
+        OfModules::new(self.modules.clone())
     }
 
-    /// The handle of compiling modules.
+    /// The handles of the module host.
     #[must_use]
-    pub fn compile(&self) -> Compile {
-        self.compiles.named("modules")
-    }
-
-    /// The handle of fetching modules.
-    #[must_use]
-    pub fn fetch(&self) -> Fetch {
-        self.fetches.named("modules")
+    pub fn host(&self) -> HostMetrics {
+        HostMetrics { compile: self.compiles.named("modules"), fetch: self.fetches.named("modules") }
     }
 
     /// The handle of the output of that name.
@@ -498,5 +336,37 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_meter::MetricKind;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_table_is_that_of_the_text() {
+        let metrics = Metrics::new();
+        metrics.store().log("journal").appended_records.inc();
+        metrics.of_modules().module("p/transform[0]").trips.inc();
+        drop((metrics.input("i"), metrics.pipeline("p"), metrics.calls("p"), metrics.output("o")));
+        drop((metrics.reload(), metrics.host(), metrics.imbalance("source")));
+        let text = metrics.encode();
+        let shown: BTreeSet<&str> = text.lines().filter(|line| line.starts_with("# ")).collect();
+        let mut listed = BTreeSet::from(["# EOF".to_owned()]);
+        for MetricEntry { name, help, kind, .. } in Metrics::entries() {
+            let kind = match kind {
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
+            };
+            assert!(listed.insert(format!("# HELP {name} {help}.")), "{name} is there twice");
+            listed.insert(format!("# TYPE {name} {kind}"));
+        }
+        assert_eq!(listed.iter().map(String::as_str).collect::<BTreeSet<_>>(), shown);
+        for entry in Metrics::entries() {
+            let sample = format!("\n{}{{name=", entry.exposed_name());
+            assert!(text.contains(&sample), "{sample}");
+        }
     }
 }

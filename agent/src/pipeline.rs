@@ -24,6 +24,7 @@ mod progress;
 mod records;
 mod remembered;
 mod replay;
+mod rows;
 mod shadow;
 mod step;
 mod swap;
@@ -39,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use crate::flow::{LossKind, Message, NO_SPAN, Report, Run, Seq, Timestamp};
+use crate::flow::{LossReport, LossRun, Message, ReportKind, Seq, Timestamp, UNKNOWN_SPAN};
 use crate::metrics;
 use crate::module::{self, Host, Limits, Origin};
 use crate::store::{self, Store};
@@ -80,6 +81,9 @@ const PATIENCE_MAX: Duration = Duration::from_millis(500);
 
 /// How many times as wide windows become at most by default: an hour out of minutes.
 pub const COARSEN_MAX: u64 = 64;
+/// Why messages are reported lost that the journal stored. The broker may have had no acknowledgement for the
+/// last of them when the agent died.
+const UNREADABLE: &str = "the journal was damaged; those of these messages that were not yet acknowledged come again from the broker and count under new numbers";
 /// How often a pipeline that waits for room in the outbox looks for it.
 const ROOM_EVERY: Duration = Duration::from_millis(100);
 
@@ -231,8 +235,9 @@ pub struct Pipeline {
     store: Store,
     host: Host,
     metrics: metrics::Pipeline,
+    calls: metrics::CallMetrics,
     of_modules: metrics::OfModules,
-    source: metrics::Input,
+    input: metrics::Input,
     config: Config,
     steps: Steps,
     trips: Trips,
@@ -351,7 +356,7 @@ impl Pipeline {
     }
 
     fn input_is_open(&self) -> bool {
-        self.source.connected.get() == 1 && self.source.in_flight_messages.get() == 0
+        self.input.connected.get() == 1 && self.input.in_flight_messages.get() == 0
     }
 
     /// Steps over some messages; whether one of them was for this pipeline.
@@ -379,7 +384,7 @@ impl Pipeline {
             if old && !self.steps.takes(message) {
                 self.step.counts.skipped += 1;
             } else if old {
-                let run = Run::of(Some(*seq), (message.received, message.received));
+                let run = LossRun::single(Some(*seq), (message.received, message.received));
                 let one = Tally { expired_messages: 1, unread: run, ..Tally::default() };
                 self.step.tally = self.step.tally.and(&one);
             }
@@ -401,8 +406,8 @@ impl Pipeline {
                     warn!(pipeline = self.name, number, "a dead letter was gone before it was replayed");
                     // Those that damage took are in the report of the repair.
                     if number < kept_from {
-                        let run = Run::of(Some(number), NO_SPAN);
-                        self.step.tally = self.step.tally.and(&Tally::of_letters(run, Run::default()));
+                        let run = LossRun::single(Some(number), UNKNOWN_SPAN);
+                        self.step.tally = self.step.tally.and(&Tally::of_letters(run, LossRun::default()));
                     }
                 }
             }
@@ -430,7 +435,8 @@ impl Pipeline {
     }
 
     /// Goes on behind a gap in the journal, and says upstream what was there: in the commit that has the
-    /// position pass it, so once. `to` is when what follows it arrived.
+    /// position pass it, so once. `to` is when what follows it arrived. What was in the gap is not known, nor
+    /// therefore which of it the broker sends again: it is counted as lost, and as read when it comes.
     fn step_over(&mut self, from: Seq, until: Seq, to: Option<Timestamp>) {
         if until <= from {
             return;
@@ -438,7 +444,7 @@ impl Pipeline {
         let (pipeline, lost) = (&self.name, until - from);
         error!(pipeline, from, lost, "the journal no longer holds messages that were not read");
         self.step.counts.lost += lost;
-        let reason = "the journal was damaged".to_owned();
+        let reason = UNREADABLE.to_owned();
         self.report(Some(lost), Some(from), Some(until - 1), (None, to), "journal", reason);
     }
 
@@ -452,7 +458,7 @@ impl Pipeline {
         reason: String,
     ) {
         let report =
-            Report { kind: LossKind::Lost, stage: stage.into(), count, first, last, from, to, reason };
+            LossReport { kind: ReportKind::Lost, stage: stage.into(), count, first, last, from, to, reason };
         self.steps.report(report, Timestamp::now(), &mut self.step);
     }
 

@@ -19,6 +19,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
+use crate::blocking;
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::module::{Host, Network};
@@ -154,9 +155,10 @@ impl Reloader {
     }
 
     async fn offer(&self, name: &str, config: pipeline::Config, post: Arc<Post>) -> Offered {
-        let (host, metrics) = (self.host.clone(), self.metrics.pipeline(name));
+        let (host, metrics) = (self.host.clone(), self.metrics.calls(name));
         let (of_name, asked) = (name.to_owned(), post.clone());
-        let load = tokio::task::spawn_blocking(move || {
+        // A thread for each: one that compiles too long is left alone, and the next reload does not wait for it.
+        let load = blocking::spawn(&format!("reload-{name}"), move || {
             let config = pipeline::at_hand(&of_name, &config, &host, Network::Until(&|| false))?;
             let version = Version::of(&of_name, &config)?;
             if version == asked.running() && !asked.is_offered() {
@@ -165,6 +167,7 @@ impl Reloader {
             let modules = Modules::load(&of_name, &config, &host, &metrics)?;
             Ok::<_, pipeline::Error>(Some(Offer { modules, version, config }))
         });
+        let load = async { load.map_err(|error| error.to_string())?.await };
         let reason = match tokio::time::timeout(LOAD_MAX, load).await {
             Ok(Ok(Ok(None))) => return Offered::Unchanged,
             Ok(Ok(Ok(Some(offer)))) => {
@@ -172,7 +175,7 @@ impl Reloader {
                 return Offered::Switching;
             }
             Ok(Ok(Err(error))) => error.to_string(),
-            Ok(Err(error)) => crate::agent::panic_of(error),
+            Ok(Err(reason)) => reason,
             Err(_) => format!("they were not loaded within {LOAD_MAX:?}"),
         };
         error!(pipeline = name, reason, "modules are not switched: what runs goes on");

@@ -1,4 +1,4 @@
-// The plot: a thin layer over uPlot that redraws columns, and tells where the cursor is.
+// The plot: a thin layer over uPlot that redraws columns and reports the position of the cursor.
 
 const HEIGHT_MIN = 200;
 const COLOURS = {
@@ -6,7 +6,7 @@ const COLOURS = {
   dark: ["#3bc9db", "#ff922b", "#b197fc", "#69db7c", "#f783ac", "#74c0fc", "#ffd43b", "#da77f2", "#38d9a9", "#ff8787", "#ced4da", "#a9e34b"],
 };
 
-/** As many lines as there are colours to tell apart. */
+/** Most lines in the plot: as many as there are colours that can be told apart. */
 export const SERIES_MAX = COLOURS.light.length;
 
 export class Chart {
@@ -16,7 +16,7 @@ export class Chart {
   #slots = new Map();
   #note;
 
-  /** `onCursor` gets the index of the column under the cursor, or null. */
+  /** Draws into `element`. `onCursor` gets the index of the column under the cursor, or null. */
   constructor(element, onCursor) {
     this.#element = element;
     this.onCursor = onCursor;
@@ -25,7 +25,7 @@ export class Chart {
     new ResizeObserver(() => this.#plot?.setSize(this.#size())).observe(element);
   }
 
-  /** A key keeps its colour for as long as it is drawn. */
+  /** Returns the colour of a key, which it keeps for as long as it is drawn. */
   colour(key) {
     const slot = this.#slots.get(key);
     return slot === undefined ? undefined : COLOURS[theme()][slot];
@@ -108,7 +108,7 @@ function plain(value) {
   return value === null ? "" : axisNumber.format(value);
 }
 
-/** Light or dark, as the page is shown now. */
+/** Returns the current theme of the page: light or dark. */
 export function theme() {
   return document.documentElement.dataset.theme === "dark" ? "dark" : "light";
 }

@@ -1,4 +1,4 @@
-// The page: asks for what is new every second, shows it, and says so when it cannot.
+// The page. It loads new results every second, shows them, and reports a lost connection.
 
 import { Chart, SERIES_MAX, theme } from "./chart.js";
 import { Series, timeOf } from "./series.js";
@@ -7,10 +7,10 @@ import { agentRow, count, measure, reportRow } from "./text.js";
 const PERIOD_MS = 1000;
 const PERIOD_LOST_MS = 3000;
 const TIMEOUT_MS = 8000;
-// First load: this many pages, from the newest row back.
+// The first load takes at most this many pages, from the newest row back.
 const PAGE_ROWS = 5000;
 const PAGES_MAX = 4;
-// Drawn until keys are picked by hand.
+// Number of keys drawn until some are picked by hand.
 const DRAWN_AT_FIRST = 8;
 const LISTED_MAX = 300;
 const REPORTS_SHOWN = 20;
@@ -35,17 +35,19 @@ const chart = new Chart($("chart"), (index) => {
   showCaption();
 });
 
-async function ask(path, parameters = {}) {
+/** Sends a GET and returns the JSON of the answer. */
+async function request(path, parameters = {}) {
   const query = new URLSearchParams(parameters);
   const response = await fetch(`${path}?${query}`, { signal: AbortSignal.timeout(TIMEOUT_MS) });
   if (!response.ok) throw new Error(`the collector answered ${response.status}`);
   return response.json();
 }
 
+/** Updates the page, and schedules the next update. */
 async function tick() {
   let wait = PERIOD_MS;
   try {
-    agents = (await ask("/v1/agents")).agents;
+    agents = (await request("/v1/agents")).agents;
     showAgents();
     await updateReports();
     if (agents.length) {
@@ -61,15 +63,15 @@ async function tick() {
   setTimeout(tick, wait);
 }
 
-/** Loads the newest rows of a new choice, else what changed since the last time. */
+/** Loads the newest rows of a new choice, or the changes since the last time. */
 async function update() {
-  const of = choice();
-  const wanted = JSON.stringify(of);
-  // Somebody may choose anew while an answer is under way: it belongs to no series any more.
+  const filter = choice();
+  const wanted = JSON.stringify(filter);
+  // The choice may change while an answer is in flight; the answer then belongs to no series.
   const outdated = () => JSON.stringify(choice()) !== wanted;
   if (wanted === loaded) {
     for (let pages = 0; pages < PAGES_MAX; pages += 1) {
-      const page = await ask("/v1/results", { ...of, order: "change", after, limit: PAGE_ROWS });
+      const page = await request("/v1/results", { ...filter, order: "change", after, limit: PAGE_ROWS });
       if (outdated()) return;
       if (page.change < after) break;
       series.add(page.results, page.retracted);
@@ -77,12 +79,12 @@ async function update() {
       if (!page.next) return;
     }
   }
-  // Another choice, too far behind, or another store: from the newest on.
+  // The choice is new, the page is too far behind, or the store is another one: load from the newest row.
   const fresh = new Series();
   let next = {};
   let change;
   for (let pages = 0; pages < PAGES_MAX && next; pages += 1) {
-    const page = await ask("/v1/results", { ...of, ...next, order: "latest", limit: PAGE_ROWS });
+    const page = await request("/v1/results", { ...filter, ...next, order: "latest", limit: PAGE_ROWS });
     if (outdated()) return;
     change ??= page.change;
     fresh.add(page.results);
@@ -92,9 +94,9 @@ async function update() {
   [series, loaded, after] = [fresh, wanted, change];
 }
 
-/** Asks for the reports stored since the last time. */
+/** Loads the reports stored since the last time. */
 async function updateReports() {
-  const page = await ask("/v1/reports", { after: reports.at(-1)?.id ?? 0, limit: REPORTS_LOADED_MAX });
+  const page = await request("/v1/reports", { after: reports.at(-1)?.id ?? 0, limit: REPORTS_LOADED_MAX });
   if (!page.reports.length) return;
   reports = [...reports, ...page.reports].slice(-REPORTS_LOADED_MAX);
   $("reports").hidden = false;
@@ -105,7 +107,7 @@ function choice() {
   return { agent: chosen.get("agent"), pipeline: chosen.get("pipeline") };
 }
 
-/** Keeps what is chosen while it exists, else takes the agent and the pipeline with the most results. */
+/** Keeps the chosen agent and pipeline while they exist, or else takes those with the most results. */
 function choose() {
   const size = (sums) => sums.results + sums.events;
   const largest = (list, name) => list.reduce((a, b) => (size(b) > size(a) ? b : a), list[0])?.[name];
@@ -126,26 +128,26 @@ function options(name, names, first) {
 
 function show() {
   const fields = series.fields();
-  // What most want to see first: a mean, or at least no count.
+  // Most readers want to see a mean first, or at least no count.
   const first = fields.find((name) => /mean$/.test(name)) ?? fields.find((name) => !/count$/.test(name));
   options("field", fields, first ?? fields[0]);
   const seconds = RANGES.find(([name]) => name === $("range").value)?.[1] ?? 900;
-  // Follow the clock while results are fresh; stand still with the data when they are not.
+  // The plot ends now while results are fresh, and at the newest result when they are not.
   const now = Date.now() / 1000;
   const to = Math.abs(now - series.latest) < Math.max(60, seconds / 5) ? Math.max(now, series.latest) : series.latest;
   let from = to - seconds;
   const keys = drawnKeys();
   const columns = series.columns(keys, chosen.get("field"), from);
-  // Less data than the chosen time fills the plot all the same.
+  // Data that spans less than the chosen time still fills the plot.
   if (columns[0].length) from = Math.max(from, Math.min(columns[0][0], to - 30));
   else if (seconds === Infinity) from = to - 60;
   drawn = { keys, columns };
   chart.draw(keys, columns, from, to);
   showKeys();
   showCaption();
-  const of = new URLSearchParams({ ...choice(), order: "latest", limit: 10000 });
-  $("json").href = `/v1/results?${of}`;
-  $("csv").href = `/v1/results?${of}&format=csv`;
+  const query = new URLSearchParams({ ...choice(), order: "latest", limit: 10000 });
+  $("json").href = `/v1/results?${query}`;
+  $("csv").href = `/v1/results?${query}&format=csv`;
   history.replaceState(null, "", `#${chosen}`);
 }
 
@@ -158,7 +160,7 @@ function drawnKeys() {
   return matching().filter((key) => !picked || picked.has(key)).slice(0, picked ? SERIES_MAX : DRAWN_AT_FIRST);
 }
 
-/** The value under the cursor, or just before it; without a cursor the newest. */
+/** Returns the value of a key at the cursor, or the last one before it; without a cursor the newest. */
 function valueOf(key) {
   const place = drawn.keys.indexOf(key);
   if (cursor === null || place < 0) return series.last(key, chosen.get("field"));

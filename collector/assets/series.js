@@ -1,14 +1,14 @@
-// The points of one agent and pipeline: pure, knows neither the network nor the page.
-// Bounded: so many keys, so many points of each; beyond, keys are only counted and the oldest points go.
+// The points of one agent and pipeline; pure, without network or page.
+// Limits: further keys are only counted, and the oldest points of a key are dropped.
 
 const KEYS_MAX = 2000;
 const POINTS_MAX = 4000;
 const FIELDS_MAX = 64;
 const DEPTH_MAX = 4;
-// A series is interrupted where this many of its usual steps are missing.
+// A line is interrupted at a gap of this many of its usual steps.
 const GAP_STEPS = 3.5;
 
-/** Every number of a JSON value, by its dotted path. */
+/** Returns all numbers of a JSON value, by their dotted paths. */
 export function numbers(value, path = "", found = {}, depth = 0) {
   if (typeof value === "number") {
     found[path || "value"] = value;
@@ -20,12 +20,12 @@ export function numbers(value, path = "", found = {}, depth = 0) {
   return found;
 }
 
-/** Where a result is plotted, in seconds: a window at its end, when its result is known. */
+/** Returns the time at which a result is plotted, in seconds: that of a window is its end. */
 export function timeOf(row) {
   return Date.parse(row.window ? row.window.end : row.time) / 1000;
 }
 
-/** What makes two rows of one key the same result: a later one replaces the earlier one. */
+/** Returns the identity of a result among those of its key; a later row replaces an earlier one. */
 function identity({ window }) {
   return window ? `${window.start} ${window.part ?? 0}` : "";
 }
@@ -33,14 +33,14 @@ function identity({ window }) {
 export class Series {
   #keys = new Map();
   #fields = new Map();
-  /** Keys there was no room for. */
+  /** The number of keys for which there was no room. */
   left = 0;
-  /** Time of the newest point, in seconds. */
+  /** The time of the newest point, in seconds. */
   latest = -Infinity;
   /** The newest watermark, in seconds. */
   watermark = -Infinity;
 
-  /** Takes rows and retractions, each list in any order. */
+  /** Adds rows and applies retractions, each list in any order. */
   add(rows, retracted = []) {
     for (const row of rows) {
       const time = timeOf(row);
@@ -72,31 +72,31 @@ export class Series {
     return points;
   }
 
-  /** Numeric fields, in the order they were first seen. */
+  /** Returns the numeric fields in the order in which they first came. */
   fields() {
     return [...this.#fields.keys()];
   }
 
-  /** Keys in natural order: sensor-2 before sensor-10. */
+  /** Returns the keys in natural order: sensor-2 before sensor-10. */
   keys() {
     return [...this.#keys.keys()].sort(collator.compare);
   }
 
-  /** The newest value of a key. */
+  /** Returns the newest value of a key. */
   last(key, field) {
     const points = this.#keys.get(key);
     return points?.at(points.times().at(-1))?.values[field];
   }
 
-  /** Whether what a key has at this time, or its newest, is provisional. */
+  /** Returns true if the value of a key at this time, or else its newest, is provisional. */
   early(key, time) {
     const points = this.#keys.get(key);
     return points?.at(time ?? points.times().at(-1))?.early ?? false;
   }
 
   /**
-   * Columns for uPlot: all times, then each key's values. `null` interrupts a line, `undefined`
-   * (another key's time) does not.
+   * Returns the columns for uPlot: all times, then the values of each key. `null` interrupts a line,
+   * `undefined` (the time of another key) does not.
    */
   columns(keys, field, from) {
     const lines = keys.map((key) => this.#keys.get(key)?.line(field, from) ?? new Map());
@@ -107,13 +107,13 @@ export class Series {
 
 const collator = new Intl.Collator("en", { numeric: true });
 
-/** The points of one key. Results may share a time: parts of a window, sessions that became one. */
+/** The points of one key. Several results may share a time: parts of a window, or joined sessions. */
 class Points {
   #points = new Map();
   #times = [];
   #sorted = true;
 
-  /** What is drawn at a time: the newest result there. */
+  /** Returns the point drawn at a time: the newest result there. */
   at(time) {
     const [first, ...others] = this.#points.get(time)?.values() ?? [];
     return others.reduce((newest, point) => (point.change > newest.change ? point : newest), first);
@@ -133,7 +133,7 @@ class Points {
     }
   }
 
-  /** Takes a result away, unless it is newer than its retraction. */
+  /** Removes a result, unless it is newer than its retraction. */
   remove(time, identity, change) {
     const here = this.#points.get(time);
     if (!here || here.get(identity)?.change > change) return;
@@ -161,7 +161,7 @@ class Points {
   }
 }
 
-/** The median distance of the newest points. */
+/** Returns the median distance between the newest points, in seconds. */
 function step(times) {
   const recent = times.slice(-100);
   const steps = recent.slice(1).map((time, i) => time - recent[i]).sort((a, b) => a - b);

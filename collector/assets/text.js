@@ -1,23 +1,23 @@
-// Numbers, times and rows of the table as people read them.
+// Texts for people: numbers, times, and rows of the tables.
 
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 2 });
 const exact = new Intl.NumberFormat("en", { maximumSignificantDigits: 5 });
 const STALE_SECONDS = 60;
 
-/** A number of things. */
+/** Returns the text of a count. */
 export function count(value) {
   return value < 10_000_000 ? whole.format(value) : short.format(value);
 }
 
-/** Something measured; nothing where there is nothing. */
+/** Returns the text of a measured value; empty if there is none. */
 export function measure(value) {
   if (value === undefined || value === null) return "";
   const size = Math.abs(value);
   return size !== 0 && (size >= 1e9 || size < 1e-4) ? value.toExponential(3) : exact.format(value);
 }
 
-/** A time that has passed. */
+/** Returns the text of a time that has passed, in seconds. */
 export function span(seconds) {
   if (seconds < 2) return "now";
   for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]]) {
@@ -26,7 +26,10 @@ export function span(seconds) {
   return `${Math.floor(seconds)} s ago`;
 }
 
-/** One agent's row. Its watermark is that of the epoch seen last: sequence numbers start again with each. */
+/**
+ * Makes the row of an agent. Its watermark is that of the epoch seen last, because sequence numbers start
+ * again with each epoch.
+ */
 export function agentRow(agent) {
   const row = document.createElement("tr");
   const cell = (text, name = "number") => {
@@ -48,11 +51,11 @@ export function agentRow(agent) {
   return row;
 }
 
-/** One report's row. */
+/** Makes the row of a report. */
 export function reportRow({ agent, pipeline, time, report }) {
   const row = document.createElement("tr");
-  const what = [report.kind, report.stage && `in ${report.stage}`].filter(Boolean).join(" ");
-  for (const text of [agent, pipeline ?? "all", time, what]) row.insertCell().textContent = text;
+  const fate = [report.kind, report.stage && `in ${report.stage}`].filter(Boolean).join(" ");
+  for (const text of [agent, pipeline ?? "all", time, fate]) row.insertCell().textContent = text;
   const records = row.insertCell();
   records.className = "number";
   records.textContent = report.count == null ? "–" : count(report.count);

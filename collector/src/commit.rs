@@ -1,14 +1,14 @@
-//! Stores batches: one transaction each, durable before it is reported, all on one thread.
+//! Stores batches: one transaction each, durable before the receipt is returned, all on one thread.
 //!
 //! **Invariants.** A batch is stored as a whole or not at all. The same key with the same digest is
-//! stored once, with another digest never. A windowed result is replaced only by a higher revision, and
-//! withdrawn by a retraction, whichever comes first.
-//! The sums in `pipelines` and the ranges in `coverage` change in the transaction of the results they
-//! speak of, so they are never out of step.
+//! stored once, with another digest never. A result with a window is replaced only by a higher revision,
+//! and withdrawn by a retraction, in whichever order they come.
+//! The sums in `pipelines` and the ranges in `coverage` change in the same transaction as the results
+//! that they count, so they are never out of step.
 //!
-//! **Limits.** The queue has as many places as batches may be in work, so nobody waits for one.
-//! **A crash here** loses what was not reported; a failure of the disk ends the thread, because a
-//! sync that failed once proves nothing by succeeding the next time.
+//! **Limits.** The queue has as many places as batches may be in work, so no sender waits for one.
+//! **A crash here** loses the batches without a receipt, and the agents send them again. A failure of
+//! the disk ends the thread: after a failed sync the next one may succeed although data is lost.
 
 mod apply;
 mod coverage;
@@ -18,16 +18,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::Batch;
 
-/// What a stored batch is answered with.
+/// The receipt of a stored batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Receipt {
+pub(crate) struct CommitReceipt {
     /// The highest number such that it and all before it, from 0, are stored in this epoch.
     pub(crate) watermark: Option<u64>,
-    /// Whether it was stored before.
+    /// True if the batch had been stored before.
     pub(crate) duplicate: bool,
 }
 
-/// Why a batch was not stored.
+/// An error that kept a batch from being stored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommitError {
     #[error("failed to store the batch: this key was used for another body")]
@@ -42,49 +42,53 @@ pub(crate) enum CommitError {
     Store(#[from] rusqlite::Error),
 }
 
-struct Job {
+/// A batch on its way to the thread that commits.
+struct CommitJob {
     batch: Batch,
+    /// The time of its arrival, in microseconds since the Unix epoch.
     received: i64,
-    reply: oneshot::Sender<Result<Receipt, CommitError>>,
+    reply: oneshot::Sender<Result<CommitReceipt, CommitError>>,
 }
 
-/// Hands batches to the thread that commits. The thread ends with the last of these.
+/// A handle of the thread that commits. The thread ends when the last handle is dropped.
 #[derive(Clone, Debug)]
-pub(crate) struct Writer {
-    jobs: mpsc::Sender<Job>,
+pub(crate) struct BatchWriter {
+    jobs: mpsc::Sender<CommitJob>,
 }
 
-impl Writer {
-    /// Starts the thread; at most `queue_max` batches wait for it.
+impl BatchWriter {
+    /// Starts the thread that commits. At most `queue_max` batches wait for it.
     pub(crate) fn start(connection: Connection, queue_max: usize) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(queue_max.max(1));
-        std::thread::Builder::new().name("commit".to_owned()).spawn(move || run(connection, queue))?;
+        std::thread::Builder::new()
+            .name("commit".to_owned())
+            .spawn(move || run_commits(connection, queue))?;
         Ok(Self { jobs })
     }
 
-    /// Stores the batch; what was received when is up to the caller. Once this has returned a receipt
-    /// the batch survives a power cut.
-    pub(crate) async fn commit(&self, batch: Batch, received: i64) -> Result<Receipt, CommitError> {
+    /// Stores a batch that arrived at `received`, in microseconds since the Unix epoch. Once this has
+    /// returned a receipt, the batch survives a power cut.
+    pub(crate) async fn commit(&self, batch: Batch, received: i64) -> Result<CommitReceipt, CommitError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { batch, received, reply };
+        let job = CommitJob { batch, received, reply };
         self.jobs.send(job).await.map_err(|_| CommitError::Broken)?;
         answer.await.unwrap_or(Err(CommitError::Broken))
     }
 
-    /// Whether the thread has ended although it should not.
+    /// Returns true if the thread has ended because the store failed.
     pub(crate) fn is_broken(&self) -> bool {
         self.jobs.is_closed()
     }
 
-    /// Resolves when the thread has ended although it should not.
+    /// Resolves when the thread has ended because the store failed.
     pub(crate) async fn broken(&self) {
         self.jobs.closed().await;
     }
 }
 
-fn run(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
-    while let Some(Job { batch, received, reply }) = queue.blocking_recv() {
-        let outcome = store(&mut connection, &batch, received).map_err(judge);
+fn run_commits(mut connection: Connection, mut queue: mpsc::Receiver<CommitJob>) {
+    while let Some(CommitJob { batch, received, reply }) = queue.blocking_recv() {
+        let outcome = store_batch(&mut connection, &batch, received).map_err(classify);
         let broken = matches!(outcome, Err(CommitError::Store(_)));
         if let Err(error) = &outcome {
             tracing::debug!(key = %batch.key, error = %error, "batch not stored");
@@ -92,7 +96,7 @@ fn run(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
         if let Err(CommitError::Store(error) | CommitError::Full(error)) = &outcome {
             tracing::error!(error = %error, broken, "commit failed");
         }
-        // Nobody waits any more when the peer went away: the batch is stored all the same.
+        // The send fails if the peer disconnected; the batch is stored all the same.
         drop(reply.send(outcome));
         if broken {
             return;
@@ -100,8 +104,8 @@ fn run(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
     }
 }
 
-/// Tells what passes (a full disk) from what does not (a failed write or sync, a damaged file).
-fn judge(error: CommitError) -> CommitError {
+/// Tells errors that pass (a full disk) from those that last (a failed write or sync, a damaged file).
+fn classify(error: CommitError) -> CommitError {
     match error {
         CommitError::Store(error)
             if matches!(
@@ -115,10 +119,14 @@ fn judge(error: CommitError) -> CommitError {
     }
 }
 
-/// The one atomic step.
-fn store(connection: &mut Connection, batch: &Batch, received: i64) -> Result<Receipt, CommitError> {
+/// Stores a batch in one transaction.
+fn store_batch(
+    connection: &mut Connection,
+    batch: &Batch,
+    received: i64,
+) -> Result<CommitReceipt, CommitError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let epoch = epoch(&transaction, batch, received)?;
+    let epoch = epoch_id(&transaction, batch, received)?;
     let duplicate = match stored_digest(&transaction, epoch, batch)? {
         Some(digest) if digest == batch.digest => true,
         Some(_) => return Err(CommitError::Key),
@@ -126,7 +134,7 @@ fn store(connection: &mut Connection, batch: &Batch, received: i64) -> Result<Re
     };
     let [batches, duplicates] = if duplicate { [0, 1] } else { [1, 0] };
     if !duplicate {
-        apply::lines(&transaction, epoch, batch)?;
+        apply::apply_lines(&transaction, epoch, batch)?;
         let key = &batch.key;
         transaction.prepare_cached("INSERT INTO batches VALUES (?, ?, ?, ?, ?)")?.execute(params![
             epoch,
@@ -145,10 +153,11 @@ fn store(connection: &mut Connection, batch: &Batch, received: i64) -> Result<Re
         .execute(params![epoch, received, batches, duplicates])?;
     let watermark = coverage::watermark(&transaction, epoch)?;
     transaction.commit()?;
-    Ok(Receipt { watermark, duplicate })
+    Ok(CommitReceipt { watermark, duplicate })
 }
 
-fn epoch(transaction: &Transaction<'_>, batch: &Batch, received: i64) -> rusqlite::Result<i64> {
+/// Returns the id of the batch's epoch, and inserts the epoch if it is new.
+fn epoch_id(transaction: &Transaction<'_>, batch: &Batch, received: i64) -> rusqlite::Result<i64> {
     let agent = &batch.key.agent;
     let epoch = &batch.key.epoch.to_string();
     let known = transaction

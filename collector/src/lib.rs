@@ -1,20 +1,21 @@
 //! Headwater's collector: central collection of the agents' results over HTTP.
 //!
-//! The way of the data, and the order of the modules below:
+//! The path of the data, which is also the order of the modules below:
 //!
 //! ```text
 //! POST /v1/batches ─► receive (decode, check) ─► commit (SQLite) ─► query ─► GET /v1/…, the page at /
-//! beside the way: http (routes), serve (connections)
+//! beside the path: http (routes), serve (connections)
 //! ```
 //!
 //! **Promise.** A batch that was answered with 2xx survives `kill -9` and power loss on a disk that
 //! honours flush, and counts exactly once, however often it is sent. A crash before the answer leaves
 //! either the whole batch or nothing of it; the agent sends the same bytes again.
 //!
-//! **Limits** are all in [`Config`]. What lies beyond one of them is refused with its status: 413 for
-//! sizes, 503 with `Retry-After` for load, a closed connection for slowness.
+//! **Limits** are all in [`CollectorConfig`]. A request beyond one of them is refused with its status:
+//! 413 for sizes, 503 with `Retry-After` for load, a closed connection for slowness.
 //!
-//! **Not protected**: reading. The token guards what is stored; whoever reaches the address may read.
+//! **Not protected**: reading. The token guards only the storing of batches; anybody who reaches the
+//! address may read.
 
 pub mod batch;
 
@@ -35,49 +36,52 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use query::{AgentSummary, LateQuery, LateRow, ReportQuery, ReportRow};
 pub use query::{
-    Agent, Cursor, Epoch, LateOf, LateRow, Order, Page, QueryError, ROWS_MAX, ReportRow, Reported, ReportsOf,
-    ResultRow, RetractedRow, Selection, Sums, Totals, Window,
+    PipelineTotals, QueryError, ResultCursor, ResultOrder, ResultPage, ResultQuery, ResultRow, ResultSums,
+    RetractedRow, WindowBounds,
 };
 
-/// Where results are kept, who may store them, and how much work there may be at once.
+/// The store's file, the token for storing batches, and the limits on the work done at the same time.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// The SQLite file; made when absent, with the folder it is in.
+pub struct CollectorConfig {
+    /// Path of the SQLite file. The file and its folder are created if they are absent.
     pub store: PathBuf,
-    /// What a batch must bring as `Authorization: Bearer …`; `None` takes batches from everybody.
-    pub token: Option<Token>,
-    /// Bytes of a body as sent. Default 4 MiB; more is answered 413.
+    /// Token that a batch must bring as `Authorization: Bearer …`; with `None` anybody may store.
+    pub token: Option<BearerToken>,
+    /// Most bytes of a body as sent. Default 4 MiB; a larger body is answered 413.
     pub encoded_bytes_max: usize,
-    /// Bytes of a body after decompression. Default 16 MiB; more is answered 413.
+    /// Most bytes of a body after decompression. Default 16 MiB; a larger body is answered 413.
     pub decoded_bytes_max: usize,
-    /// Bodies received at the same time. Default 64; more are answered 503.
+    /// Most bodies received at the same time. Default 64; further ones are answered 503.
     pub bodies_max: usize,
-    /// Batches decoded or committed at the same time. Default 8; bodies beyond wait for one second,
-    /// then they are answered 503.
+    /// Most batches decoded or committed at the same time. Default 8; further ones wait for one second
+    /// and are then answered 503.
     pub commits_max: usize,
-    /// Time for a whole body. Default 30 s; slower ones are answered 408.
+    /// Time in which a whole body must arrive. Default 30 s; a slower one is answered 408.
     pub body_timeout: Duration,
-    /// Time for a request's head, and the longest a connection may be idle. Default 60 s.
+    /// Time in which the head of a request must arrive, which also bounds how long a connection may be
+    /// idle. Default 60 s; then the connection is closed.
     pub head_timeout: Duration,
-    /// The longest a peer may take nothing of its answer. Default 30 s, then it is disconnected.
+    /// Longest time for which a peer may read nothing of its answer. Default 30 s; then it is disconnected.
     pub write_timeout: Duration,
-    /// Open connections. Default 512; further ones wait in the kernel's backlog.
+    /// Most open connections. Default 512; further ones wait in the kernel's backlog.
     pub connections_max: usize,
-    /// Queries run at the same time. Default 4; more wait for one second, then they are answered 503.
+    /// Most queries run at the same time. Default 4; further ones wait for one second and are then
+    /// answered 503.
     pub queries_max: usize,
-    /// Time for one query. Default 5 s, then it is interrupted and answered 503.
+    /// Longest time of one query. Default 5 s; then it is interrupted and answered 503.
     pub query_timeout: Duration,
-    /// Bytes of values in one answer. Default 8 MiB; the rest comes with the next page.
+    /// Most bytes of values in one answer. Default 8 MiB; the rest comes with the next page.
     pub answer_bytes_max: usize,
-    /// Size of the SQLite file. Default 64 GiB; batches that do not fit are answered 503.
+    /// Largest size of the SQLite file, in bytes. Default 64 GiB; a batch that does not fit is answered 503.
     pub store_bytes_max: u64,
-    /// Time for requests in work after the shutdown began. Default 10 s, then they are cut off.
+    /// Time for requests in work after the shutdown began. Default 10 s; then they are cut off.
     pub grace: Duration,
 }
 
-impl Config {
-    /// The defaults, with the results in this file and without a token.
+impl CollectorConfig {
+    /// Returns the default configuration, with the results in this file and without a token.
     #[must_use]
     pub fn new(store: impl Into<PathBuf>) -> Self {
         Self {
@@ -100,48 +104,51 @@ impl Config {
     }
 }
 
-/// A secret; prints as `***`.
+/// The secret that a batch must bring. It prints as `***`.
 #[derive(Clone)]
-pub struct Token(String);
+pub struct BearerToken(String);
 
-impl Token {
-    /// Surrounding white space is dropped: files end in a line feed. `None` when nothing is left.
+impl BearerToken {
+    /// Takes a token without the white space around it, since files end in a line feed. Returns `None`
+    /// if nothing is left.
     #[must_use]
     pub fn new(token: &str) -> Option<Self> {
         let token = token.trim();
         (!token.is_empty()).then(|| Self(token.to_owned()))
     }
 
-    /// Compares digests, in a time that says nothing about where they differ.
-    fn is(&self, other: &[u8]) -> bool {
-        let (own, other) = (batch::digest(self.0.as_bytes()), batch::digest(other));
+    /// Returns true if `other` is this token. Digests are compared, in a time that does not depend on
+    /// the place at which they differ.
+    fn matches(&self, other: &[u8]) -> bool {
+        let own = batch::digest(self.0.as_bytes());
+        let other = batch::digest(other);
         own.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
     }
 }
 
-impl std::fmt::Debug for Token {
+impl std::fmt::Debug for BearerToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
     }
 }
 
-/// Why the collector could not start, or had to stop.
+/// An error that keeps the collector from starting, or makes it stop.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The folder of the store cannot be made or synced.
+pub enum CollectorError {
+    /// The folder of the store cannot be created or synced.
     #[error("failed to prepare the folder {path}: check that it exists and can be written")]
     Folder {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// SQLite cannot use the file.
     #[error("failed to open the store {path}: it must be a writable file made by this collector")]
     Open {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What SQLite said.
+        /// The error of SQLite.
         source: rusqlite::Error,
     },
     /// The file has a format that only a newer version knows.
@@ -149,99 +156,102 @@ pub enum Error {
         "failed to open the store {path}: its format is {found}, this version knows {known}; use a newer collector"
     )]
     Format {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The file's format.
+        /// The format of the file.
         found: i64,
-        /// The newest format this version reads.
+        /// The newest format that this version reads.
         known: i64,
     },
-    /// The store can no longer be trusted to make batches durable: only a restart helps.
+    /// A write or sync failed, so that the store can no longer make batches durable; only a restart helps.
     #[error("failed to write the store, stopping: check the disk and start again")]
     Broken,
-    /// A thread could not be started.
+    /// The thread that commits could not be started.
     #[error("failed to start the thread that commits")]
     Thread(#[source] std::io::Error),
 }
 
-/// The open store and what serves it. Cheap to clone; the store is closed with the last clone.
+/// An open store with its writer and readers. It is cheap to clone; the last clone closes the store.
 #[derive(Clone, Debug)]
 pub struct Collector {
-    config: Arc<Config>,
-    writer: commit::Writer,
-    readers: query::Readers,
-    gates: Arc<http::Gates>,
+    config: Arc<CollectorConfig>,
+    writer: commit::BatchWriter,
+    readers: query::ReaderPool,
+    limits: Arc<http::WorkLimits>,
 }
 
 impl Collector {
     /// Opens or creates the store, and starts the thread that commits.
     ///
     /// # Errors
-    /// When the file or its folder cannot be used, or has the format of a newer version.
-    pub fn open(config: Config) -> Result<Self, Error> {
+    /// When the file or its folder cannot be used, or the file has the format of a newer version.
+    pub fn open(config: CollectorConfig) -> Result<Self, CollectorError> {
         let connection = store::open(&config)?;
-        let readers = query::Readers::open(&config)?;
-        let writer = commit::Writer::start(connection, config.commits_max).map_err(Error::Thread)?;
-        let gates = Arc::new(http::Gates::new(&config));
-        Ok(Self { config: Arc::new(config), writer, readers, gates })
+        let readers = query::ReaderPool::open(&config)?;
+        let writer =
+            commit::BatchWriter::start(connection, config.commits_max).map_err(CollectorError::Thread)?;
+        let limits = Arc::new(http::WorkLimits::new(&config));
+        Ok(Self { config: Arc::new(config), writer, readers, limits })
     }
 
-    /// All routes, for a server of one's own. [`Collector::serve`] adds the limits on connections.
-    pub fn router(&self) -> axum::Router {
+    /// Returns all routes. [`Collector::serve`] serves them with limits on connections.
+    pub(crate) fn router(&self) -> axum::Router {
         http::router(self)
     }
 
     /// Serves until `shutdown` resolves, then ends requests in work within the grace.
     ///
     /// # Errors
-    /// [`Error::Broken`] when the store failed in a way that only a restart can mend.
+    /// [`CollectorError::Broken`] when the store failed in a way that only a restart can repair.
     pub async fn serve(
         &self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), CollectorError> {
         tokio::select! {
             () = serve::serve(&self.config, self.router(), listener, shutdown) => Ok(()),
-            () = self.writer.broken() => Err(Error::Broken),
+            () = self.writer.broken() => Err(CollectorError::Broken),
         }
     }
 
-    /// Results that match, a page at a time.
+    /// Returns a page of the results that match.
     ///
     /// # Errors
     /// [`QueryError`]: too many queries at once, the deadline, or SQLite.
-    pub async fn results(&self, selection: Selection) -> Result<Page, QueryError> {
+    pub async fn results(&self, query: ResultQuery) -> Result<ResultPage, QueryError> {
         let bytes_max = self.config.answer_bytes_max;
-        self.readers.read(move |store| query::results(store, &selection, bytes_max)).await
+        self.readers.read(move |store| query::results(store, &query, bytes_max)).await
     }
 
-    /// What came from each agent, in the order of their names: at most `limit`, those after `after`.
+    /// Returns summaries of at most `limit` agents, in the order of their names, from the first after
+    /// `after`.
     ///
     /// # Errors
     /// [`QueryError`]: too many queries at once, the deadline, or SQLite.
-    pub async fn agents(&self, after: String, limit: u32) -> Result<Vec<Agent>, QueryError> {
+    pub(crate) async fn agents(&self, after: String, limit: u32) -> Result<Vec<AgentSummary>, QueryError> {
         self.readers.read(move |store| query::agents(store, &after, limit)).await
     }
 
-    /// What agents reported as lost, dropped, merged or given up, oldest first.
+    /// Returns the agents' reports of records that were lost, dropped, coarsened or expired, in the
+    /// order in which they were stored.
     ///
     /// # Errors
     /// [`QueryError`]: too many queries at once, the deadline, or SQLite.
-    pub async fn reports(&self, of: ReportsOf) -> Result<Vec<ReportRow>, QueryError> {
+    pub(crate) async fn reports(&self, query: ReportQuery) -> Result<Vec<ReportRow>, QueryError> {
         let bytes_max = self.config.answer_bytes_max;
-        self.readers.read(move |store| query::reports(store, &of, bytes_max)).await
+        self.readers.read(move |store| query::reports(store, &query, bytes_max)).await
     }
 
-    /// Readings that came too late for their windows, in the order in which they were stored.
+    /// Returns readings that came too late for their windows, in the order in which they were stored.
     ///
     /// # Errors
     /// [`QueryError`]: too many queries at once, the deadline, or SQLite.
-    pub async fn late(&self, of: LateOf) -> Result<Vec<LateRow>, QueryError> {
+    pub(crate) async fn late(&self, query: LateQuery) -> Result<Vec<LateRow>, QueryError> {
         let bytes_max = self.config.answer_bytes_max;
-        self.readers.read(move |store| query::late(store, &of, bytes_max)).await
+        self.readers.read(move |store| query::late(store, &query, bytes_max)).await
     }
 
-    /// Sums of the stored results, one entry per agent and pipeline, at most 10,000.
+    /// Returns sums over the stored results: one entry for each agent and pipeline, at most 10,000.
     ///
     /// # Errors
     /// [`QueryError`]: too many queries at once, the deadline, or SQLite.
@@ -249,7 +259,7 @@ impl Collector {
         &self,
         agent: Option<String>,
         pipeline: Option<String>,
-    ) -> Result<Vec<Totals>, QueryError> {
+    ) -> Result<Vec<PipelineTotals>, QueryError> {
         self.readers.read(move |store| query::totals(store, agent.as_deref(), pipeline.as_deref())).await
     }
 }

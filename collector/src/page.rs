@@ -1,10 +1,11 @@
-//! The page that plots results: its files, built in, so that it works without any other server.
+//! The page that plots results. Its files are built in, so that it needs no other server.
 
 use axum::Router;
 use axum::http::header;
 use axum::routing::get;
 
-/// Scripts, styles and requests of this origin only, none of them inline; no frames around it.
+/// The content security policy: scripts, styles and requests of this origin only, none of them inline,
+/// and no frame around the page.
 pub(crate) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -14,7 +15,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Path, media type, content.
+/// The files of the page: path, media type, content.
 const FILES: &[(&str, &str, &str)] = &[
     ("/", HTML, include_str!("../assets/index.html")),
     ("/assets/page.css", STYLE, include_str!("../assets/page.css")),

@@ -1,8 +1,8 @@
-//! Reads the store: read-only connections, each query with a deadline.
+//! Reads the store over read-only connections, each query with a deadline.
 //!
-//! **Limits.** As many queries at once as there are connections; further ones wait for one second.
-//! A query past its deadline is interrupted by SQLite itself. Answers are bounded in rows and bytes.
-//! A query sees one moment of the store, and never holds up the thread that commits.
+//! **Limits.** As many queries run at once as there are connections; further ones wait for one second.
+//! SQLite itself interrupts a query past its deadline. Answers are bounded in rows and bytes.
+//! A query sees one moment of the store and never holds up the thread that commits.
 
 mod agents;
 mod late;
@@ -16,34 +16,32 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Semaphore;
 
-pub use agents::{Agent, Epoch, Sums, Totals};
-pub(crate) use agents::{agents, totals};
-pub(crate) use late::late;
-pub use late::{LateOf, LateRow};
-pub(crate) use reports::reports;
-pub use reports::{ReportRow, Reported, ReportsOf};
-pub(crate) use results::results;
-pub use results::{Cursor, Order, Page, ROWS_MAX, Selection};
+pub(crate) use agents::{AgentSummary, agents, totals};
+pub use agents::{PipelineTotals, ResultSums};
+pub(crate) use late::{LateQuery, LateRow, late};
+pub(crate) use reports::{ReportQuery, ReportRow, reports};
+pub(crate) use results::{ROWS_MAX, results};
+pub use results::{ResultCursor, ResultOrder, ResultPage, ResultQuery};
 pub(crate) use rows::CSV_HEADER;
-pub use rows::{ResultRow, RetractedRow, Window};
+pub use rows::{ResultRow, RetractedRow, WindowBounds};
 
-use crate::{Config, Error, store};
+use crate::{CollectorConfig, CollectorError, store};
 
-/// How long a query waits for a connection.
-const WAIT: Duration = Duration::from_secs(1);
-/// Steps of SQLite's machine between two looks at the clock: a fraction of a millisecond.
-const STEPS: i32 = 10_000;
+/// Longest time for which a query waits for a connection.
+const CONNECTION_WAIT: Duration = Duration::from_secs(1);
+/// Steps of SQLite's virtual machine between two reads of the clock: a fraction of a millisecond.
+const STEPS_PER_CHECK: i32 = 10_000;
 
-/// Why a query has no answer.
+/// An error of a query.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// As many queries as allowed are running: try again.
+    /// As many queries as allowed are running; the same query may succeed later.
     #[error("failed to query: too many queries at once, try again")]
     Busy,
-    /// It took longer than allowed.
+    /// The query took longer than allowed.
     #[error("failed to query within the deadline: ask for one key, or a shorter time")]
     Deadline,
-    /// SQLite said no.
+    /// SQLite returned an error.
     #[error("failed to query the store")]
     Store(#[source] rusqlite::Error),
 }
@@ -58,40 +56,40 @@ impl From<rusqlite::Error> for QueryError {
     }
 }
 
-/// The connections that read.
+/// The read-only connections to the store.
 #[derive(Clone, Debug)]
-pub(crate) struct Readers {
+pub(crate) struct ReaderPool {
     free: Arc<Semaphore>,
     connections: Arc<Mutex<Vec<Connection>>>,
     timeout: Duration,
 }
 
-impl Readers {
-    pub(crate) fn open(config: &Config) -> Result<Self, Error> {
-        let number = config.queries_max.max(1);
-        let connections = (0..number).map(|_| store::open_reader(config)).collect::<Result<Vec<_>, _>>()?;
+impl ReaderPool {
+    pub(crate) fn open(config: &CollectorConfig) -> Result<Self, CollectorError> {
+        let count = config.queries_max.max(1);
+        let connections = (0..count).map(|_| store::open_reader(config)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            free: Arc::new(Semaphore::new(number)),
+            free: Arc::new(Semaphore::new(count)),
             connections: Arc::new(Mutex::new(connections)),
             timeout: config.query_timeout,
         })
     }
 
-    /// Runs a query on a connection of its own, in one transaction.
+    /// Runs a query in one transaction, on a connection that it has for itself.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, QueryError> {
-        let place = tokio::time::timeout(WAIT, self.free.clone().acquire_owned()).await;
-        let Ok(Ok(place)) = place else {
+        let permit = tokio::time::timeout(CONNECTION_WAIT, self.free.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
             return Err(QueryError::Busy);
         };
         let readers = self.clone();
         let answer = tokio::task::spawn_blocking(move || {
             let mut connection = readers.take().ok_or(QueryError::Busy)?;
-            let answer = timed(&mut connection, readers.timeout, query);
-            readers.give_back(connection);
-            drop(place);
+            let answer = run_timed(&mut connection, readers.timeout, query);
+            readers.put_back(connection);
+            drop(permit);
             answer
         });
         answer.await.unwrap_or(Err(QueryError::Busy))
@@ -101,26 +99,26 @@ impl Readers {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    fn give_back(&self, connection: Connection) {
+    fn put_back(&self, connection: Connection) {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 }
 
-fn timed<T>(
+fn run_timed<T>(
     connection: &mut Connection,
     timeout: Duration,
     query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> Result<T, QueryError> {
     let deadline = Instant::now() + timeout;
-    connection.progress_handler(STEPS, Some(move || Instant::now() > deadline))?;
+    connection.progress_handler(STEPS_PER_CHECK, Some(move || Instant::now() > deadline))?;
     let transaction = connection.transaction()?;
     let answer = query(&transaction)?;
-    // Nothing was written: there is nothing to commit, and nothing that could fail.
+    // Nothing was written, so there is nothing to commit.
     drop(transaction);
     Ok(answer)
 }
 
-/// RFC 3339, UTC, with what precision it has.
+/// Returns a time in microseconds since the Unix epoch as RFC 3339, UTC.
 fn rfc3339(micros: i64) -> String {
     let time = jiff::Timestamp::from_microsecond(micros);
     time.unwrap_or(if micros < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX }).to_string()

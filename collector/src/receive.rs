@@ -1,7 +1,7 @@
-//! Makes a batch of a request: what its headers promise, its body within bounds, decoded.
+//! Makes a batch of a request: reads its headers, receives its body, decodes and checks it.
 //!
-//! A body is read under two bounds, bytes as sent and time; it is decoded under two more, bytes and
-//! the decoder's own memory. Nothing here touches the store.
+//! **Limits.** A body is received under two limits, bytes as sent and time. It is decoded under two
+//! more, decoded bytes and the memory of the decoder. Nothing here touches the store.
 
 use std::future::poll_fn;
 use std::io::Read;
@@ -11,15 +11,16 @@ use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, header};
 use headwater_wire::BatchKey;
 
-use crate::Config;
+use crate::CollectorConfig;
 use crate::batch::{Batch, BatchError};
 
-/// Memory one zstd frame may ask of its reader: 2^23, what RFC 8878 tells every reader to support.
+/// Most memory that one zstd frame may ask of its reader, as a power of 2: RFC 8878 tells every reader
+/// to support 2^23 bytes.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// Why a request brings no batch.
+/// An error that keeps a request from becoming a batch.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum ReceiveError {
     #[error("failed to authorize: the bearer token is missing or wrong")]
     Token,
     #[error("failed to read Idempotency-Key: {0}")]
@@ -40,48 +41,49 @@ pub(crate) enum Refusal {
     Batch(#[from] BatchError),
 }
 
-/// What a request's headers promise.
+/// The headers of a request that brings a batch.
 #[derive(Debug)]
-pub(crate) struct Head {
+pub(crate) struct BatchHead {
     pub(crate) key: BatchKey,
-    pub(crate) encoding: Encoding,
+    pub(crate) encoding: BodyEncoding,
 }
 
+/// The `Content-Encoding` of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Encoding {
+pub(crate) enum BodyEncoding {
     Identity,
     Gzip,
     Zstd,
 }
 
-/// Reads the headers: all that can be refused without a look at the body.
-pub(crate) fn head(config: &Config, headers: &HeaderMap) -> Result<Head, Refusal> {
+/// Reads the headers, and refuses all that can be refused without the body.
+pub(crate) fn read_head(config: &CollectorConfig, headers: &HeaderMap) -> Result<BatchHead, ReceiveError> {
     authorize(config, headers)?;
     let content_type = text(headers, header::CONTENT_TYPE.as_str()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/x-ndjson") {
-        return Err(Refusal::Type);
+        return Err(ReceiveError::Type);
     }
     let encoding = match headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes()) {
-        None => Encoding::Identity,
-        Some(name) if name.eq_ignore_ascii_case(b"identity") => Encoding::Identity,
-        Some(name) if name.eq_ignore_ascii_case(b"gzip") => Encoding::Gzip,
-        Some(name) if name.eq_ignore_ascii_case(b"zstd") => Encoding::Zstd,
-        Some(_) => return Err(Refusal::Encoding),
+        None => BodyEncoding::Identity,
+        Some(name) if name.eq_ignore_ascii_case(b"identity") => BodyEncoding::Identity,
+        Some(name) if name.eq_ignore_ascii_case(b"gzip") => BodyEncoding::Gzip,
+        Some(name) if name.eq_ignore_ascii_case(b"zstd") => BodyEncoding::Zstd,
+        Some(_) => return Err(ReceiveError::Encoding),
     };
     if headers.get_all("idempotency-key").iter().count() > 1 {
-        return Err(Refusal::Key("there is more than one"));
+        return Err(ReceiveError::Key("there is more than one"));
     }
-    let key = text(headers, "idempotency-key").ok_or(Refusal::Key("it is missing"))?;
-    let key = BatchKey::from_header(key).map_err(Refusal::Key)?;
+    let key = text(headers, "idempotency-key").ok_or(ReceiveError::Key("it is missing"))?;
+    let key = BatchKey::from_header(key).map_err(ReceiveError::Key)?;
     let length = text(headers, header::CONTENT_LENGTH.as_str()).and_then(|l| l.parse::<u64>().ok());
     if length.is_some_and(|length| length > config.encoded_bytes_max as u64) {
-        return Err(Refusal::TooLarge(config.encoded_bytes_max));
+        return Err(ReceiveError::TooLarge(config.encoded_bytes_max));
     }
-    Ok(Head { key, encoding })
+    Ok(BatchHead { key, encoding })
 }
 
-fn authorize(config: &Config, headers: &HeaderMap) -> Result<(), Refusal> {
+fn authorize(config: &CollectorConfig, headers: &HeaderMap) -> Result<(), ReceiveError> {
     let Some(token) = &config.token else {
         return Ok(());
     };
@@ -90,64 +92,68 @@ fn authorize(config: &Config, headers: &HeaderMap) -> Result<(), Refusal> {
         let (scheme, rest) = value.split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(rest)
     });
-    given.filter(|given| token.is(given)).map(|_| ()).ok_or(Refusal::Token)
+    given.filter(|given| token.matches(given)).map(|_| ()).ok_or(ReceiveError::Token)
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Reads the body as it was sent.
-pub(crate) async fn body(config: &Config, body: Body) -> Result<Vec<u8>, Refusal> {
-    tokio::time::timeout(config.body_timeout, frames(body, config.encoded_bytes_max))
+/// Receives the bytes of a body as they were sent.
+pub(crate) async fn receive_body(config: &CollectorConfig, body: Body) -> Result<Vec<u8>, ReceiveError> {
+    tokio::time::timeout(config.body_timeout, receive_frames(body, config.encoded_bytes_max))
         .await
-        .unwrap_or(Err(Refusal::TooSlow))
+        .unwrap_or(Err(ReceiveError::TooSlow))
 }
 
-async fn frames(mut body: Body, bytes_max: usize) -> Result<Vec<u8>, Refusal> {
+async fn receive_frames(mut body: Body, bytes_max: usize) -> Result<Vec<u8>, ReceiveError> {
     let mut bytes = Vec::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let Ok(data) = frame.map_err(|_| Refusal::Cut)?.into_data() else {
+        let Ok(data) = frame.map_err(|_| ReceiveError::Cut)?.into_data() else {
             continue;
         };
         if bytes.len() + data.len() > bytes_max {
-            return Err(Refusal::TooLarge(bytes_max));
+            return Err(ReceiveError::TooLarge(bytes_max));
         }
         bytes.extend_from_slice(&data);
     }
     Ok(bytes)
 }
 
-/// Decodes and checks. Blocks for as long as the CPU needs.
-pub(crate) fn batch(config: &Config, head: Head, sent: Vec<u8>) -> Result<Batch, Refusal> {
+/// Decodes and checks the body of a batch. Blocks for as long as the CPU needs.
+pub(crate) fn decode_batch(
+    config: &CollectorConfig,
+    head: BatchHead,
+    sent: Vec<u8>,
+) -> Result<Batch, ReceiveError> {
     let decoded = decode(head.encoding, sent, config.decoded_bytes_max)?;
     Ok(Batch::parse(head.key, &decoded)?)
 }
 
-fn decode(encoding: Encoding, sent: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, Refusal> {
+fn decode(encoding: BodyEncoding, sent: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, ReceiveError> {
     match encoding {
-        Encoding::Identity if sent.len() > bytes_max => Err(Refusal::TooLarge(bytes_max)),
-        Encoding::Identity => Ok(sent),
-        Encoding::Gzip => read(flate2::read::MultiGzDecoder::new(&sent[..]), bytes_max),
-        Encoding::Zstd => {
+        BodyEncoding::Identity if sent.len() > bytes_max => Err(ReceiveError::TooLarge(bytes_max)),
+        BodyEncoding::Identity => Ok(sent),
+        BodyEncoding::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(&sent[..]), bytes_max),
+        BodyEncoding::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(&sent[..])
-                .map_err(|error| Refusal::Decode(error.to_string()))?;
+                .map_err(|error| ReceiveError::Decode(error.to_string()))?;
             decoder
                 .window_log_max(ZSTD_WINDOW_LOG_MAX)
-                .map_err(|error| Refusal::Decode(error.to_string()))?;
-            read(decoder, bytes_max)
+                .map_err(|error| ReceiveError::Decode(error.to_string()))?;
+            read_bounded(decoder, bytes_max)
         }
     }
 }
 
-fn read(decoder: impl Read, bytes_max: usize) -> Result<Vec<u8>, Refusal> {
+fn read_bounded(decoder: impl Read, bytes_max: usize) -> Result<Vec<u8>, ReceiveError> {
     let mut decoded = Vec::new();
-    // One byte more than allowed tells too much from just enough.
+    // One byte beyond the limit tells a body that is too large from one that just fits.
     decoder
         .take(bytes_max as u64 + 1)
         .read_to_end(&mut decoded)
-        .map_err(|error| Refusal::Decode(error.to_string()))?;
-    if decoded.len() > bytes_max { Err(Refusal::TooLarge(bytes_max)) } else { Ok(decoded) }
+        .map_err(|error| ReceiveError::Decode(error.to_string()))?;
+    if decoded.len() > bytes_max { Err(ReceiveError::TooLarge(bytes_max)) } else { Ok(decoded) }
 }
 
 #[cfg(test)]
@@ -166,31 +172,32 @@ mod tests {
     }
 
     #[test]
-    fn takes_a_body_of_exactly_the_bound_and_refuses_one_byte_more() {
-        let (fits, over) = (vec![b'a'; 1000], vec![b'a'; 1001]);
+    fn takes_a_body_of_exactly_the_limit_and_refuses_one_byte_more() {
+        let fits = vec![b'a'; 1000];
+        let over = vec![b'a'; 1001];
         for (encoding, encode) in [
-            (Encoding::Identity, <[u8]>::to_vec as fn(&[u8]) -> Vec<u8>),
-            (Encoding::Gzip, gzip_of),
-            (Encoding::Zstd, zstd_of),
+            (BodyEncoding::Identity, <[u8]>::to_vec as fn(&[u8]) -> Vec<u8>),
+            (BodyEncoding::Gzip, gzip_of),
+            (BodyEncoding::Zstd, zstd_of),
         ] {
             assert_eq!(decode(encoding, encode(&fits), 1000).unwrap(), fits);
             let refused = decode(encoding, encode(&over), 1000);
-            assert!(matches!(refused, Err(Refusal::TooLarge(1000))), "{encoding:?}: {refused:?}");
+            assert!(matches!(refused, Err(ReceiveError::TooLarge(1000))), "{encoding:?}: {refused:?}");
         }
     }
 
     #[test]
-    fn stops_decoding_at_the_bound() {
-        /// Never ends, and may be read so far.
-        struct Bomb(usize);
-        impl Read for Bomb {
+    fn stops_decoding_at_the_limit() {
+        /// An endless input that panics once more than this many bytes are read.
+        struct EndlessInput(usize);
+        impl Read for EndlessInput {
             fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-                self.0 = self.0.checked_sub(buffer.len()).expect("read on beyond the bound");
+                self.0 = self.0.checked_sub(buffer.len()).expect("no read beyond the limit");
                 Ok(buffer.len())
             }
         }
-        let refused = read(Bomb(1001), 1000);
-        assert!(matches!(refused, Err(Refusal::TooLarge(1000))), "{refused:?}");
+        let refused = read_bounded(EndlessInput(1001), 1000);
+        assert!(matches!(refused, Err(ReceiveError::TooLarge(1000))), "{refused:?}");
     }
 
     #[test]
@@ -200,12 +207,12 @@ mod tests {
         let mut trailing = gzip_of(b"hello");
         trailing.extend_from_slice(b"garbage after the end");
         for (encoding, sent) in [
-            (Encoding::Zstd, cut),
-            (Encoding::Zstd, b"nonsense".to_vec()),
-            (Encoding::Gzip, b"nonsense".to_vec()),
-            (Encoding::Gzip, trailing),
+            (BodyEncoding::Zstd, cut),
+            (BodyEncoding::Zstd, b"nonsense".to_vec()),
+            (BodyEncoding::Gzip, b"nonsense".to_vec()),
+            (BodyEncoding::Gzip, trailing),
         ] {
-            assert!(matches!(decode(encoding, sent, 1000), Err(Refusal::Decode(_))), "{encoding:?}");
+            assert!(matches!(decode(encoding, sent, 1000), Err(ReceiveError::Decode(_))), "{encoding:?}");
         }
     }
 
@@ -215,6 +222,6 @@ mod tests {
         encoder.window_log(26).unwrap();
         encoder.write_all(&vec![7; 1000]).unwrap();
         let sent = encoder.finish().unwrap();
-        assert!(matches!(decode(Encoding::Zstd, sent, 1 << 20), Err(Refusal::Decode(_))));
+        assert!(matches!(decode(BodyEncoding::Zstd, sent, 1 << 20), Err(ReceiveError::Decode(_))));
     }
 }

@@ -1,7 +1,8 @@
-//! Connections: so many at once, each with time limits, all ended within the grace.
+//! Serves connections: a limited number at once, each with time limits, all ended within the grace.
 //!
 //! `axum::serve` has none of these limits. Beyond `connections_max` nothing is accepted: further
-//! peers wait in the kernel's backlog until one goes, and idle or slow ones do go, by `head_timeout`.
+//! peers wait in the kernel's backlog until a connection ends, and `head_timeout` ends those that are
+//! idle or slow.
 
 use std::io;
 use std::pin::Pin;
@@ -18,39 +19,41 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use crate::Config;
+use crate::CollectorConfig;
 
-/// Bytes of a request's head, and of what hyper reads ahead of a body.
+/// Most bytes of a request's head, and most bytes of a body that hyper reads ahead.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Pause after an accept failed for want of file handles.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause after an accept failed because no file handle was free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown`, then until all connections are done or the grace is over.
+/// Serves until `shutdown` resolves, then until all connections have ended or the grace is over.
 pub(crate) async fn serve(
-    config: &Arc<Config>,
+    config: &Arc<CollectorConfig>,
     router: Router,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (end, ending) = watch::channel(false);
-    let places = Arc::new(Semaphore::new(config.connections_max));
+    let (stop, stopping) = watch::channel(false);
+    let permits = Arc::new(Semaphore::new(config.connections_max));
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
-            (stream, place) = accept(&listener, &places) => {
-                let (config, router, ending) = (config.clone(), router.clone(), ending.clone());
+            (stream, permit) = accept(&listener, &permits) => {
+                let config = config.clone();
+                let router = router.clone();
+                let stopping = stopping.clone();
                 connections.spawn(async move {
-                    connection(&config, router, stream, ending).await;
-                    drop(place);
+                    serve_connection(&config, router, stream, stopping).await;
+                    drop(permit);
                 });
             }
         }
     }
     drop(listener);
-    end.send_replace(true);
+    stop.send_replace(true);
     let ended = timeout(config.grace, async { while connections.join_next().await.is_some() {} });
     if ended.await.is_err() {
         tracing::warn!(connections = connections.len(), "grace is over, connections cut off");
@@ -58,30 +61,35 @@ pub(crate) async fn serve(
     }
 }
 
-/// Takes a place first: without one, nothing is accepted.
+/// Waits for a permit and then accepts a connection.
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
 ) -> (TcpStream, Option<tokio::sync::OwnedSemaphorePermit>) {
-    let place = places.clone().acquire_owned().await.ok();
+    let permit = permits.clone().acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, _)) => return (stream, permit),
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
-                sleep(PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn connection(config: &Config, router: Router, stream: TcpStream, mut ending: watch::Receiver<bool>) {
+async fn serve_connection(
+    config: &CollectorConfig,
+    router: Router,
+    stream: TcpStream,
+    mut stopping: watch::Receiver<bool>,
+) {
     // Small answers must not wait for the peer's delayed acknowledgement.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "connection lost before its first request");
         return;
     }
-    let stream = Impatient { stream, patience: config.write_timeout, stuck: None };
+    let stream = TimedStream { stream, write_timeout: config.write_timeout, deadline: None };
     let mut connection = std::pin::pin!(
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -89,11 +97,11 @@ async fn connection(config: &Config, router: Router, stream: TcpStream, mut endi
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
     );
-    // The server's end of the channel only goes once it has told the end.
-    let end = async { drop(ending.wait_for(|end| *end).await) };
+    // The sender is dropped only after it has sent true, so an error means the same.
+    let stop = async { drop(stopping.wait_for(|stop| *stop).await) };
     let outcome = tokio::select! {
         outcome = &mut connection => outcome,
-        () = end => {
+        () = stop => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -103,33 +111,33 @@ async fn connection(config: &Config, router: Router, stream: TcpStream, mut endi
     }
 }
 
-/// A stream whose writes fail when the peer takes nothing for too long.
-struct Impatient {
+/// A stream whose writes fail once the peer has read nothing for `write_timeout`.
+struct TimedStream {
     stream: TcpStream,
-    patience: Duration,
-    /// Runs since the first write that had to wait.
-    stuck: Option<Pin<Box<Sleep>>>,
+    write_timeout: Duration,
+    /// Ends `write_timeout` after the first write that had to wait; `None` while writes go through.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl Impatient {
-    fn poll_patiently<T>(
+impl TimedStream {
+    fn poll_timed<T>(
         &mut self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if let Poll::Ready(outcome) = poll(Pin::new(&mut self.stream), cx) {
-            self.stuck = None;
+            self.deadline = None;
             return Poll::Ready(outcome);
         }
-        let patience = self.patience;
-        let stuck =
-            self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + patience)));
-        ready!(stuck.as_mut().poll(cx));
+        let timeout = self.write_timeout;
+        let deadline =
+            self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + timeout)));
+        ready!(deadline.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl AsyncRead for Impatient {
+impl AsyncRead for TimedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -139,9 +147,9 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl AsyncWrite for TimedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_patiently(cx, |stream, cx| stream.poll_write(cx, bytes))
+        self.poll_timed(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -149,7 +157,7 @@ impl AsyncWrite for Impatient {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_patiently(cx, |stream, cx| stream.poll_write_vectored(cx, bytes))
+        self.poll_timed(cx, |stream, cx| stream.poll_write_vectored(cx, bytes))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -157,10 +165,10 @@ impl AsyncWrite for Impatient {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_patiently(cx, |stream, cx| stream.poll_flush(cx))
+        self.poll_timed(cx, |stream, cx| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_patiently(cx, |stream, cx| stream.poll_shutdown(cx))
+        self.poll_timed(cx, |stream, cx| stream.poll_shutdown(cx))
     }
 }

@@ -1,24 +1,25 @@
-//! The SQLite file: its format, and how it is opened so that a commit is durable.
+//! The SQLite file: its format, and the settings under which a commit is durable.
 //!
 //! **Format** (times are microseconds since the Unix epoch):
-//! - `epochs`: one row per (agent, epoch), with what came in it.
-//! - `batches`: key and digest of each stored batch: what makes sending again harmless.
+//! - `epochs`: one row per (agent, epoch), with the numbers of its batches.
+//! - `batches`: key and digest of each stored batch, by which a batch that is sent again is recognised.
 //! - `coverage`: the stored sequence numbers of an epoch as disjoint, non-adjacent ranges.
 //! - `pipelines`: one row per (agent, pipeline), with the sums of its results, kept by each commit.
 //! - `series`: one row per (pipeline, key).
 //! - `modules`: digests, so that a result holds a small number.
-//! - `results`: what was measured. `change` grows with each result stored or replaced: whoever has
-//!   seen all up to one number finds everything newer beyond it. A result without a window has no
-//!   `end`; SQL holds NULLs to be distinct, so `by_series` is the identity of windows alone. A
-//!   retraction is a row as well, with `retracted` = 1, or a lower revision that comes after it would
-//!   pass for new; the indexes that queries go by do not have it.
-//! - `late`: readings that came too late for their windows, kept apart: no result has them in it; by
-//!   (epoch, sequence number), each once.
-//! - `reports`: the agents' words on what will never come; by (epoch, sequence number), each once.
+//! - `results`: the results with and without a window. `change` grows with each result stored or
+//!   replaced, so a reader that has seen all up to one number finds everything newer beyond it. A
+//!   result without a window has no `end`; SQL holds NULLs to be distinct, so `by_window` identifies
+//!   windows alone. A retraction is a row as well, with `retracted` = 1, so that a lower revision that
+//!   comes after it does not pass for new; the indexes by which queries go leave it out.
+//! - `late`: readings that came too late for their windows, which no result contains; each once, by
+//!   (epoch, sequence number).
+//! - `reports`: the agents' reports of records that will never come; each once, by (epoch, sequence
+//!   number).
 //!
-//! A file of an older format is brought to this one at open, by the same steps that make a new one, in
-//! one transaction: a crash leaves the old file. The steps add tables, columns and indexes, and rewrite
-//! no row. A newer format is refused.
+//! A file of an older format is brought to this one when it is opened, by the same steps that make a
+//! new one, in one transaction: a crash leaves the old file. The steps add tables, columns and indexes,
+//! and rewrite no row. A newer format is refused.
 
 use std::fs::{self, File};
 use std::io;
@@ -27,15 +28,16 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::{Config, Error};
+use crate::{CollectorConfig, CollectorError};
 
-/// The format this version writes; it brings an older file to it.
+/// The number of the format that this version writes.
 const FORMAT: i64 = STEPS.len() as i64;
-/// What makes each format of the one before; the first of an empty file.
+/// The SQL that makes each format of the one before, and the first one of an empty file.
 const STEPS: [&str; 4] = [TABLES, REPORTS, PARTS, LATE];
-/// Marks the file as a collector's: "HWCo".
-const APPLICATION: i64 = 0x4857_436f;
+/// The application id that marks the file as a collector's: "HWCo".
+const APPLICATION_ID: i64 = 0x4857_436f;
 
+/// The step to format 1.
 const TABLES: &str = "
 CREATE TABLE epochs (
     id INTEGER PRIMARY KEY,
@@ -105,7 +107,7 @@ CREATE INDEX by_pipeline ON results (pipeline, start);
 CREATE INDEX by_start ON results (start);
 ";
 
-/// New in format 2.
+/// The step to format 2.
 const REPORTS: &str = "
 CREATE TABLE reports (
     id INTEGER PRIMARY KEY,
@@ -122,7 +124,7 @@ CREATE TABLE reports (
 CREATE INDEX by_agent ON reports (agent, kind);
 ";
 
-/// New in format 3.
+/// The step to format 3.
 const PARTS: &str = "
 ALTER TABLE results ADD COLUMN part INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE results ADD COLUMN early INTEGER NOT NULL DEFAULT 0;
@@ -139,7 +141,7 @@ CREATE INDEX by_pipeline ON results (pipeline, start) WHERE retracted = 0;
 CREATE INDEX by_start ON results (start) WHERE retracted = 0;
 ";
 
-/// New in format 4.
+/// The step to format 4.
 const LATE: &str = "
 CREATE TABLE late (
     id INTEGER PRIMARY KEY,
@@ -155,35 +157,35 @@ CREATE TABLE late (
 ALTER TABLE pipelines ADD COLUMN late_readings INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// Opens or creates the file, for the one thread that writes.
-pub(crate) fn open(config: &Config) -> Result<Connection, Error> {
+/// Opens or creates the file for the one thread that writes.
+pub(crate) fn open(config: &CollectorConfig) -> Result<Connection, CollectorError> {
     let path = &config.store;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let in_folder = |source| Error::Folder { path: folder.to_owned(), source };
-    let in_file = |source| Error::Open { path: path.clone(), source };
-    make_folder(folder).map_err(in_folder)?;
+    let in_folder = |source| CollectorError::Folder { path: folder.to_owned(), source };
+    let in_file = |source| CollectorError::Open { path: path.clone(), source };
+    create_folder(folder).map_err(in_folder)?;
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(in_file)?;
     let found = prepare(&mut connection, config).map_err(in_file)?;
     if found != FORMAT {
-        return Err(Error::Format { path: path.clone(), found, known: FORMAT });
+        return Err(CollectorError::Format { path: path.clone(), found, known: FORMAT });
     }
-    // A new file survives a power cut only once its folder's entry does.
+    // A new file survives a power cut only once its entry in the folder does.
     sync_folder(folder).map_err(in_folder)?;
     Ok(connection)
 }
 
-/// Sets durability and bounds, creates the tables in a new file; returns the file's format.
+/// Sets durability and limits, brings the file to this format, and returns the format it then has.
 ///
-/// A WAL with `synchronous=FULL` makes one fsync of the WAL the whole cost of a commit, and what the
-/// answer to a batch waits for: with NORMAL a power cut takes commits that were answered. The
-/// checkpoint at open puts what an earlier process left in the WAL into the file and syncs both: it
-/// may have been readable, yet never synced, when that process was killed.
-fn prepare(connection: &mut Connection, config: &Config) -> rusqlite::Result<i64> {
+/// With a WAL and `synchronous=FULL` a commit costs one fsync of the WAL, for which the answer to a
+/// batch waits. With NORMAL a power cut could undo commits that were answered. The checkpoint moves the
+/// commits that an earlier process left in the WAL into the file and syncs both: they can be read, but
+/// if that process was killed they may never have been synced.
+fn prepare(connection: &mut Connection, config: &CollectorConfig) -> rusqlite::Result<i64> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -194,33 +196,33 @@ fn prepare(connection: &mut Connection, config: &Config) -> rusqlite::Result<i64
     let pages = (config.store_bytes_max / page).clamp(1, u64::from(u32::MAX - 1));
     connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
     connection.set_prepared_statement_cache_capacity(64);
-    create(connection)?;
+    bring_to_format(connection)?;
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Brings an empty or older file to this format, as a whole or not at all; leaves a newer one alone.
-fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+/// Brings an empty or older file to this format, as a whole or not at all, and leaves a newer one as it is.
+fn bring_to_format(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if tables == 0 {
-        transaction.pragma_update(None, "application_id", APPLICATION)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     } else if !(1..FORMAT).contains(&found) {
         return Ok(());
     }
-    let made = if tables == 0 { 0 } else { found as usize };
-    if made > 0 {
+    let steps_done = if tables == 0 { 0 } else { found as usize };
+    if steps_done > 0 {
         tracing::info!(from = found, to = FORMAT, "bringing the store to a newer format");
     }
-    STEPS[made..].iter().try_for_each(|step| transaction.execute_batch(step))?;
+    STEPS[steps_done..].iter().try_for_each(|step| transaction.execute_batch(step))?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()
 }
 
-/// A connection that cannot write.
-pub(crate) fn open_reader(config: &Config) -> Result<Connection, Error> {
-    let in_file = |source| Error::Open { path: config.store.clone(), source };
+/// Opens a connection that cannot write.
+pub(crate) fn open_reader(config: &CollectorConfig) -> Result<Connection, CollectorError> {
+    let in_file = |source| CollectorError::Open { path: config.store.clone(), source };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&config.store, flags).map_err(in_file)?;
     connection.busy_timeout(Duration::from_secs(1)).map_err(in_file)?;
@@ -228,14 +230,14 @@ pub(crate) fn open_reader(config: &Config) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Makes the folder where needed, and each new one's entry durable.
-fn make_folder(folder: &Path) -> io::Result<()> {
+/// Creates the folder and those above it where they are absent, and makes the entry of each durable.
+fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
-    make_folder(parent)?;
+    create_folder(parent)?;
     fs::create_dir(folder)?;
     sync_folder(parent)
 }

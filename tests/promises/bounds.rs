@@ -1,4 +1,4 @@
-//! The destination is away for longer than the quotas reach: each policy keeps what it promises.
+//! An outage of the destination longer than the quotas last: each policy keeps its promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,37 +6,37 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use headwater::store::MARGIN_BYTES;
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
-use headwater_tests::plant::{KEY, Plan, TOPICS, forwarded};
-use headwater_tests::publisher::Publisher;
+use headwater_agent::store::MARGIN_BYTES;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::destination::FakeDestination;
+use headwater_tests::plant::{ConfigBuilder, KEY, TOPICS, forwarded};
+use headwater_tests::publisher::TestPublisher;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
-/// Of `[output.NAME]`, and of `[agent]`, the least there is.
+/// The smallest quotas that there are, for `[output.NAME]` and for `[agent]`.
 const SMALL: &str = "outbox = { bytes_max = \"16 MiB\" }\n";
 
-/// A reading with so much beside it that some thousands fill a quota.
+/// Returns a reading so large that some thousands fill a quota.
 fn payload(id: u64, millis: u64) -> Vec<u8> {
     let filling = "x".repeat(3_600);
     json!({ "id": id, "ts": 1_767_225_600_000 + millis, "filling": filling }).to_string().into_bytes()
 }
 
-/// The output's table `outbox` follows the inline table that the plan writes.
-fn output(plan: Plan, name: &str, backend: &Backend) -> Plan {
-    plan.output(name, &backend.url(), ", results_max = 1000, backoff_max = \"1s\"").more(SMALL)
+/// Adds an output; its table `outbox` follows the inline table that the builder writes.
+fn add_output(plan: ConfigBuilder, name: &str, destination: &FakeDestination) -> ConfigBuilder {
+    plan.output(name, &destination.url(), ", results_max = 1000, backoff_max = \"1s\"").more(SMALL)
 }
 
-/// How many results the reports of this kind tell of.
-fn reported(lines: &[Value], kind: &str) -> u64 {
-    reported_at(lines, kind, "outbox")
+/// Returns the number of results in the reports of this kind.
+fn reported_results(lines: &[Value], kind: &str) -> u64 {
+    reported_records(lines, kind, "outbox")
 }
 
-/// How many records of this stage the reports of this kind tell of.
-fn reported_at(lines: &[Value], kind: &str, stage: &str) -> u64 {
+/// Returns the number of records of this stage in the reports of this kind.
+fn reported_records(lines: &[Value], kind: &str, stage: &str) -> u64 {
     let reports = lines.iter().filter(|line| line["report"]["kind"] == kind);
     let reports = reports.filter(|line| line["report"]["stage"] == stage);
     reports.map(|line| line["report"]["count"].as_u64().expect("a count")).sum()
@@ -46,55 +46,61 @@ fn ids(lines: &[Value]) -> Vec<u64> {
     lines.iter().filter_map(|line| line["value"]["id"].as_u64()).collect()
 }
 
-/// One input, three pipelines to three destinations that are all gone: the one that waits holds up
-/// neither of the others.
+/// Checks one input with three pipelines to three destinations that are all away: the pipeline that waits
+/// does not hold up the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_policy_keeps_its_promise_while_the_destination_is_away() {
-    let broker = Broker::start().await;
-    let mut backends = [Backend::start([]).await, Backend::start([]).await, Backend::start([]).await];
-    let mut plan = Plan::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
-    for (policy, backend) in ["block", "drop-newest", "drop-oldest"].iter().zip(&backends) {
+    let broker = RumqttdBroker::start().await;
+    let mut destinations = [
+        FakeDestination::start([]).await,
+        FakeDestination::start([]).await,
+        FakeDestination::start([]).await,
+    ];
+    let mut plan = ConfigBuilder::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
+    for (policy, destination) in ["block", "drop-newest", "drop-oldest"].iter().zip(&destinations) {
         let body = format!("{}when_full = {policy:?}\n", forwarded(KEY));
-        plan = output(plan.pipeline(policy, "plant", policy, &body), policy, backend);
+        plan = add_output(plan.pipeline(policy, "plant", policy, &body), policy, destination);
     }
-    let agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    for backend in &mut backends {
-        backend.gone().await;
+    let agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    for destination in &mut destinations {
+        destination.stop_listening().await;
     }
     let count = 6_500;
     for id in 0..count {
         publisher.publish("plant/line-0/dev-0/telemetry", payload(id, id)).await;
     }
     publisher.confirmed().await;
-    agent.reaches("pipeline_blocked", "block", 1, SOON).await;
+    agent.wait_for_metric("pipeline_blocked", "block", 1, SOON).await;
     for pipeline in ["drop-newest", "drop-oldest"] {
-        agent.reaches("pipeline_read_messages", pipeline, count, SOON).await;
-        agent.reaches("pipeline_dropped_results", pipeline, 1, SOON).await;
+        agent.wait_for_metric("pipeline_read_messages", pipeline, count, SOON).await;
+        agent.wait_for_metric("pipeline_dropped_results", pipeline, 1, SOON).await;
     }
     let metrics = agent.metrics().await.unwrap();
     assert!(metrics.of("pipeline_read_messages", "block") < count);
     assert_eq!(metrics.of("pipeline_dropped_results", "block"), 0);
     for output in ["block", "drop-newest", "drop-oldest"] {
         let log = format!("outbox/{output}");
-        let (bytes, quota) = (metrics.of("store_bytes", &log), metrics.of("store_quota_bytes", &log));
+        let bytes = metrics.of("store_bytes", &log);
+        let quota = metrics.of("store_quota_bytes", &log);
         assert_eq!(quota, 16 * MIB);
         assert!(bytes > 10 * MIB && bytes < quota + 4 * MIB, "{bytes} bytes in {log}");
     }
 
-    for backend in &mut backends {
-        backend.back().await;
+    for destination in &mut destinations {
+        destination.listen_again().await;
     }
     for pipeline in ["block", "drop-newest", "drop-oldest"] {
-        agent.reaches("pipeline_read_messages", pipeline, count, SOON).await;
-        headwater_tests::ledger::drained(&agent, pipeline, SOON).await;
+        agent.wait_for_metric("pipeline_read_messages", pipeline, count, SOON).await;
+        headwater_tests::ledger::wait_until_drained(&agent, pipeline, SOON).await;
     }
     let all: Vec<u64> = (0..count).collect();
-    assert_eq!(ids(&backends[0].accepted()), all, "block loses nothing and keeps the order");
-    let newest = received(&backends[1]);
-    let oldest = received(&backends[2]);
+    assert_eq!(ids(&destinations[0].accepted_lines()), all, "block loses nothing and keeps the order");
+    let newest = confirmed_lines(&destinations[1]);
+    let oldest = confirmed_lines(&destinations[2]);
     for (lines, pipeline) in [(&newest, "drop-newest"), (&oldest, "drop-oldest")] {
-        let (ids, dropped) = (ids(lines), reported(lines, "dropped"));
+        let ids = ids(lines);
+        let dropped = reported_results(lines, "dropped");
         assert!(ids.is_sorted_by(|a, b| a < b), "order is kept");
         assert_eq!(ids.len() as u64 + dropped, count, "{pipeline}: received and reported are all");
         assert_eq!(agent.metrics().await.unwrap().of("pipeline_dropped_results", pipeline), dropped);
@@ -104,36 +110,36 @@ async fn each_policy_keeps_its_promise_while_the_destination_is_away() {
     assert!(ids(&oldest)[..2_000].iter().any(|id| *id > 2_000), "older ones made room");
 }
 
-/// As [`Backend::accepted`], but a batch need not follow the last: numbers of what was dropped are
-/// never sent.
-fn received(backend: &Backend) -> Vec<Value> {
-    let confirmed: BTreeMap<u64, Vec<Value>> = backend
-        .attempts()
+/// Returns the lines that [`FakeDestination::accepted_lines`] does, but allows gaps between batches: the
+/// numbers of dropped results are never sent.
+fn confirmed_lines(destination: &FakeDestination) -> Vec<Value> {
+    let confirmed: BTreeMap<u64, Vec<Value>> = destination
+        .requests()
         .into_iter()
-        .filter(|attempt| attempt.confirmed)
-        .map(|attempt| (attempt.key.first, attempt.lines))
+        .filter(|request| request.confirmed)
+        .map(|request| (request.key.first, request.lines))
         .collect();
     confirmed.into_values().flatten().collect()
 }
 
-/// Windows of a reading each; far more than the outbox holds. Merged, all of them fit.
+/// Checks windows of one reading each, far more than the outbox holds, but merged all of them fit.
 #[tokio::test(flavor = "multi_thread")]
 async fn coarsening_keeps_every_reading_in_windows_that_do_not_overlap() {
-    let broker = Broker::start().await;
-    let mut backend = Backend::start([]).await;
+    let broker = RumqttdBroker::start().await;
+    let mut destination = FakeDestination::start([]).await;
     let fields: Vec<String> = (0..24).map(|field| format!("field-{field}")).collect();
     let body = format!(
         "key = {KEY:?}\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n\
          window = {{ tumbling = \"10ms\" }}\nwhen_full = \"coarsen\"\n\
-         aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = {fields:?} }} }}\n"
+         aggregate = {{ module = \"modules/stats.wasm\", settings = {{ fields = {fields:?} }} }}\n"
     );
-    let plan = Plan::default()
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "3.1.1")
         .pipeline("windows", "plant", "central", &body);
-    let plan = output(plan, "central", &backend);
-    let agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    backend.gone().await;
+    let plan = add_output(plan, "central", &destination);
+    let agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    destination.stop_listening().await;
     let count = 7_000;
     for id in 0..=count {
         let mut reading: serde_json::Map<String, Value> =
@@ -143,15 +149,15 @@ async fn coarsening_keeps_every_reading_in_windows_that_do_not_overlap() {
         publisher.publish(&topic, serde_json::to_vec(&reading).unwrap()).await;
     }
     publisher.confirmed().await;
-    agent.reaches("pipeline_read_messages", "windows", count + 1, SOON).await;
-    agent.reaches("pipeline_coarsened_results", "windows", 1, SOON).await;
-    backend.back().await;
-    headwater_tests::ledger::drained(&agent, "central", SOON).await;
+    agent.wait_for_metric("pipeline_read_messages", "windows", count + 1, SOON).await;
+    agent.wait_for_metric("pipeline_coarsened_results", "windows", 1, SOON).await;
+    destination.listen_again().await;
+    headwater_tests::ledger::wait_until_drained(&agent, "central", SOON).await;
 
-    let lines = received(&backend);
+    let lines = confirmed_lines(&destination);
     let metrics = agent.metrics().await.unwrap();
     assert_eq!(metrics.of("pipeline_dropped_results", "windows"), 0, "merging was enough");
-    let coarsened = reported(&lines, "coarsened");
+    let coarsened = reported_results(&lines, "coarsened");
     assert_eq!(metrics.of("pipeline_coarsened_results", "windows"), coarsened);
     let windows: Vec<&Value> = lines.iter().filter(|line| line["window"].is_object()).collect();
     assert_eq!(windows.len() as u64 + coarsened, metrics.of("pipeline_results", "windows"));
@@ -174,20 +180,20 @@ async fn coarsening_keeps_every_reading_in_windows_that_do_not_overlap() {
     }
 }
 
-/// Looks all the time at what the store takes on the disk.
-struct Watch {
+/// A task that measures the size of the store on the disk all the time.
+struct DiskWatch {
     stop: Arc<AtomicBool>,
     looking: std::thread::JoinHandle<BTreeMap<String, u64>>,
 }
 
-impl Watch {
+impl DiskWatch {
     fn start(store: PathBuf) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let stopped = stop.clone();
         let looking = std::thread::spawn(move || {
             let mut most = BTreeMap::<String, u64>::new();
             while !stopped.load(Ordering::Acquire) {
-                for (log, bytes) in taken(&store) {
+                for (log, bytes) in allocated_bytes(&store) {
                     let most = most.entry(log).or_default();
                     *most = bytes.max(*most);
                 }
@@ -198,8 +204,9 @@ impl Watch {
         Self { stop, looking }
     }
 
-    /// No log, all of 16 MiB, ever took more than that and the stated margin; what is beside them is little.
-    fn ends_within_the_quotas(self, logs: usize) {
+    /// Checks that no log, each with a quota of 16 MiB, was ever larger than that and the stated margin, and
+    /// that there is little beside them.
+    fn check_quotas(self, logs: usize) {
         self.stop.store(true, Ordering::Release);
         let most = self.looking.join().expect("it looks until it is told to stop");
         eprintln!("at most: {most:?}");
@@ -219,12 +226,13 @@ impl Watch {
     }
 }
 
-/// Allocated bytes of each log, as `du` counts them.
-fn taken(store: &Path) -> BTreeMap<String, u64> {
+/// Returns the allocated bytes of each log, as `du` counts them.
+fn allocated_bytes(store: &Path) -> BTreeMap<String, u64> {
     use std::os::unix::fs::MetadataExt;
-    let (mut taken, mut folders) = (BTreeMap::new(), vec![store.to_owned()]);
+    let mut taken = BTreeMap::new();
+    let mut folders = vec![store.to_owned()];
     while let Some(folder) = folders.pop() {
-        // What is gone meanwhile takes nothing.
+        // A file that was removed meanwhile takes nothing.
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_dir() {
@@ -240,34 +248,40 @@ fn taken(store: &Path) -> BTreeMap<String, u64> {
     taken
 }
 
-/// Three policies that give something up, and poison beside the readings: every log is filled several
-/// times over. At no moment do they take more than their quotas and the stated margin, and afterwards
-/// everything was delivered once, merged, is kept, or was reported.
+/// Checks three policies that give something up, with bad messages beside the readings, so that every log is
+/// filled several times over. The logs are never larger than their quotas and the stated margin, and in the
+/// end every record was delivered once, merged, kept, or reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_reported() {
-    let broker = Broker::start().await;
+    let broker = RumqttdBroker::start().await;
     let policies = ["drop-oldest", "drop-newest", "coarsen"];
-    let mut backends = [Backend::start([]).await, Backend::start([]).await, Backend::start([]).await];
+    let mut destinations = [
+        FakeDestination::start([]).await,
+        FakeDestination::start([]).await,
+        FakeDestination::start([]).await,
+    ];
     let fields: Vec<String> = (0..20).map(|field| format!("field-{field}")).collect();
-    let mut plan = Plan::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
-    for (policy, backend) in policies.iter().zip(&backends) {
+    let mut plan = ConfigBuilder::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
+    for (policy, destination) in policies.iter().zip(&destinations) {
         let mut body = format!("{}when_full = {policy:?}\n", forwarded(KEY));
         if *policy == "coarsen" {
             body += &format!(
                 "window = {{ tumbling = \"10ms\" }}\n\
-                 aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = {fields:?} }} }}\n"
+                 aggregate = {{ module = \"modules/stats.wasm\", settings = {{ fields = {fields:?} }} }}\n"
             );
         }
-        plan = output(plan.pipeline(policy, "plant", policy, &body), policy, backend);
+        plan = add_output(plan.pipeline(policy, "plant", policy, &body), policy, destination);
     }
     let quota = "{ bytes_max = \"16 MiB\" }";
-    let agent = Agent::start(&format!("journal = {quota}\ndead_letters = {quota}\n\n{}", plan.toml())).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    for backend in &mut backends {
-        backend.gone().await;
+    let agent =
+        TestAgent::start(&format!("journal = {quota}\ndead_letters = {quota}\n\n{}", plan.toml())).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    for destination in &mut destinations {
+        destination.stop_listening().await;
     }
-    let watch = Watch::start(agent.state().join("store"));
-    let (count, poison) = (18_000, 4_500);
+    let watch = DiskWatch::start(agent.state().join("store"));
+    let count = 18_000;
+    let poison = 4_500;
     let filling = "x".repeat(3_000);
     for id in 0..count {
         let mut reading: serde_json::Map<String, Value> =
@@ -283,24 +297,25 @@ async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_repo
     }
     publisher.confirmed().await;
     for policy in policies {
-        agent.reaches("pipeline_read_messages", policy, count + poison, SOON).await;
+        agent.wait_for_metric("pipeline_read_messages", policy, count + poison, SOON).await;
     }
-    for backend in &mut backends {
-        backend.back().await;
+    for destination in &mut destinations {
+        destination.listen_again().await;
     }
     for policy in policies {
-        headwater_tests::ledger::drained(&agent, policy, SOON).await;
+        headwater_tests::ledger::wait_until_drained(&agent, policy, SOON).await;
     }
-    watch.ends_within_the_quotas(5);
+    watch.check_quotas(5);
     let mut given_up = 0;
-    for (policy, backend) in policies.iter().zip(&backends) {
-        // What was owed while there was no room comes with the next commit.
+    for (policy, destination) in policies.iter().zip(&destinations) {
+        // A report that had no room is sent with the next commit.
         let (metrics, lines, letters) =
             headwater_tests::process::eventually("the last reports", SOON, async || {
-                let (metrics, lines) = (agent.metrics().await.ok()?, received(backend));
-                let letters = reported_at(&lines, "dropped", "dead-letters");
+                let metrics = agent.metrics().await.ok()?;
+                let lines = confirmed_lines(destination);
+                let letters = reported_records(&lines, "dropped", "dead-letters");
                 let is_told = letters == metrics.of("pipeline_given_up_letters", policy)
-                    && reported(&lines, "dropped") == metrics.of("pipeline_dropped_results", policy);
+                    && reported_results(&lines, "dropped") == metrics.of("pipeline_dropped_results", policy);
                 is_told.then_some((metrics, lines, letters))
             })
             .await;
@@ -308,7 +323,7 @@ async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_repo
         given_up += letters;
         let appended = metrics.of("store_appended_bytes", &format!("outbox/{policy}"));
         assert!(appended > 3 * 16 * MIB || *policy == "drop-newest", "{policy}: {appended}");
-        let dropped = reported(&lines, "dropped");
+        let dropped = reported_results(&lines, "dropped");
         if *policy == "coarsen" {
             let windows = lines.iter().filter(|line| line["window"].is_object());
             let used: u64 = windows.map(|line| line["count"].as_u64().unwrap()).sum();
@@ -320,36 +335,42 @@ async fn a_week_long_outage_stays_within_the_quotas_and_all_is_delivered_or_repo
         assert_eq!(ids.len() as u64 + dropped, count, "{policy}: each is delivered or reported");
         assert!(dropped > count / 2, "{policy}: {dropped} is several times what it holds");
     }
-    headwater_tests::ledger::holds(&agent).await;
+    headwater_tests::ledger::check_ledger(&agent).await;
     let mut agent = agent;
     let kept = agent.dead_letters().await.len() as u64;
     assert_eq!(kept + given_up, poison * policies.len() as u64, "each letter is kept or reported");
 }
 
-/// The one that loses nothing: outbox and journal are full, the rest stays with the broker.
+/// Checks the policy that loses nothing: outbox and journal are full, and the rest stays with the broker.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_week_long_outage_under_block_stays_within_the_quotas_and_all_is_delivered() {
-    let (broker, mut backend) = (Broker::start().await, Backend::start([]).await);
-    let plan = Plan::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
+    let broker = RumqttdBroker::start().await;
+    let mut destination = FakeDestination::start([]).await;
+    let plan = ConfigBuilder::default().input("plant", broker.port(), &[TOPICS], "3.1.1");
     let plan = plan.pipeline("block", "plant", "central", &forwarded(KEY));
-    let plan = output(plan, "central", &backend);
-    let agent = Agent::start(&format!("journal = {{ bytes_max = \"16 MiB\" }}\n\n{}", plan.toml())).await;
-    let publisher = Publisher::connect("plant", broker.port());
-    let watch = Watch::start(agent.state().join("store"));
-    let (mut published, each) = (0, 10_000);
+    let plan = add_output(plan, "central", &destination);
+    let agent = TestAgent::start(&format!("journal = {{ bytes_max = \"16 MiB\" }}\n\n{}", plan.toml())).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let watch = DiskWatch::start(agent.state().join("store"));
+    let mut published = 0;
+    let each = 10_000;
     for _ in 0..3 {
-        backend.gone().await;
+        destination.stop_listening().await;
         for id in published..published + each {
             publisher.publish("plant/line-0/dev-0/telemetry", payload(id, id)).await;
         }
         published += each;
-        agent.reaches("pipeline_blocked", "block", 1, SOON).await;
-        agent.reaches("store_blocked", "journal", 1, SOON).await;
-        backend.back().await;
-        agent.reaches("pipeline_read_messages", "block", published, SOON).await;
-        headwater_tests::ledger::drained(&agent, "central", SOON).await;
+        agent.wait_for_metric("pipeline_blocked", "block", 1, SOON).await;
+        agent.wait_for_metric("store_blocked", "journal", 1, SOON).await;
+        destination.listen_again().await;
+        agent.wait_for_metric("pipeline_read_messages", "block", published, SOON).await;
+        headwater_tests::ledger::wait_until_drained(&agent, "central", SOON).await;
     }
-    watch.ends_within_the_quotas(2);
-    headwater_tests::ledger::holds(&agent).await;
-    assert_eq!(ids(&received(&backend)), (0..published).collect::<Vec<_>>(), "each once, in order");
+    watch.check_quotas(2);
+    headwater_tests::ledger::check_ledger(&agent).await;
+    assert_eq!(
+        ids(&confirmed_lines(&destination)),
+        (0..published).collect::<Vec<_>>(),
+        "each once, in order"
+    );
 }

@@ -1,16 +1,16 @@
-//! Built-in aggregates over the recorded series, through the whole agent: every value of every window is
-//! what a plain computation over its readings says.
+//! Built-in aggregates over the recorded series, through the whole agent: every value of every window equals
+//! a plain computation over its readings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Broker;
-use headwater_tests::collector::Collector;
-use headwater_tests::ledger::balances;
-use headwater_tests::oracle::Reading;
-use headwater_tests::plant::{self, Plan};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::collector::TestCollector;
+use headwater_tests::ledger::check_balance;
+use headwater_tests::oracle::PlantReading;
+use headwater_tests::plant::{self, ConfigBuilder};
+use headwater_tests::publisher::TestPublisher;
 use headwater_tests::recorded::{SERIES, series};
 use serde_json::{Value, json};
 
@@ -27,27 +27,29 @@ const COMPUTE: &str = r#"[
     { mean = "nothing" },
 ]"#;
 
-/// Start of a window, and its readings in the order in which they came.
-type Windows = BTreeMap<u64, Vec<Reading>>;
+/// The start of each window, with its readings in the order of arrival.
+type Windows = BTreeMap<u64, Vec<PlantReading>>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn built_ins_over_the_recorded_series_equal_a_naive_computation() {
-    let (broker, collector) = (Broker::start().await, Collector::start().await);
-    let mut plan = Plan::default().output("central", &collector.url(), "");
+    let broker = RumqttdBroker::start().await;
+    let collector = TestCollector::start().await;
+    let mut plan = ConfigBuilder::default().output("central", &collector.url(), "");
     for (index, name) in SERIES.iter().enumerate() {
-        // No reading is late: the machine's clock jumps back by less than two hours.
+        // With this lateness no reading is late: the clock of the machine jumps back by less than two hours.
         let body = format!(
             "key = \"{{topic[1]}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\n\
              window = {{ tumbling = \"6h\", lateness = \"2h\" }}\ncommit_every = \"100ms\"\n\
              aggregate = {{ compute = {} }}",
             COMPUTE.replace('\n', "")
         );
-        let (input, topic) = (format!("device-{index}"), format!("plant/{name}/telemetry"));
+        let input = format!("device-{index}");
+        let topic = format!("plant/{name}/telemetry");
         plan = plan.input(&input, broker.port(), &[&topic], "3.1.1");
         plan = plan.pipeline(&format!("built-in-{index}"), &input, "central", &body);
     }
-    let mut agent = Agent::start(plan.toml()).await;
-    let publisher = Publisher::connect("devices", broker.port());
+    let mut agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("devices", broker.port());
     let mut all = Vec::new();
     for (index, name) in SERIES.iter().enumerate() {
         let readings = series(name);
@@ -59,7 +61,7 @@ async fn built_ins_over_the_recorded_series_equal_a_naive_computation() {
     }
     publisher.confirmed().await;
     for (pipeline, readings) in &all {
-        balances(&agent, pipeline, "central", readings.len() as u64, Duration::from_secs(120)).await;
+        check_balance(&agent, pipeline, "central", readings.len() as u64, Duration::from_secs(120)).await;
     }
     assert!(agent.dead_letters().await.is_empty());
     let results = collector.results().await;
@@ -77,8 +79,8 @@ async fn built_ins_over_the_recorded_series_equal_a_naive_computation() {
     assert!(checked > 300, "{checked}");
 }
 
-/// Those that the watermark has passed.
-fn windows(readings: &[Reading]) -> Windows {
+/// Returns the windows that the watermark has passed.
+fn windows(readings: &[PlantReading]) -> Windows {
     let mut windows = Windows::new();
     for reading in readings {
         windows.entry(reading.time / SIZE * SIZE).or_default().push(reading.clone());
@@ -110,14 +112,14 @@ fn check(line: &Value, expected: &Windows) {
     }
 }
 
-/// From all readings at once.
-fn naive(readings: &[Reading], end: u64) -> Vec<(&'static str, Value)> {
+/// Computes a result from all readings at once.
+fn naive(readings: &[PlantReading], end: u64) -> Vec<(&'static str, Value)> {
     let values: Vec<f64> = readings.iter().map(|reading| reading.value).collect();
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    // The earlier of two stands first; that which came first if they are of one time.
-    let mut ordered: Vec<&Reading> = readings.iter().collect();
+    // The sort is stable, so readings with the same time stay in the order of arrival.
+    let mut ordered: Vec<&PlantReading> = readings.iter().collect();
     ordered.sort_by_key(|reading| reading.time);
     let first = ordered[0];
     let last = ordered[ordered.len() - 1];
@@ -156,7 +158,7 @@ fn naive(readings: &[Reading], end: u64) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Of several that come as often, that whose text sorts first.
+/// Returns the most frequent value; of several, the one whose text sorts first.
 fn mode(often: &BTreeMap<String, u64>, most: u64) -> Value {
     let whole = |text: &String| text.strip_suffix(".0").map_or(text.clone(), str::to_owned);
     let first = often.iter().filter(|(_, count)| **count == most).map(|(text, _)| whole(text)).min();

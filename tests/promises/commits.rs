@@ -1,17 +1,17 @@
-//! The store's commits against a plain model, killed at every boundary of effect that it names.
+//! The commits of the store against a plain model, with a worker that is killed at every fail point.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-use headwater_tests::commits::worker::Order;
-use headwater_tests::commits::{Model, OUTPUTS, Operation, Seen, Step};
-use headwater_tests::process::built;
+use headwater_tests::commits::worker::WorkerRequest;
+use headwater_tests::commits::{OUTPUTS, PipelineStep, StoreContents, StoreModel, StoreOperation};
+use headwater_tests::process::built_program;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Where the worker may be killed, and the most hits before that: what it comes by while it opens,
-/// appends, commits, delivers and trims.
+/// The points at which the worker may be killed, with the most hits before that. They are those that it
+/// passes while it opens, appends, commits, delivers and trims.
 const POINTS: [&str; 24] = [
     "folder.locked",
     "layout.renamed",
@@ -40,12 +40,12 @@ const POINTS: [&str; 24] = [
 ];
 const HITS_MAX: u64 = 12;
 
-/// One life of the worker: where it dies, and what it is asked until then.
+/// A run of the worker: the point at which it dies, and the operations until then.
 #[derive(Clone, Debug)]
-struct Life {
+struct WorkerLife {
     point: &'static str,
     hit: u64,
-    operations: Vec<Operation>,
+    operations: Vec<StoreOperation>,
 }
 
 proptest! {
@@ -54,25 +54,26 @@ proptest! {
     #[test]
     fn hold_what_a_plain_model_holds_whatever_they_die_of(lives in vec(life(), 1..6)) {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut states = vec![Model::default()];
+        let mut states = vec![StoreModel::default()];
         for life in &lives {
-            states = live(folder.path(), life, states);
+            states = run_worker(folder.path(), life, states);
         }
-        let last = Life { point: "folder.locked", hit: u64::MAX, operations: vec![Operation::Look] };
-        live(folder.path(), &last, states);
+        let last = WorkerLife { point: "folder.locked", hit: u64::MAX, operations: vec![StoreOperation::Look] };
+        run_worker(folder.path(), &last, states);
     }
 }
 
-/// As many as `PROPTEST_CASES` asks for.
+/// Returns the number of cases that `PROPTEST_CASES` asks for.
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24)
 }
 
-/// Lets the worker work, and the model beside it; what the store may hold in the end.
-fn live(folder: &Path, life: &Life, mut states: Vec<Model>) -> Vec<Model> {
-    let Some(mut worker) = Worker::start(folder, life) else { return states };
-    // Which of the states it is shows at the first look, so that comes first.
-    for operation in std::iter::once(&Operation::Look).chain(&life.operations) {
+/// Lets the worker and the model do the operations, and returns all states that the store may have in the
+/// end.
+fn run_worker(folder: &Path, life: &WorkerLife, mut states: Vec<StoreModel>) -> Vec<StoreModel> {
+    let Some(mut worker) = StoreWorker::start(folder, life) else { return states };
+    // The first read tells which of the states the store is in.
+    for operation in std::iter::once(&StoreOperation::Look).chain(&life.operations) {
         let Some(operation) = states[0].cut(operation) else { continue };
         match worker.ask(&operation, states[0].mark()) {
             None => return states.iter().flat_map(|state| state.after_crash(&operation)).collect(),
@@ -91,17 +92,17 @@ fn live(folder: &Path, life: &Life, mut states: Vec<Model>) -> Vec<Model> {
     states
 }
 
-/// A process on the store; killed with its handle.
-struct Worker {
+/// A worker process on a store, killed when this is dropped.
+struct StoreWorker {
     process: Child,
     orders: ChildStdin,
     answers: BufReader<std::process::ChildStdout>,
 }
 
-impl Worker {
-    /// `None` when it dies while it opens the store.
-    fn start(folder: &Path, life: &Life) -> Option<Self> {
-        let mut process = Command::new(built("store_worker"))
+impl StoreWorker {
+    /// Starts a worker. Returns `None` if it dies while it opens the store.
+    fn start(folder: &Path, life: &WorkerLife) -> Option<Self> {
+        let mut process = Command::new(built_program("store_worker"))
             .arg(folder.join("store"))
             .env("HEADWATER_FAIL", format!("{}=kill@{}", life.point, life.hit))
             .stdin(Stdio::piped())
@@ -115,11 +116,12 @@ impl Worker {
         worker.line().map(|_| worker)
     }
 
-    /// `None` when it dies; what it saw, when it was asked to look.
-    fn ask(&mut self, operation: &Operation, mark: u64) -> Option<Option<Seen>> {
-        let order = serde_json::to_string(&Order { operation: operation.clone(), mark }).expect("JSON");
+    /// Sends an operation. Returns `None` if the worker dies, else the contents if the operation reads them.
+    fn ask(&mut self, operation: &StoreOperation, mark: u64) -> Option<Option<StoreContents>> {
+        let order =
+            serde_json::to_string(&WorkerRequest { operation: operation.clone(), mark }).expect("JSON");
         if writeln!(self.orders, "{order}").is_err() {
-            return self.died();
+            return self.check_killed();
         }
         let line = self.line()?;
         Some(serde_json::from_str(&line).expect("what the worker saw"))
@@ -129,59 +131,56 @@ impl Worker {
         let mut line = String::new();
         match self.answers.read_line(&mut line) {
             Ok(read) if read > 0 => Some(line),
-            _ => self.died(),
+            _ => self.check_killed(),
         }
     }
 
-    /// It must have died of the kill, not of a failure.
-    fn died<T>(&mut self) -> Option<T> {
+    /// Checks that the worker died of the kill and not of a failure.
+    fn check_killed<T>(&mut self) -> Option<T> {
         use std::os::unix::process::ExitStatusExt as _;
         let status = self.process.wait().expect("the worker is our child");
-        let mut said = String::new();
+        let mut text = String::new();
         if let Some(stderr) = &mut self.process.stderr {
-            std::io::Read::read_to_string(stderr, &mut said).ok();
+            std::io::Read::read_to_string(stderr, &mut text).ok();
         }
-        assert_eq!(status.signal(), Some(9), "the worker failed: {said}");
+        assert_eq!(status.signal(), Some(9), "the worker failed: {text}");
         None
     }
 }
 
-impl Drop for Worker {
+impl Drop for StoreWorker {
     fn drop(&mut self) {
         self.process.kill().ok();
         self.process.wait().ok();
     }
 }
 
-fn life() -> impl Strategy<Value = Life> {
+fn life() -> impl Strategy<Value = WorkerLife> {
     let operations = vec(operation(), 0..25);
-    (prop::sample::select(&POINTS), 1..=HITS_MAX, operations).prop_map(|(point, hit, operations)| Life {
-        point,
-        hit,
-        operations,
-    })
+    (prop::sample::select(&POINTS), 1..=HITS_MAX, operations)
+        .prop_map(|(point, hit, operations)| WorkerLife { point, hit, operations })
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+fn operation() -> impl Strategy<Value = StoreOperation> {
     let output = 0..OUTPUTS.len();
     prop_oneof![
-        6 => vec(size(), 1..12).prop_map(|sizes| Operation::Append { sizes }),
-        8 => step().prop_map(Operation::Commit),
+        6 => vec(size(), 1..12).prop_map(|sizes| StoreOperation::Append { sizes }),
+        8 => step().prop_map(StoreOperation::Commit),
         4 => (output.clone(), 1..9_usize)
-            .prop_map(|(output, results_max)| Operation::Begin { output, results_max }),
+            .prop_map(|(output, results_max)| StoreOperation::Begin { output, results_max }),
         2 => (output.clone(), any::<prop::sample::Index>())
-            .prop_map(|(output, at)| Operation::Narrow { output, results: at.index(8) }),
-        4 => (output, any::<bool>()).prop_map(|(output, refused)| Operation::Confirm { output, refused }),
-        2 => Just(Operation::Trim),
-        1 => (0..2_usize).prop_map(|input| Operation::Session { input }),
-        1 => Just(Operation::Look),
+            .prop_map(|(output, at)| StoreOperation::Narrow { output, results: at.index(8) }),
+        4 => (output, any::<bool>()).prop_map(|(output, refused)| StoreOperation::Confirm { output, refused }),
+        2 => Just(StoreOperation::Trim),
+        1 => (0..2_usize).prop_map(|input| StoreOperation::Session { input }),
+        1 => Just(StoreOperation::Look),
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = PipelineStep> {
     let windows = vec((0..5_u8, prop::option::of(size())), 0..4);
     (0..3_usize, 0..40_u64, windows, vec(size(), 0..5), vec(size(), 0..3), vec(size(), 0..2)).prop_map(
-        |(pipeline, advance, windows, results, late, letters)| Step {
+        |(pipeline, advance, windows, results, late, letters)| PipelineStep {
             pipeline,
             advance,
             windows,
@@ -192,7 +191,7 @@ fn step() -> impl Strategy<Value = Step> {
     )
 }
 
-/// Records that share a frame, that need several, and that fill segments.
+/// Generates sizes of records that share a frame, that need several frames, and that fill segments.
 fn size() -> impl Strategy<Value = usize> {
     prop_oneof![8 => 8..400_usize, 2 => 4_000..9_000_usize, 1 => 300_000..900_000_usize]
 }

@@ -1,22 +1,24 @@
-//! The demo, in an empty folder: every reading accounted for, and nothing left behind.
+//! The demo, in an empty folder: it accounts for every reading and leaves nothing behind.
 
 use std::process::Command;
 
 use headwater_tests::agent::PROGRAM;
-use headwater_tests::process::built;
+use headwater_tests::process::built_program;
 use serde_json::Value;
 
 #[test]
 fn the_demo_balances_and_leaves_nothing_behind() {
-    let (folder, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let output = Command::new(built(PROGRAM))
+    let folder = tempfile::tempdir().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let output = Command::new(built_program(PROGRAM))
         .args(["demo", "--for", "8s", "--json"])
         .current_dir(folder.path())
         .env("TMPDIR", temporary.path())
         .env("HOME", temporary.path())
         .output()
         .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{out}\n{err}");
     let ledger: Value = serde_json::from_str(&out)
         .unwrap_or_else(|error| panic!("the output is no ledger and nothing else: {error}\n{out}"));
@@ -27,7 +29,7 @@ fn the_demo_balances_and_leaves_nothing_behind() {
     }
 }
 
-/// The sums are done here again: a demo that says it balances proves nothing.
+/// Computes the sums again, because the word of the demo that it balances proves nothing.
 fn check(ledger: &Value) {
     let of =
         |name: &str| ledger[name].as_u64().unwrap_or_else(|| panic!("no {name} in the ledger: {ledger}"));

@@ -1,5 +1,5 @@
-//! A disk that is full, fails, stalls, or may not be written: what was acknowledged stays, nothing is
-//! acknowledged that is not durable, and it goes on by itself when it can.
+//! A disk that is full, fails, stalls, or may not be written: acknowledged messages stay, nothing is
+//! acknowledged that is not durable, and the agent goes on by itself once it can.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use headwater_tests::agent::{Agent, PROGRAM};
-use headwater_tests::image::Image;
-use headwater_tests::plant::{self, KEY, Plan, TOPICS};
-use headwater_tests::process::{built, eventually};
-use headwater_tests::proxy::Mode;
+use headwater_tests::agent::{PROGRAM, TestAgent};
+use headwater_tests::image::DiskImage;
+use headwater_tests::plant::{self, ConfigBuilder, KEY, TOPICS};
+use headwater_tests::process::{built_program, eventually};
+use headwater_tests::proxy::ProxyMode;
 use headwater_tests::world::{Host, Options, World};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -30,22 +30,22 @@ async fn a_full_disk_withholds_acknowledgements_until_there_is_room() {
     let again = world
         .under_load(async |host| {
             tokio::time::sleep(Duration::from_millis(500)).await;
-            let filler = Filler::leave(host, 10 << 20);
+            let filler = DiskFiller::leave(host, 10 << 20);
             eventually("the disk to be called full", SOON, async || {
                 (metric(host, "disk_full", "state").await? == 1).then_some(())
             })
             .await;
-            // Groups that were under way may still be acknowledged.
+            // Groups that were on their way to the disk may still be acknowledged.
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let acknowledged = metric(host, "source_acknowledged_messages", "plant").await;
+            let acknowledged = metric(host, "input_acknowledged_messages", "plant").await;
             tokio::time::sleep(Duration::from_secs(2)).await;
-            assert_eq!(metric(host, "source_acknowledged_messages", "plant").await, acknowledged);
+            assert_eq!(metric(host, "input_acknowledged_messages", "plant").await, acknowledged);
             assert_eq!(host.agent.get("/live").await.expect("it lives").0, 200);
-            assert!(host.agent.logged().contains("input waits for room"));
+            assert!(host.agent.log_text().contains("input waits for room"));
             drop(filler);
             let began = Instant::now();
             eventually("acknowledgements to go on", Duration::from_secs(10), async || {
-                (metric(host, "source_acknowledged_messages", "plant").await > acknowledged).then_some(())
+                (metric(host, "input_acknowledged_messages", "plant").await > acknowledged).then_some(())
             })
             .await;
             began.elapsed()
@@ -55,27 +55,29 @@ async fn a_full_disk_withholds_acknowledgements_until_there_is_room() {
     good(&mut world).await;
 }
 
-/// Somebody else takes every byte, the ballast's too: it may die of that, named, and then waits.
+/// Checks a disk of which another process takes every byte, even the ballast's: the agent may end with that
+/// cause, and then waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_others_fill_to_its_end_costs_nothing() {
     let mut world = world().await;
     world
         .under_load(async |host| {
             let until = Instant::now() + Duration::from_secs(10);
-            let (mut filler, mut ends) = (Filler::none(host), Vec::new());
+            let mut filler = DiskFiller::none(host);
+            let mut ends = Vec::new();
             while Instant::now() < until {
                 filler.fill();
-                if let Some(status) = host.agent.ends(Duration::from_millis(50)).await {
+                if let Some(status) = host.agent.wait_for_exit(Duration::from_millis(50)).await {
                     ends.push(status.code());
                     host.agent.spawn();
                 }
             }
             eprintln!("ended with {ends:?}");
             assert!(ends.len() <= 2 && ends.iter().all(|code| matches!(code, Some(1 | 78))), "{ends:?}");
-            let said = host.agent.logged();
-            assert!(ends.is_empty() || said.contains("disk full"), "{said}");
+            let text = host.agent.log_text();
+            assert!(ends.is_empty() || text.contains("disk full"), "{text}");
             drop(filler);
-            if host.agent.ends(Duration::from_millis(500)).await.is_some() {
+            if host.agent.wait_for_exit(Duration::from_millis(500)).await.is_some() {
                 host.agent.spawn();
             }
             host.ready().await;
@@ -87,24 +89,24 @@ async fn a_disk_that_others_fill_to_its_end_costs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_it_starts_with_its_ballast_and_drains() {
     let mut world = world().await;
-    world.host.http.set(Mode::Cut);
+    world.host.http.set(ProxyMode::Cut);
     world.under_load(async |_| tokio::time::sleep(Duration::from_secs(3)).await).await;
     let host = &mut world.host;
     host.kill();
-    let mut filler = Filler::none(host);
+    let mut filler = DiskFiller::none(host);
     filler.fill();
     assert!(ballast(host).exists(), "it is held from the first start on");
     host.agent.spawn();
-    host.http.set(Mode::Pass);
+    host.http.set(ProxyMode::Pass);
     eventually("all that was stored to be delivered", SOON, async || {
         let metrics = host.agent.metrics().await.ok()?;
         let lag: f64 = metrics.all("pipeline_lag_messages").iter().sum();
-        let delivered = metrics.of("forward_delivered_results", "central");
-        (delivered > 0 && lag == 0.0 && metrics.of("forward_pending_results", "central") == 0).then_some(())
+        let delivered = metrics.of("output_delivered_results", "central");
+        (delivered > 0 && lag == 0.0 && metrics.of("output_pending_results", "central") == 0).then_some(())
     })
     .await;
     assert!(!ballast(host).exists(), "it was released");
-    assert!(host.agent.logged().contains("ballast released"));
+    assert!(host.agent.log_text().contains("ballast released"));
     drop(filler);
     eventually("the ballast to be held again", SOON, async || ballast(host).exists().then_some(())).await;
     good(&mut world).await;
@@ -116,15 +118,15 @@ async fn a_start_on_a_full_disk_waits_and_touches_nothing() {
     world.under_load(async |_| tokio::time::sleep(Duration::from_millis(500)).await).await;
     let host = &mut world.host;
     host.kill();
-    // As if it had been released, and the disk filled up even so.
+    // The state is that of a disk that filled up although the ballast was released.
     std::fs::remove_file(ballast(host)).expect("it is held");
-    let mut filler = Filler::none(host);
+    let mut filler = DiskFiller::none(host);
     filler.fill();
-    let before = contents(&host.agent.state());
+    let before = store_bytes(&host.agent.state());
     host.agent.spawn();
-    assert_eq!(host.agent.ends(Duration::from_secs(4)).await, None, "it waits, alive");
-    assert!(host.agent.logged().contains("agent waits for disk space"), "{}", host.agent.logged());
-    assert_eq!(contents(&host.agent.state()), before);
+    assert_eq!(host.agent.wait_for_exit(Duration::from_secs(4)).await, None, "it waits, alive");
+    assert!(host.agent.log_text().contains("agent waits for disk space"), "{}", host.agent.log_text());
+    assert_eq!(store_bytes(&host.agent.state()), before);
     drop(filler);
     let began = Instant::now();
     host.ready().await;
@@ -134,19 +136,19 @@ async fn a_start_on_a_full_disk_waits_and_touches_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_start_on_a_full_disk_waits_too() {
-    let mut agent = Agent::at_home(away().toml());
-    let disk = Image::make(agent.home(), "state", DISK_BYTES).expect("images can be mounted");
-    let mut filler = Filler::at(disk.folder());
+    let mut agent = TestAgent::prepare(unreachable_plan().toml());
+    let disk = DiskImage::make(agent.home(), "state", DISK_BYTES).expect("images can be mounted");
+    let mut filler = DiskFiller::at(disk.folder());
     filler.fill();
     agent.spawn();
-    assert_eq!(agent.ends(Duration::from_secs(3)).await, None, "it waits, alive");
-    assert!(agent.logged().contains("agent waits for disk space"), "{}", agent.logged());
+    assert_eq!(agent.wait_for_exit(Duration::from_secs(3)).await, None, "it waits, alive");
+    assert!(agent.log_text().contains("agent waits for disk space"), "{}", agent.log_text());
     drop(filler);
     eventually("it to start", SOON, async || agent.get("/live").await.ok()).await;
     assert_eq!(agent.stop().await.code(), Some(0));
 }
 
-/// One failure, after which the disk says that all is well: who tries again would believe it.
+/// Checks a single failure after which the disk reports success: a second try would wrongly believe it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_or_write_that_failed_once_is_never_tried_again() {
     let mut world = World::start(&Options { padding: 2_000, ..Options::default() }).await;
@@ -161,9 +163,9 @@ async fn a_sync_or_write_that_failed_once_is_never_tried_again() {
             .under_load(async |host| {
                 host.kill();
                 host.fail(rules);
-                let status = host.agent.ends(SOON).await.expect("it ends for its supervisor");
-                let said = host.agent.logged();
-                assert!(said.contains("store failed, nothing more is written"), "{said}");
+                let status = host.agent.wait_for_exit(SOON).await.expect("it ends for its supervisor");
+                let text = host.agent.log_text();
+                assert!(text.contains("store failed, nothing more is written"), "{text}");
                 host.start().await;
                 status.code()
             })
@@ -180,7 +182,7 @@ async fn a_disk_that_takes_two_seconds_a_sync_loses_no_connection() {
     let (connections, syncs, messages) = world
         .under_load(async |host| {
             host.kill();
-            // The last one is longer than the broker waits for a ping.
+            // The last stall is longer than the broker waits for a ping.
             host.fail("disk.sync=stall:2s@30x30; disk.sync=stall:9s@60x1");
             host.ready().await;
             tokio::time::sleep(Duration::from_secs(8)).await;
@@ -188,11 +190,11 @@ async fn a_disk_that_takes_two_seconds_a_sync_loses_no_connection() {
             tokio::time::sleep(Duration::from_secs(7)).await;
             let after = host.agent.metrics().await.expect("it answers while the disk does not");
             let grown = |metric: &str, name: &str| after.of(metric, name) - before.of(metric, name);
-            let (syncs, messages) =
-                (grown("store_syncs", "journal"), grown("store_appended_records", "journal"));
+            let syncs = grown("store_syncs", "journal");
+            let messages = grown("store_appended_records", "journal");
             tokio::time::sleep(Duration::from_secs(16)).await;
             let after = host.agent.metrics().await.expect("it answers while the disk does not");
-            (after.of("source_connections", "plant"), syncs, messages)
+            (after.of("input_connections", "plant"), syncs, messages)
         })
         .await;
     eprintln!("{messages} messages in {syncs} syncs");
@@ -212,13 +214,15 @@ async fn a_state_folder_that_may_not_be_written_is_refused_with_78_and_nothing_c
         assert!(done.expect("mount starts").success(), "{how}");
     };
     remount("remount,ro");
-    // What comes meanwhile stays the broker's.
-    refused(&world.host.agent, world.host.agent.run(&["run"]));
+    // Messages that come meanwhile stay with the broker.
+    refused(&world.host.agent, world.host.agent.run_command(&["run"]));
     remount("remount,rw");
 
-    // Nobody's agent, in a folder of root's. The program is where nobody may run it.
-    let (home, program) = (world.host.agent.home(), world.host.agent.home().join("headwater"));
-    std::fs::copy(built(PROGRAM), &program).expect("room for the program");
+    // The agent runs as an unprivileged user in a folder of root, with its program where that user may run
+    // it.
+    let home = world.host.agent.home();
+    let program = world.host.agent.home().join("headwater");
+    std::fs::copy(built_program(PROGRAM), &program).expect("room for the program");
     for path in [home, &world.host.agent.state()] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("it is ours");
     }
@@ -231,16 +235,16 @@ async fn a_state_folder_that_may_not_be_written_is_refused_with_78_and_nothing_c
 }
 
 #[track_caller]
-fn refused(agent: &Agent, output: std::process::Output) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(78), "{said}");
-    assert!(said.contains(agent.state().to_str().expect("a plain path")), "the path is named: {said}");
-    assert!(said.contains("ermission denied") || said.contains("Read-only"), "the reason is named: {said}");
+fn refused(agent: &TestAgent, output: std::process::Output) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    assert!(text.contains(agent.state().to_str().expect("a plain path")), "the path is named: {text}");
+    assert!(text.contains("ermission denied") || text.contains("Read-only"), "the reason is named: {text}");
 }
 
-/// An agent whose broker and destination are not there.
-fn away() -> Plan {
-    Plan::default()
+/// Returns the configuration of an agent whose broker and destination do not exist.
+fn unreachable_plan() -> ConfigBuilder {
+    ConfigBuilder::default()
         .input("plant", 9, &[TOPICS], "3.1.1")
         .pipeline("each", "plant", "central", &plant::forwarded(KEY))
         .output("central", "http://127.0.0.1:9/v1/batches", "")
@@ -249,7 +253,7 @@ fn away() -> Plan {
 async fn good(world: &mut World) {
     let verdict = world.settle().await;
     assert!(verdict.is_good(), "{verdict:?}");
-    assert!(!world.host.agent.logged().contains("panicked"), "{}", world.host.agent.logged());
+    assert!(!world.host.agent.log_text().contains("panicked"), "{}", world.host.agent.log_text());
 }
 
 async fn metric(host: &Host, metric: &str, name: &str) -> Option<u64> {
@@ -260,8 +264,8 @@ fn ballast(host: &Host) -> PathBuf {
     host.agent.state().join("store/ballast")
 }
 
-/// Bytes of every file below the folder, but for those that are none of the store's.
-fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+/// Returns the bytes of every file below the folder, but for files that do not belong to the store.
+fn store_bytes(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder.join("store")).into_iter().flatten().flatten() {
         collect(&entry.path(), &mut files);
@@ -279,13 +283,13 @@ fn collect(path: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-/// Another process's file on the disk of the state folder. Gone when dropped.
-struct Filler {
+/// A file of another process on the disk of the state folder. Dropping it removes the file.
+struct DiskFiller {
     path: PathBuf,
     file: File,
 }
 
-impl Filler {
+impl DiskFiller {
     fn at(folder: &Path) -> Self {
         let path = folder.join("filler");
         Self { file: File::create(&path).expect("the first block"), path }
@@ -295,7 +299,7 @@ impl Filler {
         Self::at(&host.agent.state())
     }
 
-    /// Takes all but so many bytes.
+    /// Takes all space but this many bytes.
     fn leave(host: &Host, bytes: u64) -> Self {
         let filler = Self::none(host);
         let free = rustix::fs::statvfs(&filler.path).expect("a mounted disk");
@@ -305,7 +309,7 @@ impl Filler {
         filler
     }
 
-    /// Takes all there is.
+    /// Takes all space that is left.
     fn fill(&mut self) {
         for piece in [vec![1; 1 << 20], vec![1; 4096]] {
             while self.file.write_all(&piece).is_ok() {}
@@ -314,7 +318,7 @@ impl Filler {
     }
 }
 
-impl Drop for Filler {
+impl Drop for DiskFiller {
     fn drop(&mut self) {
         std::fs::remove_file(&self.path).ok();
     }

@@ -1,8 +1,8 @@
-//! The example configurations are true.
+//! The example configurations: the agent accepts each of them.
 
 use std::path::{Path, PathBuf};
 
-use headwater_tests::agent::Agent;
+use headwater_tests::agent::TestAgent;
 
 #[test]
 fn every_example_passes_check() {
@@ -15,11 +15,11 @@ fn every_example_passes_check() {
     assert!(!examples.is_empty(), "no examples in {}", folder.display());
     for example in examples {
         let text = std::fs::read_to_string(&example).unwrap();
-        // Beside it lie the modules, as the example says; the rest is as it would be on a device.
-        let agent = Agent::at_home("");
+        // The modules lie beside the configuration, as the example says, and all else is as on a device.
+        let agent = TestAgent::prepare("");
         std::fs::write(agent.config(), text).unwrap();
-        let output = agent.run(&["check"]);
-        let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{}:\n{said}", example.display());
+        let output = agent.run_command(&["check"]);
+        let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}:\n{text}", example.display());
     }
 }

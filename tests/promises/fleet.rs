@@ -1,12 +1,12 @@
-//! Many agents that lost the same collector come back at once.
+//! Many agents that lost the same collector and come back at once.
 
 use std::time::Duration;
 
-use headwater::flow::Timestamp;
-use headwater::forward::{Compression, Config, Forward};
-use headwater::metrics::{self, Metrics};
-use headwater::store::{self, Commit, Outgoing, Store};
-use headwater_tests::collector::Collector;
+use headwater_agent::flow::Timestamp;
+use headwater_agent::metrics::{self, Metrics};
+use headwater_agent::output::{Compression, Config, HttpOutput};
+use headwater_agent::store::{self, Commit, Outgoing, Store};
+use headwater_tests::collector::TestCollector;
 use headwater_tests::process::eventually;
 use headwater_wire::{EventResult, JsonText, Record};
 use serde_json::json;
@@ -16,20 +16,21 @@ use tokio::task::JoinSet;
 const SOON: Duration = Duration::from_secs(120);
 const AGENTS: usize = 30;
 const RESULTS: usize = 300;
-/// Bodies that the collector takes at once: far fewer than there are agents.
+/// The most bodies that the collector receives at once, far fewer than there are agents.
 const BODIES_MAX: usize = 1;
 
-/// An agent's way out: its store, and its forwarder as it runs in an agent.
-struct Member {
+/// The sending side of an agent: its store, and its sender as it runs in an agent.
+struct FleetMember {
     metrics: metrics::Output,
     _home: tempfile::TempDir,
 }
 
-impl Member {
+impl FleetMember {
     fn start(name: &str, url: &str, tasks: &mut JoinSet<()>, stop: watch::Receiver<bool>) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         let metrics = Metrics::new();
-        let store = Store::open(&store::Config::new(home.path().join("store")), &metrics).expect("a store");
+        let store =
+            Store::open(&store::Config::new(home.path().join("store")), &metrics.store()).expect("a store");
         let line = |id: usize| {
             let time = Timestamp(1_767_225_600_000_000 + id as u64);
             let value = json!({ "id": id, "image": "x".repeat(8_000) }).to_string();
@@ -53,24 +54,26 @@ impl Member {
         };
         store.commit(&commit).expect("room on the disk");
         let mut config = Config::new(url.parse().expect("an address"));
-        // Large bodies, so that several are on their way at once.
+        // Large bodies make several of them overlap.
         config.results_max = 100;
         config.compression = Compression::None;
         config.backoff_max = Duration::from_millis(500);
         let metrics = metrics.output("central");
-        let forward = Forward::build("central", name, config, store, metrics.clone()).expect("a forwarder");
-        tasks.spawn(async move { forward.run(stop).await.expect("it stops when it is asked to") });
+        let output =
+            HttpOutput::build("central", name, config, store, metrics.clone()).expect("a valid output");
+        tasks.spawn(async move { output.run(stop).await.expect("it stops when it is asked to") });
         Self { metrics, _home: home }
     }
 }
 
-/// The collector sheds with 503 and Retry-After; the agents spread; everything arrives, once.
+/// Checks that the collector answers 503 with Retry-After, the agents spread, and every result arrives once.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_arrives_when_many_agents_are_back_at_once() {
-    let mut collector = Collector::start_small(BODIES_MAX).await;
+    let mut collector = TestCollector::start_small(BODIES_MAX).await;
     collector.kill9();
-    let (mut tasks, stop) = (JoinSet::new(), watch::Sender::new(false));
-    let start = |n| Member::start(&format!("gw-{n}"), &collector.url(), &mut tasks, stop.subscribe());
+    let mut tasks = JoinSet::new();
+    let stop = watch::Sender::new(false);
+    let start = |n| FleetMember::start(&format!("gw-{n}"), &collector.url(), &mut tasks, stop.subscribe());
     let members: Vec<_> = (0..AGENTS).map(start).collect();
     eventually("all to have lost it", SOON, async || {
         members.iter().all(|member| member.metrics.failed_attempts.get() >= 2).then_some(())
@@ -104,6 +107,6 @@ async fn all_arrives_when_many_agents_are_back_at_once() {
     assert!(ids == all, "{} results stored of {}", ids.len(), all.len());
     stop.send_replace(true);
     while let Some(ended) = tasks.join_next().await {
-        ended.expect("no forwarder panics");
+        ended.expect("no output panics");
     }
 }

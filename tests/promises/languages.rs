@@ -7,19 +7,19 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
-use headwater_tests::ledger::balances;
-use headwater_tests::plant::Plan;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::destination::FakeDestination;
+use headwater_tests::ledger::check_balance;
+use headwater_tests::plant::ConfigBuilder;
 use headwater_tests::process::eventually;
-use headwater_tests::publisher::Publisher;
+use headwater_tests::publisher::TestPublisher;
 use serde_json::{Value, json};
 
 const READINGS: u64 = 400;
 const BAD: [u64; 3] = [7, 200, 333];
 
-/// Compiling them all takes minutes in a debug build.
+/// Time for a start that compiles all modules, which takes minutes in a debug build.
 const START: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_secs(120);
 
@@ -28,20 +28,21 @@ type Results = BTreeMap<(String, String), Value>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_language_gives_what_rust_gives() {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
-    let mut plan = Plan::default().input("plant", broker.port(), &["plant"], "3.1.1");
+    let broker = RumqttdBroker::start().await;
+    let destination = FakeDestination::start([]).await;
+    let mut plan = ConfigBuilder::default().input("plant", broker.port(), &["plant"], "3.1.1");
     let names = names();
     for name in &names {
         plan = plan.pipeline(name, "plant", "central", &body(name));
     }
-    let mut agent = Agent::at_home(plan.output("central", &backend.url(), "").toml());
+    let mut agent = TestAgent::prepare(plan.output("central", &destination.url(), "").toml());
     agent.spawn();
     eventually("the modules to be compiled", START, async || agent.get("/ready").await.ok()).await;
     agent.ready().await;
 
-    let publisher = Publisher::connect("plant", broker.port());
+    let publisher = TestPublisher::connect("plant", broker.port());
     for id in 0..=READINGS {
-        // The last closes all windows of those before.
+        // The last reading closes all windows of those before.
         let time = 1_767_225_600_000 + if id == READINGS { 3_600_000 } else { id * 10 };
         let value = if BAD.contains(&id) { json!("warm") } else { json!(60.0 + (id % 89) as f64 / 7.0) };
         let reading = json!({ "ts": time, "device": format!("größe-{}", id % 3), "temperature": value });
@@ -49,10 +50,10 @@ async fn every_language_gives_what_rust_gives() {
     }
     publisher.confirmed().await;
     for name in &names {
-        let metrics = balances(&agent, name, "central", READINGS + 1, SOON).await;
+        let metrics = check_balance(&agent, name, "central", READINGS + 1, SOON).await;
         assert_eq!(metrics.of("pipeline_rejected_messages", name), BAD.len() as u64, "{name}");
     }
-    let lines = backend.accepted();
+    let lines = destination.accepted_lines();
     let expected = results(&lines, "rust");
     let count: u64 = expected.values().filter_map(|value| value["temperature"]["count"].as_u64()).sum();
     assert_eq!(count, READINGS - BAD.len() as u64);
@@ -65,7 +66,7 @@ async fn every_language_gives_what_rust_gives() {
     }
 }
 
-/// Those that there is a template of.
+/// Returns the names of the languages that have a template.
 fn names() -> Vec<String> {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../transforms/languages"));
     let entries = fs::read_dir(folder).expect("the templates are there");
@@ -80,9 +81,9 @@ fn body(language: &str) -> String {
     };
     format!(
         "key = \"{{field.device}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n\
-         transform = [{{ module = {:?}, config = {{ field = \"temperature\" }} }}]\n\
+         transform = [{{ module = {:?}, settings = {{ field = \"temperature\" }} }}]\n\
          window = {{ tumbling = \"1s\", lateness = \"0s\", idle = \"12h\" }}\n\
-         aggregate = {{ module = {:?}, config = {{ fields = [\"temperature\"] }} }}",
+         aggregate = {{ module = {:?}, settings = {{ fields = [\"temperature\"] }} }}",
         module("transform"),
         module("aggregate"),
     )
@@ -97,7 +98,8 @@ fn results(lines: &[Value], pipeline: &str) -> Results {
 #[track_caller]
 fn check(place: &str, found: &Value, expected: &Value) {
     for name in ["count", "mean", "min", "max", "stddev"] {
-        let (found, expected) = (found[name].as_f64(), expected[name].as_f64());
+        let found = found[name].as_f64();
+        let expected = expected[name].as_f64();
         let near = found.zip(expected).is_some_and(|(a, b)| (a - b).abs() <= 1e-9 * b.abs().max(1.0));
         assert!(near, "{place}: {name} is {found:?} and should be {expected:?}");
     }

@@ -1,10 +1,11 @@
-//! One module per promise. The light ones run everywhere; those behind the feature `machine` need
+//! One module for each promise. The light ones run everywhere; those behind the feature `machine` need
 //! mosquitto, chromium or root, and fail where these are missing.
 
 mod author;
 mod bounds;
 mod commits;
 mod demo;
+mod docs;
 mod examples;
 mod fleet;
 mod harm;
@@ -19,6 +20,7 @@ mod stuck;
 mod swap;
 mod trust;
 mod upstream;
+mod words;
 
 #[cfg(feature = "machine")]
 mod broker;
@@ -48,6 +50,8 @@ mod recorded;
 mod registry;
 #[cfg(feature = "machine")]
 mod remembered;
+#[cfg(feature = "machine")]
+mod resent;
 #[cfg(feature = "machine")]
 mod stamps;
 #[cfg(feature = "machine")]

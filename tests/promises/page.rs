@@ -1,39 +1,41 @@
-//! The collector's page in a browser: it loads, it lives, it complains about nothing.
+//! The collector's page in a browser: it loads, it updates, and the console has no complaints.
 
 use std::path::Path;
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::collector::Collector;
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
-use headwater_tests::process::{built, eventually};
-use headwater_tests::publisher::Publisher;
-use headwater_tests::webdriver::Browser;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::collector::TestCollector;
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
+use headwater_tests::process::{built_program, eventually};
+use headwater_tests::publisher::TestPublisher;
+use headwater_tests::webdriver::HeadlessBrowser;
 
 const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_live_points_without_a_console_error() {
-    let (broker, collector) = (Mosquitto::start_unsaved().await, Collector::start().await);
-    let plan = Plan::default()
+    let broker = MosquittoBroker::start_unsaved().await;
+    let collector = TestCollector::start().await;
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &[TOPICS], "5")
         .pipeline("windows", "plant", "central", &plant::windowed(KEY, "1s", "0s", "0s"))
         .output("central", &collector.url(), "");
-    let _agent = Agent::start(plan.toml()).await;
-    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(6));
+    let _agent = TestAgent::start(plan.toml()).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let mut load = PlantLoad::new(6);
     publish(&publisher, &mut load, 3_000).await;
     eventually("results at the collector", SOON, async || {
         (collector.results().await.len() > 60).then_some(())
     })
     .await;
 
-    let browser = Browser::start().await.expect("chromium starts");
+    let browser = HeadlessBrowser::start().await.expect("chromium starts");
     browser.open(&collector.page()).await.expect("the page loads");
     let (first, before) = drawn(&browser, 60, None).await;
     assert_eq!(first, collector.results().await.len() as u64, "the page counts what is stored");
     publish(&publisher, &mut load, 3_000).await;
-    // Without a reload: more results, and another picture of them.
+    // More results and another picture of them must appear without a reload.
     drawn(&browser, first + 60, Some(before)).await;
 
     save(&browser.screenshot().await.expect("a picture"));
@@ -43,13 +45,15 @@ async fn the_page_shows_live_points_without_a_console_error() {
     assert!(errors.is_empty(), "{errors:#?}");
 }
 
-/// Results that the page says are stored, once they are at least `least`, and the plot: how many of
-/// its pixels are not empty, and a sum over them all; once it is another than `before`.
-async fn drawn(browser: &Browser, least: u64, before: Option<(u64, u64)>) -> (u64, (u64, u64)) {
+/// Waits until the page says that at least `least` results are stored and the plot differs from `before`.
+/// Returns that number, and the number of pixels of the plot that are not empty with a sum over them.
+async fn drawn(browser: &HeadlessBrowser, least: u64, before: Option<(u64, u64)>) -> (u64, (u64, u64)) {
     eventually(&format!("{least} results in the page, and their plot"), SOON, async || {
         let state = browser.evaluate(STATE).await.expect("the page can be asked");
         let of = |name: &str| state[name].as_u64();
-        let (results, pixels, sum) = (of("results")?, of("pixels")?, of("sum")?);
+        let results = of("results")?;
+        let pixels = of("pixels")?;
+        let sum = of("sum")?;
         let plot = (pixels, sum);
         let drawn = pixels > 1_000 && before != Some(plot);
         (state["state"] == "live" && results >= least && drawn).then_some((results, plot))
@@ -75,7 +79,7 @@ const STATE: &str = "
         pixels, sum,
     };";
 
-async fn publish(publisher: &Publisher, load: &mut Load, count: usize) {
+async fn publish(publisher: &TestPublisher, load: &mut PlantLoad, count: usize) {
     for _ in 0..count {
         let (topic, payload) = load.reading();
         publisher.publish(&topic, payload).await;
@@ -83,10 +87,13 @@ async fn publish(publisher: &Publisher, load: &mut Load, count: usize) {
     publisher.confirmed().await;
 }
 
-/// Kept beside the built programs, for people to look at.
+/// Saves the picture beside the built programs, for people to look at.
 fn save(picture: &str) {
-    let folder =
-        built("collector_under_test").parent().and_then(Path::parent).expect("a target folder").to_owned();
+    let folder = built_program("collector_under_test")
+        .parent()
+        .and_then(Path::parent)
+        .expect("a target folder")
+        .to_owned();
     let path = folder.join("page.png");
     std::fs::write(&path, headwater_tests::webdriver::decode(picture)).expect("a writable target folder");
     eprintln!("screenshot: {}", path.display());

@@ -1,76 +1,82 @@
-//! Killed at every boundary of effect, one after the other, and again as a panic: nothing
-//! acknowledged is lost, nothing counts twice, and nothing lives on that is stuck.
+//! Deaths at every fail point, one after the other, by a kill and by a panic: nothing acknowledged is lost,
+//! nothing counts twice, and no agent lives on that is stuck.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use headwater::fail::POINTS;
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::{Answer, Backend};
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
+use headwater_agent::fail::POINTS;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::destination::{FakeDestination, ScriptedAnswer};
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::eventually;
-use headwater_tests::proxy::Mode;
-use headwater_tests::publisher::Publisher;
+use headwater_tests::proxy::ProxyMode;
+use headwater_tests::publisher::TestPublisher;
 use headwater_tests::world::{Host, Options, World};
 
-/// How the agent comes to a point.
+/// The circumstances in which the agent passes a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// Every start passes it, or every load.
+enum PointTrigger {
+    /// Every start or every load.
     Load,
-    /// Only the first start does.
+    /// The first start only.
     FirstStart,
-    /// Only a stop that was asked for.
+    /// A stop that was asked for.
     Stop,
-    /// Only a start after it was killed at another point.
+    /// A start after a death at another point.
     After(&'static str),
-    /// Only where a test of its own leads: the destination refuses results, there is a backlog, modules change.
+    /// A test of its own: the destination refuses results, there is a backlog, or modules change.
     Own,
 }
 
-fn way(point: &str) -> Way {
+fn trigger_of(point: &str) -> PointTrigger {
     match point {
         "layout.made" | "layout.renamed" | "meta.made" | "meta.renamed" | "ballast.made"
-        | "outbox.created" | "session.counted" | "pipeline.built" => Way::FirstStart,
-        "log.truncated" => Way::After("commit.results-appended"),
-        "segment.tidied" => Way::After("segment.dying"),
-        "segment.discarded" => Way::After("log.rotated"),
-        "outbox.narrowed" | "forward.refused" | "outbox.cut" | "letters.given-up" => Way::Own,
-        // In `swap.rs`.
-        "pipeline.switching" | "pipeline.switched" | "pipeline.going-back" | "pipeline.gone-back" => Way::Own,
-        stop if stop.starts_with("agent.") && stop.contains("stopp") => Way::Stop,
-        _ => Way::Load,
+        | "outbox.created" | "session.counted" | "pipeline.built" => PointTrigger::FirstStart,
+        "log.truncated" => PointTrigger::After("commit.results-appended"),
+        "segment.tidied" => PointTrigger::After("segment.dying"),
+        "segment.discarded" => PointTrigger::After("log.rotated"),
+        "outbox.narrowed" | "output.refused" | "outbox.cut" | "letters.given-up" => PointTrigger::Own,
+        // These points are tested in `swap.rs`.
+        "pipeline.switching" | "pipeline.switched" | "pipeline.going-back" | "pipeline.gone-back" => {
+            PointTrigger::Own
+        }
+        stop if stop.starts_with("agent.") && stop.contains("stopp") => PointTrigger::Stop,
+        _ => PointTrigger::Load,
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_point_it_loses_and_doubles_nothing() {
-    walk("kill").await;
+    fail_at_every_point("kill").await;
 }
 
-/// A panic anywhere ends the process, for its supervisor to start it again.
+/// Checks that a panic anywhere ends the process, so that its supervisor starts it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_at_every_point_ends_it_and_it_loses_and_doubles_nothing() {
-    walk("panic").await;
+    fail_at_every_point("panic").await;
 }
 
-async fn walk(action: &str) {
+async fn fail_at_every_point(action: &str) {
     // Large readings fill segments soon.
     let mut world = World::start(&Options { padding: 4_000, ..Options::default() }).await;
     let mut missed = Vec::new();
     for (point, _) in POINTS {
-        let rule = format!("{point}={action}@{}", hit(point));
-        let died = match way(point) {
-            Way::FirstStart | Way::Own => continue,
-            Way::Load if action == "panic" && HELPED.contains(point) => goes_on(&mut world, &rule).await,
-            Way::Load => dies(&mut world, &[&rule], false).await,
-            Way::Stop => dies(&mut world, &[&rule], true).await,
-            Way::After(before) => {
-                // Not every death there leaves something for the next start.
+        let rule = format!("{point}={action}@{}", hit_number(point));
+        let died = match trigger_of(point) {
+            PointTrigger::FirstStart | PointTrigger::Own => continue,
+            PointTrigger::Load if action == "panic" && HELPED.contains(point) => {
+                survives_panic(&mut world, &rule).await
+            }
+            PointTrigger::Load => dies_at(&mut world, &[&rule], false).await,
+            PointTrigger::Stop => dies_at(&mut world, &[&rule], true).await,
+            PointTrigger::After(before) => {
+                // A death at the first point may leave nothing for the next start to do, so it is tried
+                // several times.
                 let mut died = false;
                 for hit in 1..=12 {
-                    died = died || dies(&mut world, &[&format!("{before}=kill@{hit}"), &rule], false).await;
+                    died =
+                        died || dies_at(&mut world, &[&format!("{before}=kill@{hit}"), &rule], false).await;
                 }
                 died
             }
@@ -86,38 +92,39 @@ async fn walk(action: &str) {
             missed.push(*point);
         }
     }
-    assert!(missed.is_empty(), "never came to {missed:?}");
+    assert!(missed.is_empty(), "never reached {missed:?}");
     let letters = world.host.agent.dead_letters().await.len() as u64;
     assert_eq!(letters, 2 * world.poisons());
 }
 
-/// The thread that makes segments ahead survives its panics: appends help themselves meanwhile.
+/// The thread that prepares segments survives its panics, and appends prepare them themselves meanwhile.
 const HELPED: [&str; 4] = ["segment.ordered", "engine.created", "engine.filled", "segment.prepared"];
 
-/// Whether the agent comes to the panic, and either ends or goes on: more is acknowledged afterwards
-/// than fits what was begun before.
-async fn goes_on(world: &mut World, rule: &str) -> bool {
+/// Returns true if the agent passes the panic and then either ends or goes on. It has gone on once more is
+/// acknowledged than fits into the segments begun before.
+async fn survives_panic(world: &mut World, rule: &str) -> bool {
     world
         .under_load(async |host| {
             host.kill();
-            // Not the first, which a start makes without help.
+            // The first hit is of the start, which makes a segment without that thread.
             host.fail(&rule.replace("@1", "@2x1"));
-            let before = host.agent.logged().matches("panic at").count();
+            let before = host.agent.log_text().matches("panic at").count();
             let acknowledged = async |host: &Host| {
                 let metrics = host.agent.metrics().await.ok();
-                metrics.map_or(0, |metrics| metrics.of("source_acknowledged_messages", "plant"))
+                metrics.map_or(0, |metrics| metrics.of("input_acknowledged_messages", "plant"))
             };
-            let (deadline, mut came) = (Instant::now() + Duration::from_secs(30), None);
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let mut count_at_panic = None;
             while Instant::now() < deadline {
-                if host.agent.ends(Duration::from_millis(50)).await.is_some() {
+                if host.agent.wait_for_exit(Duration::from_millis(50)).await.is_some() {
                     host.start().await;
                     return true;
                 }
                 let now = acknowledged(host).await;
-                if came.is_none() && host.agent.logged().matches("panic at").count() > before {
-                    came = Some(now);
+                if count_at_panic.is_none() && host.agent.log_text().matches("panic at").count() > before {
+                    count_at_panic = Some(now);
                 }
-                if came.is_some_and(|came| now > came + 3_000) {
+                if count_at_panic.is_some_and(|count_at_panic| now > count_at_panic + 3_000) {
                     return true;
                 }
             }
@@ -126,16 +133,17 @@ async fn goes_on(world: &mut World, rule: &str) -> bool {
         .await
 }
 
-/// Where hits are many it is not the first: the load has begun by then.
-fn hit(point: &str) -> u32 {
-    let many = ["source.", "log.", "meta.", "pipeline.", "commit.", "forward.", "disk."];
+/// Returns the hit at which to fail. Where there are many hits it is not the first, so that the load has
+/// begun by then.
+fn hit_number(point: &str) -> u32 {
+    let many = ["input.", "log.", "meta.", "pipeline.", "commit.", "output.", "disk."];
     let is_often = many.iter().any(|many| point.starts_with(many));
-    if is_often && !["source.connected", "log.truncated"].contains(&point) { 5 } else { 1 }
+    if is_often && !["input.connected", "log.truncated"].contains(&point) { 5 } else { 1 }
 }
 
-/// Kills the agent, and lets each of its next lives run into its rule, the last of them after it was
-/// asked to stop if so wanted; whether that one died there. It runs again.
-async fn dies(world: &mut World, rules: &[&str], is_asked_to_stop: bool) -> bool {
+/// Kills the agent and starts it once for each rule, the last time with a stop if so asked. Returns true if
+/// that last run died of its rule. The agent runs again afterwards.
+async fn dies_at(world: &mut World, rules: &[&str], is_asked_to_stop: bool) -> bool {
     world
         .under_load(async |host| {
             host.kill();
@@ -157,12 +165,12 @@ async fn dies(world: &mut World, rules: &[&str], is_asked_to_stop: bool) -> bool
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_point_of_its_first_start_it_starts_all_the_same() {
-    for (point, _) in POINTS.iter().filter(|(point, _)| way(point) == Way::FirstStart) {
+    for (point, _) in POINTS.iter().filter(|(point, _)| trigger_of(point) == PointTrigger::FirstStart) {
         for action in ["kill", "panic"] {
             let first_start = Some(format!("{point}={action}@1"));
             let mut world = World::start(&Options { first_start, ..Options::default() }).await;
-            let said = world.host.agent.logged();
-            assert!(said.contains(&format!("at {point}")), "it never came to {point}: {said}");
+            let text = world.host.agent.log_text();
+            assert!(text.contains(&format!("at {point}")), "it never reached {point}: {text}");
             world.under_load(async |_| tokio::time::sleep(Duration::from_millis(200)).await).await;
             let verdict = world.settle().await;
             assert!(verdict.is_good(), "{action} at {point}: {verdict:?}");
@@ -170,70 +178,73 @@ async fn killed_at_every_point_of_its_first_start_it_starts_all_the_same() {
     }
 }
 
-/// A destination that refuses one result: it is narrowed down to, over any death.
+/// Checks a destination that refuses one result: the batch is made smaller down to that result, over any
+/// death.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_narrows_down_it_loses_and_doubles_nothing() {
-    for (point, hit) in [("outbox.narrowed", 1), ("outbox.narrowed", 3), ("forward.refused", 1)] {
-        let broker = Mosquitto::start_unsaved().await;
-        let backend = Backend::start([Answer::RefuseWith(422, "\"id\":77,".to_owned())]).await;
-        let plan = Plan::default()
+    for (point, hit) in [("outbox.narrowed", 1), ("outbox.narrowed", 3), ("output.refused", 1)] {
+        let broker = MosquittoBroker::start_unsaved().await;
+        let destination =
+            FakeDestination::start([ScriptedAnswer::RefuseWith(422, "\"id\":77,".to_owned())]).await;
+        let plan = ConfigBuilder::default()
             .input("plant", broker.port(), &[TOPICS], "3.1.1")
             .pipeline("each", "plant", "central", &plant::forwarded(KEY))
-            .output("central", &backend.url(), ", timeout = \"1s\", results_max = 50");
-        let mut agent = Agent::start(plan.toml()).await;
+            .output("central", &destination.url(), ", timeout = \"1s\", results_max = 50");
+        let mut agent = TestAgent::start(plan.toml()).await;
         agent.kill9();
-        let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+        let publisher = TestPublisher::connect("plant", broker.port());
+        let mut load = PlantLoad::new(5);
         for _ in 0..300 {
             let (topic, payload) = load.reading();
             publisher.publish(&topic, payload).await;
         }
         publisher.confirmed().await;
-        agent.environment([(headwater::fail::VARIABLE, format!("{point}=kill@{hit}"))]);
+        agent.environment([(headwater_agent::fail::VARIABLE, format!("{point}=kill@{hit}"))]);
         agent.spawn();
-        assert!(agent.ends(Duration::from_secs(20)).await.is_some(), "it never came to {point}");
+        assert!(agent.wait_for_exit(Duration::from_secs(20)).await.is_some(), "it never reached {point}");
         agent.environment([]);
         agent.resume().await;
 
         let expected: BTreeSet<u64> = (0..300).filter(|id| *id != 77).collect();
         eventually("the rest to arrive", Duration::from_secs(60), async || {
-            (accepted(&backend).len() == expected.len()).then_some(())
+            (accepted_ids(&destination).len() == expected.len()).then_some(())
         })
         .await;
-        assert_eq!(accepted(&backend).into_iter().collect::<BTreeSet<_>>(), expected);
+        assert_eq!(accepted_ids(&destination).into_iter().collect::<BTreeSet<_>>(), expected);
         let letters = agent.dead_letters().await;
         assert_eq!(letters.len(), 1, "{letters:?}");
     }
 }
 
-/// The newest results overtake what gathered while the collector was away.
+/// Checks that the newest results overtake those that gathered while the collector was away.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_live_results_overtake_it_loses_and_doubles_nothing() {
     let mut world = World::start(&Options { live: true, ..Options::default() }).await;
     for action in ["kill", "panic"] {
         let died = world
             .under_load(async |host| {
-                host.http.set(Mode::Cut);
+                host.http.set(ProxyMode::Cut);
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 host.kill();
                 host.fail(&format!("outbox.cut={action}@1"));
-                host.http.set(Mode::Pass);
+                host.http.set(ProxyMode::Pass);
                 let died = host.dies(Duration::from_secs(20)).await;
                 host.start().await;
                 died
             })
             .await;
-        assert!(died, "it never came to outbox.cut");
+        assert!(died, "it never reached outbox.cut");
         let verdict = world.settle().await;
         assert!(verdict.is_good(), "{action} at outbox.cut: {verdict:?}");
     }
 }
 
-/// Ids of what was accepted, each number of the outbox once.
-fn accepted(backend: &Backend) -> Vec<u64> {
+/// Returns the ids of the accepted results, each number of the outbox once.
+fn accepted_ids(destination: &FakeDestination) -> Vec<u64> {
     let mut seen = BTreeSet::new();
     let mut ids = Vec::new();
-    for attempt in backend.attempts().into_iter().filter(|attempt| attempt.confirmed) {
-        for (number, line) in (attempt.key.first..).zip(&attempt.lines) {
+    for request in destination.requests().into_iter().filter(|request| request.confirmed) {
+        for (number, line) in (request.key.first..).zip(&request.lines) {
             if seen.insert(number) {
                 ids.push(line["value"]["id"].as_u64().expect("an id"));
             }

@@ -1,4 +1,4 @@
-//! Power cuts: what the store has promised survives them. Built with `no-fdatasync`, which takes
+//! Power cuts: everything that the store has promised survives them. Built with `no-fdatasync`, which takes
 //! the one barrier out of the store, the same rounds must lose something.
 
 use std::io::{BufRead as _, BufReader};
@@ -8,17 +8,17 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use headwater::metrics::Metrics;
-use headwater::store::{Config, Store};
-use headwater_tests::image::Image;
+use headwater_agent::metrics::StoreMetrics;
+use headwater_agent::store::{Config, Store};
+use headwater_tests::image::DiskImage;
 use headwater_tests::plant::power;
-use headwater_tests::process::{built, freeze};
+use headwater_tests::process::{built_program, freeze};
 
 const ROUNDS: usize = 5;
 
-/// What the writer was promised before the cut.
+/// The promises that the writer was given before the cut.
 #[derive(Clone, Copy, Debug, Default)]
-struct Promised {
+struct PromisedState {
     appended: u64,
     commits: u64,
     position: u64,
@@ -34,7 +34,7 @@ async fn power_cuts_lose_nothing_the_store_has_promised() {
         assert!(promised.appended > 0 && promised.position > 0, "nothing was written in {moment:?}");
         let state = cut.folder().join("state");
         let verdict = catch_unwind(AssertUnwindSafe(|| verify(&state, promised)));
-        let verdict = verdict.unwrap_or_else(|panic| Err(said(&*panic)));
+        let verdict = verdict.unwrap_or_else(|panic| Err(panic_text(&*panic)));
         eprintln!("round {round}, cut after {moment:?}, {promised:?}: {verdict:?}");
         broken.extend(verdict.err());
         drop((cut, home));
@@ -47,23 +47,25 @@ async fn power_cuts_lose_nothing_the_store_has_promised() {
 }
 
 /// Lets a writer work on an image for a while, and cuts the power. The folder outlives the image.
-async fn cut(moment: Duration) -> anyhow::Result<(tempfile::TempDir, Image, Promised)> {
+async fn cut(moment: Duration) -> anyhow::Result<(tempfile::TempDir, DiskImage, PromisedState)> {
     let home = tempfile::tempdir()?;
-    let disk = Image::make(home.path(), "disk", 256 << 20)?;
-    let mut writer = Command::new(built("power_writer"))
+    let disk = DiskImage::make(home.path(), "disk", 256 << 20)?;
+    let mut writer = Command::new(built_program("power_writer"))
         .arg(disk.folder().join("state"))
         .stdout(Stdio::piped())
         .spawn()?;
-    let promises = Arc::<Mutex<Promised>>::default();
-    let (heard, out) = (Arc::clone(&promises), writer.stdout.take().expect("a pipe"));
+    let promises = Arc::<Mutex<PromisedState>>::default();
+    let received = Arc::clone(&promises);
+    let out = writer.stdout.take().expect("a pipe");
     let listening = std::thread::spawn(move || {
         for line in BufReader::new(out).lines().map_while(Result::ok) {
-            hear(&mut heard.lock().expect("no one panics with it"), &line);
+            note_promise(&mut received.lock().expect("no one panics with it"), &line);
         }
     });
     tokio::time::sleep(moment).await;
     assert!(writer.try_wait()?.is_none(), "the writer ended before the cut");
-    // Whatever it says from here on was promised before it stood still: the copy must hold it.
+    // A promise that the writer prints from here on was given before it was stopped, so the copy must keep
+    // it.
     let cut = match freeze(writer.id()).await {
         Ok(()) => disk.cut(home.path(), "cut"),
         Err(error) => Err(error),
@@ -75,7 +77,7 @@ async fn cut(moment: Duration) -> anyhow::Result<(tempfile::TempDir, Image, Prom
     Ok((home, cut?, promised))
 }
 
-fn hear(promised: &mut Promised, line: &str) {
+fn note_promise(promised: &mut PromisedState, line: &str) {
     let mut words = line.split(' ');
     let kind = words.next().unwrap_or_default();
     let mut number = || words.next().and_then(|word| word.parse().ok()).expect("a whole line");
@@ -87,9 +89,9 @@ fn hear(promised: &mut Promised, line: &str) {
     }
 }
 
-/// Whether the state folder holds all that was promised, and nothing that was never written.
-fn verify(state: &Path, promised: Promised) -> Result<(), String> {
-    let store = Store::open(&Config::new(state.to_owned()), &Metrics::new())
+/// Checks that the state folder holds everything that was promised, and nothing that was never written.
+fn verify(state: &Path, promised: PromisedState) -> Result<(), String> {
+    let store = Store::open(&Config::new(state.to_owned()), &StoreMetrics::default())
         .map_err(|error| format!("open: {error:?}"))?;
     let end = store.journal_end();
     claim(end >= promised.appended, || format!("journal ends at {end}"))?;
@@ -105,7 +107,7 @@ fn verify(state: &Path, promised: Promised) -> Result<(), String> {
     let mut windows = Vec::new();
     let mut each = |key, value| {
         windows.push((key, value));
-        Ok::<_, headwater::store::Error>(())
+        Ok::<_, headwater_agent::store::Error>(())
     };
     store.windows("p", &mut each).expect("whole rows");
     windows.sort();
@@ -131,7 +133,8 @@ fn check_journal(store: &Store, position: u64, end: u64) -> Result<(), String> {
 
 fn check_outbox(store: &Store, position: u64, forwarded: u64) -> Result<(), String> {
     let made = position.div_ceil(5);
-    let (mut next, mut first) = (None, made);
+    let mut next = None;
+    let mut first = made;
     loop {
         let batch = store.begin_batch(power::OUTPUT, 1_000, 256 << 10);
         let Some(batch) = batch.map_err(|error| format!("outbox: {error:?}"))? else { break };
@@ -149,7 +152,7 @@ fn check_outbox(store: &Store, position: u64, forwarded: u64) -> Result<(), Stri
             .map_err(|error| format!("confirm: {error:?}"))?;
         next = Some(batch.range.end);
     }
-    // One batch more may be forgotten than was said: the cut came between the two.
+    // One more batch may be removed than was printed, because the cut may come between the two.
     claim(first <= forwarded + power::BATCH_RESULTS_MAX, || {
         format!("results {forwarded} to {first} are gone")
     })?;
@@ -173,7 +176,7 @@ fn claim(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> 
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     format!("panic: {}", text.unwrap_or_default())

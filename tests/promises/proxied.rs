@@ -1,56 +1,56 @@
-//! A network that does anything to the two connections of the agent: with its broker, and with the
-//! collector. Nothing is lost, nothing counts twice, and the backlog drains once it behaves.
+//! A network that does anything to the two connections of the agent, those with its broker and with the
+//! collector. Nothing is lost, nothing counts twice, and the backlog drains once the network behaves.
 
 use std::time::Duration;
 
-use headwater_tests::proxy::{Mode, Way};
+use headwater_tests::proxy::{FaultDirection, ProxyMode};
 use headwater_tests::world::{Options, World};
 
 const KEEP_ALIVE: &str = ", keep_alive = \"5s\"";
-/// How long the network misbehaves: longer than the broker or the collector may be silent.
+/// The time for which the network misbehaves, longer than the broker or the collector may be silent.
 const LONG: Duration = Duration::from_secs(9);
 const SHORT: Duration = Duration::from_millis(1_500);
 
-/// What either connection may meet, and how long.
-const MODES: [(Mode, Duration); 20] = [
-    (Mode::Stall(Way::Both), LONG),
-    (Mode::Stall(Way::Up), LONG),
-    (Mode::Stall(Way::Down), LONG),
-    (Mode::Delay(Way::Both, Duration::from_millis(200)), SHORT),
-    (Mode::Rate(Way::Up, 20_000), SHORT),
-    (Mode::Rate(Way::Down, 20_000), SHORT),
-    (Mode::Cut, SHORT),
-    (Mode::Refuse, SHORT),
-    (Mode::Reset(Way::Up), SHORT),
-    (Mode::Reset(Way::Down), SHORT),
-    (Mode::HalfClose(Way::Up), LONG),
-    (Mode::HalfClose(Way::Down), LONG),
-    (Mode::Half(Way::Up), SHORT),
-    (Mode::Half(Way::Down), SHORT),
-    (Mode::Swallow(Way::Up), SHORT),
-    (Mode::Swallow(Way::Down), SHORT),
-    (Mode::Garbage(Way::Up), SHORT),
-    (Mode::Garbage(Way::Down), SHORT),
-    // Of MQTT, a flipped bit makes another message, as good as the first: nobody could tell. A
-    // request's body has a checksum.
-    (Mode::Pass, SHORT),
-    (Mode::Corrupt(Way::Up), LONG),
+/// The faults that either connection meets, and how long each lasts.
+const MODES: [(ProxyMode, Duration); 20] = [
+    (ProxyMode::Stall(FaultDirection::Both), LONG),
+    (ProxyMode::Stall(FaultDirection::Up), LONG),
+    (ProxyMode::Stall(FaultDirection::Down), LONG),
+    (ProxyMode::Delay(FaultDirection::Both, Duration::from_millis(200)), SHORT),
+    (ProxyMode::Rate(FaultDirection::Up, 20_000), SHORT),
+    (ProxyMode::Rate(FaultDirection::Down, 20_000), SHORT),
+    (ProxyMode::Cut, SHORT),
+    (ProxyMode::Refuse, SHORT),
+    (ProxyMode::Reset(FaultDirection::Up), SHORT),
+    (ProxyMode::Reset(FaultDirection::Down), SHORT),
+    (ProxyMode::HalfClose(FaultDirection::Up), LONG),
+    (ProxyMode::HalfClose(FaultDirection::Down), LONG),
+    (ProxyMode::Half(FaultDirection::Up), SHORT),
+    (ProxyMode::Half(FaultDirection::Down), SHORT),
+    (ProxyMode::Swallow(FaultDirection::Up), SHORT),
+    (ProxyMode::Swallow(FaultDirection::Down), SHORT),
+    (ProxyMode::Garbage(FaultDirection::Up), SHORT),
+    (ProxyMode::Garbage(FaultDirection::Down), SHORT),
+    // There is no flipped bit on the MQTT connection: it makes another message, as good as the first. The
+    // body of a request has a checksum.
+    (ProxyMode::Pass, SHORT),
+    (ProxyMode::Corrupt(FaultDirection::Up), LONG),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_network_to_the_broker_loses_and_doubles_nothing() {
-    let mut world = world().await;
-    for (mode, time) in MODES.into_iter().filter(|(mode, _)| !matches!(mode, Mode::Corrupt(_))) {
+    let mut world = seeded_world().await;
+    for (mode, time) in MODES.into_iter().filter(|(mode, _)| !matches!(mode, ProxyMode::Corrupt(_))) {
         world
             .under_load(async |host| {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 host.mqtt.set(mode);
                 tokio::time::sleep(time).await;
-                // A broken connection comes back, whatever it met before.
-                if matches!(mode, Mode::Garbage(_) | Mode::HalfClose(_)) {
-                    host.mqtt.set(Mode::Cut);
+                // A broken connection must come back, after any fault.
+                if matches!(mode, ProxyMode::Garbage(_) | ProxyMode::HalfClose(_)) {
+                    host.mqtt.set(ProxyMode::Cut);
                 }
-                host.mqtt.set(Mode::Pass);
+                host.mqtt.set(ProxyMode::Pass);
             })
             .await;
         settled(&mut world, mode).await;
@@ -60,37 +60,37 @@ async fn a_bad_network_to_the_broker_loses_and_doubles_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_network_to_the_collector_loses_and_doubles_nothing() {
-    let mut world = world().await;
+    let mut world = seeded_world().await;
     for (mode, time) in MODES {
         world
             .under_load(async |host| {
                 tokio::time::sleep(Duration::from_millis(200)).await;
-                // The noise comes first on a connection.
-                if matches!(mode, Mode::Garbage(_)) {
-                    host.http.set(Mode::Cut);
+                // The noise hits the first piece of a connection.
+                if matches!(mode, ProxyMode::Garbage(_)) {
+                    host.http.set(ProxyMode::Cut);
                 }
                 host.http.set(mode);
                 tokio::time::sleep(time).await;
-                host.http.set(Mode::Pass);
+                host.http.set(ProxyMode::Pass);
             })
             .await;
         settled(&mut world, mode).await;
     }
     let failed =
-        world.host.agent.metrics().await.expect("it answers").of("forward_failed_attempts", "central");
+        world.host.agent.metrics().await.expect("it answers").of("output_failed_attempts", "central");
     assert!(failed > 10, "only {failed} attempts failed: this test sees nothing");
     finish(world).await;
 }
 
-/// A seed of its own each time, printed to repeat it.
-async fn world() -> World {
+/// Makes a world with a new seed, which is printed so that a run can be repeated.
+async fn seeded_world() -> World {
     let given = std::env::var("HEADWATER_SEED").ok();
     let seed = given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("a number"));
     eprintln!("HEADWATER_SEED={seed}");
     World::start(&Options { input: KEEP_ALIVE.to_owned(), seed, ..Options::default() }).await
 }
 
-async fn settled(world: &mut World, mode: Mode) {
+async fn settled(world: &mut World, mode: ProxyMode) {
     let verdict = world.settle().await;
     eprintln!("{mode:?}: {:?}", world.published());
     assert!(verdict.is_good(), "{mode:?}: {verdict:?}");
@@ -99,5 +99,5 @@ async fn settled(world: &mut World, mode: Mode) {
 async fn finish(mut world: World) {
     let letters = world.host.agent.dead_letters().await.len() as u64;
     assert_eq!(letters, 2 * world.poisons(), "nothing but what is no reading is a dead letter");
-    assert!(!world.host.agent.logged().contains("panicked"), "no thread panicked");
+    assert!(!world.host.agent.log_text().contains("panicked"), "no thread panicked");
 }

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::broker::Broker;
-use headwater_tests::collector::Collector;
-use headwater_tests::ledger::balances;
-use headwater_tests::plant::{self, KEY, Load, Plan, TOPICS};
-use headwater_tests::process::{Process, eventually, free_port, installed};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::collector::TestCollector;
+use headwater_tests::ledger::check_balance;
+use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
+use headwater_tests::process::{ChildProcess, eventually, free_port, installed_program};
+use headwater_tests::publisher::TestPublisher;
 use rcgen::{CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
 use crate::upstream::publish;
@@ -18,12 +18,12 @@ use crate::upstream::publish;
 const SOON: Duration = Duration::from_secs(60);
 
 /// A certificate authority.
-struct Authority {
+struct CertificateAuthority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-impl Authority {
+impl CertificateAuthority {
     fn new(name: &str) -> Self {
         let mut params = CertificateParams::new([]).expect("a certificate can be made");
         params.distinguished_name.push(DnType::CommonName, name);
@@ -33,7 +33,7 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    /// Writes `NAME.pem` and `NAME.key`, each complete before it has its name.
+    /// Writes `NAME.pem` and `NAME.key`; each file is complete before it has its name.
     fn identity(&self, folder: &Path, name: &str, last_year: i32) {
         let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a certificate can be made");
         params.not_after = date_time_ymd(last_year, 1, 1);
@@ -47,8 +47,9 @@ impl Authority {
     }
 }
 
-/// nginx with the server's certificate `server.pem` of the folder; lets in whom `ca.pem` vouches for.
-async fn nginx(folder: &Path, collector: u16) -> (Process, u16) {
+/// Starts nginx with the certificate `server.pem` of the folder. It lets in the clients that `ca.pem` vouches
+/// for.
+async fn nginx(folder: &Path, collector: u16) -> (ChildProcess, u16) {
     let port = free_port();
     let at = folder.display();
     let config = format!(
@@ -60,9 +61,9 @@ async fn nginx(folder: &Path, collector: u16) -> (Process, u16) {
          location / {{ proxy_pass http://127.0.0.1:{collector}; }}\n}}\n}}\n"
     );
     std::fs::write(folder.join("nginx.conf"), config).expect("a writable folder");
-    let mut command = Command::new(installed("nginx", "nginx"));
+    let mut command = Command::new(installed_program("nginx", "nginx"));
     command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
-    let process = Process::spawn(&mut command, &folder.join("nginx.log")).expect("nginx starts");
+    let process = ChildProcess::spawn(&mut command, &folder.join("nginx.log")).expect("nginx starts");
     eventually("nginx to listen", Duration::from_secs(10), async || {
         tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
     })
@@ -70,29 +71,31 @@ async fn nginx(folder: &Path, collector: u16) -> (Process, u16) {
     (process, port)
 }
 
-/// What is there to be sent stays, and no part of it is taken for refused.
-async fn refused(agent: &Agent, why: &str) {
+/// Checks that everything to be sent stays in the outbox, and no part of it counts as refused.
+async fn check_nothing_sent(agent: &TestAgent, why: &str) {
     let metrics = agent.metrics().await.expect("the agent answers");
-    let failed = metrics.of("forward_failed_attempts", "central") + 3;
-    agent.reaches("forward_failed_attempts", "central", failed, SOON).await;
+    let failed = metrics.of("output_failed_attempts", "central") + 3;
+    agent.wait_for_metric("output_failed_attempts", "central", failed, SOON).await;
     let metrics = agent.metrics().await.expect("the agent answers");
-    assert_eq!(metrics.of("forward_delivered_results", "central"), 0, "{why}");
-    assert_eq!(metrics.of("forward_rejected_results", "central"), 0, "{why}");
-    assert_eq!(metrics.of("forward_pending_results", "central"), 300, "{why}");
+    assert_eq!(metrics.of("output_delivered_results", "central"), 0, "{why}");
+    assert_eq!(metrics.of("output_rejected_results", "central"), 0, "{why}");
+    assert_eq!(metrics.of("output_pending_results", "central"), 300, "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_right_certificate_passes_and_nothing_is_lost_until_it_does() {
-    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let ours = CertificateAuthority::new("ours");
+    let other = CertificateAuthority::new("other");
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     std::fs::write(folder.join("ca.pem"), &ours.pem).unwrap();
     ours.identity(folder, "server", 4000);
-    let (collector, broker) = (Collector::start().await, Broker::start().await);
+    let collector = TestCollector::start().await;
+    let broker = RumqttdBroker::start().await;
     let (_nginx, port) = nginx(folder, collector.port()).await;
     let plan = |tls: &str| {
         let more = format!(", timeout = \"2s\", backoff_max = \"300ms\", tls = {{ {tls} }}");
-        let plan = Plan::default()
+        let plan = ConfigBuilder::default()
             .input("plant", broker.port(), &[TOPICS], "3.1.1")
             .pipeline("each", "plant", "central", &plant::forwarded(KEY))
             .output("central", &format!("https://127.0.0.1:{port}/v1/batches"), &more);
@@ -102,23 +105,24 @@ async fn only_the_right_certificate_passes_and_nothing_is_lost_until_it_does() {
     let trusts = format!("ca = {:?}", file("ca.pem"));
     let shows = format!("{trusts}, certificate = {:?}, key = {:?}", file("us.pem"), file("us.key"));
 
-    let mut agent = Agent::start(&plan(&trusts)).await;
-    let (publisher, mut load) = (Publisher::connect("plant", broker.port()), Load::new(5));
+    let mut agent = TestAgent::start(&plan(&trusts)).await;
+    let publisher = TestPublisher::connect("plant", broker.port());
+    let mut load = PlantLoad::new(5);
     publish(&publisher, &mut load, 300).await;
-    agent.reaches("pipeline_results", "each", load.published(), SOON).await;
-    refused(&agent, "no certificate").await;
-    assert!(agent.logged().contains("No required SSL certificate"), "the log says what is missing");
+    agent.wait_for_metric("pipeline_results", "each", load.published(), SOON).await;
+    check_nothing_sent(&agent, "no certificate").await;
+    assert!(agent.log_text().contains("No required SSL certificate"), "the log says what is missing");
 
     agent.stop().await;
     other.identity(folder, "us", 4000);
     agent.configure(&plan(&shows));
     agent.resume().await;
-    refused(&agent, "a certificate of another authority").await;
+    check_nothing_sent(&agent, "a certificate of another authority").await;
     ours.identity(folder, "us", 2001);
-    refused(&agent, "an expired certificate").await;
+    check_nothing_sent(&agent, "an expired certificate").await;
 
     ours.identity(folder, "us", 4000);
-    balances(&agent, "each", "central", load.published(), SOON).await;
+    check_balance(&agent, "each", "central", load.published(), SOON).await;
     let results = collector.results().await;
     assert_eq!(plant::ids(&results, "each"), (0..load.published()).collect::<Vec<_>>());
     assert!(agent.dead_letters().await.is_empty());

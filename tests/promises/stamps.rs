@@ -1,12 +1,13 @@
-//! Event time from a field, the topic, a user property of MQTT 5 and arrival, side by side over a real broker.
+//! Event time from a field, the topic, a user property of MQTT 5 and arrival, side by side over a real
+//! broker.
 
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Mosquitto;
-use headwater_tests::ledger::drained;
-use headwater_tests::plant::Plan;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::MosquittoBroker;
+use headwater_tests::destination::FakeDestination;
+use headwater_tests::ledger::wait_until_drained;
+use headwater_tests::plant::ConfigBuilder;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use rumqttc::v5::{AsyncClient, MqttOptions};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// Of the pipelines, by name.
+/// The names of the pipelines and where each reads the event time.
 const PLACES: [(&str, &str); 4] = [
     ("field", "{ field = \"ts\", unit = \"s\" }"),
     ("topic", "{ topic = 2, unit = \"ms\" }"),
@@ -24,8 +25,9 @@ const PLACES: [(&str, &str); 4] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn event_time_comes_from_where_the_configuration_says() {
-    let (broker, backend) = (Mosquitto::start_unsaved().await, Backend::start([]).await);
-    let plan = Plan::default().input("plant", broker.port(), &["plant/#"], "5");
+    let broker = MosquittoBroker::start_unsaved().await;
+    let destination = FakeDestination::start([]).await;
+    let plan = ConfigBuilder::default().input("plant", broker.port(), &["plant/#"], "5");
     let plan = PLACES.iter().fold(plan, |plan, (name, time)| {
         plan.pipeline(
             name,
@@ -34,18 +36,18 @@ async fn event_time_comes_from_where_the_configuration_says() {
             &format!("key = \"k\"\ntime = {time}\ncommit_every = \"100ms\""),
         )
     });
-    let plan = plan.output("central", &backend.url(), "");
-    let mut agent = Agent::start(plan.toml()).await;
+    let plan = plan.output("central", &destination.url(), "");
+    let mut agent = TestAgent::start(plan.toml()).await;
     let before = jiff::Timestamp::now();
     for (number, property) in [Some("2026-01-03T00:00:00.000001Z"), None].into_iter().enumerate() {
         let payload = json!({ "id": number, "ts": 1_767_225_600.123_456 });
         publish(broker.port(), "plant/a/1767312000789", &payload, property).await;
     }
     for (name, _) in PLACES {
-        agent.reaches("pipeline_read_messages", name, 2, SOON).await;
+        agent.wait_for_metric("pipeline_read_messages", name, 2, SOON).await;
     }
-    drained(&agent, "central", SOON).await;
-    let lines = backend.accepted();
+    wait_until_drained(&agent, "central", SOON).await;
+    let lines = destination.accepted_lines();
     let times = |pipeline: &str| -> Vec<jiff::Timestamp> {
         let of = lines.iter().filter(|line| line["pipeline"] == pipeline);
         of.map(|line| line["time"].as_str().expect("a time").parse().expect("RFC 3339")).collect()
@@ -59,14 +61,15 @@ async fn event_time_comes_from_where_the_configuration_says() {
         arrivals.len() == 2 && arrivals.iter().all(|time| *time >= before && *time <= jiff::Timestamp::now())
     );
 
-    // The one without the property is a dead letter, and stays one when it is given in again; the other's is kept.
+    // The message without the property is a dead letter, and stays one when it is replayed; that of the other
+    // pipeline is kept.
     let letters = agent.dead_letters().await;
     let refused: Vec<_> = letters.iter().map(|letter| (&letter["pipeline"], &letter["reason"])).collect();
     assert_eq!(refused.len(), 1, "{refused:?}");
     assert!(refused[0].1.as_str().is_some_and(|reason| reason.contains("user property `ts` is missing")));
 }
 
-/// At QoS 1, confirmed.
+/// Publishes a message at QoS 1 and waits for its confirmation.
 async fn publish(port: u16, topic: &str, payload: &Value, property: Option<&str>) {
     let mut options = MqttOptions::new("device", "127.0.0.1", port);
     options.set_keep_alive(Duration::from_secs(30));

@@ -1,5 +1,5 @@
 //! Modules change while readings come: every reading counts once, whatever the new version does and whenever
-//! the agent is killed; and a module that trips is followed by what the pipeline says.
+//! the agent is killed; and after a trip the pipeline's policy is followed.
 
 #[cfg(feature = "machine")]
 mod killed;
@@ -8,63 +8,67 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
-use headwater_tests::ledger::{drained, holds};
-use headwater_tests::plant::{self, Plan};
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::destination::FakeDestination;
+use headwater_tests::ledger::{check_ledger, wait_until_drained};
+use headwater_tests::plant::{self, ConfigBuilder};
 use headwater_tests::process::eventually;
-use headwater_tests::publisher::Publisher;
+use headwater_tests::publisher::TestPublisher;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
 const FAHRENHEIT: &str =
-    r#"module = "modules/celsius.wasm", config = { field = "temperature", from = "fahrenheit" }"#;
+    r#"module = "modules/celsius.wasm", settings = { field = "temperature", from = "fahrenheit" }"#;
 
 fn hostile(what: &str) -> String {
-    format!("module = \"modules/hostile.wasm\", deadline = \"200ms\", config = {{ do = {what:?} }}")
+    format!("module = \"modules/hostile.wasm\", deadline = \"200ms\", settings = {{ do = {what:?} }}")
 }
 
 fn counting(what: &str) -> String {
-    format!("module = \"modules/hostile_aggregate.wasm\", deadline = \"200ms\", config = {{ do = {what:?} }}")
+    format!(
+        "module = \"modules/hostile_aggregate.wasm\", deadline = \"200ms\", settings = {{ do = {what:?} }}"
+    )
 }
 
-/// A plant, three pipelines, and somebody who publishes.
-struct Scene {
-    agent: Agent,
-    backend: Backend,
-    broker: Broker,
+/// A plant, three pipelines, and a publisher.
+struct SwapScene {
+    agent: TestAgent,
+    destination: FakeDestination,
+    broker: RumqttdBroker,
 }
 
-impl Scene {
+impl SwapScene {
     async fn start(transform: &str, aggregate: &str) -> Self {
-        let (broker, backend) = (Broker::start().await, Backend::start([]).await);
-        let agent = Agent::start(&config(broker.port(), &backend.url(), transform, aggregate, "")).await;
-        Self { agent, backend, broker }
+        let broker = RumqttdBroker::start().await;
+        let destination = FakeDestination::start([]).await;
+        let agent =
+            TestAgent::start(&config(broker.port(), &destination.url(), transform, aggregate, "")).await;
+        Self { agent, destination, broker }
     }
 
     fn configure(&self, transform: &str, aggregate: &str) {
-        self.agent.configure(&config(self.broker.port(), &self.backend.url(), transform, aggregate, ""));
+        self.agent.configure(&config(self.broker.port(), &self.destination.url(), transform, aggregate, ""));
     }
 
     async fn counts(&self, metric: &str, value: u64) {
-        self.agent.reaches(&format!("pipeline_{metric}"), "changed", value, SOON).await;
+        self.agent.wait_for_metric(&format!("pipeline_{metric}"), "changed", value, SOON).await;
     }
 
     async fn digest(&self) -> Value {
         self.agent.status().await.expect("it answers")["modules"]["changed"]["running"][0].take()
     }
 
-    /// All readings so far are in the results, each once, and in no dead letter.
+    /// Checks that all readings so far are in the results, each once, and in no dead letter.
     async fn check(&mut self, readings: u64) {
         let expected: Vec<_> = (0..readings).collect();
         eventually("every reading to arrive", SOON, async || {
-            (plant::ids(&self.backend.accepted(), "neighbour") == expected).then_some(())
+            (plant::ids(&self.destination.accepted_lines(), "neighbour") == expected).then_some(())
         })
         .await;
-        drained(&self.agent, "central", SOON).await;
-        holds(&self.agent).await;
-        let lines = self.backend.accepted();
+        wait_until_drained(&self.agent, "central", SOON).await;
+        check_ledger(&self.agent).await;
+        let lines = self.destination.accepted_lines();
         assert_eq!(plant::ids(&lines, "changed"), expected);
         let counted = lines.iter().filter(|line| line["pipeline"] == "counted");
         let sum: u64 = counted.map(|line| line["value"].as_u64().expect("a count")).sum();
@@ -75,7 +79,7 @@ impl Scene {
 
 fn config(port: u16, url: &str, transform: &str, aggregate: &str, more: &str) -> String {
     let time = "time = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"100ms\"\n";
-    Plan::default()
+    ConfigBuilder::default()
         .input("plant", port, &["plant"], "3.1.1")
         .output("central", url, more)
         .pipeline("changed", "plant", "central", &format!("key = \"k\"\n{time}transform = [{{ {transform} }}]"))
@@ -92,19 +96,19 @@ fn config(port: u16, url: &str, transform: &str, aggregate: &str, more: &str) ->
         .to_owned()
 }
 
-/// Publishes until it is told to end; every tenth reading is a bad one.
-struct Stream {
+/// A task that publishes until it is told to end; every tenth reading is a bad one.
+struct ReadingStream {
     end: Arc<AtomicBool>,
     task: tokio::task::JoinSet<u64>,
 }
 
-impl Stream {
+impl ReadingStream {
     fn start(port: u16, from: u64) -> Self {
         let end = Arc::new(AtomicBool::new(false));
         let ended = end.clone();
         let mut task = tokio::task::JoinSet::new();
         task.spawn(async move {
-            let publisher = Publisher::connect("stream", port);
+            let publisher = TestPublisher::connect("stream", port);
             let mut id = from;
             while !ended.load(Ordering::Acquire) {
                 publisher.publish("plant", reading(id, false)).await;
@@ -132,51 +136,51 @@ fn reading(id: u64, last: bool) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_change_under_load_and_every_reading_counts_once() {
-    let mut scene = Scene::start(&hostile("a"), &counting("a")).await;
-    let stream = Stream::start(scene.broker.port(), 0);
+    let mut scene = SwapScene::start(&hostile("a"), &counting("a")).await;
+    let stream = ReadingStream::start(scene.broker.port(), 0);
     scene.counts("read_messages", 50).await;
     let first = scene.digest().await;
 
-    // A good one, of transform and aggregate.
+    // This is a good version, of transform and aggregate.
     scene.configure(FAHRENHEIT, &counting("b"));
     scene.agent.reload();
     scene.counts("swaps", 1).await;
-    scene.agent.reaches("pipeline_swaps", "counted", 1, SOON).await;
+    scene.agent.wait_for_metric("pipeline_swaps", "counted", 1, SOON).await;
     let second = scene.digest().await;
     assert_ne!(first, second);
 
-    // Refused: by the module, by the loader, and a change that is none of modules.
+    // These are refused: by the module, by the loader, and because the change is not one of modules.
     scene.configure(&hostile("init-error"), &counting("b"));
-    let (status, said) = scene.agent.post("/v1/reload").await.expect("it answers");
+    let (status, answer) = scene.agent.post("/v1/reload").await.expect("it answers");
     assert!(
-        status == 200 && said.contains("hostile settings") && said.contains("\"counted\":\"unchanged\""),
-        "{status} {said}"
+        status == 200 && answer.contains("hostile settings") && answer.contains("\"counted\":\"unchanged\""),
+        "{status} {answer}"
     );
     let broken = scene.agent.home().join("modules/broken.wasm");
     std::fs::write(&broken, &headwater_bundle::CELSIUS[..5_000]).expect("a writable folder");
     scene.configure("module = \"modules/broken.wasm\"", &counting("b"));
-    let (_, said) = scene.agent.post("/v1/reload").await.expect("it answers");
-    assert!(said.contains("expected a WebAssembly component"), "{said}");
+    let (_, answer) = scene.agent.post("/v1/reload").await.expect("it answers");
+    assert!(answer.contains("expected a WebAssembly component"), "{answer}");
     scene.agent.configure(&config(
         scene.broker.port(),
-        &scene.backend.url(),
+        &scene.destination.url(),
         &hostile("c"),
         &counting("b"),
         ", linger = \"77ms\"",
     ));
-    let (status, said) = scene.agent.post("/v1/reload").await.expect("it answers");
+    let (status, answer) = scene.agent.post("/v1/reload").await.expect("it answers");
     assert!(
-        status == 409 && said.contains("`output.central.http.linger` changed: that needs a restart"),
-        "{status} {said}"
+        status == 409 && answer.contains("`output.central.http.linger` changed: that needs a restart"),
+        "{status} {answer}"
     );
     assert_eq!(scene.digest().await, second, "what ran goes on");
     scene.counts("refused_swaps", 2).await;
 
-    // Taken back by itself, and not taken again.
+    // This one is rolled back by itself, and not taken again.
     scene.configure(&hostile("panic"), &counting("update-loop"));
     scene.agent.reload();
     scene.counts("rollbacks", 1).await;
-    scene.agent.reaches("pipeline_rollbacks", "counted", 1, SOON).await;
+    scene.agent.wait_for_metric("pipeline_rollbacks", "counted", 1, SOON).await;
     assert_eq!(scene.digest().await, second);
     scene.agent.reload();
     scene.counts("refused_swaps", 3).await;
@@ -193,24 +197,25 @@ async fn versions_change_under_load_and_every_reading_counts_once() {
     assert_eq!(scene.digest().await, first);
     let readings = stream.end().await;
     scene.check(readings).await;
-    let lines = scene.backend.accepted();
+    let lines = scene.destination.accepted_lines();
     let of = |digest: &Value| {
         lines.iter().filter(|it| it["pipeline"] == "changed" && it["module"] == *digest).count()
     };
     assert!(of(&first) > 0 && of(&second) > 0, "both versions worked");
-    assert!(!scene.agent.logged().contains("stuck"));
+    assert!(!scene.agent.log_text().contains("stuck"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_follows_a_trip_is_what_the_pipeline_says() {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = RumqttdBroker::start().await;
+    let destination = FakeDestination::start([]).await;
     let plan = |what: &str| {
         let body =
             |more: &str| plant::forwarded("k") + &format!("transform = [{{ {} }}]\n{more}", hostile(what));
         let rate = "trips = { max = 1, within = \"1m\", then = \"pause\" }";
-        Plan::default()
+        ConfigBuilder::default()
             .input("plant", broker.port(), &["plant"], "3.1.1")
-            .output("central", &backend.url(), "")
+            .output("central", &destination.url(), "")
             .pipeline("pauses", "plant", "central", &body("on_trip = \"pause\"\npause = \"1h\""))
             .pipeline("passes", "plant", "central", &body("on_trip = \"bypass\""))
             .pipeline("escalates", "plant", "central", &body(rate))
@@ -218,9 +223,9 @@ async fn what_follows_a_trip_is_what_the_pipeline_says() {
             .toml()
             .to_owned()
     };
-    let mut agent = Agent::start(&plan("panic")).await;
-    let publisher = Publisher::connect("stream", broker.port());
-    // Bad are 7, 17, 27 and 37.
+    let mut agent = TestAgent::start(&plan("panic")).await;
+    let publisher = TestPublisher::connect("stream", broker.port());
+    // The bad readings are 7, 17, 27 and 37.
     for id in 0..40 {
         publisher.publish("plant", reading(id, false)).await;
     }
@@ -231,7 +236,7 @@ async fn what_follows_a_trip_is_what_the_pipeline_says() {
         ("escalates", "paused", 1),
         ("neighbour", "results", 40),
     ] {
-        agent.reaches(&format!("pipeline_{metric}"), pipeline, value, SOON).await;
+        agent.wait_for_metric(&format!("pipeline_{metric}"), pipeline, value, SOON).await;
     }
     assert!(agent.metrics().await.expect("it answers").of("module_trips", "passes/transform[0]") == 4);
     let shown = agent.status().await.expect("it answers")["modules"]["pauses"]["paused"].take();
@@ -244,24 +249,24 @@ async fn what_follows_a_trip_is_what_the_pipeline_says() {
     let lines = agent.metrics().await.expect("it answers");
     assert!(lines.of("pipeline_read_messages", "pauses") < 8, "it stopped before the one that trips");
 
-    // Told to go on it comes to the same reading; with another version it goes on, and so after a restart.
+    // Resumed, it comes to the same reading; with another version it goes on, and so it does after a restart.
     let trips = agent.metrics().await.expect("it answers").of("module_trips", "pauses/transform[0]");
     assert_eq!(agent.post("/v1/pipelines/pauses/resume").await.expect("it answers").0, 200);
-    agent.reaches("module_trips", "pauses/transform[0]", trips + 1, SOON).await;
+    agent.wait_for_metric("module_trips", "pauses/transform[0]", trips + 1, SOON).await;
     assert_eq!(agent.post("/v1/pipelines/nobody/resume").await.expect("it answers").0, 404);
     agent.configure(&plan("nothing"));
-    let (status, said) = agent.post("/v1/reload").await.expect("it answers");
-    assert_eq!(status, 200, "{said}");
-    agent.reaches("pipeline_read_messages", "pauses", 40, SOON).await;
-    agent.reaches("pipeline_read_messages", "escalates", 40, SOON).await;
+    let (status, answer) = agent.post("/v1/reload").await.expect("it answers");
+    assert_eq!(status, 200, "{answer}");
+    agent.wait_for_metric("pipeline_read_messages", "pauses", 40, SOON).await;
+    agent.wait_for_metric("pipeline_read_messages", "escalates", 40, SOON).await;
     eventually("nothing to be paused", SOON, async || {
         let paused = agent.metrics().await.ok()?.all("pipeline_paused");
         paused.iter().all(|it| *it == 0.0).then_some(())
     })
     .await;
-    drained(&agent, "central", SOON).await;
-    holds(&agent).await;
-    let lines = backend.accepted();
+    wait_until_drained(&agent, "central", SOON).await;
+    check_ledger(&agent).await;
+    let lines = destination.accepted_lines();
     let all: Vec<u64> = (0..40).collect();
     for pipeline in ["pauses", "passes", "neighbour"] {
         assert_eq!(plant::ids(&lines, pipeline), all, "{pipeline}");
@@ -276,15 +281,15 @@ async fn what_follows_a_trip_is_what_the_pipeline_says() {
 async fn a_version_that_cannot_read_the_windows_there_are_is_refused_before_any_reading_passes_it() {
     let of = |version: u8, refuse: bool| {
         format!(
-            "module = \"modules/hostile_aggregate.wasm\", config = {{ version = {version}, refuse = {refuse} }}"
+            "module = \"modules/hostile_aggregate.wasm\", settings = {{ version = {version}, refuse = {refuse} }}"
         )
     };
-    let mut scene = Scene::start(&hostile("a"), &of(0, false)).await;
-    let stream = Stream::start(scene.broker.port(), 0);
-    scene.agent.reaches("pipeline_used_events", "counted", 20, SOON).await;
+    let mut scene = SwapScene::start(&hostile("a"), &of(0, false)).await;
+    let stream = ReadingStream::start(scene.broker.port(), 0);
+    scene.agent.wait_for_metric("pipeline_used_events", "counted", 20, SOON).await;
     scene.configure(&hostile("a"), &of(2, true));
     scene.agent.reload();
-    scene.agent.reaches("pipeline_refused_swaps", "counted", 1, SOON).await;
+    scene.agent.wait_for_metric("pipeline_refused_swaps", "counted", 1, SOON).await;
     let swap = scene.agent.status().await.expect("it answers")["modules"]["counted"]["swap"].take();
     let reason = swap["reason"].as_str().unwrap_or_default().to_owned();
     assert!(
@@ -292,20 +297,20 @@ async fn a_version_that_cannot_read_the_windows_there_are_is_refused_before_any_
         "{swap}"
     );
 
-    // Nor is it by a restart.
+    // A restart does not change it either.
     assert!(scene.agent.stop().await.success());
-    let output = scene.agent.run(&["run"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(2) && said.contains("hostile state of version 0"), "{said}");
+    let output = scene.agent.run_command(&["run"]);
+    let answer = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && answer.contains("hostile state of version 0"), "{answer}");
     scene.configure(&hostile("a"), &of(0, false));
     scene.agent.resume().await;
 
-    // One that can takes them over, and so does another at a start.
+    // A version that can migrate takes the states over, and so does another at a start.
     scene.configure(&hostile("a"), &of(3, false));
     scene.agent.reload();
-    scene.agent.reaches("pipeline_swaps", "counted", 1, SOON).await;
+    scene.agent.wait_for_metric("pipeline_swaps", "counted", 1, SOON).await;
     let used = scene.agent.metrics().await.expect("it answers").of("pipeline_used_events", "counted");
-    scene.agent.reaches("pipeline_used_events", "counted", used + 20, SOON).await;
+    scene.agent.wait_for_metric("pipeline_used_events", "counted", used + 20, SOON).await;
     assert!(scene.agent.stop().await.success());
     scene.configure(&hostile("a"), &of(4, false));
     scene.agent.resume().await;
@@ -315,31 +320,32 @@ async fn a_version_that_cannot_read_the_windows_there_are_is_refused_before_any_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changes_is_seen_and_runs_beside_before_it_takes_over() {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = RumqttdBroker::start().await;
+    let destination = FakeDestination::start([]).await;
     let plan = |settings: &str| {
         let transform =
-            format!("transform = [{{ module = \"modules/swapped.wasm\", config = {{ {settings} }} }}]");
+            format!("transform = [{{ module = \"modules/swapped.wasm\", settings = {{ {settings} }} }}]");
         let body = plant::forwarded("k") + &transform + "\nshadow = \"2s\"";
-        let plan = Plan::default()
+        let plan = ConfigBuilder::default()
             .input("plant", broker.port(), &["plant"], "3.1.1")
-            .output("central", &backend.url(), "")
+            .output("central", &destination.url(), "")
             .pipeline("changed", "plant", "central", &body);
         format!("watch = \"1s\"\n\n{}", plan.toml())
     };
     let settings = "field = \"temperature\", from = \"fahrenheit\"";
-    let mut agent = Agent::at_home(&plan(settings));
+    let mut agent = TestAgent::prepare(&plan(settings));
     let file = agent.home().join("modules/swapped.wasm");
     std::fs::write(&file, headwater_bundle::HOSTILE).expect("a writable folder");
     agent.resume().await;
-    let stream = Stream::start(broker.port(), 0);
-    agent.reaches("pipeline_read_messages", "changed", 20, SOON).await;
+    let stream = ReadingStream::start(broker.port(), 0);
+    agent.wait_for_metric("pipeline_read_messages", "changed", 20, SOON).await;
 
     std::fs::write(&file, headwater_bundle::CELSIUS).expect("a writable folder");
-    agent.reaches("pipeline_shadowing", "changed", 1, SOON).await;
-    agent.reaches("pipeline_swaps", "changed", 1, SOON).await;
+    agent.wait_for_metric("pipeline_shadowing", "changed", 1, SOON).await;
+    agent.wait_for_metric("pipeline_swaps", "changed", 1, SOON).await;
     let shadow = agent.status().await.expect("it answers")["modules"]["changed"]["swap"]["shadow"].take();
-    let (events, differences) =
-        (shadow["events"].as_u64().unwrap_or(0), shadow["differences"].as_u64().unwrap_or(0));
+    let events = shadow["events"].as_u64().unwrap_or(0);
+    let differences = shadow["differences"].as_u64().unwrap_or(0);
     assert!(events > 20 && differences == events, "{shadow}");
     let first = shadow["first"][0].as_str().unwrap_or_default();
     assert!(
@@ -351,48 +357,49 @@ async fn a_file_that_changes_is_seen_and_runs_beside_before_it_takes_over() {
         differences
     );
 
-    // One that trips beside it never comes in.
+    // A version that trips beside the running one never takes over.
     std::fs::write(&file, headwater_bundle::HOSTILE).expect("a writable folder");
     agent.configure(&plan("do = \"panic\""));
-    agent.reaches("pipeline_refused_swaps", "changed", 1, SOON).await;
+    agent.wait_for_metric("pipeline_refused_swaps", "changed", 1, SOON).await;
     let readings = stream.end().await;
-    agent.reaches("pipeline_read_messages", "changed", readings, SOON).await;
-    drained(&agent, "central", SOON).await;
-    assert_eq!(plant::ids(&backend.accepted(), "changed"), (0..readings).collect::<Vec<_>>());
+    agent.wait_for_metric("pipeline_read_messages", "changed", readings, SOON).await;
+    wait_until_drained(&agent, "central", SOON).await;
+    assert_eq!(plant::ids(&destination.accepted_lines(), "changed"), (0..readings).collect::<Vec<_>>());
     assert_eq!(agent.metrics().await.expect("it answers").of("pipeline_swaps", "changed"), 1);
     assert_eq!(agent.dead_letters().await, Vec::<Value>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_aggregate_beside_the_one_that_runs_is_compared_on_its_states_and_windows() {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+    let broker = RumqttdBroker::start().await;
+    let destination = FakeDestination::start([]).await;
     let plan = |settings: &str| {
-        let aggregate = format!("module = \"modules/hostile_aggregate.wasm\", config = {{ {settings} }}");
+        let aggregate = format!("module = \"modules/hostile_aggregate.wasm\", settings = {{ {settings} }}");
         let body = format!(
             "key = \"bad-{{field.device}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n\
              window = {{ tumbling = \"50ms\", lateness = \"0s\" }}\naggregate = {{ {aggregate} }}\nshadow = \"1s\""
         );
-        let plan = Plan::default().input("plant", broker.port(), &["plant"], "3.1.1");
-        plan.output("central", &backend.url(), "")
+        let plan = ConfigBuilder::default().input("plant", broker.port(), &["plant"], "3.1.1");
+        plan.output("central", &destination.url(), "")
             .pipeline("counted", "plant", "central", &body)
             .toml()
             .to_owned()
     };
-    let agent = Agent::start(&plan("")).await;
-    let stream = Stream::start(broker.port(), 0);
-    agent.reaches("pipeline_used_events", "counted", 20, SOON).await;
+    let agent = TestAgent::start(&plan("")).await;
+    let stream = ReadingStream::start(broker.port(), 0);
+    agent.wait_for_metric("pipeline_used_events", "counted", 20, SOON).await;
     let mut swaps = 0;
     for (settings, differs) in [
         ("do = \"as-before\"", None),
         ("version = 3", None),
-        // A change of its states, and one of its results alone.
+        // The first case changes the states, the second only the results.
         ("version = 3, do = \"count-updates\"", Some("one state, then another")),
         ("version = 4, do = \"finish-text\"", Some("then refused: the module's result is not JSON")),
     ] {
         swaps += 1;
         agent.configure(&plan(settings));
         agent.reload();
-        agent.reaches("pipeline_swaps", "counted", swaps, SOON).await;
+        agent.wait_for_metric("pipeline_swaps", "counted", swaps, SOON).await;
         let mut status = agent.status().await.expect("it answers");
         let shadow = status["modules"]["counted"]["swap"]["shadow"].take();
         assert!(shadow["events"].as_u64() > Some(20), "{settings}: {shadow}");
@@ -405,12 +412,12 @@ async fn an_aggregate_beside_the_one_that_runs_is_compared_on_its_states_and_win
     }
     agent.configure(&plan("version = 4, do = \"update-panic\""));
     agent.reload();
-    agent.reaches("pipeline_refused_swaps", "counted", 1, SOON).await;
+    agent.wait_for_metric("pipeline_refused_swaps", "counted", 1, SOON).await;
     agent.configure(&plan("version = 5, refuse = true"));
     agent.reload();
-    agent.reaches("pipeline_refused_swaps", "counted", 2, SOON).await;
+    agent.wait_for_metric("pipeline_refused_swaps", "counted", 2, SOON).await;
     let readings = stream.end().await;
-    agent.reaches("pipeline_used_events", "counted", readings, SOON).await;
-    drained(&agent, "central", SOON).await;
-    holds(&agent).await;
+    agent.wait_for_metric("pipeline_used_events", "counted", readings, SOON).await;
+    wait_until_drained(&agent, "central", SOON).await;
+    check_ledger(&agent).await;
 }

@@ -1,5 +1,5 @@
-//! The agent under test: a child process with a home of its own, which can be killed, asked to
-//! stop, started again, and questioned over its own HTTP.
+//! The agent under test: a child process with a home folder of its own. It can be killed, stopped and started
+//! again, and asked over its own HTTP.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -9,38 +9,38 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::client;
-use crate::process::{Process, built, eventually};
+use crate::process::{ChildProcess, built_program, eventually};
 
-/// Name of the program, as cargo builds it.
+/// The name of the program as cargo builds it.
 pub const PROGRAM: &str = "headwater_under_test";
 
-/// An agent and its home: `agent.toml`, `modules/`, `state/` and `agent.log`.
+/// An agent and its home folder: `agent.toml`, `modules/`, `state/` and `agent.log`.
 #[derive(Debug)]
-pub struct Agent {
-    // Before its home: a failing test shows the end of the log that lies there.
-    process: Option<Process>,
+pub struct TestAgent {
+    // The process is dropped before its home, so that a failing test can still show the end of the log.
+    process: Option<ChildProcess>,
     home: tempfile::TempDir,
-    /// What plays the agent; the one that is built with the tests unless told otherwise.
+    /// The program that runs as the agent; `None` for the one that is built with the tests.
     program: Option<PathBuf>,
     role: Option<(&'static str, &'static str)>,
     environment: Vec<(&'static str, String)>,
 }
 
-/// Whether this program was started by an agent that it plays, to compile a module for it: without a role,
-/// since nothing of the environment is handed on.
+/// Returns true if this program was started by an agent to compile a module. Such a child has no role
+/// variable, because an agent hands nothing of its environment on.
 #[must_use]
-pub fn compiles() -> bool {
+pub fn is_module_compiler() -> bool {
     std::env::args().nth(1).is_some_and(|command| command == "compile-module")
 }
 
-impl Agent {
-    /// A home with the repository's modules and a configuration: `[agent]` is written here, the
-    /// rest is `config`. Nothing runs yet.
+impl TestAgent {
+    /// Prepares a home with the repository's modules and a configuration: `[agent]` is written here, the rest
+    /// is `config`. Nothing runs yet.
     ///
     /// # Panics
     /// When there is no temporary folder to write to.
     #[must_use]
-    pub fn at_home(config: &str) -> Self {
+    pub fn prepare(config: &str) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         let modules = home.path().join("modules");
         std::fs::create_dir(&modules).expect("a writable folder");
@@ -52,7 +52,7 @@ impl Agent {
         agent
     }
 
-    /// Replaces its configuration but for `[agent]`: for the next start.
+    /// Replaces the configuration but for `[agent]`. The next start reads it.
     ///
     /// # Panics
     /// When its home cannot be written.
@@ -62,23 +62,23 @@ impl Agent {
         std::fs::write(self.config(), head + config).expect("a writable folder");
     }
 
-    /// Lets another program play the agent, told by a variable that it is to do so.
+    /// Lets another program run as the agent; the variable `role` tells it to.
     #[must_use]
-    pub fn played_by(self, program: PathBuf, role: (&'static str, &'static str)) -> Self {
+    pub fn run_as(self, program: PathBuf, role: (&'static str, &'static str)) -> Self {
         Self { program: Some(program), role: Some(role), ..self }
     }
 
-    /// Sets variables of its environment, from its next start on, in the place of those set before.
+    /// Sets the variables of the environment in which it starts, instead of those set before.
     pub fn environment(&mut self, variables: impl IntoIterator<Item = (&'static str, String)>) {
         self.environment = variables.into_iter().collect();
     }
 
-    /// A home, and the agent running in it, connected to its brokers.
+    /// Prepares a home, starts the agent in it and waits until it is connected to its brokers.
     ///
     /// # Panics
     /// When it does not become ready.
     pub async fn start(config: &str) -> Self {
-        let mut agent = Self::at_home(config);
+        let mut agent = Self::prepare(config);
         agent.resume().await;
         agent
     }
@@ -92,15 +92,15 @@ impl Agent {
         self.ready().await;
     }
 
-    /// Starts the process and waits for nothing.
+    /// Starts the process without waiting for anything.
     ///
     /// # Panics
     /// When it cannot be started.
     pub fn spawn(&mut self) {
-        // Left by one that was killed: the new one's address is not that.
+        // An agent that was killed leaves its file behind; the new one listens elsewhere.
         std::fs::remove_file(self.state().join("admin.addr")).ok();
         let mut command = self.command(&["run"]);
-        self.process = Some(Process::spawn(&mut command, &self.log()).expect("the agent starts"));
+        self.process = Some(ChildProcess::spawn(&mut command, &self.log()).expect("the agent starts"));
     }
 
     /// Waits until it is ready and every input is connected.
@@ -108,24 +108,32 @@ impl Agent {
     /// # Panics
     /// When it ends instead, or takes longer than half a minute.
     pub async fn ready(&mut self) {
-        eventually("the agent to be ready", Duration::from_secs(30), async || {
+        self.ready_within(Duration::from_secs(30)).await;
+    }
+
+    /// Waits until it is ready and every input is connected, for so long.
+    ///
+    /// # Panics
+    /// When it ends instead, or takes longer.
+    pub async fn ready_within(&mut self, within: Duration) {
+        eventually("the agent to be ready", within, async || {
             let process = self.process.as_mut().expect("the agent was started");
-            assert!(process.runs(), "the agent ended instead of becoming ready");
+            assert!(process.is_running(), "the agent ended instead of becoming ready");
             self.is_ready().await.then_some(())
         })
         .await;
     }
 
-    /// Whether every input is connected.
+    /// Returns true if the agent is ready and every input is connected.
     async fn is_ready(&self) -> bool {
         let (Ok((200, _)), Ok(metrics)) = (self.get("/ready").await, self.metrics().await) else {
             return false;
         };
-        let connected = metrics.all("source_connected");
+        let connected = metrics.all("input_connected");
         !connected.is_empty() && connected.iter().all(|it| *it == 1.0)
     }
 
-    /// `kill -9`.
+    /// Kills the process with SIGKILL.
     ///
     /// # Panics
     /// When it does not run.
@@ -133,33 +141,33 @@ impl Agent {
         self.process.take().expect("the agent runs").kill9().expect("the agent can be killed");
     }
 
-    /// SIGTERM, and its exit status within its grace and a little.
+    /// Sends SIGTERM and returns the exit status; waits a little longer than the grace.
     ///
     /// # Panics
     /// When it does not run or does not end.
     pub async fn stop(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the agent runs");
         process.terminate().expect("the agent can be signalled");
-        process.ended(Duration::from_secs(20)).await.expect("the agent ends in its grace")
+        process.wait_for_exit(Duration::from_secs(20)).await.expect("the agent ends in its grace")
     }
 
-    /// Its exit status when it ends by itself; `None` when it still runs after `within`.
-    pub async fn ends(&mut self, within: Duration) -> Option<ExitStatus> {
+    /// Returns the exit status if the agent ends by itself, or `None` if it still runs after `within`.
+    pub async fn wait_for_exit(&mut self, within: Duration) -> Option<ExitStatus> {
         let mut process = self.process.take()?;
-        let ended = process.ended(within).await.ok();
+        let ended = process.wait_for_exit(within).await.ok();
         if ended.is_none() {
             self.process = Some(process);
         }
         ended
     }
 
-    /// Its exit status when it ends instead of becoming ready.
+    /// Returns the exit status if the agent ends instead of becoming ready, or `None` once it is ready.
     ///
     /// # Panics
     /// When it does neither within half a minute.
-    pub async fn ends_or_ready(&mut self) -> Option<ExitStatus> {
+    pub async fn wait_for_exit_or_ready(&mut self) -> Option<ExitStatus> {
         eventually("the agent to be ready or to end", Duration::from_secs(30), async || {
-            if let Some(status) = self.ends(Duration::ZERO).await {
+            if let Some(status) = self.wait_for_exit(Duration::ZERO).await {
                 return Some(Some(status));
             }
             self.is_ready().await.then_some(None)
@@ -167,7 +175,7 @@ impl Agent {
         .await
     }
 
-    /// Asks it to end, and waits for nothing.
+    /// Sends SIGTERM without waiting for the end.
     ///
     /// # Panics
     /// When it does not run.
@@ -175,31 +183,31 @@ impl Agent {
         self.process.as_ref().expect("the agent runs").terminate().expect("it can be signalled");
     }
 
-    /// Keeps its home on disk when this is dropped, or does not.
+    /// Keeps its home on disk when this is dropped, if `keep` is true.
     pub fn keep(&mut self, keep: bool) {
         self.home.disable_cleanup(keep);
     }
 
-    /// Runs one of its commands to the end, with this home's configuration.
+    /// Runs one of the agent's commands to the end, with the configuration in this home.
     ///
     /// # Panics
     /// When it cannot be started.
     #[must_use]
-    pub fn run(&self, command: &[&str]) -> Output {
+    pub fn run_command(&self, command: &[&str]) -> Output {
         self.command(command).output().expect("the agent's program starts")
     }
 
-    /// Begins one of its commands, which says nothing to anybody.
+    /// Starts one of the agent's commands and discards its output.
     ///
     /// # Panics
     /// When it cannot be started.
     #[must_use]
-    pub fn begin(&self, command: &[&str]) -> Child {
+    pub fn start_command(&self, command: &[&str]) -> Child {
         let mut command = self.command(command);
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the agent's program starts")
     }
 
-    /// A GET on its own HTTP.
+    /// Sends a GET to the agent's own HTTP and returns status and body.
     ///
     /// # Errors
     /// When it does not answer.
@@ -209,7 +217,7 @@ impl Agent {
         client::get(&format!("http://{}{path}", address.trim())).await
     }
 
-    /// A POST on its own HTTP, with its key.
+    /// Sends a POST with the agent's key to its own HTTP and returns status and body.
     ///
     /// # Errors
     /// When it does not answer.
@@ -218,11 +226,12 @@ impl Agent {
             let file = self.state().join(name);
             std::fs::read_to_string(&file).with_context(|| file.display().to_string())
         };
-        let (address, key) = (read("admin.addr")?, read("admin.key")?);
+        let address = read("admin.addr")?;
+        let key = read("admin.key")?;
         client::post(&format!("http://{}{path}", address.trim()), key.trim()).await
     }
 
-    /// Has it read its configuration again (SIGHUP), and waits for nothing.
+    /// Makes the agent read its configuration again (SIGHUP), without waiting for that.
     ///
     /// # Panics
     /// When it does not run.
@@ -231,15 +240,15 @@ impl Agent {
         crate::process::signal(id, rustix::process::Signal::HUP).expect("it can be signalled");
     }
 
-    /// What `/metrics` says now.
+    /// Returns the current text of `/metrics`.
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn metrics(&self) -> anyhow::Result<Metrics> {
-        Ok(Metrics { text: self.get("/metrics").await?.1 })
+    pub async fn metrics(&self) -> anyhow::Result<MetricsText> {
+        Ok(MetricsText { text: self.get("/metrics").await?.1 })
     }
 
-    /// What `/status` says now.
+    /// Returns the current `/status`.
     ///
     /// # Errors
     /// When it does not answer with JSON.
@@ -247,11 +256,11 @@ impl Agent {
         Ok(serde_json::from_str(&self.get("/status").await?.1)?)
     }
 
-    /// Waits until a metric of one stage's name has reached a value.
+    /// Waits until a metric with this `name` has reached a value.
     ///
     /// # Panics
     /// When it has not within `within`.
-    pub async fn reaches(&self, metric: &str, name: &str, value: u64, within: Duration) {
+    pub async fn wait_for_metric(&self, metric: &str, name: &str, value: u64, within: Duration) {
         let mut seen = None;
         eventually(&format!("{metric} of {name} to reach {value}"), within, async || {
             let now = self.metrics().await.ok()?.of(metric, name);
@@ -263,7 +272,7 @@ impl Agent {
         .await;
     }
 
-    /// Stops it, if it runs, and gives its dead letters as its command exports them.
+    /// Stops the agent if it runs, and returns its dead letters as its command exports them.
     ///
     /// # Panics
     /// When the stop or the command fails, or it says something else than JSON lines.
@@ -271,39 +280,39 @@ impl Agent {
         if self.process.is_some() {
             assert_eq!(self.stop().await.code(), Some(0), "a stop that was asked for is a success");
         }
-        let output = self.run(&["dead-letters", "export"]);
+        let output = self.run_command(&["dead-letters", "export"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
     }
 
-    /// Its home folder.
+    /// The home folder.
     #[must_use]
     pub fn home(&self) -> &Path {
         self.home.path()
     }
 
-    /// Its state folder.
+    /// The state folder.
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.home().join("state")
     }
 
-    /// Its configuration file.
+    /// The configuration file.
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.home().join("agent.toml")
     }
 
-    /// Process id, while it runs.
+    /// The process id, while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::id)
+        self.process.as_ref().map(ChildProcess::id)
     }
 
-    /// Everything it has logged, over all its lives.
+    /// Returns everything that it has logged since the first start.
     #[must_use]
-    pub fn logged(&self) -> String {
+    pub fn log_text(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
@@ -312,7 +321,7 @@ impl Agent {
     }
 
     fn command(&self, command: &[&str]) -> Command {
-        let mut program = Command::new(self.program.clone().unwrap_or_else(|| built(PROGRAM)));
+        let mut program = Command::new(self.program.clone().unwrap_or_else(|| built_program(PROGRAM)));
         program
             .envs(self.role)
             .envs(self.environment.clone())
@@ -326,13 +335,13 @@ impl Agent {
 
 /// The text of `/metrics`.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct MetricsText {
     text: String,
 }
 
-impl Metrics {
-    /// The value of a metric for one stage's name, 0 when it was never counted. Without prefix
-    /// and `_total`: `pipeline_read_messages`.
+impl MetricsText {
+    /// Returns the value of a metric with this `name`, or 0 if it was never counted. The metric is given
+    /// without prefix and `_total`: `pipeline_read_messages`.
     #[must_use]
     pub fn of(&self, metric: &str, name: &str) -> u64 {
         let label = format!("name=\"{name}\"");
@@ -340,7 +349,7 @@ impl Metrics {
         found.map_or(0, |(_, value)| value as u64)
     }
 
-    /// A metric's values for all names.
+    /// Returns the values of a metric for all names.
     #[must_use]
     pub fn all(&self, metric: &str) -> Vec<f64> {
         self.lines(metric).map(|(_, value)| value).collect()

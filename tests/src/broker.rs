@@ -1,26 +1,27 @@
-//! The two brokers: a real mosquitto that can be killed and keeps its sessions, and one inside
-//! this process for the suites that must run everywhere.
+//! The two brokers: a real mosquitto, which can be killed and keeps its sessions, and one inside this process
+//! for the tests that must run everywhere.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::process::{Process, eventually, free_port, installed, signal};
+use crate::process::{ChildProcess, eventually, free_port, installed_program, signal};
 
-/// mosquitto with the settings that our promise needs (README): nothing queued is dropped, and
-/// what it holds survives it.
+/// A mosquitto with the settings that the agent's promise needs (README): it drops nothing that is queued,
+/// and its sessions survive it.
 #[derive(Debug)]
-pub struct Mosquitto {
+pub struct MosquittoBroker {
     port: u16,
-    process: Option<Process>,
+    process: Option<ChildProcess>,
     home: tempfile::TempDir,
 }
 
-impl Mosquitto {
-    /// Starts one on a port that it keeps.
+impl MosquittoBroker {
+    /// Starts a mosquitto on a port that it keeps.
     ///
     /// # Panics
     /// When it is not installed or does not listen.
@@ -28,7 +29,7 @@ impl Mosquitto {
         Self::start_with("autosave_interval 1\nautosave_on_changes true\n", true).await
     }
 
-    /// One that saves at its end only: for loads where its disk must not be what is measured.
+    /// Starts a mosquitto that saves only when it ends, for loads that must not measure its disk.
     ///
     /// # Panics
     /// When it is not installed or does not listen.
@@ -36,7 +37,16 @@ impl Mosquitto {
         Self::start_with("", true).await
     }
 
-    /// One that listens elsewhere too: lines of its configuration, beginning with `listener`.
+    /// Starts an unsaved mosquitto that writes each packet that it sends or receives into its log.
+    ///
+    /// # Panics
+    /// When it is not installed or does not listen.
+    pub async fn start_unsaved_logging_packets() -> Self {
+        Self::start_with("log_type debug\n", true).await
+    }
+
+    /// Starts a mosquitto with more listeners: `more` are lines of its configuration, the first of them
+    /// `listener`.
     ///
     /// # Panics
     /// When it is not installed or does not listen.
@@ -44,7 +54,7 @@ impl Mosquitto {
         Self::start_with(more, true).await
     }
 
-    /// One that lets nobody in.
+    /// Starts a mosquitto that refuses every connection.
     ///
     /// # Panics
     /// When it is not installed or does not listen.
@@ -67,19 +77,18 @@ impl Mosquitto {
         mosquitto
     }
 
-    /// Starts it again on the same port with what it had saved.
+    /// Starts it again on the same port, with the sessions that it had saved.
     ///
     /// # Panics
     /// When it does not listen within five seconds.
     pub async fn restart(&mut self) {
-        let mut command = Command::new(installed("mosquitto", "mosquitto"));
+        let mut command = Command::new(installed_program("mosquitto", "mosquitto"));
         command.arg("-c").arg(self.home.path().join("mosquitto.conf"));
-        let log = self.home.path().join("mosquitto.log");
-        self.process = Some(Process::spawn(&mut command, &log).expect("mosquitto starts"));
+        self.process = Some(ChildProcess::spawn(&mut command, &self.log()).expect("mosquitto starts"));
         listens("mosquitto", self.port).await;
     }
 
-    /// `kill -9`.
+    /// Kills the process with SIGKILL.
     ///
     /// # Panics
     /// When it does not run.
@@ -87,28 +96,29 @@ impl Mosquitto {
         self.process.take().expect("mosquitto runs").kill9().expect("mosquitto can be killed");
     }
 
-    /// SIGTERM: it saves and ends.
+    /// Sends SIGTERM and waits until it has saved and ended.
     ///
     /// # Panics
     /// When it does not run or does not end.
     pub async fn stop(&mut self) {
         let mut process = self.process.take().expect("mosquitto runs");
         process.terminate().expect("mosquitto can be signalled");
-        process.ended(Duration::from_secs(10)).await.expect("mosquitto ends");
+        process.wait_for_exit(Duration::from_secs(10)).await.expect("mosquitto ends");
     }
 
-    /// Returns once everything it knew at the call is in its file: what comes after is lost with it.
+    /// Waits until everything that it knew at the call is in its file. A kill loses only messages that come
+    /// later.
     ///
     /// # Panics
     /// When it does not run or does not save.
-    pub async fn saved(&self) {
+    pub async fn wait_until_saved(&self) {
         let file = self.home.path().join("mosquitto.db");
         let written = || std::fs::metadata(&file).and_then(|file| file.modified()).ok();
-        // The first save that is seen may have begun before the call, the second has not.
+        // The first save seen may have begun before the call, the second has not.
         for _ in 0..2 {
             let before = written();
             eventually("mosquitto to save", Duration::from_secs(10), async || {
-                // Each time: it forgets a signal that comes while it saves.
+                // The signal is sent each time, because one that comes during a save is lost.
                 signal(self.id()?, Signal::USR1).expect("mosquitto can be signalled");
                 (written() > before).then_some(())
             })
@@ -116,28 +126,34 @@ impl Mosquitto {
         }
     }
 
-    /// Where it listens.
+    /// The port on which it listens.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Process id, while it runs.
+    /// Returns the path of its log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.home.path().join("mosquitto.log")
+    }
+
+    /// The process id, while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::id)
+        self.process.as_ref().map(ChildProcess::id)
     }
 }
 
-/// rumqttd in this process. It has no end but the process's, and numbers redeliveries anew: no
-/// suite about crashes can stand on it.
+/// A rumqttd in this process. It cannot be stopped and gives redeliveries new packet identifiers, so that
+/// tests about crashes need a mosquitto.
 #[derive(Debug)]
-pub struct Broker {
+pub struct RumqttdBroker {
     port: u16,
 }
 
-impl Broker {
-    /// Starts one on a free port.
+impl RumqttdBroker {
+    /// Starts a rumqttd on a free port.
     ///
     /// # Panics
     /// When it does not listen within five seconds.
@@ -176,7 +192,7 @@ impl Broker {
         Self { port }
     }
 
-    /// Where it listens (MQTT 3.1.1).
+    /// The port on which it listens (MQTT 3.1.1).
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port

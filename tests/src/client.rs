@@ -1,9 +1,9 @@
-//! HTTP as the tests speak it: bounded in time, past any proxy.
+//! The HTTP client of the tests: bounded in time, and without any proxy.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// A client with a time-out for a whole exchange.
+/// Returns a client with a timeout for a whole exchange.
 ///
 /// # Panics
 /// When no TLS provider can be installed.
@@ -11,7 +11,7 @@ use std::time::Duration;
 pub fn client(timeout: Duration) -> reqwest::Client {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     PROVIDER.get_or_init(|| {
-        // Another test of this process may have been first: then it is there, which is all we need.
+        // The call fails if another test of this process has installed a provider already.
         rustls::crypto::ring::default_provider().install_default().ok();
     });
     reqwest::Client::builder()
@@ -22,7 +22,7 @@ pub fn client(timeout: Duration) -> reqwest::Client {
         .expect("a client without certificates builds")
 }
 
-/// Status and body of a POST without a body, with the key that the agent asks for.
+/// Sends a POST without a body, with the key that the agent asks for, and returns status and body.
 ///
 /// # Errors
 /// When there is no answer within a minute: modules may have to be compiled.
@@ -31,7 +31,7 @@ pub async fn post(url: &str, key: &str) -> anyhow::Result<(u16, String)> {
     Ok((answer.status().as_u16(), answer.text().await?))
 }
 
-/// Status and body of a GET.
+/// Sends a GET and returns status and body.
 ///
 /// # Errors
 /// When there is no answer within five seconds.

@@ -9,28 +9,28 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::client;
-use crate::process::{Process, built, eventually, free_port};
+use crate::process::{ChildProcess, built_program, eventually, free_port};
 
-/// Name of the program, as cargo builds it.
+/// The name of the program as cargo builds it.
 pub const PROGRAM: &str = "collector_under_test";
 
-/// A collector and its store.
+/// A collector process and its store.
 #[derive(Debug)]
-pub struct Collector {
+pub struct TestCollector {
     port: u16,
-    process: Option<Process>,
+    process: Option<ChildProcess>,
     home: tempfile::TempDir,
-    /// What plays it; the program that is built with the tests without.
-    player: Option<Player>,
-    /// Bodies that it takes at once, where that is not as by default.
+    /// The program that runs as the collector; `None` for the one that is built with the tests.
+    player: Option<ProgramRole>,
+    /// The most bodies that it receives at once; `None` for the default.
     bodies_max: Option<usize>,
 }
 
-/// A program, and the variable that tells it what to be.
-pub type Player = (PathBuf, (&'static str, &'static str));
+/// A program, and the variable that tells it which role to take.
+pub type ProgramRole = (PathBuf, (&'static str, &'static str));
 
-impl Collector {
-    /// Starts one with an empty store.
+impl TestCollector {
+    /// Starts a collector with an empty store.
     ///
     /// # Panics
     /// When it does not listen.
@@ -38,7 +38,7 @@ impl Collector {
         Self::start_as(None).await
     }
 
-    /// Starts one that takes so many bodies at once, and answers 503 to more.
+    /// Starts a collector that receives at most `bodies_max` bodies at once and answers 503 to further ones.
     ///
     /// # Panics
     /// When it does not listen.
@@ -50,11 +50,11 @@ impl Collector {
         collector
     }
 
-    /// The same, played by another program.
+    /// Starts a collector that is another program, in the role of the collector.
     ///
     /// # Panics
     /// When it does not listen.
-    pub async fn start_as(player: Option<Player>) -> Self {
+    pub async fn start_as(player: Option<ProgramRole>) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         let mut collector = Self { home, port: free_port(), process: None, player, bodies_max: None };
         collector.restart().await;
@@ -66,20 +66,21 @@ impl Collector {
     /// # Panics
     /// When it does not listen.
     pub async fn restart(&mut self) {
-        let program = self.player.as_ref().map_or_else(|| built(PROGRAM), |(program, _)| program.clone());
+        let program =
+            self.player.as_ref().map_or_else(|| built_program(PROGRAM), |(program, _)| program.clone());
         let mut command = Command::new(program);
         command.envs(self.player.as_ref().map(|(_, role)| *role));
         command.arg(self.home.path().join("results.sqlite")).arg(self.port.to_string());
         command.args(self.bodies_max.map(|bodies| bodies.to_string()));
         let log = self.home.path().join("collector.log");
-        self.process = Some(Process::spawn(&mut command, &log).expect("the collector starts"));
+        self.process = Some(ChildProcess::spawn(&mut command, &log).expect("the collector starts"));
         eventually("the collector to listen", Duration::from_secs(10), async || {
             self.get("/v1/agents").await.ok()
         })
         .await;
     }
 
-    /// `kill -9`.
+    /// Kills the process with SIGKILL.
     ///
     /// # Panics
     /// When it does not run.
@@ -87,32 +88,34 @@ impl Collector {
         self.process.take().expect("the collector runs").kill9().expect("it can be killed");
     }
 
-    /// Its port.
+    /// The port on which it listens.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Where batches go.
+    /// The address for batches.
     #[must_use]
     pub fn url(&self) -> String {
         url(self.port)
     }
 
-    /// Every stored result, as `GET /v1/results` gives them page by page.
+    /// Returns all stored results, from all pages of `GET /v1/results`.
     ///
     /// # Panics
     /// When it does not answer.
     pub async fn results(&self) -> Vec<Value> {
-        self.stored().await.0
+        self.results_and_retractions().await.0
     }
 
-    /// Every stored result, and the windows that were retracted.
+    /// Returns all stored results, and the windows that were retracted.
     ///
     /// # Panics
     /// When it does not answer.
-    pub async fn stored(&self) -> (Vec<Value>, Vec<Value>) {
-        let (mut results, mut retracted, mut after) = (Vec::new(), Vec::new(), "0".to_owned());
+    pub async fn results_and_retractions(&self) -> (Vec<Value>, Vec<Value>) {
+        let mut results = Vec::new();
+        let mut retracted = Vec::new();
+        let mut after = "0".to_owned();
         loop {
             let path = format!("/v1/results?order=change&limit=10000&after={after}");
             let mut page = self.get(&path).await.expect("the collector answers");
@@ -129,7 +132,7 @@ impl Collector {
         }
     }
 
-    /// Every late reading, in the order in which they were stored.
+    /// Returns all late readings, in the order in which they were stored.
     ///
     /// # Panics
     /// When it does not answer.
@@ -146,12 +149,13 @@ impl Collector {
         }
     }
 
-    /// Results stored or revised after a change, and the newest change seen.
+    /// Returns the results stored or revised after a change, and the number of the newest change.
     ///
     /// # Panics
     /// When it does not answer.
     pub async fn changes(&self, after: i64) -> (Vec<Value>, i64) {
-        let (mut results, mut after) = (Vec::new(), after.to_string());
+        let mut results = Vec::new();
+        let mut after = after.to_string();
         loop {
             let path = format!("/v1/results?order=change&limit=10000&after={after}");
             let mut page = self.get(&path).await.expect("the collector answers");
@@ -166,23 +170,23 @@ impl Collector {
         }
     }
 
-    /// Keeps its store on disk when this is dropped, or does not.
+    /// Keeps the store on disk when this is dropped, if `keep` is true.
     pub fn keep(&mut self, keep: bool) {
         self.home.disable_cleanup(keep);
     }
 
-    /// Every stored result, once there are as many.
+    /// Waits until there are at least `number` results, and returns all of them.
     ///
     /// # Panics
     /// When there are fewer after a minute.
-    pub async fn results_of(&self, number: usize) -> Vec<Value> {
+    pub async fn wait_for_results(&self, number: usize) -> Vec<Value> {
         eventually(&format!("{number} results at the collector"), Duration::from_secs(60), async || {
             Some(self.results().await).filter(|results| results.len() >= number)
         })
         .await
     }
 
-    /// What `GET` gives as JSON.
+    /// Sends a GET and returns the JSON of the answer.
     ///
     /// # Errors
     /// When it is not 200 and JSON.
@@ -192,15 +196,15 @@ impl Collector {
         Ok(serde_json::from_str(&body)?)
     }
 
-    /// The address of its page.
+    /// The address of the page.
     #[must_use]
     pub fn page(&self) -> String {
         format!("http://127.0.0.1:{}/", self.port)
     }
 }
 
-/// What the process does: the collector's library on a store file and a port of loopback, both
-/// arguments; a third one says how many bodies it takes at once.
+/// Runs as the collector process: the collector's library on a store file and a port of loopback, both given
+/// as arguments. A third argument is the number of bodies that it receives at once.
 ///
 /// # Errors
 /// When there is no such port or file.
@@ -208,7 +212,7 @@ pub async fn serve() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let store = arguments.next().context("the store's file is the first argument")?;
     let port: u16 = arguments.next().context("the port is the second argument")?.parse()?;
-    let mut config = headwater_collector::Config::new(store);
+    let mut config = headwater_collector::CollectorConfig::new(store);
     if let Some(bodies_max) = arguments.next() {
         config.bodies_max = bodies_max.parse()?;
     }
@@ -218,7 +222,7 @@ pub async fn serve() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where batches go on a collector, or a proxy before one, at that port.
+/// Returns the address for batches of a collector, or of a proxy before one, on this port.
 #[must_use]
 pub fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}/v1/batches")

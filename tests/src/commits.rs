@@ -1,9 +1,9 @@
-//! The store's commit logic against a plain model: what must be there after any operations and any
-//! crash between or inside them.
+//! The commits of the store against a plain model: the contents that must be there after any operations, and
+//! after any crash between or inside them.
 //!
-//! A worker process ([`worker`]) does one operation a line; the model does the same to plain
-//! vectors. Where the worker dies inside an operation, the model keeps what the store may hold then:
-//! the operation done, not done, or, of an append, a part of its messages.
+//! A worker process ([`worker`]) does one operation a line, and the model does the same to plain vectors.
+//! When the worker dies inside an operation, the model keeps all contents that the store may have then: those
+//! before the operation, those after it, and for an append those with a part of its messages.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,100 +12,102 @@ use serde::{Deserialize, Serialize};
 
 pub mod worker;
 
-/// Messages kept to recognise redeliveries.
+/// The number of messages kept to recognise redeliveries.
 pub const REDELIVERY_WINDOW: u64 = 50;
-/// The inputs that messages come from, by turns.
+/// The inputs that messages come from, in turn.
 pub const INPUTS: [&str; 2] = ["north", "south"];
-/// The pipelines, and the output of each: two share one.
+/// The pipelines, each with its output; two of them share one.
 pub const PIPELINES: [(&str, &str); 3] = [("a", "x"), ("b", "x"), ("c", "y")];
-/// The outboxes: of the outputs, and of the late readings, which all pipelines send to the same.
+/// The outboxes: those of the outputs, and the one of the late readings, to which all pipelines send.
 pub const OUTPUTS: [&str; 3] = ["x", "y", LATE];
-/// That of the late readings, of an output that has no other.
+/// The outbox of the late readings, of an output that has no other.
 pub const LATE: &str = "z.late";
 
-/// One operation on the store. Amounts are wishes, cut to what there is.
+/// An operation on the store. Numbers beyond the contents of the store are reduced to those.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Operation {
-    /// Messages of these sizes.
+pub enum StoreOperation {
+    /// Appends messages.
     Append {
-        /// One for each message, in bytes.
+        /// The size of each message, in bytes.
         sizes: Vec<usize>,
     },
-    /// A step of a pipeline.
-    Commit(Step),
-    /// The batch to send now.
+    /// Commits a step of a pipeline.
+    Commit(PipelineStep),
+    /// Begins a batch.
     Begin {
-        /// Which output.
+        /// The index of the output.
         output: usize,
-        /// Results in a new batch, at most.
+        /// Most results in the batch, if it is a new one.
         results_max: usize,
     },
-    /// Fewer results of it.
+    /// Makes the begun batch smaller.
     Narrow {
-        /// Which output.
+        /// The index of the output.
         output: usize,
-        /// Results that stay in it.
+        /// The number of results that stay in it.
         results: usize,
     },
-    /// It arrived, or was refused.
+    /// Confirms the begun batch.
     Confirm {
-        /// Which output.
+        /// The index of the output.
         output: usize,
-        /// Whether it goes to the dead letters.
+        /// True if the batch goes to the dead letters.
         refused: bool,
     },
-    /// Forget what nobody needs.
+    /// Removes the records that are no longer needed.
     Trim,
-    /// The broker lost the session.
+    /// Begins a new session, as after the broker has lost the last one.
     Session {
-        /// Which input.
+        /// The index of the input.
         input: usize,
     },
-    /// Nothing but a look: it begins a batch of one result where none is begun.
+    /// Reads the contents. This begins a batch of one result in each outbox where none is begun.
     Look,
 }
 
-/// A pipeline's step.
+/// A step of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
-    /// Which pipeline.
+pub struct PipelineStep {
+    /// The index of the pipeline.
     pub pipeline: usize,
-    /// Messages read.
+    /// The number of messages read.
     pub advance: u64,
-    /// Keys of windows, and the new size of their state; `None` removes.
+    /// The keys of windows with the new size of their state; `None` removes the window.
     pub windows: Vec<(u8, Option<usize>)>,
-    /// Sizes of results.
+    /// The sizes of results, in bytes.
     pub results: Vec<usize>,
-    /// Sizes of late readings.
+    /// The sizes of late readings, in bytes.
     pub late: Vec<usize>,
-    /// Sizes of dead letters.
+    /// The sizes of dead letters, in bytes.
     pub letters: Vec<usize>,
 }
 
-/// What the store holds, as an outsider sees it.
+/// The contents of the store, as its callers see them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
-    /// Numbers of the journal that can be read, each followed by its record's mark.
+pub struct StoreContents {
+    /// The positions in the journal that can be read, each with the mark of its record.
     pub journal: Vec<(u64, u64)>,
-    /// One past the last number.
+    /// The position after the last record.
     pub end: u64,
-    /// Each pipeline's position, mark of its progress, and windows: key and mark of the state.
+    /// The position of each pipeline, the mark of its progress, and its windows with the marks of their
+    /// states.
     pub pipelines: BTreeMap<String, (u64, u64, BTreeMap<u8, u64>)>,
-    /// Each output's begun batch, marks of its results, and how many are not confirmed.
+    /// The begun batch of each output as a range, the marks of its results, and the number of unconfirmed
+    /// results.
     pub outputs: BTreeMap<String, (Range<u64>, Vec<u64>, u64)>,
-    /// Marks of the dead letters.
+    /// The marks of the dead letters.
     pub letters: Vec<u64>,
-    /// Each input's session, and marks of its messages that are kept for redeliveries.
+    /// The session of each input, and the marks of its messages that are kept for redeliveries.
     pub inputs: BTreeMap<String, (u64, Vec<u64>)>,
 }
 
-/// Bytes that tell which they are: a mark, repeated to the size, at least once.
+/// Returns bytes that can be told from others: a mark, repeated up to the size, at least once.
 #[must_use]
 pub fn bytes(mark: u64, size: usize) -> Vec<u8> {
     mark.to_be_bytes().into_iter().cycle().take(size.max(8)).collect()
 }
 
-/// The mark of such bytes.
+/// Returns the mark of such bytes.
 ///
 /// # Panics
 /// When they are not such bytes of such a size.
@@ -116,49 +118,49 @@ pub fn mark(found: &[u8]) -> u64 {
     mark
 }
 
-/// What the store must hold.
+/// The contents that the store must have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Model {
-    /// The next mark: what is written is told apart by it.
+pub struct StoreModel {
+    /// The next mark. Everything written gets a mark of its own.
     marks: u64,
     journal: Vec<u64>,
     pipelines: BTreeMap<&'static str, (u64, u64, BTreeMap<u8, u64>)>,
-    outputs: BTreeMap<&'static str, Outbox>,
+    outputs: BTreeMap<&'static str, OutboxModel>,
     letters: Vec<u64>,
     sessions: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Outbox {
+struct OutboxModel {
     results: Vec<u64>,
     confirmed: u64,
     begun: u64,
 }
 
-impl Model {
-    /// The first of the marks for what the next operation writes.
+impl StoreModel {
+    /// Returns the first mark for the data of the next operation.
     #[must_use]
     pub fn mark(&self) -> u64 {
         self.marks
     }
 
-    /// The operation, cut to what there is; `None` when nothing is left of it.
+    /// Returns the operation, reduced to the contents that there are; `None` if nothing is left to do.
     #[must_use]
-    pub fn cut(&self, operation: &Operation) -> Option<Operation> {
+    pub fn cut(&self, operation: &StoreOperation) -> Option<StoreOperation> {
         match operation {
-            Operation::Commit(step) => {
+            StoreOperation::Commit(step) => {
                 let (name, _) = PIPELINES[step.pipeline];
                 let position = self.pipelines.get(name).map_or(0, |(position, ..)| *position);
                 let advance = step.advance.min(self.journal.len() as u64 - position);
-                Some(Operation::Commit(Step { advance, ..step.clone() }))
+                Some(StoreOperation::Commit(PipelineStep { advance, ..step.clone() }))
             }
-            Operation::Narrow { output, results } => {
+            StoreOperation::Narrow { output, results } => {
                 let outbox = self.outputs.get(OUTPUTS[*output])?;
                 let begun = (outbox.begun - outbox.confirmed) as usize;
                 let results = 1 + results % begun.max(1);
-                (begun > 0).then_some(Operation::Narrow { output: *output, results })
+                (begun > 0).then_some(StoreOperation::Narrow { output: *output, results })
             }
-            Operation::Confirm { output, .. } => {
+            StoreOperation::Confirm { output, .. } => {
                 let outbox = self.outputs.get(OUTPUTS[*output])?;
                 (outbox.begun > outbox.confirmed).then(|| operation.clone())
             }
@@ -166,42 +168,42 @@ impl Model {
         }
     }
 
-    /// Every state that the store may be in when it died inside the operation.
+    /// Returns all states in which the store may be after it died inside the operation.
     #[must_use]
-    pub fn after_crash(&self, operation: &Operation) -> Vec<Self> {
+    pub fn after_crash(&self, operation: &StoreOperation) -> Vec<Self> {
         let mut states = vec![self.clone()];
-        if let Operation::Append { sizes } = operation {
+        if let StoreOperation::Append { sizes } = operation {
             states.extend((1..sizes.len()).map(|part| {
                 let mut state = self.clone();
-                state.done(&Operation::Append { sizes: sizes[..part].to_vec() });
+                state.done(&StoreOperation::Append { sizes: sizes[..part].to_vec() });
                 state
             }));
         }
         let mut done = self.clone();
         done.done(operation);
         states.push(done);
-        // Marks are not used twice, whichever it was.
+        // A mark is never used twice, in whichever state the store is.
         let marks = states.iter().map(|state| state.marks).max().unwrap_or_default();
         states.iter_mut().for_each(|state| state.marks = marks);
         states
     }
 
-    /// Does it.
-    pub fn done(&mut self, operation: &Operation) {
+    /// Applies an operation.
+    pub fn done(&mut self, operation: &StoreOperation) {
         match operation {
-            Operation::Append { sizes } => {
+            StoreOperation::Append { sizes } => {
                 let marks = self.take(sizes.len());
                 self.journal.extend(marks);
             }
-            Operation::Commit(step) => self.step(step),
-            Operation::Begin { output, results_max } => {
+            StoreOperation::Commit(step) => self.step(step),
+            StoreOperation::Begin { output, results_max } => {
                 self.outbox(*output).begin(*results_max as u64);
             }
-            Operation::Narrow { output, results } => {
+            StoreOperation::Narrow { output, results } => {
                 let outbox = self.outbox(*output);
                 outbox.begun = outbox.confirmed + *results as u64;
             }
-            Operation::Confirm { output, refused } => {
+            StoreOperation::Confirm { output, refused } => {
                 let outbox = self.outbox(*output);
                 outbox.confirmed = outbox.begun;
                 if *refused {
@@ -209,18 +211,18 @@ impl Model {
                     self.letters.extend(marks);
                 }
             }
-            Operation::Session { input } => *self.sessions.entry(INPUTS[*input]).or_default() += 1,
-            Operation::Look => (0..OUTPUTS.len()).for_each(|output| {
+            StoreOperation::Session { input } => *self.sessions.entry(INPUTS[*input]).or_default() += 1,
+            StoreOperation::Look => (0..OUTPUTS.len()).for_each(|output| {
                 self.outbox(output).begin(1);
             }),
-            Operation::Trim => {}
+            StoreOperation::Trim => {}
         }
     }
 
-    /// Whether this may be what is there. The journal begins where the store thinks right, but not
-    /// behind what a pipeline has to read or a redelivery may repeat.
+    /// Returns true if the store may have these contents. The journal may begin anywhere, but not after a
+    /// message that a pipeline has still to read or that may be redelivered.
     #[must_use]
-    pub fn allows(&self, seen: &Seen) -> bool {
+    pub fn allows(&self, seen: &StoreContents) -> bool {
         let end = self.journal.len() as u64;
         let start = seen.journal.first().map_or(end, |(seq, _)| *seq);
         let slowest = PIPELINES.iter().map(|(name, _)| self.pipelines.get(name).map_or(0, |it| it.0)).min();
@@ -237,7 +239,7 @@ impl Model {
     }
 
     fn seen_outputs(&self) -> BTreeMap<String, (Range<u64>, Vec<u64>, u64)> {
-        let seen = |outbox: &Outbox| {
+        let seen = |outbox: &OutboxModel| {
             let batch = if outbox.begun > outbox.confirmed { outbox.confirmed..outbox.begun } else { 0..0 };
             let marks = outbox.results[outbox.confirmed as usize..outbox.begun as usize].to_vec();
             (batch, marks, outbox.results.len() as u64 - outbox.confirmed)
@@ -255,7 +257,7 @@ impl Model {
         INPUTS.iter().enumerate().map(|(index, name)| ((*name).to_owned(), of(index))).collect()
     }
 
-    fn step(&mut self, step: &Step) {
+    fn step(&mut self, step: &PipelineStep) {
         let (name, output) = PIPELINES[step.pipeline];
         let progress = self.take(1).start;
         let windows = self.take(step.windows.len());
@@ -276,7 +278,7 @@ impl Model {
         self.letters.extend(letters);
     }
 
-    fn outbox(&mut self, output: usize) -> &mut Outbox {
+    fn outbox(&mut self, output: usize) -> &mut OutboxModel {
         self.outputs.entry(OUTPUTS[output]).or_default()
     }
 
@@ -287,7 +289,7 @@ impl Model {
     }
 }
 
-impl Outbox {
+impl OutboxModel {
     fn begin(&mut self, results_max: u64) {
         if self.begun <= self.confirmed {
             self.begun = (self.confirmed + results_max).min(self.results.len() as u64);
@@ -295,7 +297,7 @@ impl Outbox {
     }
 }
 
-/// The input that the message with this mark came from.
+/// Returns the index of the input that the message with this mark came from.
 #[must_use]
 pub fn input_of(mark: u64) -> usize {
     (mark % INPUTS.len() as u64) as usize

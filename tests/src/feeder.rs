@@ -1,5 +1,5 @@
-//! A broker of one subscriber that measures: it publishes as told, and sees how long each
-//! acknowledgement takes. MQTT 3.1.1; it keeps no session.
+//! A broker for one subscriber that measures times: it publishes at a given rate and records how long each
+//! acknowledgement takes. It speaks MQTT 3.1.1 and keeps no session.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -15,29 +15,29 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-/// Packets of the subscriber are no larger.
+/// Largest packet of the subscriber, in bytes.
 const PACKET_BYTES_MAX: usize = 1 << 20;
-/// Longest silence of the subscriber while something is owed.
+/// Longest silence of the subscriber while acknowledgements are missing.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A listening feeder.
+/// A broker that listens for its subscriber.
 #[derive(Debug)]
-pub struct Feeder {
+pub struct FeedingBroker {
     listener: TcpListener,
 }
 
-/// How a feed goes.
+/// The number and rate of the messages to publish.
 #[derive(Clone, Copy, Debug)]
-pub struct Feed {
-    /// Messages to publish.
+pub struct FeedPlan {
+    /// The number of messages.
     pub messages: u64,
-    /// Messages a second; as fast as they are acknowledged without.
+    /// Messages a second; with `None` the next one follows an acknowledgement.
     pub rate: Option<u32>,
-    /// Messages published and not acknowledged, at most.
+    /// Most messages that are published and not yet acknowledged.
     pub in_flight_max: usize,
 }
 
-impl Feeder {
+impl FeedingBroker {
     /// Listens on a free port of loopback.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ impl Feeder {
         Ok(Self { listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await? })
     }
 
-    /// Where it listens.
+    /// Returns the port on which it listens.
     ///
     /// # Errors
     /// When the system does not know.
@@ -54,14 +54,15 @@ impl Feeder {
         Ok(self.listener.local_addr()?.port())
     }
 
-    /// Waits for the subscriber, until its subscription is granted.
+    /// Waits for the subscriber and grants its subscription.
     ///
     /// # Errors
     /// When it says something else.
-    pub async fn subscriber(&self) -> anyhow::Result<Subscriber> {
+    pub async fn subscriber(&self) -> anyhow::Result<FeedSubscriber> {
         let (stream, _) = self.listener.accept().await?;
         stream.set_nodelay(true)?;
-        let mut subscriber = Subscriber { stream, read: BytesMut::new(), write: BytesMut::new(), packet: 0 };
+        let mut subscriber =
+            FeedSubscriber { stream, read: BytesMut::new(), write: BytesMut::new(), packet: 0 };
         loop {
             match subscriber.packet().await? {
                 Packet::Connect(_) => {
@@ -83,27 +84,28 @@ impl Feeder {
 
 /// A connected subscriber.
 #[derive(Debug)]
-pub struct Subscriber {
+pub struct FeedSubscriber {
     stream: TcpStream,
     read: BytesMut,
     write: BytesMut,
     packet: u16,
 }
 
-impl Subscriber {
-    /// Publishes what `make` gives for each number, at QoS 1; the time each took until it was
-    /// acknowledged, in the order of the acknowledgements.
+impl FeedSubscriber {
+    /// Publishes at QoS 1 the topic and payload that `make` returns for each number. Returns the time that
+    /// each acknowledgement took, in the order of the acknowledgements.
     ///
     /// # Errors
     /// When the subscriber is gone or silent for too long.
     pub async fn feed(
         &mut self,
-        feed: Feed,
+        feed: FeedPlan,
         mut make: impl FnMut(u64) -> (String, Vec<u8>),
     ) -> anyhow::Result<Vec<Duration>> {
         let mut sent: HashMap<u16, Instant> = HashMap::new();
         let mut times = Vec::new();
-        let (begun, mut published) = (Instant::now(), 0);
+        let begun = Instant::now();
+        let mut published = 0;
         while (times.len() as u64) < feed.messages {
             let due = |published: u64| feed.rate.map(|rate| begun + Duration::from_secs(published) / rate);
             while published < feed.messages

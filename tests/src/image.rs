@@ -1,38 +1,39 @@
 //! A file system whose power can be cut: ext4 in a file, mounted by loop.
 //!
-//! The file holds what the file system has handed to its disk. What lives only in the kernel's
-//! memory of that file system is not in it, exactly as after a power cut on a disk that honours
-//! flush. A copy, taken while the writer stands still, is the disk after the cut; mounting it
-//! replays ext4's journal, as the next boot does.
+//! The file holds the data that the file system has written to its disk. Data that is only in the kernel's
+//! memory is not in it, exactly as after a power cut on a disk that honours flush. A copy, taken while the
+//! writer is stopped, is the disk after the cut; mounting it replays the journal of ext4, as the next boot
+//! does.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::process::installed;
+use crate::process::installed_program;
 
-/// A mounted image. Unmounted when dropped.
+/// A mounted image, unmounted when this is dropped.
 #[derive(Debug)]
-pub struct Image {
+pub struct DiskImage {
     file: PathBuf,
     folder: PathBuf,
 }
 
-impl Image {
-    /// Makes and mounts an empty one: `<home>/<name>.img` at `<home>/<name>`.
+impl DiskImage {
+    /// Makes an empty image and mounts it: `<home>/<name>.img` at `<home>/<name>`.
     ///
     /// # Errors
     /// When a tool fails; mounting needs root.
     pub fn make(home: &Path, name: &str, bytes: u64) -> anyhow::Result<Self> {
         let file = home.join(format!("{name}.img"));
         std::fs::File::create(&file)?.set_len(bytes)?;
-        run(Command::new(installed("mkfs.ext4", "e2fsprogs")).args(["-q", "-F", "-m", "0"]).arg(&file))?;
+        run(Command::new(installed_program("mkfs.ext4", "e2fsprogs"))
+            .args(["-q", "-F", "-m", "0"])
+            .arg(&file))?;
         Self::mount(file, home.join(name))
     }
 
-    /// The disk as it would be after a power cut now, mounted anew at `<home>/<name>`. The writer
-    /// must stand still.
+    /// Mounts the disk as it would be after a power cut now, at `<home>/<name>`. The writer must be stopped.
     ///
     /// # Errors
     /// When the copy cannot be made or mounted.
@@ -42,7 +43,7 @@ impl Image {
         Self::mount(file, home.join(name))
     }
 
-    /// The disk as it would be after a power cut now, beside its file. The writer must stand still.
+    /// Copies the disk as it would be after a power cut now, beside its file. The writer must be stopped.
     ///
     /// # Errors
     /// When it cannot be copied.
@@ -52,7 +53,7 @@ impl Image {
         Ok(copy)
     }
 
-    /// Mounts a copy in the place of this one, which nobody may use any more.
+    /// Mounts a copy in the place of this image, which must not be in use.
     ///
     /// # Errors
     /// When it is in use, or the copy cannot be mounted.
@@ -68,17 +69,17 @@ impl Image {
         Ok(Self { file, folder })
     }
 
-    /// Where it is mounted.
+    /// The folder at which it is mounted.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 }
 
-impl Drop for Image {
+impl Drop for DiskImage {
     fn drop(&mut self) {
         let unmount = |options: &[&str]| run(Command::new("umount").args(options).arg(&self.folder));
-        // Something may still have a file open there: then it goes when that ends.
+        // If a process still has a file open there, the image is unmounted when that process ends.
         if unmount(&[]).or_else(|_| unmount(&["-l"])).is_err() {
             eprintln!("{} stays mounted", self.folder.display());
         }
@@ -86,7 +87,7 @@ impl Drop for Image {
 }
 
 fn mount(file: &Path, folder: &Path) -> anyhow::Result<()> {
-    run(Command::new(installed("mount", "mount")).args(["-o", "loop"]).arg(file).arg(folder))
+    run(Command::new(installed_program("mount", "mount")).args(["-o", "loop"]).arg(file).arg(folder))
         .context("failed to mount a loop image: it needs root and loop devices")
 }
 

@@ -1,11 +1,11 @@
-//! A load that suites share: devices, their readings, and the configuration that takes them in.
+//! A load that tests share: devices, their readings, and the configuration that takes them in.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::oracle::{Place, Reading, Stats};
+use crate::oracle::{PlantReading, ReadingStats, WindowKey};
 
 pub mod power;
 
@@ -22,14 +22,14 @@ pub fn modules() -> [(&'static str, &'static [u8]); 6] {
     ]
 }
 
-/// A configuration, put together piece by piece; `[agent]` is the harness's.
+/// A configuration that is built section by section, without `[agent]`.
 #[derive(Clone, Debug, Default)]
-pub struct Plan {
+pub struct ConfigBuilder {
     text: String,
 }
 
-impl Plan {
-    /// An input at QoS 1 in the given MQTT version.
+impl ConfigBuilder {
+    /// Adds an input at QoS 1 with the given MQTT version.
     #[must_use]
     pub fn input(mut self, name: &str, port: u16, topics: &[&str], version: &str) -> Self {
         writeln!(
@@ -40,7 +40,7 @@ impl Plan {
         self
     }
 
-    /// An input: `mqtt` is what stands in its inline table.
+    /// Adds an input; `mqtt` is the content of its inline table.
     #[must_use]
     pub fn broker(mut self, name: &str, mqtt: &str) -> Self {
         writeln!(self.text, "[input.{name}]\nmqtt = {{ {mqtt} }}\n")
@@ -48,7 +48,7 @@ impl Plan {
         self
     }
 
-    /// An input at QoS 1: `more` is what follows in the inline table.
+    /// Adds an input at QoS 1; `more` is appended to the inline table.
     #[must_use]
     pub fn input_with(mut self, name: &str, port: u16, topics: &[&str], more: &str) -> Self {
         writeln!(
@@ -59,7 +59,7 @@ impl Plan {
         self
     }
 
-    /// A pipeline: `body` is what follows its input and output, line by line.
+    /// Adds a pipeline; `body` are the lines after its input and output.
     #[must_use]
     pub fn pipeline(mut self, name: &str, input: &str, output: &str, body: &str) -> Self {
         writeln!(self.text, "[pipeline.{name}]\ninput = {input:?}\noutput = {output:?}\n{body}\n")
@@ -67,7 +67,7 @@ impl Plan {
         self
     }
 
-    /// An output over HTTP: `more` is what follows the address in the inline table.
+    /// Adds an output over HTTP; `more` is appended after the address in the inline table.
     #[must_use]
     pub fn output(mut self, name: &str, url: &str, more: &str) -> Self {
         writeln!(self.text, "[output.{name}]\nhttp = {{ url = {url:?}{more} }}\n")
@@ -75,7 +75,7 @@ impl Plan {
         self
     }
 
-    /// Lines that follow those of the last section.
+    /// Appends lines to the last section.
     #[must_use]
     pub fn more(mut self, lines: &str) -> Self {
         self.text.truncate(self.text.trim_end().len());
@@ -83,78 +83,78 @@ impl Plan {
         self
     }
 
-    /// The text.
+    /// The text of the configuration.
     #[must_use]
     pub fn toml(&self) -> &str {
         &self.text
     }
 }
 
-/// Lines of a pipeline that keeps statistics of `temperature` per device in windows.
+/// Returns lines of a pipeline that computes statistics of `temperature` for each device in windows.
 #[must_use]
 pub fn windowed(key: &str, size: &str, lateness: &str, revise: &str) -> String {
     format!(
         "key = {key:?}\ntime = {{ field = \"ts\", unit = \"ms\" }}\n\
          window = {{ tumbling = {size:?}, lateness = {lateness:?}, idle = \"12h\", revise = {revise:?} }}\n\
-         aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = [\"temperature\"] }} }}\n\
+         aggregate = {{ module = \"modules/stats.wasm\", settings = {{ fields = [\"temperature\"] }} }}\n\
          commit_every = \"100ms\"\n"
     )
 }
 
-/// Lines of a pipeline that forwards every event.
+/// Returns lines of a pipeline that sends every event to its output.
 #[must_use]
 pub fn forwarded(key: &str) -> String {
     format!("key = {key:?}\ntime = {{ field = \"ts\", unit = \"ms\" }}\ncommit_every = \"100ms\"\n")
 }
 
-/// Readings of a plant of `devices`, in the order they are published: ten milliseconds of event
-/// time apart, from a day long past, so that no clock of the host plays a part.
+/// The readings of a plant, in the order in which they are published: ten milliseconds of event time apart,
+/// on a day long past, so that no clock of the host plays a part.
 #[derive(Clone, Debug)]
-pub struct Load {
+pub struct PlantLoad {
     devices: u64,
     padding: usize,
-    readings: Vec<Reading>,
+    readings: Vec<PlantReading>,
 }
 
-/// Event time of the first reading, in milliseconds.
+/// Event time of the first reading, in milliseconds since the Unix epoch.
 const BEGIN: u64 = 1_767_225_600_000;
 
 /// Event time between readings, in milliseconds.
 const STEP: u64 = 10;
 
-impl Load {
-    /// A plant that has published nothing.
+impl PlantLoad {
+    /// Returns a plant of `devices` that has published nothing.
     #[must_use]
     pub fn new(devices: u64) -> Self {
         Self { devices, padding: 0, readings: Vec::new() }
     }
 
-    /// Each reading carries so many bytes more.
+    /// Adds this many bytes to each reading.
     #[must_use]
     pub fn padded(self, padding: usize) -> Self {
         Self { padding, ..self }
     }
 
-    /// The next reading: topic and payload.
+    /// Returns topic and payload of the next reading.
     pub fn reading(&mut self) -> (String, Vec<u8>) {
         let id = self.readings.len() as u64;
         self.at(BEGIN + id * STEP)
     }
 
-    /// A reading so much later that every window before it closes: topic and payload. It stays in
-    /// an open window itself.
-    pub fn closing(&mut self) -> (String, Vec<u8>) {
+    /// Returns topic and payload of a reading so much later that every window before it closes. Its own
+    /// window stays open.
+    pub fn closing_reading(&mut self) -> (String, Vec<u8>) {
         let id = self.readings.len() as u64;
         self.at(BEGIN + id * STEP + 7 * 24 * 3_600_000)
     }
 
-    /// All published so far, in order.
+    /// Returns all readings published so far, in order.
     #[must_use]
-    pub fn readings(&self) -> &[Reading] {
+    pub fn readings(&self) -> &[PlantReading] {
         &self.readings
     }
 
-    /// How many were published so far.
+    /// Returns the number of readings published so far.
     #[must_use]
     pub fn published(&self) -> u64 {
         self.readings.len() as u64
@@ -164,7 +164,7 @@ impl Load {
         let id = self.readings.len() as u64;
         let device = id % self.devices;
         let value = 20.0 + (id as f64 * 0.37).sin() * 5.0 + device as f64;
-        self.readings.push(Reading { key: format!("line-{}/dev-{device}", device % 3), time, value });
+        self.readings.push(PlantReading { key: format!("line-{}/dev-{device}", device % 3), time, value });
         let topic = format!("plant/line-{}/dev-{device}/telemetry", device % 3);
         if self.padding == 0 {
             return (topic, payload(id, time, value));
@@ -175,25 +175,25 @@ impl Load {
     }
 }
 
-/// Topics of the whole plant.
+/// The topic filter of the whole plant.
 pub const TOPICS: &str = "plant/+/+/telemetry";
 
-/// The key of a device of the plant.
+/// The template for the key of a device.
 pub const KEY: &str = "{topic[1]}/{topic[2]}";
 
-/// What a device sends.
+/// Returns the payload of a device.
 #[must_use]
 pub fn payload(id: u64, time: u64, value: f64) -> Vec<u8> {
     json!({ "id": id, "ts": time, "temperature": value }).to_string().into_bytes()
 }
 
-/// Windows of one pipeline out of result lines, each with its highest revision.
+/// Returns the windows of one pipeline from result lines, each in its highest revision.
 ///
 /// # Panics
 /// When a line is not as the contract says, or one revision came with two values.
 #[must_use]
-pub fn windows(lines: &[Value], pipeline: &str) -> BTreeMap<Place, Stats> {
-    let mut newest: BTreeMap<Place, (u64, Stats)> = BTreeMap::new();
+pub fn windows(lines: &[Value], pipeline: &str) -> BTreeMap<WindowKey, ReadingStats> {
+    let mut newest: BTreeMap<WindowKey, (u64, ReadingStats)> = BTreeMap::new();
     for line in lines.iter().filter(|line| line["pipeline"] == pipeline) {
         let (place, revision, stats) = window(line).unwrap_or_else(|| panic!("no window result: {line}"));
         match newest.get(&place) {
@@ -207,7 +207,7 @@ pub fn windows(lines: &[Value], pipeline: &str) -> BTreeMap<Place, Stats> {
     newest.into_iter().map(|(place, (_, stats))| (place, stats)).collect()
 }
 
-fn window(line: &Value) -> Option<(Place, u64, Stats)> {
+fn window(line: &Value) -> Option<(WindowKey, u64, ReadingStats)> {
     let time = |name: &str| -> Option<u64> {
         let time: jiff::Timestamp = line["window"][name].as_str()?.parse().ok()?;
         time.as_millisecond().try_into().ok()
@@ -215,7 +215,7 @@ fn window(line: &Value) -> Option<(Place, u64, Stats)> {
     let place = (line["key"].as_str()?.to_owned(), time("start")?, time("end")?);
     let value = &line["value"]["temperature"];
     let number = |name: &str| value[name].as_f64();
-    let stats = Stats {
+    let stats = ReadingStats {
         count: value["count"].as_u64()?,
         mean: number("mean")?,
         min: number("min")?,
@@ -226,7 +226,7 @@ fn window(line: &Value) -> Option<(Place, u64, Stats)> {
     Some((place, line["revision"].as_u64()?, stats))
 }
 
-/// Ids of the readings that one pipeline forwarded, sorted; one that came twice is there twice.
+/// Returns the ids of the readings that one pipeline sent, sorted; an id that came twice is there twice.
 ///
 /// # Panics
 /// When a line carries no id.

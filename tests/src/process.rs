@@ -1,4 +1,4 @@
-//! Child processes that end with their handle, free ports, and waiting with a bound.
+//! Child processes that end with their handle, free ports, and waiting with a limit.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 
-/// A child process with its standard error (and output) in a file. Killed when dropped; when the
-/// test is failing, the end of that file is shown.
+/// A child process with its output in a file. Dropping it kills the process; if the test is failing, the end
+/// of the file is shown.
 #[derive(Debug)]
-pub struct Process {
+pub struct ChildProcess {
     child: Child,
     log: PathBuf,
 }
 
-impl Process {
-    /// Starts the command, appending what it says to `log`.
+impl ChildProcess {
+    /// Starts the command and appends its output to `log`.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -33,18 +33,18 @@ impl Process {
         Ok(Self { child, log: log.to_owned() })
     }
 
-    /// Process id.
+    /// The process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it still runs.
-    pub fn runs(&mut self) -> bool {
+    /// Returns true if it still runs.
+    pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Kills the process with SIGKILL and waits until it is gone.
     ///
     /// # Errors
     /// When the process cannot be waited for.
@@ -54,7 +54,7 @@ impl Process {
         Ok(())
     }
 
-    /// Asks it to end, as a supervisor does.
+    /// Sends SIGTERM, as a supervisor does.
     ///
     /// # Errors
     /// When it has ended already.
@@ -62,11 +62,11 @@ impl Process {
         signal(self.id(), Signal::TERM)
     }
 
-    /// Its exit status, once it has ended.
+    /// Waits for the end of the process and returns its exit status.
     ///
     /// # Errors
     /// When it runs longer than `within`.
-    pub async fn ended(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+    pub async fn wait_for_exit(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
         let deadline = Instant::now() + within;
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -79,27 +79,27 @@ impl Process {
         }
     }
 
-    /// Everything it has said.
+    /// Returns everything that it has written.
     #[must_use]
-    pub fn said(&self) -> String {
+    pub fn output_text(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         self.kill9().ok();
         if std::thread::panicking() {
-            let said = self.said();
-            let lines: Vec<_> = said.lines().collect();
+            let text = self.output_text();
+            let lines: Vec<_> = text.lines().collect();
             let tail = &lines[lines.len().saturating_sub(60)..];
             eprintln!("--- end of {}\n{}\n---", self.log.display(), tail.join("\n"));
         }
     }
 }
 
-/// Stops a process where it stands, and waits until every thread of it does: one that is inside an
-/// `fdatasync` ends it first, and then does not come to say so.
+/// Stops a process (SIGSTOP) and waits until all its threads are stopped. A thread inside an `fdatasync` ends
+/// that call first, but does not report it.
 ///
 /// # Errors
 /// When there is no such process.
@@ -117,7 +117,7 @@ pub async fn freeze(id: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets a process that was stopped go on.
+/// Lets a stopped process go on.
 ///
 /// # Errors
 /// When there is no such process.
@@ -135,8 +135,8 @@ pub fn signal(id: u32, signal: Signal) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Memory of a process in bytes, as a line of `/proc/<id>/status` has it: `VmRSS`, or `VmHWM` for the most
-/// there was.
+/// Returns the memory of a process in bytes, as a line of `/proc/<id>/status` has it: `VmRSS`, or `VmHWM` for
+/// the peak.
 ///
 /// # Errors
 /// When there is no such process.
@@ -147,12 +147,12 @@ pub fn memory(id: u32, line: &str) -> anyhow::Result<u64> {
     Ok(kib.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
 }
 
-/// A program of this crate, which cargo has built beside the running one.
+/// Returns the path of a program of this crate, which cargo has built beside the running one.
 ///
 /// # Panics
 /// When it is not there.
 #[must_use]
-pub fn built(name: &str) -> PathBuf {
+pub fn built_program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a running program has a path");
     own.ancestors()
         .skip(1)
@@ -162,13 +162,13 @@ pub fn built(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("no {name} beside {}: build headwater-tests whole", own.display()))
 }
 
-/// A program of the machine.
+/// Returns the path of a program of this machine.
 ///
 /// # Panics
 /// When it is not installed, naming Debian's package: within the feature `machine` nothing is
 /// skipped.
 #[must_use]
-pub fn installed(name: &str, package: &str) -> PathBuf {
+pub fn installed_program(name: &str, package: &str) -> PathBuf {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&folders)
         .chain(["/usr/sbin".into(), "/sbin".into()])
@@ -177,9 +177,9 @@ pub fn installed(name: &str, package: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("no {name} on this machine: apt-get install {package}"))
 }
 
-/// A port of loopback that nobody listened on a moment ago, for servers that must keep theirs
-/// over a restart: below those that the system gives to connections (`ip_local_port_range`), so that
-/// none of these takes it meanwhile.
+/// Returns a port of loopback on which nobody listened a moment ago, for servers that must keep their port
+/// over a restart. It is below the ports that the system gives to connections (`ip_local_port_range`), so
+/// that none of these takes it meanwhile.
 ///
 /// # Panics
 /// When loopback has no free port.
@@ -190,7 +190,7 @@ pub fn free_port() -> u16 {
     tried.find(is_free).expect("loopback has a free port")
 }
 
-/// Asks every few milliseconds until the answer is `Some`.
+/// Calls `ask` every few milliseconds until it returns `Some`.
 ///
 /// # Panics
 /// When it stays `None` for longer than `within`, saying `what` was waited for.

@@ -1,4 +1,5 @@
-//! A TCP proxy that breaks connections on demand, between any two parties: MQTT or HTTP, either way.
+//! A TCP proxy that breaks connections on demand, between any two parties (MQTT or HTTP) and in either
+//! direction.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,64 +14,64 @@ use tokio::task::JoinHandle;
 
 use crate::process::free_port;
 
-/// Which bytes a fault is for.
+/// The direction of the bytes that a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// From who connected to the target.
+pub enum FaultDirection {
+    /// Bytes from the connecting side to the target.
     Up,
-    /// From the target to who connected.
+    /// Bytes from the target to the connecting side.
     Down,
-    /// Either.
+    /// Bytes of both directions.
     Both,
 }
 
-/// What it does with bytes. Where chance plays a part, it is the seed's.
+/// The treatment of bytes. Where chance plays a part, it follows from the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Hands them on.
+pub enum ProxyMode {
+    /// Passes bytes on.
     Pass,
-    /// Keeps connections open and hands nothing on.
-    Stall(Way),
-    /// Hands each piece on so much later.
-    Delay(Way, Duration),
-    /// Hands on so many bytes a second.
-    Rate(Way, usize),
+    /// Keeps connections open and passes nothing on.
+    Stall(FaultDirection),
+    /// Passes each piece on after a delay.
+    Delay(FaultDirection, Duration),
+    /// Passes on this many bytes a second.
+    Rate(FaultDirection, usize),
     /// Ends every connection, new ones too.
     Cut,
-    /// Listens no more: connections are refused; those that are open end.
+    /// Stops listening, so that connections are refused, and ends the open ones.
     Refuse,
-    /// Resets connections (RST), one in four pieces.
-    Reset(Way),
-    /// Ends this way in good order (FIN), one in four pieces, and keeps the other one.
-    HalfClose(Way),
-    /// Hands on half of a piece and ends the connection.
-    Half(Way),
-    /// Ends the connection instead of handing the piece on: what was answered, nobody gets.
-    Swallow(Way),
-    /// Flips a bit late in one of four large pieces: in the body of a request, not in its head.
-    Corrupt(Way),
-    /// Noise in place of a connection's first piece.
-    Garbage(Way),
+    /// Resets the connection (RST) at one in four pieces.
+    Reset(FaultDirection),
+    /// Ends this direction in good order (FIN) at one in four pieces, and keeps the other one.
+    HalfClose(FaultDirection),
+    /// Passes on half of a piece and ends the connection.
+    Half(FaultDirection),
+    /// Ends the connection instead of passing the piece on, so that the answer in it is lost.
+    Swallow(FaultDirection),
+    /// Flips a bit near the end of one in four large pieces: in the body of a request, not in its head.
+    Corrupt(FaultDirection),
+    /// Replaces the first piece of a connection with noise.
+    Garbage(FaultDirection),
 }
 
-/// One of so many pieces meets a fault of chance.
+/// The number of pieces of which one meets a random fault.
 const CHANCE: u8 = 4;
-/// A piece of this size has a request's body in its second half.
+/// Least size of a piece whose second half holds a request's body, in bytes.
 const LARGE_BYTES: usize = 2048;
-/// Pieces of a slow connection come so often.
+/// Interval between the pieces of a slow connection.
 const SLOW_EVERY: Duration = Duration::from_millis(50);
 
-/// Listens on loopback and connects on to one target.
+/// A proxy that listens on loopback and connects to one target.
 #[derive(Debug)]
-pub struct Proxy {
+pub struct FaultProxy {
     port: u16,
-    mode: watch::Sender<Mode>,
+    mode: watch::Sender<ProxyMode>,
     swallowed: watch::Receiver<u64>,
     task: JoinHandle<()>,
 }
 
-impl Proxy {
-    /// Starts it in front of a port of loopback.
+impl FaultProxy {
+    /// Starts a proxy in front of a port of loopback.
     ///
     /// # Panics
     /// When loopback has no free port.
@@ -78,43 +79,43 @@ impl Proxy {
         Self::seeded(target, 0).await
     }
 
-    /// The same, with the chances of another seed.
+    /// Starts a proxy whose random faults follow from another seed.
     ///
     /// # Panics
     /// When loopback has no free port.
     #[expect(clippy::disallowed_methods, reason = "the harness has no wiring of its own")]
     pub async fn seeded(target: u16, seed: u64) -> Self {
-        // It gives it up and takes it again.
+        // The proxy gives the port up in the mode `Refuse` and takes it again later.
         let port = free_port();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("a free port");
-        let (mode, modes) = watch::channel(Mode::Pass);
+        let (mode, modes) = watch::channel(ProxyMode::Pass);
         let (count, swallowed) = watch::channel(0);
         let task = tokio::spawn(listen(listener, target, modes, Arc::new(count), Rng::with_seed(seed)));
         Self { port, mode, swallowed, task }
     }
 
-    /// Where it listens.
+    /// The port on which it listens.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Changes what it does, for open connections too.
-    pub fn set(&self, mode: Mode) {
+    /// Changes the mode, for open connections too.
+    pub fn set(&self, mode: ProxyMode) {
         self.mode.send_replace(mode);
     }
 
-    /// Answers that nobody got so far.
+    /// Returns the number of pieces that were swallowed so far.
     #[must_use]
     pub fn swallowed(&self) -> u64 {
         *self.swallowed.borrow()
     }
 }
 
-impl Drop for Proxy {
+impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.task.abort();
-        self.mode.send_replace(Mode::Cut);
+        self.mode.send_replace(ProxyMode::Cut);
     }
 }
 
@@ -122,14 +123,14 @@ impl Drop for Proxy {
 async fn listen(
     listener: TcpListener,
     target: u16,
-    mut modes: watch::Receiver<Mode>,
+    mut modes: watch::Receiver<ProxyMode>,
     swallowed: Arc<watch::Sender<u64>>,
     mut chance: Rng,
 ) {
     let address = listener.local_addr().expect("a bound socket has an address");
     let mut listener = Some(listener);
     loop {
-        let refuses = *modes.borrow_and_update() == Mode::Refuse;
+        let refuses = *modes.borrow_and_update() == ProxyMode::Refuse;
         if refuses {
             listener = None;
         } else if listener.is_none() {
@@ -143,7 +144,9 @@ async fn listen(
         };
         tokio::select! {
             Ok((near, _)) = accepted => {
-                let (modes, swallowed, chance) = (modes.clone(), Arc::clone(&swallowed), chance.fork());
+                let modes = modes.clone();
+                let swallowed = Arc::clone(&swallowed);
+                let chance = chance.fork();
                 tokio::spawn(async move { serve(near, target, modes, &swallowed, chance).await });
             }
             changed = modes.changed() => if changed.is_err() {
@@ -156,11 +159,11 @@ async fn listen(
 async fn serve(
     near: TcpStream,
     target: u16,
-    mut modes: watch::Receiver<Mode>,
+    mut modes: watch::Receiver<ProxyMode>,
     swallowed: &watch::Sender<u64>,
     mut chance: Rng,
 ) {
-    let ends = |mode: &Mode| matches!(mode, Mode::Cut | Mode::Refuse);
+    let ends = |mode: &ProxyMode| matches!(mode, ProxyMode::Cut | ProxyMode::Refuse);
     if ends(&modes.borrow()) {
         return;
     }
@@ -169,9 +172,10 @@ async fn serve(
     };
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    let way = |way, chance| Pump { modes: modes.clone(), way, swallowed, chance };
-    let (up, down) = (way(Way::Up, chance.fork()), way(Way::Down, chance));
-    // The first side to end, or a cut, ends both: dropping the halves closes the sockets.
+    let pump = |direction, chance| DirectionPump { modes: modes.clone(), direction, swallowed, chance };
+    let up = pump(FaultDirection::Up, chance.fork());
+    let down = pump(FaultDirection::Down, chance);
+    // The end of either direction, or a cut, ends both: dropping the halves closes the sockets.
     tokio::select! {
         () = up.run(near_in, far_out) => {}
         () = down.run(far_in, near_out) => {}
@@ -179,55 +183,58 @@ async fn serve(
     }
 }
 
-/// One way of one connection.
-struct Pump<'a> {
-    modes: watch::Receiver<Mode>,
-    way: Way,
+/// The bytes of a connection in one direction.
+struct DirectionPump<'a> {
+    modes: watch::Receiver<ProxyMode>,
+    direction: FaultDirection,
     swallowed: &'a watch::Sender<u64>,
     chance: Rng,
 }
 
-impl Pump<'_> {
-    /// Until the connection is to end, both ways.
+impl DirectionPump<'_> {
+    /// Passes bytes on until the connection has to end in both directions.
     async fn run(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
-        let (mut buffer, mut is_first) = (vec![0; 64 << 10], true);
+        let mut buffer = vec![0; 64 << 10];
+        let mut is_first = true;
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
-            let way = self.way;
-            let stalls = |mode: &Mode| matches!(mode, Mode::Stall(it) if it.is(way));
+            let direction = self.direction;
+            let stalls = |mode: &ProxyMode| matches!(mode, ProxyMode::Stall(it) if it.is(direction));
             if self.modes.wait_for(|mode| !stalls(mode)).await.is_err() {
                 return;
             }
             let mode = *self.modes.borrow();
             let piece = &mut buffer[..length];
             match mode {
-                Mode::Delay(it, time) if it.is(way) => tokio::time::sleep(time).await,
-                Mode::Reset(it) if it.is(way) && self.chance.u8(..CHANCE) == 0 => {
+                ProxyMode::Delay(it, time) if it.is(direction) => tokio::time::sleep(time).await,
+                ProxyMode::Reset(it) if it.is(direction) && self.chance.u8(..CHANCE) == 0 => {
                     for socket in [from.as_ref(), to.as_ref()] {
                         socket.set_zero_linger().ok();
                     }
                     return;
                 }
-                Mode::HalfClose(it) if it.is(way) && self.chance.u8(..CHANCE) == 0 => {
+                ProxyMode::HalfClose(it) if it.is(direction) && self.chance.u8(..CHANCE) == 0 => {
                     to.shutdown().await.ok();
                     return std::future::pending().await;
                 }
-                Mode::Half(it) if it.is(way) => {
+                ProxyMode::Half(it) if it.is(direction) => {
                     to.write_all(&piece[..length / 2]).await.ok();
                     return;
                 }
-                Mode::Swallow(it) if it.is(way) => {
+                ProxyMode::Swallow(it) if it.is(direction) => {
                     self.swallowed.send_modify(|count| *count += 1);
                     return;
                 }
-                Mode::Corrupt(it) if it.is(way) && length >= LARGE_BYTES && self.chance.u8(..CHANCE) == 0 => {
+                ProxyMode::Corrupt(it)
+                    if it.is(direction) && length >= LARGE_BYTES && self.chance.u8(..CHANCE) == 0 =>
+                {
                     piece[self.chance.usize(length / 2..length)] ^= 1 << self.chance.u8(..8);
                 }
-                Mode::Garbage(it) if it.is(way) && is_first => self.chance.fill(piece),
+                ProxyMode::Garbage(it) if it.is(direction) && is_first => self.chance.fill(piece),
                 _ => {}
             }
             is_first = false;
             let written = match mode {
-                Mode::Rate(it, rate) if it.is(way) => slowly(&mut to, piece, rate).await,
+                ProxyMode::Rate(it, rate) if it.is(direction) => slowly(&mut to, piece, rate).await,
                 _ => to.write_all(piece).await,
             };
             if written.is_err() {
@@ -237,8 +244,8 @@ impl Pump<'_> {
     }
 }
 
-impl Way {
-    /// Whether a fault for this way is one for the `other`.
+impl FaultDirection {
+    /// Returns true if a fault for this direction hits `other`.
     fn is(self, other: Self) -> bool {
         self == Self::Both || self == other
     }

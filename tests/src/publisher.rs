@@ -1,4 +1,4 @@
-//! Devices' side of MQTT: publishes at QoS 1 or 2 and knows what the broker has confirmed.
+//! The devices' side of MQTT: it publishes at QoS 1 or 2 and counts the confirmations of the broker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,9 +7,9 @@ use std::time::Duration;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use tokio::task::JoinHandle;
 
-/// One connection to a broker. A reading counts as published when the broker has confirmed it.
+/// A connection to a broker. A reading counts as published once the broker has confirmed it.
 #[derive(Debug)]
-pub struct Publisher {
+pub struct TestPublisher {
     client: AsyncClient,
     qos: QoS,
     sent: AtomicU64,
@@ -17,8 +17,8 @@ pub struct Publisher {
     polling: JoinHandle<()>,
 }
 
-impl Publisher {
-    /// Connects as `id`.
+impl TestPublisher {
+    /// Connects with the client identifier `id`.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the harness has no wiring of its own")]
     pub fn connect(id: &str, port: u16) -> Self {
@@ -42,14 +42,14 @@ impl Publisher {
         Self { client, qos: QoS::AtLeastOnce, sent: AtomicU64::new(0), confirmed, polling }
     }
 
-    /// The same at QoS 2.
+    /// Makes it publish at QoS 2.
     #[must_use]
     pub fn exactly_once(mut self) -> Self {
         self.qos = QoS::ExactlyOnce;
         self
     }
 
-    /// The same for a reading that the broker is to keep for later subscribers.
+    /// Publishes a reading that the broker keeps for later subscribers.
     ///
     /// # Panics
     /// When the connection's task has ended.
@@ -65,7 +65,7 @@ impl Publisher {
         self.hand(self.qos, topic, payload, false).await;
     }
 
-    /// The same at QoS 1 or 2.
+    /// Publishes a reading at the given QoS, which must be 1 or 2.
     ///
     /// # Panics
     /// When the connection's task has ended.
@@ -81,7 +81,7 @@ impl Publisher {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits until the broker has confirmed all, and says how many.
+    /// Waits until the broker has confirmed all readings, and returns their number.
     ///
     /// # Panics
     /// When it does not within a minute.
@@ -96,14 +96,14 @@ impl Publisher {
         sent
     }
 
-    /// Confirmations so far.
+    /// Returns the number of confirmations so far.
     #[must_use]
     pub fn confirmed_now(&self) -> u64 {
         self.confirmed.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Publisher {
+impl Drop for TestPublisher {
     fn drop(&mut self) {
         self.polling.abort();
     }

@@ -1,22 +1,22 @@
-//! The recorded series, read where the environment says they are.
+//! The recorded series, read from the folder that the environment names.
 
 use std::path::PathBuf;
 
-use crate::oracle::Reading;
+use crate::oracle::PlantReading;
 
-/// The variable that names the folder.
+/// The name of the variable with the folder.
 pub const VARIABLE: &str = "HEADWATER_DATA";
 
-/// Files of the five series, under `nab/`, without their ending.
+/// The files of the five series under `nab/`, without their ending.
 pub const SERIES: [&str; 5] =
     ["machine_temperature_system_failure", "TravelTime_387", "occupancy_t4013", "speed_6005", "speed_7578"];
 
-/// One series in the order of its recording; its name is its key.
+/// Returns one series in the order of its recording; its name is its key.
 ///
 /// # Panics
 /// When the variable is not set or a file is not as recorded.
 #[must_use]
-pub fn series(name: &str) -> Vec<Reading> {
+pub fn series(name: &str) -> Vec<PlantReading> {
     let folder = std::env::var_os(VARIABLE)
         .map(PathBuf::from)
         .unwrap_or_else(|| panic!("{VARIABLE} must name the folder of the recorded series"));
@@ -29,10 +29,10 @@ pub fn series(name: &str) -> Vec<Reading> {
         .collect()
 }
 
-fn parse(key: &str, line: &str) -> Option<Reading> {
+fn parse(key: &str, line: &str) -> Option<PlantReading> {
     let (time, value) = line.split_once(',')?;
     let time: jiff::Timestamp = format!("{}Z", time.replace(' ', "T")).parse().ok()?;
-    Some(Reading {
+    Some(PlantReading {
         key: key.to_owned(),
         time: time.as_millisecond().try_into().ok()?,
         value: value.parse().ok()?,

@@ -1,4 +1,4 @@
-//! A browser without a window, spoken to as W3C WebDriver says.
+//! A headless browser, controlled over W3C WebDriver.
 
 use std::process::Command;
 use std::time::Duration;
@@ -8,25 +8,25 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::client::client;
-use crate::process::{Process, eventually, free_port, installed, signal};
+use crate::process::{ChildProcess, eventually, free_port, installed_program, signal};
 
-/// One session of chromium. Driver and browser end when dropped.
+/// A session of chromium. Driver and browser end when this is dropped.
 #[derive(Debug)]
-pub struct Browser {
+pub struct HeadlessBrowser {
     session: String,
     browser: u32,
-    _driver: Process,
+    _driver: ChildProcess,
     _home: tempfile::TempDir,
 }
 
-/// The driver leaves it running when it is killed itself.
-impl Drop for Browser {
+/// Kills the browser, because the driver leaves it running when it is killed itself.
+impl Drop for HeadlessBrowser {
     fn drop(&mut self) {
         signal(self.browser, Signal::KILL).ok();
     }
 }
 
-impl Browser {
+impl HeadlessBrowser {
     /// Starts driver and browser.
     ///
     /// # Errors
@@ -35,12 +35,12 @@ impl Browser {
     /// # Panics
     /// When one of them is not installed.
     pub async fn start() -> anyhow::Result<Self> {
-        let chromium = installed("chromium", "chromium");
+        let chromium = installed_program("chromium", "chromium");
         let home = tempfile::tempdir()?;
         let port = free_port();
-        let mut command = Command::new(installed("chromedriver", "chromium-driver"));
+        let mut command = Command::new(installed_program("chromedriver", "chromium-driver"));
         command.arg(format!("--port={port}"));
-        let driver = Process::spawn(&mut command, &home.path().join("driver.log"))?;
+        let driver = ChildProcess::spawn(&mut command, &home.path().join("driver.log"))?;
         let server = format!("http://127.0.0.1:{port}");
         eventually("chromedriver to answer", Duration::from_secs(20), async || {
             call("GET", &format!("{server}/status"), None).await.ok()
@@ -82,7 +82,7 @@ impl Browser {
         Ok(())
     }
 
-    /// What a function body returns in the page.
+    /// Runs the body of a function in the page and returns its result.
     ///
     /// # Errors
     /// When it throws.
@@ -90,7 +90,7 @@ impl Browser {
         self.post("execute/sync", json!({ "script": script, "args": [] })).await
     }
 
-    /// What the page and the browser said about it since it was last asked.
+    /// Returns the messages on the console since the last call.
     ///
     /// # Errors
     /// When the browser has ended.
@@ -99,7 +99,7 @@ impl Browser {
         Ok(entries.as_array().cloned().unwrap_or_default())
     }
 
-    /// A picture of the page, PNG in base64.
+    /// Returns a screenshot of the page, as PNG in base64.
     ///
     /// # Errors
     /// When the browser has ended.
@@ -128,11 +128,13 @@ async fn call(method: &str, url: &str, body: Option<Value>) -> anyhow::Result<Va
     Ok(value)
 }
 
-/// Bytes of base64 (RFC 4648, section 4); other characters are skipped.
+/// Decodes base64 (RFC 4648, section 4); other characters are skipped.
 #[must_use]
 pub fn decode(text: &str) -> Vec<u8> {
     const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len() / 4 * 3), 0, 0_u32);
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let mut bits = 0;
+    let mut held = 0_u32;
     for value in text.bytes().filter_map(|it| LETTERS.iter().position(|letter| *letter == it)) {
         held = (held << 6) | value as u32;
         bits += 6;

@@ -8,33 +8,35 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use headwater::fail;
+use headwater_agent::fail;
 use rumqttc::QoS;
 use serde_json::Value;
 
-use crate::agent::Agent;
-use crate::broker::Mosquitto;
-use crate::collector::{self, Collector};
-use crate::image::Image;
-use crate::oracle::{self, Windows, compute};
-use crate::plant::{self, KEY, Load, Plan, TOPICS};
+use crate::agent::TestAgent;
+use crate::broker::MosquittoBroker;
+use crate::collector::{self, TestCollector};
+use crate::image::DiskImage;
+use crate::oracle::{self, TumblingWindows, compute};
+use crate::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use crate::process::{freeze, memory};
-use crate::proxy::Proxy;
-use crate::publisher::Publisher;
+use crate::proxy::FaultProxy;
+use crate::publisher::TestPublisher;
+use crate::resent::JournalEnd;
+
+mod books;
+
+pub use books::Reported;
 
 /// Tells a program that plays several parts to be this one.
 pub const ROLE: &str = "HEADWATER_TEST_ROLE";
 /// How the pipeline `windows` cuts event time.
-const WINDOWS: Windows = Windows { size: 1_000, lateness: 10_000, revise: 0 };
+const WINDOWS: TumblingWindows = TumblingWindows { size: 1_000, lateness: 10_000, revise: 0 };
 /// One message of so many is no reading.
 const POISON_EVERY: u64 = 50;
 /// Longest wait for all that was published to arrive.
 const ARRIVAL: Duration = Duration::from_secs(30);
 /// What has not arrived when an agent with nothing to do was quiet for so long never will.
 const QUIET: Duration = Duration::from_secs(4);
-
-/// Stands for a number that a report does not know.
-const UNKNOWN: u64 = u32::MAX as u64;
 
 /// What a world is made of.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +53,7 @@ pub struct Options {
     pub live: bool,
     /// Of the proxies' chances.
     pub seed: u64,
-    /// Rules of the agent's first start (`headwater::fail`): it dies there, or is killed soon, and
+    /// Rules of the agent's first start (`headwater_agent::fail`): it dies there, or is killed soon, and
     /// started again.
     pub first_start: Option<String>,
 }
@@ -63,14 +65,14 @@ pub struct World {
     pub devices: Devices,
     /// Who receives.
     pub host: Host,
-    _broker: Mosquitto,
+    _broker: MosquittoBroker,
 }
 
 /// Publishers, and what they have published.
 #[derive(Debug)]
 pub struct Devices {
-    publisher: Publisher,
-    load: Load,
+    publisher: TestPublisher,
+    load: PlantLoad,
     poisons: u64,
 }
 
@@ -79,19 +81,22 @@ pub struct Devices {
 pub struct Host {
     // Before its disk: a process that runs keeps it busy.
     /// The agent.
-    pub agent: Agent,
+    pub agent: TestAgent,
     /// Where results go.
-    pub collector: Collector,
+    pub collector: TestCollector,
     /// Between the broker and the agent.
-    pub mqtt: Proxy,
+    pub mqtt: FaultProxy,
     /// Between the agent and the collector.
-    pub http: Proxy,
+    pub http: FaultProxy,
     /// Longest time from a start to being ready.
     pub ready_max: Duration,
     /// Most memory that any life of the agent took, in bytes.
     pub rss_max: u64,
-    disk: Option<Image>,
+    disk: Option<DiskImage>,
     seen: Seen,
+    broker_log: PathBuf,
+    /// The journal before it was damaged, where it was.
+    journal_end: Option<JournalEnd>,
 }
 
 /// What the collector has shown so far.
@@ -114,15 +119,9 @@ pub struct Verdict {
     pub windows: Vec<String>,
     /// What else is not as it must be, in words.
     pub wrong: Vec<String>,
-}
-
-/// What reports at the collector say is lost.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Reported {
-    /// Readings, or results that may have been one each; as many as there are where one does not know.
-    pub readings: u64,
-    /// Whether windows may lack readings.
-    pub windows: bool,
+    /// Messages in each pipeline's books twice, rightly: damage took what was stored of them, which is
+    /// reported, and the broker sent them again, since it had no acknowledgement for them.
+    pub resent: u64,
 }
 
 impl Verdict {
@@ -148,14 +147,14 @@ impl World {
     /// # Panics
     /// When a part does not start.
     pub async fn start(options: &Options) -> Self {
-        let broker = Mosquitto::start_unsaved().await;
+        let broker = MosquittoBroker::start_unsaved_logging_packets().await;
         let role = |part| options.player.clone().map(|program| (program, (ROLE, part)));
-        let collector = Collector::start_as(role("collector")).await;
-        let mqtt = Proxy::seeded(broker.port(), options.seed).await;
-        let http = Proxy::seeded(collector.port(), options.seed).await;
+        let collector = TestCollector::start_as(role("collector")).await;
+        let mqtt = FaultProxy::seeded(broker.port(), options.seed).await;
+        let http = FaultProxy::seeded(collector.port(), options.seed).await;
         let live = if options.live { "priority = \"live\"\n" } else { "" };
         let small = if options.live { ", results_max = 50" } else { "" };
-        let plan = Plan::default()
+        let plan = ConfigBuilder::default()
             .input_with("plant", mqtt.port(), &[TOPICS], &options.input)
             .pipeline("windows", "plant", "central", &(plant::windowed(KEY, "1s", "10s", "0s") + live))
             .pipeline("each", "plant", "central", &(plant::forwarded(KEY) + live))
@@ -164,21 +163,24 @@ impl World {
                 &collector::url(http.port()),
                 &format!(", timeout = \"2s\", backoff_max = \"1s\"{small}"),
             );
-        let mut agent = Agent::at_home(plan.toml());
+        let mut agent = TestAgent::prepare(plan.toml());
         if let Some((program, role)) = role("agent") {
-            agent = agent.played_by(program, role);
+            agent = agent.run_as(program, role);
         }
-        let image = |bytes| Image::make(agent.home(), "state", bytes).expect("images can be mounted");
+        let image = |bytes| DiskImage::make(agent.home(), "state", bytes).expect("images can be mounted");
         let disk = options.disk_bytes.map(image);
         let (ready_max, rss_max, seen) = (Duration::ZERO, 0, Seen::default());
-        let mut host = Host { agent, collector, mqtt, http, ready_max, rss_max, disk, seen };
+        let broker_log = broker.log();
+        let journal_end = None;
+        let mut host =
+            Host { agent, collector, mqtt, http, ready_max, rss_max, disk, seen, broker_log, journal_end };
         if let Some(rules) = &options.first_start {
             host.fail(rules);
             host.dies(Duration::from_secs(2)).await;
         }
         host.start().await;
-        let publisher = Publisher::connect("plant", broker.port());
-        let load = Load::new(10).padded(options.padding);
+        let publisher = TestPublisher::connect("plant", broker.port());
+        let load = PlantLoad::new(10).padded(options.padding);
         Self { devices: Devices { publisher, load, poisons: 0 }, host, _broker: broker }
     }
 
@@ -213,7 +215,8 @@ impl World {
         }
     }
 
-    /// Keeps the agent's home and the collector's on disk when this is dropped, or does not.
+    /// Keeps the agent's home and the collector's on disk when this is dropped, or does not. What is not as
+    /// it must be in the books also keeps the broker's log in the agent's home.
     pub fn keep(&mut self, keep: bool) {
         self.host.agent.keep(keep);
         self.host.collector.keep(keep);
@@ -225,57 +228,10 @@ impl World {
         self.devices.poisons
     }
 
-    /// What reports at the collector say is lost.
-    pub async fn reported(&self) -> Reported {
-        let Ok(answer) = self.host.collector.get("/v1/reports?kind=lost").await else {
-            return Reported::default();
-        };
-        let mut reported = Reported::default();
-        for line in answer["reports"].as_array().into_iter().flatten() {
-            let (pipeline, report) = (line["pipeline"].as_str(), &line["report"]);
-            if pipeline != Some("each") {
-                reported.windows = true;
-            }
-            if pipeline != Some("windows") && report["stage"] != "dead-letters" {
-                let count = report["count"].as_u64().unwrap_or(UNKNOWN);
-                reported.readings = reported.readings.saturating_add(count);
-            }
-        }
-        reported
-    }
-
     /// Readings published, and how many messages the broker has confirmed.
     #[must_use]
     pub fn published(&self) -> (u64, u64) {
         (self.devices.load.published(), self.devices.publisher.confirmed_now())
-    }
-
-    /// Each pipeline has read each message once, over all lives: its counts are committed with its results.
-    async fn books(&self, mut verdict: Verdict) -> Verdict {
-        let messages = self.devices.load.published() + self.devices.poisons;
-        let deadline = Instant::now() + Duration::from_secs(5);
-        for pipeline in ["windows", "each"] {
-            loop {
-                let of =
-                    |it: &crate::agent::Metrics, name| it.of(&format!("pipeline_{name}_messages"), pipeline);
-                let metrics = self.host.agent.metrics().await;
-                match metrics.map(|it| of(&it, "read") + of(&it, "lost")) {
-                    Ok(read) if read == messages => break,
-                    // How many are lost nobody can know, and that is reported.
-                    Ok(read) if read < messages && self.reported().await.readings >= UNKNOWN => break,
-                    Ok(read) if read > messages || Instant::now() > deadline => {
-                        verdict.wrong.push(format!("{pipeline} read {read} messages of {messages}"));
-                        break;
-                    }
-                    Err(error) if Instant::now() > deadline => {
-                        verdict.wrong.push(format!("no metrics: {error}"));
-                        break;
-                    }
-                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
-            }
-        }
-        verdict
     }
 }
 
@@ -328,14 +284,14 @@ impl Host {
     /// # Panics
     /// When it ended for another reason.
     pub async fn revive(&mut self) {
-        if let Some(status) = self.agent.ends(Duration::ZERO).await {
-            let named = matches!(status.code(), Some(1 | 78)) && self.agent.logged().contains("damaged");
+        if let Some(status) = self.agent.wait_for_exit(Duration::ZERO).await {
+            let named = matches!(status.code(), Some(1 | 78)) && self.agent.log_text().contains("damaged");
             assert!(named, "the agent ended with {status} and named no damage");
             self.agent.spawn();
         }
     }
 
-    /// Starts the agent with rules to fail by (`headwater::fail`), and waits for nothing.
+    /// Starts the agent with rules to fail by (`headwater_agent::fail`), and waits for nothing.
     pub fn fail(&mut self, rules: &str) {
         self.agent.environment([(fail::VARIABLE, rules.to_owned())]);
         self.agent.spawn();
@@ -345,7 +301,7 @@ impl Host {
     /// Waits until the agent dies by itself, and kills it when that takes too long; whether it did.
     pub async fn dies(&mut self, within: Duration) -> bool {
         self.weigh();
-        let died = self.agent.ends(within).await.is_some();
+        let died = self.agent.wait_for_exit(within).await.is_some();
         if !died {
             self.kill();
         }
@@ -385,9 +341,9 @@ impl Host {
     async fn is_idle(&self) -> bool {
         let Ok(metrics) = self.agent.metrics().await else { return false };
         let sum = |metric: &str| metrics.all(metric).iter().sum::<f64>();
-        sum("source_connected") == 1.0
+        sum("input_connected") == 1.0
             && sum("pipeline_lag_messages") == 0.0
-            && sum("forward_pending_results") == 0.0
+            && sum("output_pending_results") == 0.0
     }
 
     /// Takes in what is new at the collector.
@@ -404,7 +360,7 @@ impl Host {
 }
 
 impl Seen {
-    fn judge(&self, load: &Load) -> Verdict {
+    fn judge(&self, load: &PlantLoad) -> Verdict {
         let mut verdict = Verdict::default();
         for (id, reading) in (0..).zip(load.readings()) {
             match self.each.get(&id).map(Vec::as_slice) {

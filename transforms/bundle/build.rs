@@ -10,10 +10,10 @@ use wit_component::ComponentEncoder;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// What a module is built for that asks for WASI. Its linker makes the component.
+/// The target of modules that ask for WASI. Its linker makes the component.
 const WASI_TARGET: &str = "wasm32-wasip2";
 
-/// Package, constant, and what its documentation says. Those of `transforms/` come with the agent.
+/// The modules: package, constant, and the constant's documentation. Those of `transforms/` come with the agent.
 const MODULES: [(&str, &str, &str); 14] = [
     ("anomaly", "ANOMALY", "The transform `transforms/anomaly`."),
     ("cbor", "CBOR", "The transform `transforms/cbor`."),
@@ -31,14 +31,15 @@ const MODULES: [(&str, &str, &str); 14] = [
     ("hostile_stateful", "HOSTILE_STATEFUL", "The stateful transform `tests/hostile/stateful`, for tests."),
 ];
 
-/// All that decides what comes out.
-const SOURCES: [&str; 16] = [
+/// The files and folders that decide what comes out.
+const SOURCES: [&str; 17] = [
     "transforms/Cargo.toml",
     "transforms/Cargo.lock",
     "transforms/sdk",
     "transforms/anomaly",
     "transforms/cbor",
     "transforms/celsius",
+    "transforms/languages/rust",
     "transforms/deadband",
     "transforms/dedup",
     "transforms/enrich",
@@ -85,7 +86,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The compiler's standard library for WebAssembly; rustup gets it where rustup is there.
+/// Makes sure that the compiler's standard library for WebAssembly is there, which rustup gets where rustup is there.
 fn require_target(target: &str) -> Result<()> {
     if has_target(target)? {
         return Ok(());
@@ -116,7 +117,7 @@ fn build(root: &Path, folder: &Path, target: &str, packages: &[&str]) -> Result<
         .arg(folder)
         // The same module, and so the same digest, wherever it is built.
         .env("CARGO_ENCODED_RUSTFLAGS", remapped(root));
-    // What the outer build (clippy, coverage, a cross build) wants is not for the modules.
+    // The wishes of the outer build (clippy, coverage, a cross build) are not for the modules.
     for name in [
         "CARGO_BUILD_TARGET",
         "CARGO_BUILD_TARGET_DIR",

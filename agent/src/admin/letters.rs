@@ -20,7 +20,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
-use crate::flow::{DeadLetter, Kept, Seq, Timestamp};
+use crate::flow::{DeadLetter, Seq, StoredLetter, Timestamp};
 use crate::pipeline;
 use crate::store::{self, Refusal, Store, Wish};
 
@@ -92,7 +92,7 @@ pub struct Ask {
     pub again: bool,
     /// What goes in its place: topic, key, event time and bytes count, and the module that made them.
     #[serde(default)]
-    pub mended: Vec<Kept>,
+    pub mended: Vec<StoredLetter>,
 }
 
 /// What came of it, in the order of the asking.
@@ -211,14 +211,15 @@ fn mend(number: Seq, letter: &DeadLetter, by: DeadLetter) -> DeadLetter {
     }
 }
 
-/// Answers with what the store says, beside the runtime.
+/// Answers with what the store says; not at all when too many wait for that already.
 async fn aside(
     admin: Admin,
     ask: impl FnOnce(&Store, &[String]) -> Result<Response, store::Error> + Send + 'static,
 ) -> Response {
-    let asked = tokio::task::spawn_blocking(move || {
-        let known: Vec<String> = admin.0.pipelines.iter().map(|(name, _)| name.clone()).collect();
-        ask(&admin.0.store, &known)
+    let shown = admin.0.clone();
+    let asked = admin.0.thread.begin(move || {
+        let known: Vec<String> = shown.pipelines.iter().map(|(name, _)| name.clone()).collect();
+        ask(&shown.store, &known)
     });
     let words = match asked.await {
         Ok(Ok(response)) => return response,
@@ -226,7 +227,7 @@ async fn aside(
             return (StatusCode::INSUFFICIENT_STORAGE, error.to_string()).into_response();
         }
         Ok(Err(error)) => error.to_string(),
-        Err(error) => error.to_string(),
+        Err(reason) => reason,
     };
     (StatusCode::INTERNAL_SERVER_ERROR, words).into_response()
 }

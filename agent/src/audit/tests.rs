@@ -5,7 +5,7 @@ mod policies;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::flow::{Delivery, Message, Timestamp};
+use crate::flow::{Message, MqttDelivery, Timestamp};
 use crate::pipeline::{Parts, Pipeline as Stage};
 
 const CONFIG: &str = r##"
@@ -36,7 +36,7 @@ impl Plant {
         let folder = tempfile::tempdir().unwrap();
         let config = crate::config::parse(&folder.path().join("agent.toml"), CONFIG).unwrap();
         let metrics = Arc::new(Metrics::new());
-        let store = Store::open(&store::Config::new(folder.path().join("store")), &metrics).unwrap();
+        let store = Store::open(&store::Config::new(folder.path().join("store")), &metrics.store()).unwrap();
         Self { store, metrics, config, stop: Arc::default(), _folder: folder }
     }
 
@@ -55,7 +55,7 @@ impl Plant {
         !self.stop.load(Ordering::Acquire)
     }
 
-    /// As the source does: received under a turn, durable, and counted under a turn.
+    /// As an input does: received under a turn, durable, and counted under a turn.
     fn publish(&self, count: u64) {
         let input = self.metrics.input("plant");
         let messages: Vec<_> = (0..count).map(message).collect();
@@ -70,7 +70,7 @@ impl Plant {
         input.journaled_messages.inc_by(count);
     }
 
-    /// As the forwarder does: confirmed, and counted some time later.
+    /// As an output does: confirmed, and counted some time later.
     fn deliver(&self, counted: bool) -> bool {
         let Some(batch) = self.store.begin_batch("central", 100, 1 << 20).unwrap() else { return false };
         self.store.confirm_batch("central", &batch.range, None).unwrap();
@@ -122,7 +122,7 @@ fn message(number: u64) -> Message {
         payload: (if number.is_multiple_of(7) { "no json" } else { "1" }).into(),
         properties: Vec::new(),
         received: Timestamp(1),
-        delivery: Delivery::default(),
+        delivery: MqttDelivery::default(),
     }
 }
 
@@ -168,7 +168,7 @@ fn finds(leak: impl FnOnce(&Plant), expected: &[(&str, i64)]) {
 
 #[test]
 fn one_message_that_the_source_forgets_is_found_under_load() {
-    finds(|plant| _ = plant.metrics.input("plant").received_messages.inc(), &[("source/plant", 1)]);
+    finds(|plant| _ = plant.metrics.input("plant").received_messages.inc(), &[("input/plant", 1)]);
 }
 
 #[test]

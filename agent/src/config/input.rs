@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::read::{Section, duration, integer, size, text, texts, word};
 use super::{secret, tls};
-use crate::source::{Config, Version};
+use crate::input::mqtt::{Config, Version};
 
 pub(super) fn section(mut section: Section<'_>, name: &str, agent: &str, folder: &Path) -> Option<Config> {
     let mqtt = section.section("mqtt");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::read::{Section, boolean, duration, integer, size, text, word};
 use super::{quota, secret, tls};
-use crate::forward::{Compression, Config, Expect};
+use crate::output::{Compression, Config, Expect};
 use crate::store::Quota;
 
 pub(super) fn section(mut section: Section<'_>, folder: &Path) -> Option<Config> {

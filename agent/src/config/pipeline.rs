@@ -9,17 +9,17 @@ use toml::de::DeValue;
 use super::aggregate;
 use super::read::{Read, Section, duration, integer, size, text, texts, word};
 use crate::decode::{self, Format, Guard, Place, Stamp, Template, TimeUnit, WhenMissing, WhenOff};
+use crate::input::mqtt::{self, Version};
 use crate::module::{Capability, Digest, Limits, Origin, Remote};
 use crate::pipeline::{
     AggregateConfig, COARSEN_MAX, Config, Late, ModuleConfig, OnTrip, PAUSE_MAX, Policy, Priority, Rate,
     TRIPS_MAX, Then, WhenFull,
 };
-use crate::source::{self, Version};
 use crate::window;
 
 /// What a pipeline may refer to.
 pub(super) struct Names<'a> {
-    pub(super) inputs: &'a BTreeMap<String, Option<source::Config>>,
+    pub(super) inputs: &'a BTreeMap<String, Option<mqtt::Config>>,
     pub(super) outputs: BTreeSet<&'a String>,
 }
 
@@ -269,10 +269,10 @@ fn stamp(mut section: Section<'_>) -> Option<Stamp> {
         .map(|level| Place::Topic(usize::try_from(level).unwrap_or(usize::MAX)));
     let property = section.optional("property", |value| {
         let name = text(value)?;
-        if name.len() > source::PROPERTY_BYTES_MAX {
+        if name.len() > mqtt::PROPERTY_BYTES_MAX {
             return Err((
                 "is too long".into(),
-                format!("use a name of up to {} bytes", source::PROPERTY_BYTES_MAX),
+                format!("use a name of up to {} bytes", mqtt::PROPERTY_BYTES_MAX),
             ));
         }
         Ok(Place::Property(name))
@@ -349,7 +349,8 @@ pub(super) fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleCo
         );
     }
     let digest = section.optional("digest", digest);
-    let settings = section.or("config", "{}".to_owned(), settings);
+    section.renamed("config", "settings");
+    let settings = section.or("settings", "{}".to_owned(), settings);
     let mut limits = limits(&mut section);
     limits.granted = section.or("capabilities", BTreeSet::new(), capabilities);
     section.finish();

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 use super::pipeline::{capabilities, limits, settings};
 use super::read::{Section, duration, text, word};
 use super::{Error, parse_with};
-use crate::author::Kind;
 use crate::module::Limits;
 
 /// The file's name.
@@ -26,6 +27,26 @@ pub struct Project {
     pub window: Duration,
     /// `[limits]` and `capabilities`, each as in a pipeline's step.
     pub limits: Limits,
+}
+
+/// The two worlds of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Map, filter, flat-map, enrich, re-key, re-time.
+    Transform,
+    /// Keyed window aggregation.
+    Aggregate,
+}
+
+impl Kind {
+    /// As the contract calls it.
+    #[must_use]
+    pub fn world(self) -> &'static str {
+        match self {
+            Self::Transform => "transform",
+            Self::Aggregate => "aggregate",
+        }
+    }
 }
 
 impl Project {
@@ -67,7 +88,8 @@ fn project(mut root: Section<'_>) -> Option<Project> {
     let kind = root.required("kind", word(KINDS));
     // Of no use to the program: for the reader, and for tools.
     let _ = root.required("language", text);
-    let settings = root.or("config", "{}".to_owned(), settings);
+    root.renamed("config", "settings");
+    let settings = root.or("settings", "{}".to_owned(), settings);
     let window = root.or("window", MINUTE, duration(Duration::from_millis(1), 365 * 24 * 60 * MINUTE));
     let granted = root.or("capabilities", BTreeSet::new(), capabilities);
     let mut limits = root.optional_section("limits").map_or_else(Limits::default, |mut section| {

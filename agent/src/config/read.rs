@@ -102,11 +102,13 @@ pub(super) struct Section<'a> {
     span: Range<usize>,
     table: &'a DeTable<'a>,
     known: Vec<&'static str>,
+    /// Old names that were found, and reported.
+    renamed: Vec<&'static str>,
 }
 
 impl<'a> Section<'a> {
     pub(super) fn new(report: &'a Report, path: String, span: Range<usize>, table: &'a DeTable<'a>) -> Self {
-        Self { report, path, span, table, known: Vec::new() }
+        Self { report, path, span, table, known: Vec::new(), renamed: Vec::new() }
     }
 
     pub(super) fn span(&self) -> Range<usize> {
@@ -162,6 +164,14 @@ impl<'a> Section<'a> {
     ) -> Option<T> {
         let value = self.take(key)?;
         self.read(key, value, read)
+    }
+
+    /// Reports a key by a name that it had once.
+    pub(super) fn renamed(&mut self, old: &'static str, new: &'static str) {
+        if self.has(old) {
+            self.fault_at(old, format!("is now called `{new}`"), format!("write `{new}`"));
+            self.renamed.push(old);
+        }
     }
 
     /// Whether there is something under that key, right or not.
@@ -246,7 +256,7 @@ impl<'a> Section<'a> {
     pub(super) fn finish(self) {
         for key in self.table.keys() {
             let name = key.get_ref().as_ref();
-            if self.known.contains(&name) {
+            if self.known.contains(&name) || self.renamed.contains(&name) {
                 continue;
             }
             let close = self.known.iter().map(|known| (strsim::damerau_levenshtein(known, name), known));

@@ -13,7 +13,7 @@ mqtt = { url = "mqtt://127.0.0.1", topics = ["plant/+/+/telemetry"], version = "
 input = "plant"
 key = "{topic[1]}/{topic[2]}"
 time = { field = "meta.ts", unit = "ms" }
-transform = [{ module = "c.wasm", config = { field = "temperature", scale = 1.8, list = [1, true] } }]
+transform = [{ module = "c.wasm", settings = { field = "temperature", scale = 1.8, list = [1, true] } }]
 window = { tumbling = "1m", lateness = "10s", idle = "30s" }
 aggregate = { module = "c.wasm", deadline = "250ms", memory_bytes_max = "16 MiB" }
 output = "central"
@@ -34,8 +34,8 @@ fn modules_are_trusted_as_the_file_says() {
     let key = "ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let modules =
         format!("[modules]\nkeys = [{key:?}]\ncompile_deadline = \"30s\"\ncompile_memory_max = \"1 GiB\"\n");
-    let pinned = format!("module = \"c.wasm\", digest = {digest:?}, config");
-    let text = modules + &GOOD.replacen("module = \"c.wasm\", config", &pinned, 1);
+    let pinned = format!("module = \"c.wasm\", digest = {digest:?}, settings");
+    let text = modules + &GOOD.replacen("module = \"c.wasm\", settings", &pinned, 1);
     let folder = folder();
     let config = parse(&folder.path().join("h.toml"), &text).unwrap();
     assert_eq!(config.modules.keys, [key.parse().unwrap()]);
@@ -168,6 +168,12 @@ fn each_fault_names_place_and_remedy() {
     check(at, &http("tls = { cert = \"a\" }"), &["`output.central.http.tls.cert` is unknown"]);
     check("output = \"central\"", "output = \"central\"\npriority = \"first\"", &["\"order\" or \"live\""]);
     check("1.8", "inf", &["which JSON cannot say"]);
+}
+
+#[test]
+fn a_key_by_its_old_name_is_a_fault_that_names_the_new_one() {
+    let old = "`pipeline.temperature.transform[0].config` is now called `settings`";
+    check("settings =", "config =", &["/h.toml:13:48: ", old, "remedy: write `settings`", "1 fault"]);
 }
 
 #[test]
@@ -347,7 +353,7 @@ fn a_user_property_needs_mqtt_5_and_an_input_keeps_few() {
     assert!(faults.contains("add `version = \"5\"`"), "{faults}");
 
     let mut text = GOOD.to_owned();
-    for number in 0..=source::PROPERTIES_MAX {
+    for number in 0..=mqtt::PROPERTIES_MAX {
         text += &format!(
             "[pipeline.p{number}]\ninput = \"plant\"\noutput = \"central\"\n\
              time = {{ property = \"p{number}\", unit = \"s\" }}\n"

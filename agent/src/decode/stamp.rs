@@ -4,8 +4,8 @@
 //! those that can be said counts as the first or the last of them, and is the guard's to judge.
 
 use super::Error;
-use super::fields::Scalar;
 use crate::flow::Message;
+use crate::flow::json::Scalar;
 
 /// Where event time stands.
 #[derive(Clone, Debug, PartialEq, Eq)]

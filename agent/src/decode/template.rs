@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::fields::Scalar;
+use crate::flow::json::Scalar;
 
 /// A parsed key template.
 #[derive(Clone, Debug, PartialEq, Eq)]

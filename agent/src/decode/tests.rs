@@ -1,7 +1,7 @@
 //! The decoder: tables of what devices send.
 
 use super::*;
-use crate::flow::Delivery;
+use crate::flow::MqttDelivery;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 
@@ -12,7 +12,7 @@ fn message(payload: &[u8]) -> Message {
         payload: payload.to_vec().into(),
         properties: Vec::new(),
         received: NOW,
-        delivery: Delivery::default(),
+        delivery: MqttDelivery::default(),
     }
 }
 

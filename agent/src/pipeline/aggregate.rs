@@ -1,7 +1,7 @@
 //! What a pipeline's windows become: by a module, or by built-ins.
 
 use crate::builtin::Builtin;
-use crate::module::{self, Closed, Group, Trips, Updated};
+use crate::module::{self, Closed, Trips};
 use crate::window;
 
 /// One of the two.
@@ -51,34 +51,6 @@ impl Aggregate {
             Self::Module(module) => module,
             Self::Builtin(builtin) => builtin,
         }
-    }
-}
-
-impl window::Aggregate for module::Aggregate {
-    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
-        Self::update(self, groups)
-    }
-
-    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        Self::merge(self, a, b)
-    }
-
-    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
-        Self::finish(self, windows)
-    }
-}
-
-impl window::Aggregate for Builtin {
-    fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
-        Self::update(self, groups)
-    }
-
-    fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        Self::merge(self, a, b)
-    }
-
-    fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
-        Self::finish(self, windows)
     }
 }
 

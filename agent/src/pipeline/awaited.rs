@@ -97,7 +97,7 @@ impl Pipeline {
     /// Goes on from the last commit with the modules that are here now.
     fn arrive(&mut self, state: &std::path::Path, config: &Config) -> Result<(), Error> {
         let (mut versions, config) = Versions::open(state, &self.name, config)?;
-        let modules = Modules::load(&self.name, &config, &self.host, &self.metrics)?;
+        let modules = Modules::load(&self.name, &config, &self.host, &self.calls)?;
         self.begin(modules, &config)?;
         versions.started(&config);
         (self.versions, self.config) = (versions, config);

@@ -9,6 +9,7 @@ use super::aggregate::Aggregate;
 use super::full::{self, Full};
 use super::modules::Modules;
 use super::progress::{Counts, Progress};
+use super::rows::Rows;
 use super::step::{Stage, Step, Steps};
 use super::tally::Tally;
 use super::thin::What;
@@ -21,7 +22,7 @@ use crate::flow::Timestamp;
 use crate::metrics::{self, Metrics};
 use crate::module::Host;
 use crate::store::{self, Store};
-use crate::window::{self, Windows};
+use crate::window::Windows;
 
 /// What a pipeline is made of.
 #[derive(Clone, Copy, Debug)]
@@ -42,13 +43,13 @@ pub struct Parts<'a> {
 
 impl Parts<'_> {
     /// Loads the modules and goes on from the committed state; a new pipeline starts at the
-    /// journal's end, and that is committed before a source may append.
+    /// journal's end, and that is committed before an input may append.
     ///
     /// # Errors
     /// When a module or the committed state cannot be used.
     pub fn build(&self) -> Result<Pipeline, Error> {
-        let metrics = self.metrics.pipeline(self.name);
-        self.build_with(Modules::load(self.name, self.config, self.host, &metrics)?)
+        let calls = self.metrics.calls(self.name);
+        self.build_with(Modules::load(self.name, self.config, self.host, &calls)?)
     }
 
     /// The same without modules, which it gets when it runs ([`Pipeline::awaiting`]).
@@ -64,8 +65,9 @@ impl Parts<'_> {
 
     fn build_with(&self, mut modules: Modules) -> Result<Pipeline, Error> {
         let Self { name, agent, config, host, store, metrics } = *self;
-        let source = metrics.input(&config.input);
+        let input = metrics.input(&config.input);
         let of_modules = metrics.of_modules();
+        let calls = metrics.calls(name);
         let metrics = metrics.pipeline(name);
         let checkpoint = store.checkpoint(name)?;
         let position = checkpoint.position.unwrap_or_else(|| store.journal_end());
@@ -87,7 +89,7 @@ impl Parts<'_> {
         let stage = open_stage(name, config, modules.aggregate, store, &progress)?;
         let results = result_way(name, config, store, &metrics, tally);
         let late = late_way(name, config, store, &metrics, &checkpoint.late_tally)?;
-        // There before the forwarder asks which outboxes there are.
+        // There before the output asks which outboxes there are.
         for way in [Some(&results), late.as_ref()].into_iter().flatten() {
             store.outbox_epoch(&way.outbox)?;
         }
@@ -98,8 +100,9 @@ impl Parts<'_> {
             store: store.clone(),
             host: host.clone(),
             metrics,
+            calls,
             of_modules,
-            source,
+            input,
             config: config.clone(),
             trips: Trips::new(config.on_trip.clone()),
             post: Arc::default(),
@@ -150,19 +153,6 @@ impl Parts<'_> {
     }
 }
 
-/// A pipeline's window state in the store.
-#[derive(Debug)]
-struct Rows {
-    store: Store,
-    pipeline: String,
-}
-
-impl window::Cold for Rows {
-    fn rows(&self, key: &str, each: window::Each<'_>) -> Result<(), window::Error> {
-        self.store.shelf(&self.pipeline, key.as_bytes(), each)
-    }
-}
-
 fn result_way(name: &str, config: &Config, store: &Store, metrics: &metrics::Pipeline, tally: Tally) -> Way {
     let window = config.windowed.as_ref().and_then(|(window, _)| window.kind.mergeable()).unwrap_or_default();
     let widest = crate::flow::micros(window).saturating_mul(config.coarsen_max);
@@ -210,13 +200,8 @@ pub(super) fn open_stage(
     progress: &Progress,
 ) -> Result<Stage, Error> {
     let (Some((window, _)), Some(aggregate)) = (&config.windowed, aggregate) else { return Ok(Stage::Each) };
-    let cold = Box::new(Rows { store: store.clone(), pipeline: name.to_owned() });
-    let mut windows = Windows::new(window.clone(), cold, store.at_hand_bytes_max());
-    windows.restore(&progress.windows, |each| {
-        store.windows(name, &mut |row, value| match remembered::step_of(&row) {
-            Some(_) => Ok(()),
-            None => each(row, value),
-        })
-    })?;
+    let rows = Rows { store: store.clone(), pipeline: name.to_owned() };
+    let mut windows = Windows::new(window.clone(), Box::new(rows.clone()), store.at_hand_bytes_max());
+    windows.restore(&progress.windows, |each| rows.show(each))?;
     Ok(Stage::Windowed { windows: Box::new(windows), aggregate: Box::new(aggregate) })
 }

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use super::tally::Tally;
 use super::thin::{self, Merge, What, Whose};
-use crate::flow::{LossKind, Seq, Timestamp};
+use crate::flow::{ReportKind, Seq, Timestamp};
 use crate::metrics;
 use crate::store::{self, CLOCK_SET, Store, Thinned};
 
@@ -188,7 +188,7 @@ impl Full {
                 young = lines.last().is_some_and(|line| line.made >= oldest);
                 lines.iter().any(|line| is_old(line.made, due)).then_some(())?;
                 let is_old = |line: &store::Waiting| is_old(line.made, oldest);
-                let (thinner, tally) = thin::drop(lines, place.whose, LossKind::Expired, &tally, is_old)?;
+                let (thinner, tally) = thin::drop(lines, place.whose, ReportKind::Expired, &tally, is_old)?;
                 next = Some(tally);
                 Some(thinner)
             })?;
@@ -210,7 +210,7 @@ impl Full {
         loop {
             let (tally, mut next) = (self.tally, None);
             let thinned = place.store.thin(place.outbox, place.writer, self.dropped, &mut |lines| {
-                let (thinner, tally) = thin::drop(lines, place.whose, LossKind::Dropped, &tally, |_| true)?;
+                let (thinner, tally) = thin::drop(lines, place.whose, ReportKind::Dropped, &tally, |_| true)?;
                 next = Some(tally);
                 Some(thinner)
             })?;

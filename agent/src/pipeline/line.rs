@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::tally::{NO_SPAN, Run, Span};
-use crate::flow::{LossKind, Timestamp};
+use super::tally::{LossRun, TimeSpan, UNKNOWN_SPAN};
+use crate::flow::{ReportKind, Timestamp};
 
 /// The `kind` of a late reading's line.
 const LATE: &str = "late";
@@ -47,24 +47,24 @@ pub(super) struct Window {
 pub(super) struct Told {
     kind: String,
     stage: String,
-    pub(super) run: Run,
+    pub(super) run: LossRun,
 }
 
 impl Told {
     /// Whether it tells of this.
-    pub(super) fn is(&self, kind: LossKind, stage: &str) -> bool {
+    pub(super) fn is(&self, kind: ReportKind, stage: &str) -> bool {
         self.kind == kind.as_str() && self.stage == stage
     }
 }
 
 impl Said {
     /// The time it speaks of.
-    pub(super) fn span(&self) -> Span {
+    pub(super) fn span(&self) -> TimeSpan {
         match self {
             Self::Window(window) => (window.start, window.end),
             Self::Event(time) => (*time, *time),
             Self::Report(told) => told.run.span,
-            Self::Nothing => NO_SPAN,
+            Self::Nothing => UNKNOWN_SPAN,
         }
     }
 }
@@ -114,8 +114,8 @@ pub(super) fn said(line: &[u8]) -> Said {
     let parsed = |text: &str| text.parse::<Timestamp>().ok();
     if let Some(report) = line.report {
         let (from, to) = (report.from.as_deref().and_then(parsed), report.to.as_deref().and_then(parsed));
-        let span = from.zip(to).unwrap_or(NO_SPAN);
-        let run = Run { count: report.count.unwrap_or(0), span, ..Run::default() };
+        let span = from.zip(to).unwrap_or(UNKNOWN_SPAN);
+        let run = LossRun { count: report.count.unwrap_or(0), span, ..LossRun::default() };
         return Said::Report(Told { kind: report.kind, stage: report.stage, run });
     }
     let window = line.window.and_then(|window| parsed(&window.start).zip(parsed(&window.end)));

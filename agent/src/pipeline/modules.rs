@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::aggregate::Aggregate;
 use super::{AggregateConfig, Config, Error, ModuleConfig};
 use crate::builtin::Builtin;
-use crate::metrics;
+use crate::metrics::CallMetrics;
 use crate::module::{self, Host, Limits, Network, Origin, Trips};
 
 /// The configuration with files in place of the modules that are fetched; all else works on these.
@@ -42,22 +42,17 @@ impl Modules {
     ///
     /// # Errors
     /// The first that cannot be used.
-    pub fn load(
-        name: &str,
-        config: &Config,
-        host: &Host,
-        metrics: &metrics::Pipeline,
-    ) -> Result<Self, Error> {
-        let transforms = load_transforms(name, config, host, metrics).collect::<Result<_, _>>()?;
-        let aggregate = load_aggregate(name, config, host, metrics).transpose()?;
+    pub fn load(name: &str, config: &Config, host: &Host, calls: &CallMetrics) -> Result<Self, Error> {
+        let transforms = load_transforms(name, config, host, calls).collect::<Result<_, _>>()?;
+        let aggregate = load_aggregate(name, config, host, calls).transpose()?;
         Ok(Self { transforms, aggregate })
     }
 }
 
 /// Loads all modules of a pipeline and drops them: what is wrong with each that cannot be used.
-pub fn load_modules(name: &str, config: &Config, host: &Host, metrics: &metrics::Pipeline) -> Vec<Error> {
-    let transforms = load_transforms(name, config, host, metrics).filter_map(Result::err);
-    let aggregate = load_aggregate(name, config, host, metrics).and_then(Result::err);
+pub fn load_modules(name: &str, config: &Config, host: &Host, calls: &CallMetrics) -> Vec<Error> {
+    let transforms = load_transforms(name, config, host, calls).filter_map(Result::err);
+    let aggregate = load_aggregate(name, config, host, calls).and_then(Result::err);
     transforms.chain(aggregate).collect()
 }
 
@@ -65,10 +60,10 @@ fn load_transforms(
     name: &str,
     config: &Config,
     host: &Host,
-    metrics: &metrics::Pipeline,
+    calls: &CallMetrics,
 ) -> impl Iterator<Item = Result<module::Transform, Error>> {
     config.transforms.iter().enumerate().map(move |(index, module)| {
-        let loaded = host.transform(&module.origin, &module.settings, &module.limits, metrics);
+        let loaded = host.transform(&module.origin, &module.settings, &module.limits, calls);
         let place = || format!("transform[{index}] of pipeline `{name}`{}", whence(module));
         loaded.map_err(|source| Error::Module { place: place(), source })
     })
@@ -78,13 +73,13 @@ fn load_aggregate(
     name: &str,
     config: &Config,
     host: &Host,
-    metrics: &metrics::Pipeline,
+    calls: &CallMetrics,
 ) -> Option<Result<Aggregate, Error>> {
     let module = match &config.windowed.as_ref()?.1 {
         AggregateConfig::Module(module) => module,
         AggregateConfig::Builtin(config) => return Some(Ok(Aggregate::Builtin(Builtin::new(config)))),
     };
-    let loaded = host.aggregate(&module.origin, &module.settings, &module.limits, metrics);
+    let loaded = host.aggregate(&module.origin, &module.settings, &module.limits, calls);
     let place = || format!("the aggregate of pipeline `{name}`{}", whence(module));
     Some(loaded.map(Aggregate::Module).map_err(|source| Error::Module { place: place(), source }))
 }

@@ -7,7 +7,7 @@
 use super::line;
 use super::step::{Stage, Step, Steps, Times};
 use crate::decode::{Arrival, check_json};
-use crate::flow::{DeadLetter, Delivery, Event, Message, Seq, Timestamp};
+use crate::flow::{DeadLetter, Event, Message, MqttDelivery, Seq, Timestamp};
 use crate::module;
 use crate::store::CLOCK_SET;
 use crate::window::{self, Outcome};
@@ -31,7 +31,7 @@ impl Entry {
             "encode" if letter.window.is_some() => Some(Self::Result),
             "encode" => Some(Self::Conclude),
             "finish" if letter.window.is_some() => Some(Self::Finish),
-            "forward" => Some(Self::Outbox),
+            _ if letter.is_of_stage("output") => Some(Self::Outbox),
             stage => {
                 let index = stage.strip_prefix("transform[")?.strip_suffix(']')?;
                 index.parse().ok().map(Self::Transform)
@@ -149,12 +149,7 @@ impl Steps {
                     .err()
                     .map_or_else(|| "it is more than one line".to_owned(), |error| error.to_string());
                 let reason = format!("failed to read the result as a line of JSON: {words}");
-                step.dead_letter(DeadLetter {
-                    reason,
-                    time: at.now.0,
-                    stage: "forward".to_owned(),
-                    ..letter
-                });
+                step.dead_letter(DeadLetter { reason, time: at.now.0, stage: "output".to_owned(), ..letter });
             }
         }
     }
@@ -167,7 +162,7 @@ fn message(letter: DeadLetter) -> Message {
         payload: letter.payload.into(),
         properties: letter.properties,
         received: letter.received,
-        delivery: Delivery::default(),
+        delivery: MqttDelivery::default(),
     }
 }
 

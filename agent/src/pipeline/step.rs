@@ -10,11 +10,11 @@ use super::remembered;
 use super::shadow::{Shadow, Watched};
 use super::tally::Tally;
 use crate::decode::{self, Arrival, Clock, Decode};
-use crate::flow::{DeadLetter, Event, Message, Properties, Report, Seq, Timestamp, WindowOf};
+use crate::flow::{DeadLetter, Event, LossReport, Message, Seq, Timestamp, UnfinishedWindow, UserProperties};
 use crate::module;
 use crate::store::{CLOCK_SET, Change};
 use crate::window::{self, Fate, Outcome, Settled, Windows};
-use crate::wire::{LossReport, Record};
+use crate::wire::{AgentReport, Record};
 
 /// Results given at once.
 const RESULTS_MAX: usize = 256;
@@ -121,7 +121,7 @@ pub(super) struct Origin {
     received: Timestamp,
     /// As it was published: what a number became is not what the device said.
     payload: bytes::Bytes,
-    properties: Properties,
+    properties: UserProperties,
 }
 
 /// The times that a step goes by.
@@ -219,10 +219,10 @@ impl Steps {
     }
 
     /// Says upstream what is lost.
-    pub(super) fn report(&self, report: Report, now: Timestamp, step: &mut Step) {
+    pub(super) fn report(&self, report: LossReport, now: Timestamp, step: &mut Step) {
         let agent = (&*self.agent).into();
         let pipeline = Some((&*self.pipeline).into());
-        let report = Record::Report(LossReport { agent, pipeline, time: now, report });
+        let report = Record::Report(AgentReport { agent, pipeline, time: now, report });
         step.result(report.to_line());
     }
 
@@ -514,7 +514,7 @@ impl Steps {
                     module: Some(module.to_owned()),
                     key,
                     payload,
-                    window: Some(WindowOf { start, end, part, revision, count, late, rejected }),
+                    window: Some(UnfinishedWindow { start, end, part, revision, count, late, rejected }),
                     ..self.letter(stage, reason, at)
                 });
             }

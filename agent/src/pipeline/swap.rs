@@ -238,7 +238,7 @@ impl Pipeline {
             warn!(pipeline = self.name, "there is no version before to go back to");
             return Ok(Err(blame));
         };
-        let mut modules = match Modules::load(&self.name, &config, &self.host, &self.metrics) {
+        let mut modules = match Modules::load(&self.name, &config, &self.host, &self.calls) {
             Ok(modules) => modules,
             Err(error) => {
                 error!(pipeline = self.name, %error, "the version before cannot be loaded");

@@ -9,8 +9,8 @@
 //! outbox has room, in the same commit that forgets the run.
 
 use super::thin::What;
-use crate::flow::{LossKind, Report};
-pub(super) use crate::flow::{NO_SPAN, Run, Span};
+use crate::flow::{LossReport, ReportKind};
+pub(super) use crate::flow::{LossRun, TimeSpan, UNKNOWN_SPAN};
 
 const VERSION: u8 = 2;
 const NUMBERS: usize = 26;
@@ -34,18 +34,18 @@ pub struct Tally {
     /// Reports that are in the outbox or were delivered.
     pub reports: u64,
     /// Results dropped and not reported yet.
-    pub(super) unreported: Run,
+    pub(super) unreported: LossRun,
     /// Messages expired and not reported yet.
-    pub(super) unread: Run,
+    pub(super) unread: LossRun,
     /// Dead letters given up over quota and not reported yet.
-    pub(super) dropped_letters: Run,
+    pub(super) dropped_letters: LossRun,
     /// Dead letters given up because of their age and not reported yet.
-    pub(super) expired_letters: Run,
+    pub(super) expired_letters: LossRun,
 }
 
 impl Tally {
     /// Of dead letters that were given up.
-    pub(super) fn of_letters(dropped_letters: Run, expired_letters: Run) -> Self {
+    pub(super) fn of_letters(dropped_letters: LossRun, expired_letters: LossRun) -> Self {
         let given_up_letters = dropped_letters.count + expired_letters.count;
         Self { given_up_letters, dropped_letters, expired_letters, ..Self::default() }
     }
@@ -66,20 +66,20 @@ impl Tally {
     }
 
     /// The reports that are owed, which it then no longer owes; `what` it is that was dropped.
-    pub(super) fn take_reports(&mut self, what: What) -> Vec<Report> {
+    pub(super) fn take_reports(&mut self, what: What) -> Vec<LossReport> {
         let dropped = format!("the outbox was full: new {} were dropped", what.noun());
         let owed = [
-            (&mut self.unreported, LossKind::Dropped, what.stage(), dropped.as_str()),
-            (&mut self.unread, LossKind::Expired, "journal", "messages were too old when they were read"),
+            (&mut self.unreported, ReportKind::Dropped, what.stage(), dropped.as_str()),
+            (&mut self.unread, ReportKind::Expired, "journal", "messages were too old when they were read"),
             (
                 &mut self.dropped_letters,
-                LossKind::Dropped,
+                ReportKind::Dropped,
                 "dead-letters",
                 "the dead letters were over their quota: the oldest were given up",
             ),
             (
                 &mut self.expired_letters,
-                LossKind::Expired,
+                ReportKind::Expired,
                 "dead-letters",
                 "dead letters were too old and not replayed",
             ),
@@ -88,7 +88,7 @@ impl Tally {
             let run = std::mem::take(run);
             (!run.is_empty()).then(|| run.report(kind, stage, reason))
         });
-        let reports: Vec<Report> = taken.into_iter().flatten().collect();
+        let reports: Vec<LossReport> = taken.into_iter().flatten().collect();
         self.reports += reports.len() as u64;
         reports
     }
@@ -98,7 +98,7 @@ impl Tally {
         self.runs().iter().any(|run| !run.is_empty())
     }
 
-    fn runs(&self) -> [Run; 4] {
+    fn runs(&self) -> [LossRun; 4] {
         [self.unreported, self.unread, self.dropped_letters, self.expired_letters]
     }
 
@@ -111,7 +111,7 @@ impl Tally {
             self.given_up_letters,
             self.reports,
         ];
-        let runs = self.runs().map(|run| run.numbers());
+        let runs = self.runs().map(|run| run.to_numbers());
         let numbers = counts.into_iter().chain(runs.into_iter().flatten());
         [VERSION].into_iter().chain(numbers.flat_map(u64::to_le_bytes)).collect()
     }
@@ -131,7 +131,7 @@ impl Tally {
         let [dropped, coarsened, expired, expired_messages, given_up_letters, reports] =
             std::array::from_fn(|_| next());
         let [unreported, unread, dropped_letters, expired_letters] =
-            std::array::from_fn(|_| Run::from_numbers(std::array::from_fn(|_| next())));
+            std::array::from_fn(|_| LossRun::from_numbers(std::array::from_fn(|_| next())));
         Some(Self {
             dropped,
             coarsened,
@@ -158,8 +158,8 @@ mod tests {
             dropped: 1,
             reports: 7,
             given_up_letters: 3,
-            unread: Run::of(Some(5), (Timestamp(1), Timestamp(2))),
-            expired_letters: Run::of(Some(6), (Timestamp(3), Timestamp(4))),
+            unread: LossRun::single(Some(5), (Timestamp(1), Timestamp(2))),
+            expired_letters: LossRun::single(Some(6), (Timestamp(3), Timestamp(4))),
             ..Tally::default()
         };
         assert_eq!(Tally::decode(&tally.encode()), Some(tally));
@@ -171,12 +171,12 @@ mod tests {
     fn a_run_is_one_report_of_all_that_went() {
         let mut tally = Tally::default();
         for second in 3..6 {
-            let run = Run::of(None, (Timestamp(second), Timestamp(second + 1)));
+            let run = LossRun::single(None, (Timestamp(second), Timestamp(second + 1)));
             tally = tally.and(&Tally { dropped: 1, unreported: run, ..Tally::default() });
         }
         let reports = tally.take_reports(What::Late);
         assert_eq!(reports[0].stage, "late");
-        let Report { count, first, from, to, .. } = &reports[0];
+        let LossReport { count, first, from, to, .. } = &reports[0];
         assert_eq!((*count, *first, *from, *to), (Some(3), None, Some(Timestamp(3)), Some(Timestamp(6))));
         assert_eq!((reports.len(), tally.owes(), tally.dropped, tally.reports), (1, false, 3, 1));
         assert!(tally.take_reports(What::Results).is_empty());

@@ -9,7 +9,7 @@ mod shadow;
 use std::sync::Arc;
 
 use super::*;
-use crate::flow::{DeadLetter, Delivery};
+use crate::flow::{DeadLetter, MqttDelivery};
 use crate::metrics::Metrics;
 use crate::store::Commit;
 
@@ -67,7 +67,7 @@ impl Plant {
         };
         let store =
             store::Config { quotas, segment_bytes, ..store::Config::new(folder.path().join("store")) };
-        let store = Store::open(&store, &metrics).unwrap();
+        let store = Store::open(&store, &metrics.store()).unwrap();
         Self { store, metrics, config, host: Host::new(None).unwrap(), folder }
     }
 
@@ -83,7 +83,7 @@ impl Plant {
             payload: br#"{"t":1}"#.to_vec().into(),
             properties: Vec::new(),
             received: Timestamp(second * 1_000_000),
-            delivery: Delivery::default(),
+            delivery: MqttDelivery::default(),
         };
         self.store.append(&[message]).unwrap();
     }
@@ -163,7 +163,7 @@ fn a_new_pipeline_starts_at_the_end_and_stays_there() {
 fn a_letter_enters_again_where_it_was_refused() {
     let plant = Plant::new();
     let mut pipeline = plant.build();
-    let window = crate::flow::WindowOf {
+    let window = crate::flow::UnfinishedWindow {
         start: Timestamp(0),
         end: Timestamp(1_000_000),
         part: 1,
@@ -194,7 +194,7 @@ fn a_letter_enters_again_where_it_was_refused() {
         letter("encode", r#"{"t":6}"#),
         windowed("encode", r#"{"n":7}"#),
         windowed("finish", "no state"),
-        letter("forward", r#"{"agent":"gw"}"#),
+        letter("output", r#"{"agent":"gw"}"#),
         letter("forward", "{\n}"),
         letter("nowhere", ""),
     ];
@@ -209,10 +209,7 @@ fn a_letter_enters_again_where_it_was_refused() {
 
     let new = plant.store.dead_letters(all, 99).unwrap();
     let new: Vec<_> = new.iter().map(|(_, letter)| (&*letter.stage, letter.replay_of)).collect();
-    assert_eq!(
-        new,
-        [("decode", Some(1)), ("aggregate", Some(5)), ("finish", Some(8)), ("forward", Some(10))]
-    );
+    assert_eq!(new, [("decode", Some(1)), ("aggregate", Some(5)), ("finish", Some(8)), ("output", Some(10))]);
     let expected = Counts {
         replayed_messages: 4,
         replayed_events: 3,
@@ -245,7 +242,7 @@ impl Plant {
             payload: format!("{{\"t\":1,\"ts\":{stamp}}}").into_bytes().into(),
             properties: Vec::new(),
             received: Timestamp(received * 1_000_000),
-            delivery: Delivery::default(),
+            delivery: MqttDelivery::default(),
         };
         self.store.append(&[message]).unwrap();
     }
@@ -349,7 +346,7 @@ fn a_commit_is_due_before_many_changed_keys_are_held() {
         payload: br#"{"t":1}"#.to_vec().into(),
         properties: Vec::new(),
         received: Timestamp(1_000_000),
-        delivery: Delivery::default(),
+        delivery: MqttDelivery::default(),
     };
     let page = |keys: std::ops::Range<usize>| keys.map(|key| (key as u64, message(key))).collect();
     pipeline.slice(page(0..COMMIT_KEYS_MAX)).unwrap();

@@ -7,12 +7,12 @@ use std::collections::HashMap;
 
 use super::line::{self, Said};
 use super::records;
-use super::tally::{NO_SPAN, Run, Tally};
-use crate::flow::{LossKind, Report, Timestamp};
+use super::tally::{LossRun, Tally, UNKNOWN_SPAN};
+use crate::flow::{LossReport, ReportKind, Timestamp};
 use crate::module::Closed;
 use crate::store::{Thinner, Waiting};
 use crate::window::Outcome;
-use crate::wire::{LossReport, Record};
+use crate::wire::{AgentReport, Record};
 
 /// Whose lines they are, and by when.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +25,10 @@ pub(super) struct Whose<'a> {
 
 impl<'a> Whose<'a> {
     /// The record of a report of theirs.
-    pub(super) fn report(&self, report: Report) -> Record<'a> {
-        let (agent, pipeline) = (self.agent.into(), Some(self.pipeline.into()));
-        Record::Report(LossReport { agent, pipeline, time: self.now, report })
+    pub(super) fn report(&self, report: LossReport) -> Record<'a> {
+        let agent = self.agent.into();
+        let pipeline = Some(self.pipeline.into());
+        Record::Report(AgentReport { agent, pipeline, time: self.now, report })
     }
 }
 
@@ -72,11 +73,11 @@ pub(super) trait Merge {
 pub(super) fn drop(
     lines: Vec<Waiting>,
     whose: Whose<'_>,
-    kind: LossKind,
+    kind: ReportKind,
     tally: &Tally,
     goes: impl Fn(&Waiting) -> bool,
 ) -> Option<(Thinner, Tally)> {
-    let (mut run, mut at, mut reports, mut dropped) = (Run::default(), None, 0, 0);
+    let (mut run, mut at, mut reports, mut dropped) = (LossRun::default(), None, 0, 0);
     let mut kept = Vec::with_capacity(lines.len());
     for line in lines {
         match line::said(&line.line) {
@@ -93,7 +94,7 @@ pub(super) fn drop(
                 continue;
             }
             said => {
-                run.add(&Run::of(None, said.span()));
+                run.add(&LossRun::single(None, said.span()));
                 dropped += 1;
             }
         }
@@ -105,7 +106,7 @@ pub(super) fn drop(
     let mut tally = *tally;
     let noun = whose.what.noun();
     let reason = match kind {
-        LossKind::Expired => {
+        ReportKind::Expired => {
             tally.expired += dropped;
             format!("{noun} were too old and not delivered yet")
         }
@@ -129,13 +130,13 @@ pub(super) fn coarsen(
     tally: &Tally,
     mut failed: impl FnMut(String),
 ) -> Option<(Thinner, Tally)> {
-    let (mut run, mut at, mut reports) = (Run::default(), None, Vec::new());
+    let (mut run, mut at, mut reports) = (LossRun::default(), None, Vec::new());
     let mut others = Vec::new();
     let mut groups: Vec<Group> = Vec::new();
     let mut newest: HashMap<String, usize> = HashMap::new();
     for line in lines {
         let window = match line::said(&line.line) {
-            Said::Report(told) if told.is(LossKind::Coarsened, "outbox") => {
+            Said::Report(told) if told.is(ReportKind::Coarsened, "outbox") => {
                 run.add(&told.run);
                 at.get_or_insert((line.number, line.made));
                 reports.push(line);
@@ -166,7 +167,7 @@ pub(super) fn coarsen(
             Some(line) => {
                 gone += group.lines.len() as u64 - 1;
                 let (count, span) = (group.lines.len() as u64 - 1, (group.start, group.end));
-                run.add(&Run { count, span, ..Run::default() });
+                run.add(&LossRun { count, span, ..LossRun::default() });
                 let first = &group.lines[0];
                 let first = (first.number, first.made);
                 at = Some(at.map_or(first, |at: (u64, Timestamp)| at.min(first)));
@@ -184,16 +185,16 @@ pub(super) fn coarsen(
     tally.coarsened += gone;
     tally.reports = tally.reports + 1 - reports.len() as u64;
     let reason = "the outbox was full: results were merged into wider windows";
-    Some((told(kept, at, &run, whose, LossKind::Coarsened, reason, &tally), tally))
+    Some((told(kept, at, &run, whose, ReportKind::Coarsened, reason, &tally), tally))
 }
 
 /// The lines that stay, with a report in the place of the first that went.
 fn told(
     mut kept: Vec<Waiting>,
     at: Option<(u64, Timestamp)>,
-    run: &Run,
+    run: &LossRun,
     whose: Whose<'_>,
-    kind: LossKind,
+    kind: ReportKind,
     reason: &str,
     tally: &Tally,
 ) -> Thinner {
@@ -309,10 +310,10 @@ fn line_of(
 }
 
 /// The time that lines speak of, for a run.
-pub(super) fn run_of(lines: &[Vec<u8>]) -> Run {
-    let mut run = Run { span: NO_SPAN, ..Run::default() };
+pub(super) fn run_of(lines: &[Vec<u8>]) -> LossRun {
+    let mut run = LossRun { span: UNKNOWN_SPAN, ..LossRun::default() };
     for line in lines {
-        run.add(&Run::of(None, line::said(line).span()));
+        run.add(&LossRun::single(None, line::said(line).span()));
     }
     run
 }

@@ -49,7 +49,7 @@ mod tests {
 id = "a"
 [pipeline.p]
 input = "i"
-transform = [{ module = "a.wasm", config = { scale = 1 } }, { module = "b.wasm" }]
+transform = [{ module = "a.wasm", settings = { scale = 1 } }, { module = "b.wasm" }]
 aggregate = { module = "c.wasm" }
 [pipeline.q]
 aggregate = { compute = ["count"] }
@@ -68,7 +68,7 @@ http = { url = "https://x" }
         check("scale = 1", "scale = 1 ", &[]);
         check("scale = 1", "scale = 2", &[]);
         check("\"b.wasm\"", "\"d.wasm\", deadline = \"1s\", capabilities = [\"wasi\"]", &[]);
-        check("\"c.wasm\"", "\"d.wasm\", config = { x = 1 }", &[]);
+        check("\"c.wasm\"", "\"d.wasm\", settings = { x = 1 }", &[]);
         check(", { module = \"b.wasm\" }", "", &["`pipeline.p.transform`"]);
         check(
             "{ module = \"c.wasm\" }",

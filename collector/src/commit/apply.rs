@@ -1,4 +1,4 @@
-//! Applies a batch's lines to the results and to the sums over them.
+//! Applies the lines of a batch to the results and to the sums over them.
 
 use std::collections::HashMap;
 
@@ -10,57 +10,63 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::CommitError;
 use crate::batch::Batch;
 
-/// Stores the lines in order.
-pub(super) fn lines(transaction: &Transaction<'_>, epoch: i64, batch: &Batch) -> Result<(), CommitError> {
+/// Stores the lines of a batch in order.
+pub(super) fn apply_lines(
+    transaction: &Transaction<'_>,
+    epoch: i64,
+    batch: &Batch,
+) -> Result<(), CommitError> {
     let change: i64 = transaction
         .prepare_cached("SELECT coalesce(max(change), 0) FROM results")?
         .query_row([], |row| row.get(0))?;
-    let mut names = Names { transaction, agent: &batch.key.agent, pipelines: HashMap::new() };
-    let mut sums: HashMap<i64, Sums> = HashMap::new();
-    let mut at = Place { epoch, seq: 0, change, pipeline: 0, series: 0, module: None };
+    let mut names = NameIds { transaction, agent: &batch.key.agent, pipelines: HashMap::new() };
+    let mut sums: HashMap<i64, SumChange> = HashMap::new();
+    let mut context = LineContext { epoch, seq: 0, change, pipeline: 0, series: 0, module: None };
     for (index, line) in batch.lines.iter().enumerate() {
-        at.seq = batch.key.first + index as u64;
-        let other = || CommitError::Sequence { line: index + 1 };
+        context.seq = batch.key.first + index as u64;
+        let conflict = || CommitError::Sequence { line: index + 1 };
         let line = match line {
             ParsedLine::Result(line) => line,
             ParsedLine::Late(new) => {
-                at.name(&mut names, &new.pipeline, &new.key, new.module.as_deref())?;
-                let effect = late(transaction, &at, new)?.ok_or_else(other)?;
-                sums.entry(at.pipeline).or_default().add(effect);
+                context.set_names(&mut names, &new.pipeline, &new.key, new.module.as_deref())?;
+                let effect = apply_late(transaction, &context, new)?.ok_or_else(conflict)?;
+                sums.entry(context.pipeline).or_default().add(effect);
                 continue;
             }
             ParsedLine::Report(new) => {
-                report(transaction, &at, &batch.key.agent, new)?.ok_or_else(other)?;
+                apply_report(transaction, &context, &batch.key.agent, new)?.ok_or_else(conflict)?;
                 continue;
             }
         };
-        at.name(&mut names, &line.pipeline, &line.key, line.module.as_deref())?;
+        context.set_names(&mut names, &line.pipeline, &line.key, line.module.as_deref())?;
         let effect = match line.span {
-            ResultSpan::Window(new) => window(transaction, &mut at, line, new)?,
-            ResultSpan::Event(time) => event(transaction, &mut at, line, time)?.ok_or_else(other)?,
+            ResultSpan::Window(new) => apply_window(transaction, &mut context, line, new)?,
+            ResultSpan::Event(time) => {
+                apply_event(transaction, &mut context, line, time)?.ok_or_else(conflict)?
+            }
         };
-        sums.entry(at.pipeline).or_default().add(effect);
+        sums.entry(context.pipeline).or_default().add(effect);
     }
-    sums.into_iter().try_for_each(|(pipeline, sums)| sums.write(transaction, pipeline))?;
+    sums.into_iter().try_for_each(|(pipeline, change)| change.write(transaction, pipeline))?;
     Ok(())
 }
 
-/// Where a line goes.
-struct Place {
+/// The ids under which a line is stored.
+struct LineContext {
     epoch: i64,
     seq: u64,
-    /// The last change made; each one takes the next number.
+    /// The number of the last change. Each change takes the next number.
     change: i64,
     pipeline: i64,
     series: i64,
     module: Option<i64>,
 }
 
-impl Place {
-    /// Whose the line is.
-    fn name(
+impl LineContext {
+    /// Sets the ids of the names in a line.
+    fn set_names(
         &mut self,
-        names: &mut Names<'_>,
+        names: &mut NameIds<'_>,
         pipeline: &str,
         key: &str,
         module: Option<&str>,
@@ -72,19 +78,19 @@ impl Place {
     }
 }
 
-/// What a line changed.
-enum Effect {
+/// The effect of a line on the stored results.
+enum LineEffect {
     Event,
     Late,
-    Stored(Counts),
-    /// The first were replaced by the second.
-    Replaced(Counts, Counts),
+    Stored(RowCounts),
+    /// The row with the first counts was replaced by one with the second.
+    Replaced(RowCounts, RowCounts),
     Ignored,
 }
 
-/// What one row adds to its pipeline's sums.
+/// The counts that one row adds to the sums of its pipeline.
 #[derive(Clone, Copy, Default)]
-struct Counts {
+struct RowCounts {
     results: i64,
     early: i64,
     retracted: i64,
@@ -93,9 +99,9 @@ struct Counts {
     rejected: i64,
 }
 
-impl Counts {
-    fn of(window: &WindowFacts) -> Self {
-        let (readings, late, rejected) = (window.count, window.late, window.rejected);
+impl RowCounts {
+    fn of_window(window: &WindowFacts) -> Self {
+        let &WindowFacts { count: readings, late, rejected, .. } = window;
         match window.state {
             ResultState::Closed => Self { results: 1, early: 0, retracted: 0, readings, late, rejected },
             ResultState::Early => Self { results: 1, early: 1, retracted: 0, readings, late, rejected },
@@ -104,22 +110,22 @@ impl Counts {
     }
 }
 
-/// Stores the line if it is the highest revision of its window so far. A retraction takes the place of
-/// the result, come before or later, so that what it withdraws finds a higher revision there.
-fn window(
+/// Stores a line with a window if it is the highest revision of that window so far. A retraction is
+/// stored in the place of the result, so that a withdrawn result that comes later is the lower revision.
+fn apply_window(
     transaction: &Transaction<'_>,
-    at: &mut Place,
+    context: &mut LineContext,
     line: &ParsedResult,
     new: WindowFacts,
-) -> rusqlite::Result<Effect> {
-    let gained = Counts::of(&new);
-    let known: Option<(i64, u32, Counts)> = transaction
+) -> rusqlite::Result<LineEffect> {
+    let gained = RowCounts::of_window(&new);
+    let known: Option<(i64, u32, RowCounts)> = transaction
         .prepare_cached(
             "SELECT change, revision, 1 - retracted, early, retracted, count, late, rejected FROM results
              WHERE series = ? AND start = ? AND end = ? AND part = ?",
         )?
-        .query_row(params![at.series, new.start, new.end, new.part], |row| {
-            let counts = Counts {
+        .query_row(params![context.series, new.start, new.end, new.part], |row| {
+            let counts = RowCounts {
                 results: row.get(2)?,
                 early: row.get(3)?,
                 retracted: row.get(4)?,
@@ -131,43 +137,51 @@ fn window(
         })
         .optional()?;
     let Some((change, revision, lost)) = known else {
-        insert(transaction, at, line)?;
-        return Ok(Effect::Stored(gained));
+        insert_result(transaction, context, line)?;
+        return Ok(LineEffect::Stored(gained));
     };
     if new.revision <= revision {
-        return Ok(Effect::Ignored);
+        return Ok(LineEffect::Ignored);
     }
     transaction.prepare_cached("DELETE FROM results WHERE change = ?")?.execute([change])?;
-    insert(transaction, at, line)?;
-    Ok(Effect::Replaced(lost, gained))
+    insert_result(transaction, context, line)?;
+    Ok(LineEffect::Replaced(lost, gained))
 }
 
-/// `None` when the sequence number belongs to another result.
-fn event(
+/// Stores a result without a window. Returns `None` if the sequence number belongs to another result.
+fn apply_event(
     transaction: &Transaction<'_>,
-    at: &mut Place,
+    context: &mut LineContext,
     line: &ParsedResult,
     time: i64,
-) -> rusqlite::Result<Option<Effect>> {
+) -> rusqlite::Result<Option<LineEffect>> {
     let known: Option<bool> = transaction
         .prepare_cached(
             "SELECT series = ?3 AND start = ?4 AND module IS ?5 AND value = ?6 FROM results
              WHERE epoch = ?1 AND seq = ?2 AND end IS NULL",
         )?
-        .query_row(params![at.epoch, at.seq, at.series, time, at.module, line.value], |row| row.get(0))
+        .query_row(
+            params![context.epoch, context.seq, context.series, time, context.module, line.value],
+            |row| row.get(0),
+        )
         .optional()?;
     match known {
-        Some(same) => Ok(same.then_some(Effect::Ignored)),
+        Some(same) => Ok(same.then_some(LineEffect::Ignored)),
         None => {
-            insert(transaction, at, line)?;
-            Ok(Some(Effect::Event))
+            insert_result(transaction, context, line)?;
+            Ok(Some(LineEffect::Event))
         }
     }
 }
 
-/// `None` when the sequence number belongs to another reading.
-fn late(transaction: &Transaction<'_>, at: &Place, new: &ParsedLate) -> rusqlite::Result<Option<Effect>> {
-    let row = params![at.epoch, at.seq, at.series, new.time, new.topic, at.module, new.value];
+/// Stores a late reading. Returns `None` if the sequence number belongs to another reading.
+fn apply_late(
+    transaction: &Transaction<'_>,
+    context: &LineContext,
+    new: &ParsedLate,
+) -> rusqlite::Result<Option<LineEffect>> {
+    let row =
+        params![context.epoch, context.seq, context.series, new.time, new.topic, context.module, new.value];
     let known: Option<bool> = transaction
         .prepare_cached(
             "SELECT series = ?3 AND time = ?4 AND topic = ?5 AND module IS ?6 AND value = ?7 FROM late
@@ -176,26 +190,26 @@ fn late(transaction: &Transaction<'_>, at: &Place, new: &ParsedLate) -> rusqlite
         .query_row(row, |row| row.get(0))
         .optional()?;
     if let Some(same) = known {
-        return Ok(same.then_some(Effect::Ignored));
+        return Ok(same.then_some(LineEffect::Ignored));
     }
     transaction
         .prepare_cached(
             "INSERT INTO late (epoch, seq, series, time, topic, module, value) VALUES (?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(row)?;
-    Ok(Some(Effect::Late))
+    Ok(Some(LineEffect::Late))
 }
 
-/// `None` when the sequence number belongs to another report.
-fn report(
+/// Stores a report. Returns `None` if the sequence number belongs to another report.
+fn apply_report(
     transaction: &Transaction<'_>,
-    at: &Place,
+    context: &LineContext,
     agent: &str,
     new: &ParsedReport,
 ) -> rusqlite::Result<Option<()>> {
     let known: Option<bool> = transaction
         .prepare_cached("SELECT value = ?3 FROM reports WHERE epoch = ?1 AND seq = ?2")?
-        .query_row(params![at.epoch, at.seq, new.value], |row| row.get(0))
+        .query_row(params![context.epoch, context.seq, new.value], |row| row.get(0))
         .optional()?;
     if let Some(same) = known {
         return Ok(same.then_some(()));
@@ -205,12 +219,25 @@ fn report(
             "INSERT INTO reports (epoch, seq, agent, pipeline, time, kind, count, value)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )?
-        .execute(params![at.epoch, at.seq, agent, new.pipeline, new.time, new.kind, new.count, new.value])?;
+        .execute(params![
+            context.epoch,
+            context.seq,
+            agent,
+            new.pipeline,
+            new.time,
+            new.kind,
+            new.count,
+            new.value
+        ])?;
     Ok(Some(()))
 }
 
-fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &ParsedResult) -> rusqlite::Result<()> {
-    at.change += 1;
+fn insert_result(
+    transaction: &Transaction<'_>,
+    context: &mut LineContext,
+    line: &ParsedResult,
+) -> rusqlite::Result<()> {
+    context.change += 1;
     let (start, window) = match line.span {
         ResultSpan::Window(window) => (window.start, Some(window)),
         ResultSpan::Event(time) => (time, None),
@@ -223,13 +250,13 @@ fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &ParsedResult) ->
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
-            at.change,
-            at.pipeline,
-            at.series,
-            at.epoch,
-            at.seq,
+            context.change,
+            context.pipeline,
+            context.series,
+            context.epoch,
+            context.seq,
             start,
-            at.module,
+            context.module,
             line.value,
             window.map(|window| window.end),
             window.map(|window| window.revision),
@@ -244,18 +271,18 @@ fn insert(transaction: &Transaction<'_>, at: &mut Place, line: &ParsedResult) ->
     Ok(())
 }
 
-/// A batch's effect on one pipeline's sums.
+/// The effect of a batch on the sums of one pipeline.
 #[derive(Default)]
-struct Sums {
+struct SumChange {
     events: i64,
     late_readings: i64,
     replaced: i64,
     ignored: i64,
-    gained: Counts,
-    lost: Counts,
+    gained: RowCounts,
+    lost: RowCounts,
 }
 
-impl Counts {
+impl RowCounts {
     fn add(&mut self, other: Self) {
         self.results += other.results;
         self.early += other.early;
@@ -266,14 +293,14 @@ impl Counts {
     }
 }
 
-impl Sums {
-    fn add(&mut self, effect: Effect) {
+impl SumChange {
+    fn add(&mut self, effect: LineEffect) {
         match effect {
-            Effect::Event => self.events += 1,
-            Effect::Late => self.late_readings += 1,
-            Effect::Ignored => self.ignored += 1,
-            Effect::Stored(new) => self.gained.add(new),
-            Effect::Replaced(old, new) => {
+            LineEffect::Event => self.events += 1,
+            LineEffect::Late => self.late_readings += 1,
+            LineEffect::Ignored => self.ignored += 1,
+            LineEffect::Stored(new) => self.gained.add(new),
+            LineEffect::Replaced(old, new) => {
                 self.replaced += 1;
                 self.lost.add(old);
                 self.gained.add(new);
@@ -281,7 +308,8 @@ impl Sums {
         }
     }
 
-    /// Added here, not in SQL, where it may overflow: SQLite turns such an integer into a double.
+    /// Adds this change to the stored sums. The sums that may overflow are added here and not in SQL:
+    /// SQLite turns an integer that overflows into a double.
     fn write(self, transaction: &Transaction<'_>, pipeline: i64) -> rusqlite::Result<()> {
         let old: [i64; 3] = transaction
             .prepare_cached("SELECT readings, late, rejected FROM pipelines WHERE id = ?")?
@@ -312,20 +340,20 @@ impl Sums {
     }
 }
 
-/// Numbers of names, made on first sight.
-struct Names<'t> {
+/// The ids of pipelines, keys and modules. A new name gets its id when it is first looked up.
+struct NameIds<'t> {
     transaction: &'t Transaction<'t>,
     agent: &'t str,
-    /// A batch has few pipelines and many lines.
+    /// The ids looked up so far: a batch has few pipelines and many lines.
     pipelines: HashMap<String, i64>,
 }
 
-impl Names<'_> {
+impl NameIds<'_> {
     fn pipeline(&mut self, name: &str) -> rusqlite::Result<i64> {
         if let Some(&id) = self.pipelines.get(name) {
             return Ok(id);
         }
-        let id = self.number(
+        let id = self.find_or_insert(
             "SELECT id FROM pipelines WHERE agent = ? AND pipeline = ?",
             "INSERT INTO pipelines (agent, pipeline) VALUES (?, ?)",
             params![self.agent, name],
@@ -335,7 +363,7 @@ impl Names<'_> {
     }
 
     fn series(&self, pipeline: i64, key: &str) -> rusqlite::Result<i64> {
-        self.number(
+        self.find_or_insert(
             "SELECT id FROM series WHERE pipeline = ? AND key = ?",
             "INSERT INTO series (pipeline, key) VALUES (?, ?)",
             params![pipeline, key],
@@ -347,10 +375,15 @@ impl Names<'_> {
             return Ok(None);
         };
         let find = "SELECT id FROM modules WHERE digest = ?";
-        self.number(find, "INSERT INTO modules (digest) VALUES (?)", params![digest]).map(Some)
+        self.find_or_insert(find, "INSERT INTO modules (digest) VALUES (?)", params![digest]).map(Some)
     }
 
-    fn number(&self, find: &str, insert: &str, params: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<i64> {
+    fn find_or_insert(
+        &self,
+        find: &str,
+        insert: &str,
+        params: &[&dyn rusqlite::ToSql],
+    ) -> rusqlite::Result<i64> {
         let known = self.transaction.prepare_cached(find)?.query_row(params, |row| row.get(0)).optional()?;
         match known {
             Some(id) => Ok(id),

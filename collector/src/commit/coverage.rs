@@ -1,11 +1,12 @@
-//! Which sequence numbers of an epoch are stored: disjoint, non-adjacent ranges, so that batches may
-//! come in any order and the watermark is one look-up. An epoch without gaps has one row.
+//! The stored sequence numbers of an epoch, as disjoint, non-adjacent ranges. Batches may come in any
+//! order, and the watermark is one look-up. An epoch without gaps has one row.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-/// Adds `first..=last` and joins what it touches.
+/// Adds the numbers `first..=last` and joins them with the ranges that they touch.
 pub(super) fn add(transaction: &Transaction<'_>, epoch: i64, first: u64, last: u64) -> rusqlite::Result<()> {
-    let (mut from, mut to) = (first, last);
+    let mut from = first;
+    let mut to = last;
     // Ranges are disjoint: of those that begin before `first`, only the last can reach it.
     let before: Option<(u64, u64)> = transaction
         .prepare_cached(
@@ -25,22 +26,22 @@ pub(super) fn add(transaction: &Transaction<'_>, epoch: i64, first: u64, last: u
             "SELECT last FROM coverage WHERE epoch = ? AND first > ? AND first <= ?
              ORDER BY first DESC LIMIT 1",
         )?
-        .query_row(params![epoch, first, next(last)], |row| row.get(0))
+        .query_row(params![epoch, first, number_after(last)], |row| row.get(0))
         .optional()?;
     to = to.max(after.unwrap_or(to));
     transaction
         .prepare_cached("DELETE FROM coverage WHERE epoch = ? AND first >= ? AND first <= ?")?
-        .execute(params![epoch, from, next(last)])?;
+        .execute(params![epoch, from, number_after(last)])?;
     transaction.prepare_cached("INSERT INTO coverage VALUES (?, ?, ?)")?.execute(params![epoch, from, to])?;
     Ok(())
 }
 
-/// SQLite's integers end at 2^63 - 1, and so do sequence numbers.
-fn next(seq: u64) -> u64 {
+/// Returns the next sequence number, at most 2^63 - 1: there SQLite's integers end, and the numbers too.
+fn number_after(seq: u64) -> u64 {
     (seq + 1).min(i64::MAX.unsigned_abs())
 }
 
-/// The highest number such that it and all before it, from 0, are stored.
+/// Returns the highest number such that it and all before it, from 0, are stored.
 pub(super) fn watermark(transaction: &Transaction<'_>, epoch: i64) -> rusqlite::Result<Option<u64>> {
     transaction
         .prepare_cached("SELECT last FROM coverage WHERE epoch = ? AND first = 0")?

@@ -1,102 +1,103 @@
-//! What came from whom, in sums.
+//! Sums over the results of agents and pipelines.
 
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 
-use super::reports::{Reported, reported};
+use super::reports::{ReportTotals, report_totals};
 use super::rfc3339;
 
-/// Most epochs told of an agent: the ones seen last.
+/// Most epochs in the summary of an agent: those seen last.
 const EPOCHS_MAX: u32 = 16;
-/// Most pipelines told of an agent.
+/// Most pipelines in the summary of an agent.
 const PIPELINES_MAX: u32 = 1000;
-/// Most rows of an answer with totals.
+/// Most entries of an answer with totals.
 const TOTALS_MAX: u32 = 10_000;
 
-/// What came from one agent.
+/// A summary of all that came from one agent.
 #[derive(Debug, Serialize)]
-pub struct Agent {
-    /// Its name.
-    pub agent: String,
-    /// When its last batch came, by this host's clock; RFC 3339.
-    pub last_seen: String,
-    /// Batches stored.
-    pub batches: u64,
-    /// Batches that came again, and changed nothing.
-    pub duplicates: u64,
-    /// Over all its pipelines.
+pub(crate) struct AgentSummary {
+    /// The name of the agent.
+    pub(crate) agent: String,
+    /// The arrival of its last batch, by this host's clock; RFC 3339.
+    pub(crate) last_seen: String,
+    /// The number of batches stored.
+    pub(crate) batches: u64,
+    /// The number of batches that came again and changed nothing.
+    pub(crate) duplicates: u64,
+    /// The sums over all its pipelines.
     #[serde(flatten)]
-    pub sums: Sums,
-    /// Each pipeline's own, at most 1,000.
-    pub pipelines: Vec<Totals>,
-    /// What it reported as lost, dropped, merged or given up, by kind.
-    pub reports: Vec<Reported>,
-    /// At most 16, the one seen last first.
-    pub epochs: Vec<Epoch>,
+    pub(crate) sums: ResultSums,
+    /// The sums of each pipeline, at most 1,000 of them.
+    pub(crate) pipelines: Vec<PipelineTotals>,
+    /// The sums of its reports, by kind.
+    pub(crate) reports: Vec<ReportTotals>,
+    /// The summaries of its epochs, at most 16, the one seen last first.
+    pub(crate) epochs: Vec<EpochSummary>,
 }
 
-/// One outbox of an agent.
+/// A summary of one epoch, that is of one outbox of an agent.
 #[derive(Debug, Serialize)]
-pub struct Epoch {
-    /// 32 hexadecimal digits.
-    pub epoch: String,
-    /// When its first batch came; RFC 3339.
-    pub first_seen: String,
-    /// When its last batch came; RFC 3339.
-    pub last_seen: String,
-    /// Batches stored.
-    pub batches: u64,
-    /// Batches that came again.
-    pub duplicates: u64,
-    /// Lines stored, counted by their sequence numbers.
-    pub lines: u64,
+pub(crate) struct EpochSummary {
+    /// The epoch in 32 hexadecimal digits.
+    pub(crate) epoch: String,
+    /// The arrival of its first batch; RFC 3339.
+    pub(crate) first_seen: String,
+    /// The arrival of its last batch; RFC 3339.
+    pub(crate) last_seen: String,
+    /// The number of batches stored.
+    pub(crate) batches: u64,
+    /// The number of batches that came again.
+    pub(crate) duplicates: u64,
+    /// The number of lines stored, counted by their sequence numbers.
+    pub(crate) lines: u64,
     /// The highest number such that it and all before it, from 0, are stored.
-    pub watermark: Option<u64>,
+    pub(crate) watermark: Option<u64>,
     /// The highest number stored.
-    pub highest: Option<u64>,
-    /// Ranges of numbers missing below `highest`.
-    pub gaps: u64,
+    pub(crate) highest: Option<u64>,
+    /// The number of ranges of numbers that are missing below `highest`.
+    pub(crate) gaps: u64,
 }
 
-/// Sums over the results of one agent and pipeline.
+/// The sums over the results of one pipeline of one agent.
 #[derive(Debug, Serialize)]
-pub struct Totals {
-    /// The agent.
+pub struct PipelineTotals {
+    /// The name of the agent.
     pub agent: String,
-    /// The pipeline.
+    /// The name of the pipeline.
     pub pipeline: String,
-    /// Its sums.
+    /// The sums of the pipeline.
     #[serde(flatten)]
-    pub sums: Sums,
+    pub sums: ResultSums,
 }
 
-/// Sums over stored results: one that was replaced or retracted no longer counts.
+/// Sums over stored results. A result that was replaced or retracted no longer counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Sums {
-    /// Results with a window.
+pub struct ResultSums {
+    /// The number of results with a window.
     pub results: u64,
-    /// Of these, provisional ones: their windows are still open.
+    /// The number of these that are provisional, because their windows are still open.
     pub early: u64,
-    /// Windows that are no more: their readings are part of other results.
+    /// The number of windows that were retracted: their readings are part of other results.
     pub retracted: u64,
-    /// Results without one.
+    /// The number of results without a window.
     pub events: u64,
-    /// Sum of the results' `count`.
+    /// The sum of `count` over the results.
     pub readings: u64,
-    /// Sum of the results' `late`.
+    /// The sum of `late` over the results.
     pub late: u64,
-    /// Sum of the results' `rejected`.
+    /// The sum of `rejected` over the results.
     pub rejected: u64,
-    /// Readings that came too late for their windows and are kept apart: in none of the others.
+    /// The number of readings that came too late for their windows. No other sum counts them.
     pub late_readings: u64,
-    /// Results replaced, or retracted, by a higher revision.
+    /// The number of results that were replaced or retracted by a higher revision.
     pub replaced: u64,
-    /// Lines that changed nothing: a revision not higher than the one stored, or an event stored before.
+    /// The number of lines that changed nothing, because their revision was not higher than the stored
+    /// one or because they had been stored before.
     pub ignored: u64,
 }
 
-/// The agents after this name, in the order of names.
-pub(crate) fn agents(store: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<Agent>> {
+/// Returns summaries of at most `limit` agents after this name, in the order of their names.
+pub(crate) fn agents(store: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<AgentSummary>> {
     store
         .prepare_cached(
             "SELECT agent, max(last_seen), sum(batches), sum(duplicates) FROM epochs
@@ -104,14 +105,14 @@ pub(crate) fn agents(store: &Connection, after: &str, limit: u32) -> rusqlite::R
         )?
         .query_map(params![after, limit], |row| {
             let name: String = row.get(0)?;
-            let pipelines = of_agent(store, &name)?;
-            Ok(Agent {
+            let pipelines = totals_of_agent(store, &name)?;
+            Ok(AgentSummary {
                 last_seen: rfc3339(row.get(1)?),
                 batches: row.get(2)?,
                 duplicates: row.get(3)?,
-                sums: pipelines.iter().fold(Sums::default(), |sums, own| sums.with(&own.sums)),
+                sums: pipelines.iter().fold(ResultSums::default(), |sums, own| sums.with(&own.sums)),
                 pipelines,
-                reports: reported(store, &name)?,
+                reports: report_totals(store, &name)?,
                 epochs: epochs(store, &name)?,
                 agent: name,
             })
@@ -119,7 +120,7 @@ pub(crate) fn agents(store: &Connection, after: &str, limit: u32) -> rusqlite::R
         .collect()
 }
 
-fn epochs(store: &Connection, agent: &str) -> rusqlite::Result<Vec<Epoch>> {
+fn epochs(store: &Connection, agent: &str) -> rusqlite::Result<Vec<EpochSummary>> {
     store
         .prepare_cached(
             "SELECT epoch, first_seen, last_seen, batches, duplicates,
@@ -130,7 +131,7 @@ fn epochs(store: &Connection, agent: &str) -> rusqlite::Result<Vec<Epoch>> {
              FROM epochs e WHERE agent = ? ORDER BY last_seen DESC, id DESC LIMIT ?",
         )?
         .query_map(params![agent, EPOCHS_MAX], |row| {
-            Ok(Epoch {
+            Ok(EpochSummary {
                 epoch: row.get(0)?,
                 first_seen: rfc3339(row.get(1)?),
                 last_seen: rfc3339(row.get(2)?),
@@ -145,37 +146,38 @@ fn epochs(store: &Connection, agent: &str) -> rusqlite::Result<Vec<Epoch>> {
         .collect()
 }
 
-fn of_agent(store: &Connection, agent: &str) -> rusqlite::Result<Vec<Totals>> {
+fn totals_of_agent(store: &Connection, agent: &str) -> rusqlite::Result<Vec<PipelineTotals>> {
     store
-        .prepare_cached(&format!("{TOTALS} WHERE agent = ? ORDER BY pipeline LIMIT ?"))?
-        .query_map(params![agent, PIPELINES_MAX], Totals::read)?
+        .prepare_cached(&format!("{TOTALS_QUERY} WHERE agent = ? ORDER BY pipeline LIMIT ?"))?
+        .query_map(params![agent, PIPELINES_MAX], PipelineTotals::read)?
         .collect()
 }
 
-/// Sums per agent and pipeline.
+/// Returns the sums of each pipeline of each agent, or only of those with the given names.
 pub(crate) fn totals(
     store: &Connection,
     agent: Option<&str>,
     pipeline: Option<&str>,
-) -> rusqlite::Result<Vec<Totals>> {
+) -> rusqlite::Result<Vec<PipelineTotals>> {
     store
         .prepare_cached(&format!(
-            "{TOTALS} WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR pipeline = ?2)
+            "{TOTALS_QUERY} WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR pipeline = ?2)
              ORDER BY agent, pipeline LIMIT ?3"
         ))?
-        .query_map(params![agent, pipeline, TOTALS_MAX], Totals::read)?
+        .query_map(params![agent, pipeline, TOTALS_MAX], PipelineTotals::read)?
         .collect()
 }
 
-const TOTALS: &str = "SELECT agent, pipeline, results, events, readings, late, rejected, replaced,
+/// The columns that `PipelineTotals::read` reads.
+const TOTALS_QUERY: &str = "SELECT agent, pipeline, results, events, readings, late, rejected, replaced,
                       ignored, early, retracted, late_readings FROM pipelines";
 
-impl Totals {
+impl PipelineTotals {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             agent: row.get(0)?,
             pipeline: row.get(1)?,
-            sums: Sums {
+            sums: ResultSums {
                 results: row.get(2)?,
                 events: row.get(3)?,
                 readings: row.get(4)?,
@@ -191,7 +193,7 @@ impl Totals {
     }
 }
 
-impl Sums {
+impl ResultSums {
     fn with(self, other: &Self) -> Self {
         Self {
             results: self.results.saturating_add(other.results),

@@ -1,4 +1,4 @@
-//! Readings that came too late for their windows: no result has them in it.
+//! Readings that came too late for their windows. No result contains them.
 
 use rusqlite::{Connection, params};
 use serde::Serialize;
@@ -6,44 +6,48 @@ use serde_json::value::RawValue;
 
 use super::rfc3339;
 
-/// Which late readings are asked for.
+/// A query for late readings. A filter that is `None` lets all of them pass.
 #[derive(Clone, Debug, Default)]
-pub struct LateOf {
-    /// Of one agent.
-    pub agent: Option<String>,
-    /// Of one pipeline.
-    pub pipeline: Option<String>,
-    /// Of one key.
-    pub key: Option<String>,
-    /// Those stored after this one.
-    pub after: i64,
-    /// At most so many.
-    pub limit: u32,
+pub(crate) struct LateQuery {
+    /// The name of the agent.
+    pub(crate) agent: Option<String>,
+    /// The name of the pipeline.
+    pub(crate) pipeline: Option<String>,
+    /// The key.
+    pub(crate) key: Option<String>,
+    /// The id after which the answer begins.
+    pub(crate) after: i64,
+    /// Most readings in the answer.
+    pub(crate) limit: u32,
 }
 
-/// One late reading.
+/// A stored late reading.
 #[derive(Debug, Serialize)]
-pub struct LateRow {
-    /// Grows with each one stored: the next page begins after it.
-    pub id: i64,
-    /// Who sent it.
-    pub agent: String,
+pub(crate) struct LateRow {
+    /// The id, which grows with each reading stored: the next page begins after the last one.
+    pub(crate) id: i64,
+    /// The agent that sent it.
+    pub(crate) agent: String,
     /// The pipeline that it was too late for.
-    pub pipeline: String,
-    /// What it belongs to.
-    pub key: String,
-    /// Where it was published.
-    pub topic: String,
-    /// Event time; RFC 3339.
-    pub time: String,
-    /// Digest of the last module that changed it.
-    pub module: Option<String>,
-    /// As it was sent.
-    pub value: Box<RawValue>,
+    pub(crate) pipeline: String,
+    /// The key it belongs to.
+    pub(crate) key: String,
+    /// The topic it was published to.
+    pub(crate) topic: String,
+    /// The event time; RFC 3339.
+    pub(crate) time: String,
+    /// The digest of the last module that changed it.
+    pub(crate) module: Option<String>,
+    /// The content as it was sent, in JSON.
+    pub(crate) value: Box<RawValue>,
 }
 
-/// Late readings in the order in which they were stored.
-pub(crate) fn late(store: &Connection, of: &LateOf, bytes_max: usize) -> rusqlite::Result<Vec<LateRow>> {
+/// Returns late readings in the order in which they were stored, until their content has `bytes_max` bytes.
+pub(crate) fn late(
+    store: &Connection,
+    query: &LateQuery,
+    bytes_max: usize,
+) -> rusqlite::Result<Vec<LateRow>> {
     let mut statement = store.prepare_cached(
         "SELECT l.id, p.agent, p.pipeline, s.key, l.topic, l.time,
                 (SELECT digest FROM modules WHERE id = l.module), l.value
@@ -52,8 +56,10 @@ pub(crate) fn late(store: &Connection, of: &LateOf, bytes_max: usize) -> rusqlit
            AND (?4 IS NULL OR s.key = ?4)
          ORDER BY l.id LIMIT ?5",
     )?;
-    let mut rows = statement.query(params![of.after, of.agent, of.pipeline, of.key, of.limit])?;
-    let (mut late, mut bytes) = (Vec::new(), 0);
+    let mut rows =
+        statement.query(params![query.after, query.agent, query.pipeline, query.key, query.limit])?;
+    let mut late = Vec::new();
+    let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let value: String = row.get(7)?;
         bytes += value.len();

@@ -8,52 +8,53 @@ use serde::{Deserialize, Serialize};
 use super::rows::{COLUMNS, ResultRow, RetractedRow};
 
 /// Most rows of a page.
-pub const ROWS_MAX: u32 = 10_000;
+pub(crate) const ROWS_MAX: u32 = 10_000;
 
-/// Which results, in which order, and how many of them.
+/// A query for results. A filter that is `None` lets all of them pass.
 #[derive(Clone, Debug, Default)]
-pub struct Selection {
-    /// Only this agent's.
+pub struct ResultQuery {
+    /// The name of the agent.
     pub agent: Option<String>,
-    /// Only this pipeline's.
+    /// The name of the pipeline.
     pub pipeline: Option<String>,
-    /// Only this key's.
+    /// The key.
     pub key: Option<String>,
-    /// Only windows that start, and events that happened, then or later; in microseconds.
+    /// The earliest window start or event time, in microseconds since the Unix epoch.
     pub from: Option<i64>,
-    /// Only those before; in microseconds.
+    /// The first window start or event time that is too late, in microseconds since the Unix epoch.
     pub to: Option<i64>,
-    /// Their order.
-    pub order: Order,
-    /// Only those beyond this place, in that order.
-    pub after: Option<Cursor>,
-    /// Most rows; at most [`ROWS_MAX`] count.
+    /// The order of the results.
+    pub order: ResultOrder,
+    /// The place in that order after which the answer begins.
+    pub after: Option<ResultCursor>,
+    /// Most rows of the answer; a number above 10,000 counts as that.
     pub limit: u32,
 }
 
-/// Order of results.
+/// The order of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Order {
-    /// By time, the first first.
+pub enum ResultOrder {
+    /// By time, the earliest first.
     #[default]
     Oldest,
-    /// By time, the last first.
+    /// By time, the latest first.
     Latest,
-    /// As they were stored: what is new, replaced or retracted since `after` comes after it.
+    /// By the number of their change: a reader that goes on from the last number that it has seen gets
+    /// all that was stored, replaced or retracted since.
     Change,
 }
 
-/// A place in an order: `time.change` by time, `change` by change.
+/// A place in an order, written `time.change` in the orders by time and `change` in that of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    /// Window start or event time, in microseconds; 0 in the order of changes.
+pub struct ResultCursor {
+    /// The window start or event time, in microseconds since the Unix epoch; 0 in the order of changes.
     pub time: i64,
-    /// Number of the change.
+    /// The number of the change.
     pub change: i64,
 }
 
-impl FromStr for Cursor {
+impl FromStr for ResultCursor {
     type Err = std::num::ParseIntError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -62,49 +63,56 @@ impl FromStr for Cursor {
     }
 }
 
-impl Cursor {
+impl ResultCursor {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self { time: row.get(3)?, change: row.get(11)? })
     }
 
-    fn text(self, order: Order) -> String {
+    fn to_text(self, order: ResultOrder) -> String {
         match order {
-            Order::Change => self.change.to_string(),
-            Order::Oldest | Order::Latest => format!("{}.{}", self.time, self.change),
+            ResultOrder::Change => self.change.to_string(),
+            ResultOrder::Oldest | ResultOrder::Latest => format!("{}.{}", self.time, self.change),
         }
     }
 }
 
 /// A page of results.
 #[derive(Debug, Serialize)]
-pub struct Page {
-    /// In the order asked for.
+pub struct ResultPage {
+    /// The results in the order of the query.
     pub results: Vec<ResultRow>,
-    /// In the order of changes what is no longer among the results; else empty.
+    /// The windows that were retracted; empty but in the order of changes.
     pub retracted: Vec<RetractedRow>,
-    /// Where the next page begins; `None` when this is the last.
+    /// The cursor after which the next page begins; `None` on the last page.
     pub next: Option<String>,
-    /// The newest change the query could see, whether it matched or not: with the order of changes,
-    /// what comes later lies after this.
+    /// The number of the newest change in the store, even if its result did not match. In the order of
+    /// changes a reader can go on from here.
     pub change: i64,
 }
 
-/// Reads a page: at most `limit` rows, and no more once their values have `bytes_max` bytes.
-pub(crate) fn results(store: &Connection, selection: &Selection, bytes_max: usize) -> rusqlite::Result<Page> {
+/// Returns a page of at most `limit` rows, which ends once their values have `bytes_max` bytes.
+pub(crate) fn results(
+    store: &Connection,
+    query: &ResultQuery,
+    bytes_max: usize,
+) -> rusqlite::Result<ResultPage> {
     let change = store.query_row("SELECT coalesce(max(change), 0) FROM results", [], |row| row.get(0))?;
-    let limit = selection.limit.min(ROWS_MAX) as usize;
-    let (sql, parameters) = statement(selection);
+    let limit = query.limit.min(ROWS_MAX) as usize;
+    let (sql, parameters) = select_statement(query);
     let mut statement = store.prepare_cached(&sql)?;
     let parameters: Vec<&dyn ToSql> = parameters.iter().map(AsRef::as_ref).collect();
     let mut rows = statement.query(&parameters[..])?;
-    let (mut results, mut retracted) = (Vec::new(), Vec::new());
-    let (mut bytes, mut last, mut next) = (0, None, None);
+    let mut results = Vec::new();
+    let mut retracted = Vec::new();
+    let mut bytes = 0;
+    let mut last = None;
+    let mut next = None;
     while let Some(row) = rows.next()? {
         if results.len() + retracted.len() >= limit || bytes >= bytes_max {
             next = last;
             break;
         }
-        last = Some(Cursor::read(row)?);
+        last = Some(ResultCursor::read(row)?);
         if row.get(15)? {
             let row = RetractedRow::read(row)?;
             bytes += row.key.len();
@@ -115,15 +123,16 @@ pub(crate) fn results(store: &Connection, selection: &Selection, bytes_max: usiz
             results.push(row);
         }
     }
-    let next = next.map(|next: Cursor| next.text(selection.order));
-    Ok(Page { results, retracted, next, change })
+    let next = next.map(|next: ResultCursor| next.to_text(query.order));
+    Ok(ResultPage { results, retracted, next, change })
 }
 
-/// Each shape of a question has an index that gives its answer in order, so that a page costs its
-/// own rows: the joins' order is fixed with CROSS JOIN, the index with INDEXED BY.
-fn statement(selection: &Selection) -> (String, Vec<Box<dyn ToSql>>) {
-    let tables = match (selection.order, &selection.agent, &selection.pipeline, &selection.key) {
-        (Order::Change, ..) => "results r CROSS JOIN pipelines p CROSS JOIN series s",
+/// Returns the SQL of a query, and its parameters. Each form of query has an index that yields its rows
+/// in order, so that a page costs only its own rows: CROSS JOIN fixes the order of the joins, INDEXED BY
+/// the index.
+fn select_statement(query: &ResultQuery) -> (String, Vec<Box<dyn ToSql>>) {
+    let tables = match (query.order, &query.agent, &query.pipeline, &query.key) {
+        (ResultOrder::Change, ..) => "results r CROSS JOIN pipelines p CROSS JOIN series s",
         (_, Some(_), Some(_), Some(_)) => {
             "pipelines p CROSS JOIN series s CROSS JOIN results r INDEXED BY by_series"
         }
@@ -132,42 +141,43 @@ fn statement(selection: &Selection) -> (String, Vec<Box<dyn ToSql>>) {
         }
         _ => "results r INDEXED BY by_start CROSS JOIN pipelines p CROSS JOIN series s",
     };
-    let mut sql = Clauses { sql: String::new(), parameters: Vec::new() };
-    sql.equal("p.agent", selection.agent.as_ref());
-    sql.equal("p.pipeline", selection.pipeline.as_ref());
-    sql.equal("s.key", selection.key.as_ref());
-    sql.compare("r.start >=", selection.from);
-    sql.compare("r.start <", selection.to);
-    let order = match (selection.order, selection.after) {
-        (Order::Change, after) => {
-            sql.compare("r.change >", after.map(|after| after.change));
+    let mut clauses = SqlClauses { sql: String::new(), parameters: Vec::new() };
+    clauses.equal("p.agent", query.agent.as_ref());
+    clauses.equal("p.pipeline", query.pipeline.as_ref());
+    clauses.equal("s.key", query.key.as_ref());
+    clauses.compare("r.start >=", query.from);
+    clauses.compare("r.start <", query.to);
+    let order = match (query.order, query.after) {
+        (ResultOrder::Change, after) => {
+            clauses.compare("r.change >", after.map(|after| after.change));
             "r.change"
         }
-        (Order::Oldest, after) => {
-            sql.beyond("r.start >=", "r.start >", "r.change >", after);
+        (ResultOrder::Oldest, after) => {
+            clauses.beyond("r.start >=", "r.start >", "r.change >", after);
             "r.start, r.change"
         }
-        (Order::Latest, after) => {
-            sql.beyond("r.start <=", "r.start <", "r.change <", after);
+        (ResultOrder::Latest, after) => {
+            clauses.beyond("r.start <=", "r.start <", "r.change <", after);
             "r.start DESC, r.change DESC"
         }
     };
-    let stored = if selection.order == Order::Change { "" } else { " AND r.retracted = 0" };
+    let stored = if query.order == ResultOrder::Change { "" } else { " AND r.retracted = 0" };
     let text = format!(
         "SELECT {COLUMNS}
          FROM {tables} WHERE p.id = r.pipeline AND s.id = r.series AND s.pipeline = p.id{stored}{}
          ORDER BY {order}",
-        sql.sql
+        clauses.sql
     );
-    (text, sql.parameters)
+    (text, clauses.parameters)
 }
 
-struct Clauses {
+/// The conditions of a WHERE clause, each preceded by AND, with their parameters.
+struct SqlClauses {
     sql: String,
     parameters: Vec<Box<dyn ToSql>>,
 }
 
-impl Clauses {
+impl SqlClauses {
     fn equal(&mut self, column: &str, value: Option<&String>) {
         if let Some(value) = value {
             self.add(&format!("{column} ="), value.clone());
@@ -180,10 +190,11 @@ impl Clauses {
         }
     }
 
-    /// The first comparison alone is what an index can use.
-    fn beyond(&mut self, reach: &str, time: &str, change: &str, after: Option<Cursor>) {
+    /// Adds the condition that a row comes after a cursor. The comparison `indexed` follows from the
+    /// others; it is there because an index can use only that one.
+    fn beyond(&mut self, indexed: &str, time: &str, change: &str, after: Option<ResultCursor>) {
         if let Some(after) = after {
-            self.add(reach, after.time);
+            self.add(indexed, after.time);
             self.parameters.push(Box::new(after.time));
             self.parameters.push(Box::new(after.change));
             let number = self.parameters.len();

@@ -1,4 +1,4 @@
-//! What is told of a stored result, and how it is written as CSV.
+//! The rows of an answer with results, and their form as CSV.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::rfc3339;
 
-/// What a query of results must select, for the rows below to be read.
+/// The columns that a query of results must select for the rows below to be read.
 pub(super) const COLUMNS: &str = "p.agent, p.pipeline, s.key, r.start, r.end, r.revision,
     (SELECT digest FROM modules WHERE id = r.module),
     r.count, r.late, r.rejected, r.value, r.change, r.part, r.early, r.watermark, r.retracted";
@@ -16,82 +16,82 @@ pub(super) const COLUMNS: &str = "p.agent, p.pipeline, s.key, r.start, r.end, r.
 /// A stored result.
 #[derive(Debug, Serialize)]
 pub struct ResultRow {
-    /// Who sent it.
+    /// The agent that sent it.
     pub agent: String,
     /// The pipeline that made it.
     pub pipeline: String,
-    /// What it belongs to.
+    /// The key it belongs to.
     pub key: String,
-    /// Its window, if it has one.
+    /// The window, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub window: Option<Window>,
-    /// Event time, if it has no window; RFC 3339.
+    pub window: Option<WindowBounds>,
+    /// The event time, if it has no window; RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
-    /// How often it changed.
+    /// The number of times that the result has changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<u32>,
-    /// Whether it is provisional: its window is still open.
+    /// True if the result is provisional, because its window is still open.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub early: bool,
-    /// Digest of the module that made it.
+    /// The digest of the module that made it.
     pub module: Option<String>,
-    /// Readings used.
+    /// The number of readings used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// Of these, late ones.
+    /// The number of these that were late.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late: Option<u64>,
-    /// Readings refused by the aggregate.
+    /// The number of readings that the aggregate refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rejected: Option<u64>,
     /// The event time up to which the agent had counted; RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watermark: Option<String>,
-    /// As it was sent.
+    /// The value as it was sent, in JSON.
     pub value: Box<RawValue>,
-    /// Grows with each result stored or replaced.
+    /// The number of the change that stored it. Each result stored or replaced takes the next number.
     pub change: i64,
 }
 
-/// A window whose result was withdrawn, whether it had been stored before or not.
+/// A window whose result was retracted. The result may never have been stored.
 #[derive(Debug, Serialize)]
 pub struct RetractedRow {
-    /// Who withdrew it.
+    /// The agent that retracted it.
     pub agent: String,
     /// The pipeline that had made it.
     pub pipeline: String,
-    /// What it belonged to.
+    /// The key it belonged to.
     pub key: String,
-    /// The window that is no more.
-    pub window: Window,
-    /// Results of it count again only with a higher one.
+    /// The window that no longer has a result.
+    pub window: WindowBounds,
+    /// The revision of the retraction. A result of this window counts again only with a higher one.
     pub revision: u32,
-    /// Grows with each change.
+    /// The number of the change that stored the retraction.
     pub change: i64,
 }
 
-/// Which window, RFC 3339.
+/// The bounds of a window in RFC 3339, with the number of its part.
 #[derive(Debug, Serialize)]
-pub struct Window {
-    /// Belongs to it.
+pub struct WindowBounds {
+    /// The first instant of the window.
     pub start: String,
-    /// Does not.
+    /// The first instant after the window.
     pub end: String,
-    /// Tells those of the same bounds apart; absent when it is 0.
-    #[serde(skip_serializing_if = "is_first")]
+    /// A number that tells windows of the same bounds apart; not written if it is 0.
+    #[serde(skip_serializing_if = "is_first_part")]
     pub part: u32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-fn is_first(part: &u32) -> bool {
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_first_part(part: &u32) -> bool {
     *part == 0
 }
 
 impl ResultRow {
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let end: Option<i64> = row.get(4)?;
-        let window = end.map(|end| Window::of(row, end)).transpose()?;
+        let window = end.map(|end| WindowBounds::read(row, end)).transpose()?;
         let value: String = row.get(10)?;
         let value = RawValue::from_string(value).map_err(|error| {
             rusqlite::Error::FromSqlConversionFailure(10, rusqlite::types::Type::Text, error.into())
@@ -121,24 +121,24 @@ impl RetractedRow {
             agent: row.get(0)?,
             pipeline: row.get(1)?,
             key: row.get(2)?,
-            window: Window::of(row, row.get(4)?)?,
+            window: WindowBounds::read(row, row.get(4)?)?,
             revision: row.get(5)?,
             change: row.get(11)?,
         })
     }
 }
 
-impl Window {
-    fn of(row: &Row<'_>, end: i64) -> rusqlite::Result<Self> {
+impl WindowBounds {
+    fn read(row: &Row<'_>, end: i64) -> rusqlite::Result<Self> {
         Ok(Self { start: rfc3339(row.get(3)?), end: rfc3339(end), part: row.get(12)? })
     }
 }
 
-/// The header of a page as CSV.
+/// The header line of a page in CSV.
 pub(crate) const CSV_HEADER: &str =
     "agent,pipeline,key,time,start,end,part,revision,early,module,count,late,rejected,watermark,value\r\n";
 
-/// One row as CSV (RFC 4180): always the same columns, whatever the value holds; `value` is JSON.
+/// Writes the row in CSV (RFC 4180). The columns are the same for every value; `value` is JSON.
 impl fmt::Display for ResultRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let window = self.window.as_ref();
@@ -146,31 +146,33 @@ impl fmt::Display for ResultRow {
         let time = self.time.as_deref().unwrap_or_default();
         let module = self.module.as_deref().unwrap_or_default();
         for text in [&self.agent, &self.pipeline, &self.key] {
-            write!(f, "{},", Quoted(text))?;
+            write!(f, "{},", CsvText(text))?;
         }
         write!(f, "{time},{start},{end},")?;
         for number in [window.map(|window| window.part), self.revision] {
-            write!(f, "{},", Number(number.map(u64::from)))?;
+            write!(f, "{},", CsvNumber(number.map(u64::from)))?;
         }
         write!(f, "{},{module},", window.map_or("", |_| if self.early { "true" } else { "false" }))?;
         for number in [self.count, self.late, self.rejected] {
-            write!(f, "{},", Number(number))?;
+            write!(f, "{},", CsvNumber(number))?;
         }
-        write!(f, "{},{}\r\n", self.watermark.as_deref().unwrap_or_default(), Quoted(self.value.get()))
+        write!(f, "{},{}\r\n", self.watermark.as_deref().unwrap_or_default(), CsvText(self.value.get()))
     }
 }
 
-struct Quoted<'a>(&'a str);
+/// A text in double quotes, with those in it doubled.
+struct CsvText<'a>(&'a str);
 
-impl fmt::Display for Quoted<'_> {
+impl fmt::Display for CsvText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.0.replace('"', "\"\""))
     }
 }
 
-struct Number(Option<u64>);
+/// A number; `None` is an empty field.
+struct CsvNumber(Option<u64>);
 
-impl fmt::Display for Number {
+impl fmt::Display for CsvNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |number| number.fmt(f))
     }

@@ -1,14 +1,14 @@
 use super::*;
 use crate::query;
 
-/// What version 2 made of a few batches, as SQL: its own schema, with results, an event and a report.
+/// A file that version 2 made of a few batches, as SQL: its schema, with results, an event and a report.
 const FORMAT_2: &str = include_str!("format-2.sql");
 
-fn config(folder: &tempfile::TempDir) -> Config {
-    Config::new(folder.path().join("collector.db"))
+fn config(folder: &tempfile::TempDir) -> CollectorConfig {
+    CollectorConfig::new(folder.path().join("collector.db"))
 }
 
-fn make(config: &Config, sql: &str) {
+fn make(config: &CollectorConfig, sql: &str) {
     Connection::open(&config.store).unwrap().execute_batch(sql).unwrap();
 }
 
@@ -16,7 +16,7 @@ fn format(store: &Connection) -> i64 {
     store.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
 }
 
-/// Tables and indexes, by the text that made them.
+/// Returns the SQL of all tables and indexes.
 fn schema(store: &Connection) -> Vec<String> {
     let mut statement =
         store.prepare("SELECT sql FROM sqlite_schema WHERE sql NOT NULL ORDER BY sql").unwrap();
@@ -34,8 +34,8 @@ fn a_file_of_format_2_keeps_all_it_holds_and_becomes_one_of_this_format() {
     make(&config, FORMAT_2);
     let store = open(&config).unwrap();
     assert_eq!(format(&store), FORMAT);
-    let selection = query::Selection { limit: 10, order: query::Order::Change, ..<_>::default() };
-    let page = query::results(&store, &selection, usize::MAX).unwrap();
+    let all = query::ResultQuery { limit: 10, order: query::ResultOrder::Change, ..<_>::default() };
+    let page = query::results(&store, &all, usize::MAX).unwrap();
     let rows: Vec<_> = page
         .results
         .iter()
@@ -57,22 +57,22 @@ fn a_file_of_format_2_keeps_all_it_holds_and_becomes_one_of_this_format() {
     let sums = query::totals(&store, None, Some("temperature")).unwrap()[0].sums;
     assert_eq!((sums.results, sums.readings, sums.late, sums.rejected), (3, 15, 2, 1));
     assert_eq!((sums.replaced, sums.ignored, sums.early, sums.retracted), (1, 1, 0, 0));
-    let of = query::ReportsOf { limit: 10, ..<_>::default() };
-    assert_eq!(query::reports(&store, &of, usize::MAX).unwrap().len(), 1);
+    let reports = query::ReportQuery { limit: 10, ..<_>::default() };
+    assert_eq!(query::reports(&store, &reports, usize::MAX).unwrap().len(), 1);
     assert_eq!(column(&store, "SELECT last FROM coverage"), [6]);
 }
 
 #[test]
 fn a_file_of_any_older_format_becomes_the_same_as_a_new_one() {
     let folder = tempfile::tempdir().unwrap();
-    let new = open(&Config::new(folder.path().join("new.db"))).unwrap();
-    for made in 1..STEPS.len() {
-        let config = Config::new(folder.path().join(format!("{made}.db")));
-        make(&config, &format!("{} PRAGMA user_version = {made};", STEPS[..made].concat()));
+    let new = open(&CollectorConfig::new(folder.path().join("new.db"))).unwrap();
+    for old_format in 1..STEPS.len() {
+        let config = CollectorConfig::new(folder.path().join(format!("{old_format}.db")));
+        make(&config, &format!("{} PRAGMA user_version = {old_format};", STEPS[..old_format].concat()));
         let old = open(&config).unwrap();
-        assert_eq!((format(&old), schema(&old)), (FORMAT, schema(&new)), "from {made}");
+        assert_eq!((format(&old), schema(&old)), (FORMAT, schema(&new)), "from {old_format}");
         drop(old);
-        assert_eq!(schema(&open(&config).unwrap()), schema(&new), "opened again, from {made}");
+        assert_eq!(schema(&open(&config).unwrap()), schema(&new), "opened again, from {old_format}");
     }
     let config = config(&folder);
     make(&config, FORMAT_2);
@@ -86,7 +86,7 @@ fn a_file_that_has_no_room_for_the_next_format_stays_what_it_was() {
     make(&config, FORMAT_2);
     let before = schema(&Connection::open(&config.store).unwrap());
     config.store_bytes_max = 1;
-    assert!(matches!(open(&config), Err(Error::Open { .. })));
+    assert!(matches!(open(&config), Err(CollectorError::Open { .. })));
     let left = Connection::open(&config.store).unwrap();
     assert_eq!((format(&left), schema(&left)), (2, before));
     drop(left);
@@ -101,7 +101,7 @@ fn refuses_a_newer_format_and_a_file_that_is_none() {
     let store = open(&config).unwrap();
     store.pragma_update(None, "user_version", FORMAT + 1).unwrap();
     drop(store);
-    assert!(matches!(open(&config), Err(Error::Format { found: 5, known: 4, .. })));
+    assert!(matches!(open(&config), Err(CollectorError::Format { found: 5, known: 4, .. })));
     std::fs::write(&config.store, "no database at all, but long enough to be looked at").unwrap();
-    assert!(matches!(open(&config), Err(Error::Open { .. })));
+    assert!(matches!(open(&config), Err(CollectorError::Open { .. })));
 }

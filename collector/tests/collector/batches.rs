@@ -1,4 +1,4 @@
-//! What is stored: each batch once, as a whole, under one body.
+//! Stored batches: each once, as a whole, with one body.
 
 use std::io::Write as _;
 
@@ -111,7 +111,7 @@ async fn each_fault_of_a_request_has_its_status() {
 #[tokio::test]
 async fn a_token_lets_only_its_bearer_store() {
     let served = crate::harness::serve_with(|config| {
-        config.token = headwater_collector::Token::new("  secret-1\n");
+        config.token = headwater_collector::BearerToken::new("  secret-1\n");
         assert!(!format!("{config:?}").contains("secret"));
     })
     .await;
@@ -148,7 +148,7 @@ async fn only_a_higher_revision_replaces_a_result() {
 }
 
 #[tokio::test]
-async fn the_watermark_tells_of_gaps_until_they_close() {
+async fn the_watermark_stays_below_a_gap_until_it_closes() {
     let served = serve().await;
     let lines = |n: i64| (0..n).map(|i| event("a", i, "1")).collect::<Vec<_>>();
     assert_eq!(served.accepted(10, &lines(5)).await["watermark"], Value::Null);

@@ -3,7 +3,7 @@
 use std::sync::Once;
 use std::time::Duration;
 
-use headwater_collector::{Collector, Config};
+use headwater_collector::{Collector, CollectorConfig};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 
 pub(crate) const EPOCH: &str = "00112233445566778899aabbccddeeff";
 
-pub(crate) struct Served {
+/// A collector that serves from a temporary folder, in this process.
+pub(crate) struct TestCollector {
     pub(crate) url: String,
     pub(crate) client: Client,
     stop: oneshot::Sender<()>,
@@ -21,13 +22,13 @@ pub(crate) struct Served {
     _folder: TempDir,
 }
 
-pub(crate) async fn serve() -> Served {
+pub(crate) async fn serve() -> TestCollector {
     serve_with(|_| {}).await
 }
 
-pub(crate) async fn serve_with(change: impl FnOnce(&mut Config)) -> Served {
+pub(crate) async fn serve_with(change: impl FnOnce(&mut CollectorConfig)) -> TestCollector {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = Config::new(folder.path().join("collector.db"));
+    let mut config = CollectorConfig::new(folder.path().join("collector.db"));
     change(&mut config);
     let collector = Collector::open(config).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -38,17 +39,17 @@ pub(crate) async fn serve_with(change: impl FnOnce(&mut Config)) -> Served {
         let shutdown = async { drop(stopped.await) };
         collector.serve(listener, shutdown).await.unwrap();
     });
-    Served { url, client: client(), stop, ended, _folder: folder }
+    TestCollector { url, client: client(), stop, ended, _folder: folder }
 }
 
 pub(crate) fn client() -> Client {
     static PROVIDER: Once = Once::new();
-    // The client is built with TLS it does not use here.
+    // The client is built with TLS, which needs a provider even if no connection uses it.
     PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
     Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap()
 }
 
-impl Served {
+impl TestCollector {
     pub(crate) fn begin_stop(self) -> JoinSet<()> {
         self.stop.send(()).unwrap();
         self.ended
@@ -88,23 +89,25 @@ pub(crate) fn post(client: &Client, url: &str, first: u64, lines: &[String]) -> 
         .body(lines.join("\n"))
 }
 
-/// RFC 3339 of so many seconds after the new year of 2026.
+/// Returns the time that lies this many seconds after the beginning of 2026, as RFC 3339.
 pub(crate) fn time(seconds: i64) -> String {
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let days = seconds.div_euclid(86_400);
+    let rest = seconds.rem_euclid(86_400);
     assert!((0..31).contains(&days));
     format!("2026-01-{:02}T{:02}:{:02}:{:02}Z", days + 1, rest / 3600, rest / 60 % 60, rest % 60)
 }
 
-/// A result with a window of ten seconds.
+/// Returns the line of a result with a window of ten seconds.
 pub(crate) fn window(key: &str, start: i64, revision: u32, count: u64) -> String {
-    let (from, to) = (time(start), time(start + 10));
+    let from = time(start);
+    let to = time(start + 10);
     format!(
         r#"{{"agent":"plant-7","pipeline":"temperature","key":"{key}","window":{{"start":"{from}","end":"{to}"}},"revision":{revision},"module":"sha256:{}","count":{count},"late":0,"rejected":0,"value":{{"mean":{count}.5}}}}"#,
         "ab".repeat(32)
     )
 }
 
-/// A result without a window.
+/// Returns the line of a result without a window.
 pub(crate) fn event(key: &str, at: i64, value: &str) -> String {
     let at = time(at);
     format!(

@@ -1,4 +1,4 @@
-//! What is refused, and that it costs others nothing.
+//! Requests beyond the limits: they are refused, and other requests do not suffer.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use reqwest::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::harness::{EPOCH, Served, serve_with, window};
+use crate::harness::{EPOCH, TestCollector, serve_with, window};
 
-/// The head of a batch whose body is yet to come.
-async fn begin(served: &Served, length: &str) -> TcpStream {
+/// Sends the head of a batch, without its body.
+async fn begin(served: &TestCollector, length: &str) -> TcpStream {
     let mut stream = TcpStream::connect(served.address()).await.unwrap();
     let head = format!(
         "POST /v1/batches HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n\
@@ -27,7 +27,7 @@ async fn status(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_bomb_is_refused_whichever_way_it_is_packed() {
+async fn a_decompression_bomb_is_refused() {
     let served = serve_with(|config| config.decoded_bytes_max = 1 << 20).await;
     let bomb = vec![b' '; 64 << 20];
     let packed = zstd::encode_all(&bomb[..], 1).unwrap();
@@ -45,7 +45,7 @@ async fn a_gigabyte_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_body_without_length_is_refused_at_the_bound() {
+async fn a_body_without_length_is_refused_at_the_limit() {
     let served = serve_with(|config| config.encoded_bytes_max = 10_000).await;
     let mut stream = begin(&served, "transfer-encoding: chunked").await;
     for _ in 0..11 {
@@ -63,7 +63,7 @@ async fn a_body_that_does_not_come_ends_in_a_timeout() {
 }
 
 #[tokio::test]
-async fn bodies_beyond_the_bound_are_told_to_come_later() {
+async fn bodies_beyond_the_limit_are_refused_until_later() {
     let served = serve_with(|config| {
         config.bodies_max = 1;
         config.body_timeout = Duration::from_secs(2);
@@ -129,7 +129,7 @@ async fn a_query_past_its_deadline_is_interrupted() {
     let served = serve_with(|config| config.query_timeout = Duration::ZERO).await;
     let lines: Vec<_> = (0..2000).map(|i| window("a", i * 10, 0, 1)).collect();
     served.accepted(0, &lines).await;
-    // Finds nothing in all of them: work without an end in sight.
+    // No row matches, so the query has to look at all of them.
     let response = served.get("/v1/results?pipeline=other").await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(response.text().await.unwrap().contains("deadline"));

@@ -1,4 +1,4 @@
-//! The collector as its peers see it: over HTTP, in this process or as the program itself.
+//! The collector as its peers see it: over HTTP, in this process or as its own program.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod batches;

@@ -1,4 +1,4 @@
-//! The program: killed in the middle of commits, stopped by signals, started wrongly.
+//! The program: killed in the middle of commits, stopped by signals, started with wrong arguments.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -15,13 +15,13 @@ use crate::harness::{client, event, post};
 
 const BIN: &str = env!("CARGO_BIN_EXE_headwater-collector");
 
-/// A collector of its own process, killed when dropped.
-struct Program {
+/// A collector in its own process, which is killed when this is dropped.
+struct CollectorProcess {
     child: Child,
     url: String,
 }
 
-impl Program {
+impl CollectorProcess {
     fn start(store: &Path) -> Self {
         let mut child = Command::new(BIN)
             .args(["--listen", "127.0.0.1:0", "--store"])
@@ -41,19 +41,19 @@ impl Program {
     }
 }
 
-impl Drop for Program {
+impl Drop for CollectorProcess {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// What batch `number` holds: two events, told by its number.
+/// Returns the lines of batch `number`: two events with the number as their value.
 fn lines(number: u64) -> [String; 2] {
     [event("a", 0, &format!("{number}")), event("b", 0, &format!("{number}"))]
 }
 
-/// Sends batches one after the other until one is not answered; counts those answered.
+/// Sends batches one after the other until one is not answered, and counts those that were.
 async fn send_until_killed(url: String, answered: Arc<AtomicU64>) {
     let client = client();
     loop {
@@ -69,12 +69,12 @@ async fn send_until_killed(url: String, answered: Arc<AtomicU64>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_was_answered_is_there_after_a_kill_and_sending_again_adds_nothing() {
+async fn answered_batches_survive_a_kill_and_sending_them_again_adds_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("collector.db");
     let answered = Arc::new(AtomicU64::new(0));
     for round in 0..5_u64 {
-        let mut program = Program::start(&store);
+        let mut program = CollectorProcess::start(&store);
         let before = answered.load(SeqCst);
         let mut sender = tokio::task::JoinSet::new();
         sender.spawn(send_until_killed(program.url.clone(), answered.clone()));
@@ -85,14 +85,14 @@ async fn whatever_was_answered_is_there_after_a_kill_and_sending_again_adds_noth
         sender.join_all().await;
     }
     let answered = answered.load(SeqCst);
-    let program = Program::start(&store);
+    let program = CollectorProcess::start(&store);
     let client = client();
     let get = async |path: &str| -> Value {
         client.get(format!("{}{path}", program.url)).send().await.unwrap().json().await.unwrap()
     };
     let epoch = get("/v1/agents").await["agents"][0]["epochs"][0].clone();
     let stored = epoch["lines"].as_u64().unwrap();
-    // The last one sent may be stored although nobody heard of it; never half of it.
+    // The last batch may be stored although its answer was lost, but never half of it.
     assert!(stored == answered * 2 || stored == answered * 2 + 2, "{answered} answered, {epoch}");
     assert_eq!(epoch["watermark"].as_u64(), Some(stored - 1));
     for number in answered.saturating_sub(3)..=answered {
@@ -108,7 +108,7 @@ async fn whatever_was_answered_is_there_after_a_kill_and_sending_again_adds_noth
 async fn stops_on_sigterm_and_on_ctrl_c_with_success() {
     let folder = tempfile::tempdir().unwrap();
     for signal in [Signal::TERM, Signal::INT] {
-        let mut program = Program::start(&folder.path().join("collector.db"));
+        let mut program = CollectorProcess::start(&folder.path().join("collector.db"));
         let response = post(&client(), &program.url, 0, &lines(0)).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(program.signal(signal).code(), Some(0), "{signal:?}");
@@ -116,27 +116,27 @@ async fn stops_on_sigterm_and_on_ctrl_c_with_success() {
 }
 
 #[track_caller]
-fn exits(arguments: &[&str], code: i32, says: &str) {
+fn check_exit(arguments: &[&str], code: i32, expected: &str) {
     let output = Command::new(BIN).args(arguments).env("NO_COLOR", "1").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{text}");
-    assert!(text.contains(says), "{text:?} does not say {says:?}");
+    assert!(text.contains(expected), "{text:?} does not contain {expected:?}");
 }
 
 #[test]
-fn says_what_is_wrong_and_exits_with_the_code_for_it() {
+fn names_the_fault_and_exits_with_its_code() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     std::fs::write(path("empty"), "\n").unwrap();
     std::fs::write(path("text"), "this is no database, and long enough to tell").unwrap();
     let store = path("collector.db");
-    exits(&["--surprise"], 2, "--surprise");
-    exits(&["--listen", "nowhere"], 2, "nowhere");
-    exits(&["--store", &store, "--token-file", &path("none")], 2, "none");
-    exits(&["--store", &store, "--token-file", &path("empty")], 2, "empty");
-    exits(&["--listen", "127.0.0.1:0", "--store", &path("text")], 1, "text");
-    exits(&["--listen", "127.0.0.1:0", "--store", &path("text/below.db")], 1, "text");
+    check_exit(&["--surprise"], 2, "--surprise");
+    check_exit(&["--listen", "nowhere"], 2, "nowhere");
+    check_exit(&["--store", &store, "--token-file", &path("none")], 2, "none");
+    check_exit(&["--store", &store, "--token-file", &path("empty")], 2, "empty");
+    check_exit(&["--listen", "127.0.0.1:0", "--store", &path("text")], 1, "text");
+    check_exit(&["--listen", "127.0.0.1:0", "--store", &path("text/below.db")], 1, "text");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    exits(&["--listen", &address, "--store", &store], 1, &address);
+    check_exit(&["--listen", &address, "--store", &store], 1, &address);
 }

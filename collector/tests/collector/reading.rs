@@ -3,9 +3,9 @@
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Served, event, serve, serve_with, time, window};
+use crate::harness::{TestCollector, event, serve, serve_with, time, window};
 
-async fn filled() -> Served {
+async fn filled() -> TestCollector {
     let served = serve().await;
     let mut lines: Vec<_> = (0..6).map(|i| window("hall/1", i * 10, 0, 1)).collect();
     lines.extend((0..6).map(|i| window("hall/2", i * 10, 0, 2)));
@@ -107,7 +107,7 @@ async fn json_gives_back_what_was_sent() {
     assert_eq!(row, serde_json::from_str::<Value>(&window("hall/1", 0, 0, 1)).unwrap());
 }
 
-/// The line of a window, its bounds and itself with further fields.
+/// Adds fields to the line of a window: `bounds` to the window, `fields` to the line.
 fn with(line: &str, bounds: &str, fields: &str) -> String {
     let line = line.replacen("\"},\"revision\"", &format!("\"{bounds}}},\"revision\""), 1);
     line.replacen("\"module\"", &format!("{fields}\"module\""), 1)
@@ -146,7 +146,7 @@ async fn parts_and_early_results_come_back_as_they_were_sent() {
 }
 
 #[tokio::test]
-async fn what_is_retracted_is_seen_nowhere_but_among_the_changes() {
+async fn a_retracted_window_is_seen_only_among_the_changes() {
     let served = filled().await;
     // A result stored, one that never comes, and one that comes after its retraction.
     let lines = [
@@ -163,7 +163,7 @@ async fn what_is_retracted_is_seen_nowhere_but_among_the_changes() {
             let page = served.json(&format!("/v1/results?order={order}{filter}")).await;
             let gone = |(key, at): &(&str, &str)| *key == "hall/3" || (*key == "hall/1" && *at == time(0));
             assert!(!starts(&page).iter().any(gone), "{order} {filter}: {page}");
-            let told = page["retracted"].as_array().unwrap().len();
+            let retracted = page["retracted"].as_array().unwrap().len();
             let expected = if order != "change" {
                 0
             } else if filter.contains("key") {
@@ -171,7 +171,7 @@ async fn what_is_retracted_is_seen_nowhere_but_among_the_changes() {
             } else {
                 3
             };
-            assert_eq!(told, expected, "{order} {filter}");
+            assert_eq!(retracted, expected, "{order} {filter}");
         }
     }
     let csv = served.get("/v1/results?format=csv&order=change").await.text().await.unwrap();
@@ -182,11 +182,12 @@ async fn what_is_retracted_is_seen_nowhere_but_among_the_changes() {
     {
         assert_eq!(totals[sum], expected, "{sum}: {totals}");
     }
-    // Whoever goes by changes hears of each once, in pages that count it.
-    let (mut after, mut told) = ("13".to_owned(), Vec::new());
+    // A reader that goes by changes gets each retraction once, and it counts towards the page's limit.
+    let mut after = "13".to_owned();
+    let mut retracted = Vec::new();
     loop {
         let page = served.json(&format!("/v1/results?order=change&limit=2&after={after}")).await;
-        told.extend(page["retracted"].as_array().unwrap().clone());
+        retracted.extend(page["retracted"].as_array().unwrap().clone());
         assert_eq!(page["results"], json!([]));
         match page["next"].as_str() {
             Some(next) => after = next.to_owned(),
@@ -196,11 +197,11 @@ async fn what_is_retracted_is_seen_nowhere_but_among_the_changes() {
     let bounds = json!({ "start": time(0), "end": time(10) });
     let first = json!({ "agent": "plant-7", "pipeline": "temperature", "key": "hall/1", "window": bounds,
                         "revision": 1, "change": 14 });
-    assert_eq!((told.len(), &told[0]), (3, &first));
+    assert_eq!((retracted.len(), &retracted[0]), (3, &first));
 }
 
 #[tokio::test]
-async fn csv_has_the_same_columns_whatever_a_value_holds() {
+async fn csv_has_the_same_columns_for_every_value() {
     let served = filled().await;
     let by_name = served.get("/v1/results?format=csv&pipeline=raw").await;
     assert_eq!(by_name.headers()["content-type"], "text/csv; charset=utf-8; header=present");
@@ -225,7 +226,7 @@ async fn csv_has_the_same_columns_whatever_a_value_holds() {
 }
 
 #[tokio::test]
-async fn an_answer_is_bounded_in_bytes_and_goes_on_where_it_ended() {
+async fn an_answer_is_bounded_in_bytes_and_the_next_page_goes_on() {
     let served = serve_with(|config| config.answer_bytes_max = 2500).await;
     let value = format!("\"{}\"", "x".repeat(1000));
     let lines: Vec<_> = (0..5).map(|i| event("a", i, &value)).collect();
@@ -237,7 +238,7 @@ async fn an_answer_is_bounded_in_bytes_and_goes_on_where_it_ended() {
 }
 
 #[tokio::test]
-async fn a_question_that_cannot_be_read_is_said_to_be_so() {
+async fn a_query_that_cannot_be_read_is_refused_with_its_fault_named() {
     let served = serve().await;
     for (path, word) in [
         ("/v1/results?limit=0", "limit"),

@@ -1,48 +1,53 @@
 //! Named places where a test may make the agent fail.
 //!
-//! Without the feature `fail-points`, which only the tests' own binary has, every call here is
-//! nothing, and neither names nor the variable are in the program. With it, the variable
-//! `HEADWATER_FAIL` says what happens where:
+//! Without the feature `fail-points`, which only the tests' own binary has, every call here does
+//! nothing, and neither the names nor the variable are in the program. With it, the environment
+//! variable `HEADWATER_FAIL` lists the failures:
 //!
 //! ```text
 //! HEADWATER_FAIL="journal.durable=kill@3; disk.sync=error@1x5; disk.write=stall:2s; pipeline.step=panic"
 //! rules    rule [";" rule]…
-//! rule     name "=" action ["@" first hit, from 1] ["x" how many hits; without: all from there on]
+//! rule     name "=" action ["@" first hit, from 1] ["x" number of hits; if absent, all from there on]
 //! action   "kill" (SIGKILL to itself) | "panic" | "stall:" duration ("2s", "150ms")
 //!          | "error" (EIO) | "error:full" (ENOSPC): these two only where the call can fail
 //! ```
 //!
-//! A point is named `<stage>.<what has just happened>`, and in `POINTS`: what can be killed there
-//! is a list that the tests walk.
+//! A point is named `<stage>.<event that has just happened>` and stands in `POINTS`, the list of
+//! places to fail that the tests walk.
 
 #[cfg(feature = "fail-points")]
 mod rules;
-#[cfg(feature = "fail-points")]
-#[cfg(test)]
+#[cfg(all(test, feature = "fail-points"))]
 mod tests;
 
 #[cfg(feature = "fail-points")]
 pub use rules::{POINTS, VARIABLE};
 
-/// A boundary of effect, where the agent may be made to die, panic or stall.
+/// Marks a boundary between two effects, at which a test may kill, stall or panic the agent.
 #[cfg(feature = "fail-points")]
 pub fn point(name: &'static str) {
-    // Rules whose action is an error are refused for a place that cannot give it.
+    // Only `io` can return an error; the parser refuses an error action for this point.
     drop(rules::hit(name, false));
 }
 
-/// The same, where the agent may be made to see an I/O error too.
+/// Marks a boundary like [`point`], at which a test may also inject an I/O error.
+///
+/// # Errors
+/// The error that a rule injects.
 #[cfg(feature = "fail-points")]
 pub fn io(name: &'static str) -> std::io::Result<()> {
     rules::hit(name, true)
 }
 
-/// Nothing.
+/// Does nothing without the feature `fail-points`.
 #[cfg(not(feature = "fail-points"))]
 #[inline(always)]
 pub fn point(_name: &'static str) {}
 
-/// Nothing.
+/// Does nothing without the feature `fail-points`.
+///
+/// # Errors
+/// Never.
 #[cfg(not(feature = "fail-points"))]
 #[inline(always)]
 pub fn io(_name: &'static str) -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! What `HEADWATER_FAIL` asks for, and doing it.
+//! The rules in `HEADWATER_FAIL`: parsing them, counting hits, and failing.
 
 use std::io;
 use std::sync::OnceLock;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 
-/// The environment variable with the rules.
+/// The name of the environment variable that holds the rules.
 pub const VARIABLE: &str = "HEADWATER_FAIL";
 
-/// Every point there is, in the order of the data; and whether an error can come out of it.
+/// All points in the order of the data, each with true if it can return an error.
 pub const POINTS: &[(&str, bool)] = &[
     ("folder.locked", false),
     ("layout.made", false),
@@ -20,14 +20,14 @@ pub const POINTS: &[(&str, bool)] = &[
     ("agent.claimed", false),
     ("agent.built", false),
     ("agent.started", false),
-    ("source.connected", false),
+    ("input.connected", false),
     ("session.kept", false),
-    ("source.received", false),
-    ("source.gathered", false),
+    ("input.received", false),
+    ("input.gathered", false),
     ("journal.appended", false),
-    ("source.durable", false),
-    ("source.acknowledging", false),
-    ("source.sent", false),
+    ("input.durable", false),
+    ("input.acknowledging", false),
+    ("input.sent", false),
     ("ballast.made", false),
     ("log.filled", false),
     ("log.written", false),
@@ -64,18 +64,18 @@ pub const POINTS: &[(&str, bool)] = &[
     ("outbox.begun", false),
     ("outbox.narrowed", false),
     ("outbox.cut", false),
-    ("forward.sending", false),
-    ("forward.answered", false),
-    ("forward.refused", false),
-    ("forward.confirming", false),
+    ("output.sending", false),
+    ("output.answered", false),
+    ("output.refused", false),
+    ("output.confirming", false),
     ("outbox.confirmed", false),
     ("letters.given-up", false),
     ("journal.trimmed", false),
     ("outbox.trimmed", false),
     ("agent.stopping", false),
-    ("agent.sources-stopped", false),
+    ("agent.inputs-stopped", false),
     ("agent.pipelines-stopped", false),
-    ("agent.forwards-stopped", false),
+    ("agent.outputs-stopped", false),
     ("agent.stopped", false),
     ("disk.write", true),
     ("disk.sync", true),
@@ -83,27 +83,27 @@ pub const POINTS: &[(&str, bool)] = &[
     ("disk.sync-path", true),
 ];
 
-/// What a rule does.
+/// The failure that a rule causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum FailAction {
     Kill,
     Panic,
     Stall(Duration),
     Error(io::ErrorKind),
 }
 
-/// One rule, and how often its point was hit.
+/// A rule, with the number of times that its point was hit.
 #[derive(Debug)]
-pub(super) struct Rule {
+pub(super) struct FailRule {
     pub(super) name: String,
-    pub(super) action: Action,
+    pub(super) action: FailAction,
     pub(super) first: u64,
     pub(super) times: u64,
     hits: AtomicU64,
 }
 
-impl Rule {
-    /// Counts a hit; whether the rule acts on it.
+impl FailRule {
+    /// Counts a hit and returns true if the rule acts on it.
     pub(super) fn is_due(&self) -> bool {
         let hit = self.hits.fetch_add(1, Ordering::Relaxed) + 1;
         hit >= self.first && hit - self.first < self.times
@@ -111,7 +111,7 @@ impl Rule {
 
     fn parse(text: &str) -> Option<Self> {
         let (name, rest) = text.split_once('=')?;
-        // Neither sign is in an action's name, but for the x's of numbers.
+        // No action's name has an `@`, and an `x` is a count only if digits follow it.
         let (rest, times) = match rest.rsplit_once('x') {
             Some((rest, times)) if times.trim().bytes().all(|byte| byte.is_ascii_digit()) => {
                 (rest, times.trim().parse().ok()?)
@@ -123,11 +123,11 @@ impl Rule {
             None => (rest, 1),
         };
         let action = match action.trim() {
-            "kill" => Action::Kill,
-            "panic" => Action::Panic,
-            "error" => Action::Error(io::ErrorKind::Other),
-            "error:full" => Action::Error(io::ErrorKind::StorageFull),
-            other => Action::Stall(duration(other.strip_prefix("stall:")?)?),
+            "kill" => FailAction::Kill,
+            "panic" => FailAction::Panic,
+            "error" => FailAction::Error(io::ErrorKind::Other),
+            "error:full" => FailAction::Error(io::ErrorKind::StorageFull),
+            other => FailAction::Stall(duration(other.strip_prefix("stall:")?)?),
         };
         let name = name.trim().to_owned();
         Some(Self { name, action, first, times, hits: AtomicU64::new(0) })
@@ -135,31 +135,31 @@ impl Rule {
 
     fn act(&self) -> io::Result<()> {
         match self.action {
-            Action::Kill => {
+            FailAction::Kill => {
                 eprintln!("{VARIABLE}: killed at {}", self.name);
                 kill_process(getpid(), Signal::KILL)?;
-                // Nothing more is done here, though the signal may take a moment.
+                // The signal may take a moment; nothing more must happen until then.
                 loop {
                     std::thread::park();
                 }
             }
-            Action::Panic => panic!("{VARIABLE}: panic at {}", self.name),
-            Action::Stall(time) => std::thread::sleep(time),
-            Action::Error(io::ErrorKind::StorageFull) => return Err(rustix::io::Errno::NOSPC.into()),
-            Action::Error(_) => return Err(rustix::io::Errno::IO.into()),
+            FailAction::Panic => panic!("{VARIABLE}: panic at {}", self.name),
+            FailAction::Stall(time) => std::thread::sleep(time),
+            FailAction::Error(io::ErrorKind::StorageFull) => return Err(rustix::io::Errno::NOSPC.into()),
+            FailAction::Error(_) => return Err(rustix::io::Errno::IO.into()),
         }
         Ok(())
     }
 }
 
-/// Reads the rules.
-pub(super) fn parse(text: &str) -> Result<Vec<Rule>, String> {
+/// Parses the rules, and refuses unknown points and errors at points that cannot return one.
+pub(super) fn parse(text: &str) -> Result<Vec<FailRule>, String> {
     let mut rules = Vec::new();
     for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
-        let rule = Rule::parse(part).ok_or_else(|| format!("not a rule: {part:?}"))?;
+        let rule = FailRule::parse(part).ok_or_else(|| format!("not a rule: {part:?}"))?;
         match POINTS.iter().find(|(name, _)| *name == rule.name) {
             None => return Err(format!("no such point: {:?}", rule.name)),
-            Some((_, false)) if matches!(rule.action, Action::Error(_)) => {
+            Some((_, false)) if matches!(rule.action, FailAction::Error(_)) => {
                 return Err(format!("no error can come out of {:?}", rule.name));
             }
             Some(_) => rules.push(rule),
@@ -168,10 +168,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<Rule>, String> {
     Ok(rules)
 }
 
-/// The place with this name is passed.
+/// Counts a hit of the point with this name and does what the rules for it say.
 pub(super) fn hit(name: &'static str, can_fail: bool) -> io::Result<()> {
     debug_assert!(POINTS.contains(&(name, can_fail)), "{name} is not in the list of points");
-    static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
+    static RULES: OnceLock<Vec<FailRule>> = OnceLock::new();
     let rules = RULES.get_or_init(|| {
         let text = std::env::var(VARIABLE).unwrap_or_default();
         parse(&text).unwrap_or_else(|fault| {
@@ -179,7 +179,7 @@ pub(super) fn hit(name: &'static str, can_fail: bool) -> io::Result<()> {
             std::process::exit(2)
         })
     });
-    rules.iter().filter(|rule| rule.name == name && rule.is_due()).try_for_each(Rule::act)
+    rules.iter().filter(|rule| rule.name == name && rule.is_due()).try_for_each(FailRule::act)
 }
 
 fn duration(text: &str) -> Option<Duration> {

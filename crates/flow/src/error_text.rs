@@ -1,28 +1,28 @@
-//! What errors and panics say, on one line.
+//! The texts of errors and panics, on one line.
 
 use std::any::Any;
 use std::error::Error;
 use std::iter;
 
-/// An error and what it came from; a cause that its error has named already is not said twice.
+/// Returns the message of an error and of all its causes. A cause that its error names already is left out.
 #[must_use]
 pub fn of(error: &(dyn Error + 'static)) -> String {
-    let mut words = error.to_string();
+    let mut text = error.to_string();
     for cause in iter::successors(error.source(), |&cause| cause.source()) {
         let cause = cause.to_string();
-        if !words.contains(&cause) {
-            words = format!("{words}: {cause}");
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
         }
     }
-    words
+    text
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 #[must_use]
 pub fn of_panic(panic: &(dyn Any + Send)) -> String {
-    let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
-    let words = words.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("it panicked: {}", words.unwrap_or_else(|| "without words".to_owned()))
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("it panicked: {}", text.unwrap_or_else(|| "without a message".to_owned()))
 }
 
 #[cfg(test)]
@@ -30,7 +30,7 @@ mod tests {
     use super::of;
 
     #[derive(Debug, thiserror::Error)]
-    enum Fault {
+    enum OutboxError {
         #[error("failed to use the outbox")]
         Silent(#[source] std::io::Error),
         #[error("failed to read: {0}")]
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn causes_are_named_once() {
         let cause = || std::io::Error::other("no such block");
-        assert_eq!(of(&Fault::Silent(cause())), "failed to use the outbox: no such block");
-        assert_eq!(of(&Fault::Naming(cause())), "failed to read: no such block");
+        assert_eq!(of(&OutboxError::Silent(cause())), "failed to use the outbox: no such block");
+        assert_eq!(of(&OutboxError::Naming(cause())), "failed to read: no such block");
     }
 }

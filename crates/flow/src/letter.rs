@@ -1,80 +1,92 @@
-//! A dead letter, and the line of JSON that people and tools read and that reads back exactly.
+//! Dead letters, and the line of JSON in which people and tools read them. A line reads back exactly.
 
-use super::{Properties, Seq, Timestamp};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Something that cannot be used, with its original bytes, the reason, and what a replay needs.
+use crate::{Seq, Timestamp, UserProperties};
+
+/// A message, event or result that a stage could not use, with the reason and all that a replay needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The pipeline that refused it; empty for a result that names none.
     pub pipeline: String,
-    /// Where: `decode`, `transform[0]`, `check`, `aggregate`, `encode`, `finish`, `forward`.
+    /// The stage that refused it: `decode`, `transform[0]`, `check`, `aggregate`, `encode`, `finish`, `output`.
     pub stage: String,
-    /// Why, naming the place and the remedy.
+    /// The reason, which names place and remedy.
     pub reason: String,
-    /// Digest of the module that refused it, if one did.
+    /// The digest of the module that refused it, if one did.
     pub module: Option<String>,
-    /// The `[input.NAME]` it came through; empty where that is not known.
+    /// The name of the `[input.NAME]` it came through; empty if that is not known.
     pub input: String,
-    /// The MQTT topic it came from; empty where several made it.
+    /// The MQTT topic it came from; empty if it was made of several messages.
     pub topic: String,
-    /// What it belongs to; empty where that was not known yet.
+    /// The key it belongs to; empty if that was not known yet.
     pub key: String,
-    /// When it was refused, in microseconds since the Unix epoch.
+    /// The time at which it was refused, in microseconds since the Unix epoch.
     pub time: u64,
-    /// When its message arrived; behind the first transform, the last message of its slice. Zero
-    /// where that is not known.
+    /// The arrival of its message; behind the first transform, that of the last message of its slice.
+    /// Zero if that is not known.
     pub received: Timestamp,
-    /// Its event time, once that was known.
+    /// The event time, once that was known.
     pub event_time: Option<Timestamp>,
     /// The window that could not be finished; the payload is its state.
-    pub window: Option<WindowOf>,
+    pub window: Option<UnfinishedWindow>,
     /// The letter whose replay made this one.
     pub replay_of: Option<Seq>,
-    /// Of its message, where that is what it holds.
-    pub properties: Properties,
-    /// Its bytes: of the message up to the first transform, then those the stage was given.
+    /// The user properties of the message, if the payload is a message's.
+    pub properties: UserProperties,
+    /// The bytes: of the message up to the first transform, then those that the stage was given.
     pub payload: Vec<u8>,
 }
 
-/// What a result says of its window, beside its value.
+/// The stage of letters that a destination refused, and the name that letters kept by older versions have for it.
+const OUTPUT_STAGE: [&str; 2] = ["output", "forward"];
+
+impl DeadLetter {
+    /// Returns whether the letter was refused at a stage; `output` is also the stage of letters that say `forward`.
+    #[must_use]
+    pub fn is_of_stage(&self, stage: &str) -> bool {
+        self.stage == stage || [stage, self.stage.as_str()] == OUTPUT_STAGE
+    }
+}
+
+/// The window of a result that could not be finished, with the counts that the result would have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WindowOf {
-    /// First instant.
+pub struct UnfinishedWindow {
+    /// The first instant of the window.
     #[serde(with = "text")]
     pub start: Timestamp,
-    /// First instant after it.
+    /// The first instant after the window.
     #[serde(with = "text")]
     pub end: Timestamp,
-    /// Tells windows with the same bounds apart.
+    /// A number that tells windows with the same bounds apart.
     #[serde(default)]
     pub part: u32,
-    /// Of the result.
+    /// The revision of the result, from 0.
     pub revision: u32,
-    /// Readings used.
+    /// The number of readings used.
     pub count: u64,
-    /// Of these, readings that came after the window had first closed.
+    /// The number of these that came after the window had first closed.
     pub late: u64,
-    /// Readings that the aggregate refused.
+    /// The number of readings that the aggregate refused.
     pub rejected: u64,
 }
 
-/// A dead letter in its place.
+/// A dead letter as the store holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "Line", try_from = "Line")]
-pub struct Kept {
-    /// Its number.
+#[serde(into = "LetterLine", try_from = "LetterLine")]
+pub struct StoredLetter {
+    /// The position of the letter in its log.
     pub number: Seq,
-    /// Whether it was given to a replay.
+    /// True once a replay was given the letter.
     pub replayed: bool,
-    /// What is kept.
+    /// The letter itself.
     pub letter: DeadLetter,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct LetterLine {
     number: Seq,
     #[serde(with = "text")]
     time: Timestamp,
@@ -89,23 +101,24 @@ struct Line {
     received: Option<Timestamp>,
     #[serde(with = "optional_text")]
     event_time: Option<Timestamp>,
-    window: Option<WindowOf>,
+    window: Option<UnfinishedWindow>,
     replay_of: Option<Seq>,
     replayed: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    properties: Properties,
+    properties: UserProperties,
     payload: Option<String>,
     payload_base64: Option<String>,
 }
 
-impl Kept {
-    /// One line of JSON, without its line feed. Bytes that are no UTF-8 are in `payload_base64`.
+impl StoredLetter {
+    /// Returns the letter as one line of JSON, without its line feed. A payload that is no UTF-8 is in
+    /// `payload_base64`.
     #[must_use]
     pub fn to_line(&self) -> String {
         serde_json::to_string(self).expect("plain fields can be written")
     }
 
-    /// The letter that a line was made of, to the byte.
+    /// Reads the letter back from its line, to the byte.
     ///
     /// # Errors
     /// When it is no such line.
@@ -114,8 +127,8 @@ impl Kept {
     }
 }
 
-impl From<Kept> for Line {
-    fn from(Kept { number, replayed, letter }: Kept) -> Self {
+impl From<StoredLetter> for LetterLine {
+    fn from(StoredLetter { number, replayed, letter }: StoredLetter) -> Self {
         let (payload, payload_base64) = match String::from_utf8(letter.payload) {
             Ok(text) => (Some(text), None),
             Err(other) => (None, Some(BASE64.encode(other.as_bytes()))),
@@ -142,10 +155,10 @@ impl From<Kept> for Line {
     }
 }
 
-impl TryFrom<Line> for Kept {
+impl TryFrom<LetterLine> for StoredLetter {
     type Error = base64::DecodeError;
 
-    fn try_from(line: Line) -> Result<Self, Self::Error> {
+    fn try_from(line: LetterLine) -> Result<Self, Self::Error> {
         let payload = match (line.payload, line.payload_base64) {
             (_, Some(base64)) => BASE64.decode(base64)?,
             (text, None) => text.unwrap_or_default().into_bytes(),
@@ -170,7 +183,7 @@ impl TryFrom<Line> for Kept {
     }
 }
 
-/// RFC 3339; microseconds since 1970 where that cannot say it.
+/// Writes a time as RFC 3339, or as microseconds since 1970 if that is out of the range of RFC 3339.
 mod text {
     use super::*;
 
@@ -209,57 +222,24 @@ mod optional_text {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Timestamp>, D::Error> {
-        let words = Option::<String>::deserialize(deserializer)?;
-        words.map(|words| text::parse(&words)).transpose().map_err(serde::de::Error::custom)
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text::parse(&text)).transpose().map_err(serde::de::Error::custom)
     }
 }
 
-#[cfg(any(test, feature = "testing"))]
-pub mod tests {
+#[cfg(test)]
+mod tests {
     use super::*;
+    use crate::testing::any_letter;
     use proptest::prelude::*;
-
-    prop_compose! {
-        fn any_window()(
-            (start, end) in any::<(u64, u64)>(),
-            revision in any::<u32>(),
-            (count, late, rejected) in any::<(u64, u64, u64)>(),
-        ) -> WindowOf {
-            WindowOf { start: Timestamp(start), end: Timestamp(end), part: revision / 2, revision, count, late, rejected }
-        }
-    }
-
-    prop_compose! {
-        /// Any dead letter at all.
-        pub fn any_letter()(
-            texts in [".{0,9}", ".{0,9}", ".{0,90}", ".{0,9}", ".{0,40}", ".{0,40}"],
-            module in proptest::option::of(".{0,70}"),
-            (time, received) in any::<(u64, u64)>(),
-            event_time in any::<Option<u64>>(),
-            window in proptest::option::of(any_window()),
-            replay_of in any::<Option<u64>>(),
-            properties in proptest::collection::vec((".{0,9}", ".{0,9}"), 0..3),
-            payload in prop_oneof![
-                proptest::collection::vec(any::<u8>(), 0..300),
-                ".{0,80}".prop_map(String::into_bytes),
-            ],
-        ) -> DeadLetter {
-            let [pipeline, stage, reason, input, topic, key] = texts;
-            let (received, event_time) = (Timestamp(received), event_time.map(Timestamp));
-            DeadLetter {
-                pipeline, stage, reason, module, input, topic, key, time, received, event_time, window,
-                replay_of, properties, payload,
-            }
-        }
-    }
 
     proptest! {
         #[test]
         fn a_line_reads_back_exactly(number in any::<u64>(), replayed in any::<bool>(), letter in any_letter()) {
-            let kept = Kept { number, replayed, letter };
-            let line = kept.to_line();
+            let stored = StoredLetter { number, replayed, letter };
+            let line = stored.to_line();
             prop_assert!(!line.contains('\n'));
-            prop_assert_eq!(Kept::from_line(&line).unwrap(), kept);
+            prop_assert_eq!(StoredLetter::from_line(&line).unwrap(), stored);
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Topics and filters, as MQTT 5 section 4.7 has them; pure. (`rumqttc`'s own `matches` panics on a
-//! topic that begins with a character of several bytes.)
+//! Topics and filters by section 4.7 of MQTT 5; pure. (`matches` of `rumqttc` panics on a topic that
+//! begins with a character of several bytes.)
 
-/// Whether a subscription to `filter`, shared or not, covers `topic`.
+/// Returns true if a subscription to `filter`, shared or not, covers `topic`.
 pub fn matches(topic: &str, filter: &str) -> bool {
     let filter = match filter.strip_prefix("$share/") {
         Some(shared) => shared.split_once('/').map_or("", |(_, filter)| filter),
         None => filter,
     };
-    // Wildcards do not cover what brokers publish about themselves.
+    // Wildcards at the start do not cover topics that a broker publishes about itself.
     if topic.starts_with('$') && filter.starts_with(['#', '+']) {
         return false;
     }

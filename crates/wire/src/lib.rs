@@ -30,5 +30,5 @@ pub use line::{
     micros,
 };
 pub use record::{
-    EventResult, LateReading, LossReport, OpaqueLine, Record, RecordError, ResultState, WindowResult,
+    AgentReport, EventResult, LateReading, OpaqueLine, Record, RecordError, ResultState, WindowResult,
 };

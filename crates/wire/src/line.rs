@@ -17,14 +17,14 @@ mod parsed;
 use std::fmt::Display;
 use std::io::Write as _;
 
-use headwater_flow::{Report, Timestamp};
+use headwater_flow::{LossReport, Timestamp};
 
 pub(crate) use parse::{LATE, NAME_BYTES_MAX};
 pub use parse::{LineError, UnparsedLine, micros};
 pub use parsed::{ParsedLate, ParsedLine, ParsedReport, ParsedResult, ResultSpan, WindowFacts};
 
 use crate::digest::ModuleDigest;
-use crate::record::{EventResult, LateReading, LossReport, OpaqueLine, Record, ResultState, WindowResult};
+use crate::record::{AgentReport, EventResult, LateReading, OpaqueLine, Record, ResultState, WindowResult};
 
 /// The reason why `expect` holds.
 const TO_VEC: &str = "writing to memory cannot fail";
@@ -110,11 +110,11 @@ fn put_late(out: &mut Vec<u8>, reading: &LateReading<'_>) {
     put_value(out, reading.value.as_str());
 }
 
-fn put_report(out: &mut Vec<u8>, report: &LossReport<'_>) {
+fn put_report(out: &mut Vec<u8>, report: &AgentReport<'_>) {
     out.extend_from_slice(b"{\"agent\":");
     put_text(out, &report.agent);
     put_optional_text(out, "pipeline", report.pipeline.as_deref());
-    let Report { kind, stage, count, first, last, from, to, reason } = &report.report;
+    let LossReport { kind, stage, count, first, last, from, to, reason } = &report.report;
     out.extend_from_slice(b",\"report\":{\"count\":");
     put_optional_number(out, *count);
     out.extend_from_slice(b",\"first\":");

@@ -9,7 +9,7 @@ mod tests;
 
 use std::borrow::Cow;
 
-use headwater_flow::{LossKind, NO_SPAN, Report, Span, Timestamp};
+use headwater_flow::{LossReport, ReportKind, TimeSpan, Timestamp, UNKNOWN_SPAN};
 
 use crate::digest::ModuleDigest;
 use crate::json::JsonText;
@@ -24,7 +24,7 @@ pub enum Record<'a> {
     /// An event that came too late for its window.
     Late(LateReading<'a>),
     /// A report of records that will never come, or not as they were.
-    Report(LossReport<'a>),
+    Report(AgentReport<'a>),
     /// A line that no type describes.
     Opaque(OpaqueLine<'a>),
 }
@@ -112,7 +112,7 @@ pub struct LateReading<'a> {
 
 /// An agent's report of records that it lost, dropped, merged or gave up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LossReport<'a> {
+pub struct AgentReport<'a> {
     /// The agent that reports.
     pub agent: Cow<'a, str>,
     /// The pipeline that it concerns; `None` where it concerns all of them.
@@ -120,7 +120,7 @@ pub struct LossReport<'a> {
     /// The time of the report.
     pub time: Timestamp,
     /// Its content.
-    pub report: Report,
+    pub report: LossReport,
 }
 
 /// A line that is sent as it is: written by an older agent, or mended by hand and replayed.
@@ -140,15 +140,15 @@ pub struct OpaqueLine<'a> {
 pub struct RecordError(pub(crate) &'static str);
 
 impl<'a> Record<'a> {
-    /// Earliest and latest time that it speaks of; [`NO_SPAN`] where it names none.
+    /// Earliest and latest time that it speaks of; [`UNKNOWN_SPAN`] where it names none.
     #[must_use]
-    pub fn span(&self) -> Span {
+    pub fn span(&self) -> TimeSpan {
         match self {
             Self::Window(result) => (result.start, result.end),
             Self::Event(event) => (event.time, event.time),
             Self::Late(reading) => (reading.time, reading.time),
-            Self::Report(report) => report.report.from.zip(report.report.to).unwrap_or(NO_SPAN),
-            Self::Opaque(_) => NO_SPAN,
+            Self::Report(report) => report.report.from.zip(report.report.to).unwrap_or(UNKNOWN_SPAN),
+            Self::Opaque(_) => UNKNOWN_SPAN,
         }
     }
 
@@ -189,7 +189,7 @@ impl<'a> Record<'a> {
 
     /// Whether it is a report of that kind from that stage.
     #[must_use]
-    pub fn is_report(&self, kind: LossKind, stage: &str) -> bool {
+    pub fn is_report(&self, kind: ReportKind, stage: &str) -> bool {
         matches!(self, Self::Report(report) if report.report.kind == kind && report.report.stage == stage)
     }
 
@@ -222,7 +222,7 @@ impl<'a> Record<'a> {
                 value: reading.value.into_owned(),
                 ..reading
             }),
-            Self::Report(report) => Record::Report(LossReport {
+            Self::Report(report) => Record::Report(AgentReport {
                 agent: owned(report.agent),
                 pipeline: report.pipeline.map(owned),
                 ..report

@@ -1,11 +1,11 @@
 //! Any record that a pipeline can make: for property tests, here and in other crates.
 
-use headwater_flow::{LossKind, Report, Timestamp};
+use headwater_flow::{LossReport, ReportKind, Timestamp};
 use proptest::option;
 use proptest::prelude::*;
 
 use crate::{
-    EventResult, JsonText, LateReading, LossReport, ModuleDigest, OpaqueLine, Record, ResultState,
+    AgentReport, EventResult, JsonText, LateReading, ModuleDigest, OpaqueLine, Record, ResultState,
     WindowResult,
 };
 
@@ -96,7 +96,7 @@ prop_compose! {
         pipeline in option::of(".{1,20}"),
         time in any_time(),
         kind in prop_oneof![
-            Just(LossKind::Lost), Just(LossKind::Dropped), Just(LossKind::Coarsened), Just(LossKind::Expired),
+            Just(ReportKind::Lost), Just(ReportKind::Dropped), Just(ReportKind::Coarsened), Just(ReportKind::Expired),
         ],
         numbers in [option::of(0..1_u64 << 63), option::of(0..u64::MAX), option::of(0..300)],
         times in [option::of(any_time()), option::of(any_time())],
@@ -104,8 +104,8 @@ prop_compose! {
         let [agent, stage, reason] = texts;
         let [count, first, last] = numbers;
         let [from, to] = times;
-        let report = Report { kind, stage: stage.into(), count, first, last, from, to, reason };
-        Record::Report(LossReport { agent: agent.into(), pipeline: pipeline.map(Into::into), time, report })
+        let report = LossReport { kind, stage: stage.into(), count, first, last, from, to, reason };
+        Record::Report(AgentReport { agent: agent.into(), pipeline: pipeline.map(Into::into), time, report })
     }
 }
 

@@ -1,7 +1,8 @@
 //! A transform that misbehaves on request.
 //!
-//! `{"do": "panic"}` in its settings says how, `"bad":true` in an event's payload says when. All
-//! other events pass unchanged. Built with WASI, it also asks for what lies outside (`world`).
+//! `{"do": "panic"}` in its settings gives the misdeed, `"bad":true` in the payload of an event triggers it.
+//! All other events pass unchanged. Built with WASI, it also asks for things outside of the sandbox
+//! (`world`).
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,14 +17,14 @@ mod world;
 
 use bindings::{Event, Processed, Rejection, logging};
 
-struct Hostile;
+struct HostileTransform;
 
-bindings::export!(Hostile with_types_in bindings);
+bindings::export!(HostileTransform with_types_in bindings);
 
 static DO: OnceLock<String> = OnceLock::new();
 static CALLS: AtomicU32 = AtomicU32::new(0);
 
-impl bindings::Guest for Hostile {
+impl bindings::Guest for HostileTransform {
     fn init(config: String) -> Result<(), String> {
         std::panic::set_hook(Box::new(|panic| {
             logging::log(logging::Level::Error, &panic.to_string());
@@ -84,7 +85,7 @@ fn misbehave(
         "count-calls" => count(calls),
         "count-inputs" => count(inputs as u32),
         "mark-first" => count(calls.min(1)),
-        // Hurts only an instance that has been used before.
+        // It fails only in an instance that has been used before.
         "panic-later" if calls > 0 => panic!("hostile age"),
         "unreachable" => unreachable(),
         "loop" => forever(),

@@ -1,11 +1,11 @@
-//! Asks for what lies outside of the sandbox.
+//! Questions for things outside of the sandbox.
 
 use std::collections::HashMap;
 use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, process, thread};
 
-/// What it got, or the words with which it was refused; nothing if that is no question.
+/// Returns the answer to a question or the text of its refusal, and `None` for a text that is no question.
 #[expect(clippy::disallowed_methods, reason = "it asks for what it is not to get, the host's clock too")]
 pub(crate) fn ask(what: &str) -> Option<Result<String, String>> {
     Some(match what {
@@ -21,11 +21,12 @@ pub(crate) fn ask(what: &str) -> Option<Result<String, String>> {
             Ok(format!("{:?} {:?}", env::vars().collect::<Vec<_>>(), env::args().collect::<Vec<_>>()))
         }
         "clocks" => {
-            let (begun, now) = (Instant::now(), SystemTime::now());
+            let begun = Instant::now();
+            let now = SystemTime::now();
             let since = now.duration_since(SystemTime::UNIX_EPOCH).map_err(|error| error.to_string());
             since.map(|since| format!("{since:?} {:?}", begun.elapsed()))
         }
-        // The order of a hash map is random; so many keys are never in the same one by accident.
+        // The order of a hash map is random, so this many keys are never in the same order by accident.
         "random" => Ok(format!("{:?}", (0..50).map(|key| (key, ())).collect::<HashMap<_, _>>().keys())),
         "print" => {
             println!("hostile words");

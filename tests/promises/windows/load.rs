@@ -1,31 +1,31 @@
-//! Readings of four devices in the order they are published: out of order within the lateness, several at one
-//! time, silent in turns, and some far too late.
+//! Readings of four devices in the order in which they are published: out of order within the lateness,
+//! several at one time, silent in turns, and some far too late.
 
-use headwater_tests::windows_oracle::Reading;
+use headwater_tests::windows_oracle::OracleReading;
 
 use super::{HOUR, MINUTE, SECOND, end};
 
-/// How far a reading is behind the newest one at most, if it is to be used.
+/// The most by which a reading may be behind the newest one and still be used.
 pub(super) const LATENESS: u64 = HOUR;
 
 const READINGS: u64 = 3_500;
 /// 2026-03-26T00:00:00Z: three days later a day in Europe has 23 hours.
 const BEGIN: u64 = 1_774_483_200 * SECOND;
-/// Event time from one to the next.
+/// The event time from one reading to the next.
 const STEP: u64 = 2 * MINUTE;
-/// Readings for which a device is silent: three hours.
+/// The number of readings for which a device is silent: three hours.
 const SILENCE: u64 = 90;
 
-pub(super) struct Load {
-    /// All, in their order.
-    pub(super) published: Vec<Reading>,
-    /// Without those that are too late for every kind.
-    pub(super) used: Vec<Reading>,
-    /// Numbers of these.
+pub(super) struct DeviceLoad {
+    /// All readings, in their order.
+    pub(super) published: Vec<OracleReading>,
+    /// The readings without those that are too late for every kind.
+    pub(super) used: Vec<OracleReading>,
+    /// The indexes of the late ones among the published readings.
     late: Vec<usize>,
 }
 
-impl Load {
+impl DeviceLoad {
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut load = Self { published: Vec::new(), used: Vec::new(), late: Vec::new() };
@@ -38,11 +38,11 @@ impl Load {
             let again = load.used.last().filter(|last| rng.u8(0..10) == 0 && last.time + LATENESS >= now);
             let time = again.map_or(now - behind, |last| last.time);
             let key = format!("device-{device}");
-            let reading = Reading { key, time, value: f64::from(rng.u16(0..1_000)) / 8.0 };
+            let reading = OracleReading { key, time, value: f64::from(rng.u16(0..1_000)) / 8.0 };
             if number > 500 && number % 97 == 0 {
-                // Older than a day that is over, and a key's patience.
+                // The time is before a day that is over, and beyond the patience of a key.
                 load.late.push(load.published.len());
-                load.published.push(Reading { time: now - 96 * HOUR, ..reading });
+                load.published.push(OracleReading { time: now - 96 * HOUR, ..reading });
                 continue;
             }
             load.published.push(reading.clone());
@@ -54,8 +54,8 @@ impl Load {
         load
     }
 
-    /// Readings that no window takes, with their numbers.
-    pub(super) fn late(&self) -> impl Iterator<Item = (usize, &Reading)> {
+    /// Returns the readings that no window takes, with their indexes.
+    pub(super) fn late(&self) -> impl Iterator<Item = (usize, &OracleReading)> {
         self.late.iter().map(|number| (*number, &self.published[*number]))
     }
 }

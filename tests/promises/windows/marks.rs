@@ -1,49 +1,51 @@
-//! When a window's result is due, and how often it has come: from the readings in their order.
+//! The time at which a window's result is due and the number of its revisions, from the readings in their
+//! order.
 
 use std::collections::BTreeMap;
 
-use headwater_tests::windows_oracle::Reading;
+use headwater_tests::windows_oracle::OracleReading;
 
 use super::HOUR;
-use super::naive::Found;
+use super::naive::FoundResult;
 
-/// Whose readings move the watermark.
+/// The readings that move the watermark.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Clock {
-    /// Everybody's.
+pub(super) enum WatermarkScope {
+    /// Those of all devices.
     Pipeline,
-    /// The key's own; the others' less a day.
+    /// Those of the key itself; those of the others less a day.
     Key,
 }
 
-/// What a window gives before the result that is compared, and so what its revision can be told from.
+/// The results that a window gives before the one that is compared, from which its revision follows.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Shown {
-    /// One result for each reading that came late, at most.
+pub(super) enum EarlierResults {
+    /// At most one result for each reading that came late.
     Late,
-    /// Provisional ones too.
+    /// Provisional results as well.
     Early,
-    /// What sessions gave that were then joined.
+    /// The results of sessions that were joined later.
     Joined,
 }
 
-/// The watermark of each key, after each reading of all.
-pub(super) struct Marks<'a> {
-    readings: &'a [Reading],
+/// The watermark of each key, after each reading of all devices.
+pub(super) struct KeyWatermarks<'a> {
+    readings: &'a [OracleReading],
     of: BTreeMap<&'a str, Vec<i64>>,
 }
 
-impl<'a> Marks<'a> {
-    pub(super) fn of(readings: &'a [Reading], lateness: u64, clock: Clock) -> Self {
+impl<'a> KeyWatermarks<'a> {
+    pub(super) fn of(readings: &'a [OracleReading], lateness: u64, clock: WatermarkScope) -> Self {
         let mut of: BTreeMap<&str, Vec<i64>> = readings.iter().map(|it| (&*it.key, Vec::new())).collect();
         for (key, marks) in &mut of {
-            let (mut newest, mut own) = (0_u64, 0);
+            let mut newest = 0_u64;
+            let mut own = 0;
             for reading in readings {
                 newest = newest.max(reading.time);
                 own = own.max(if reading.key == *key { reading.time } else { 0 });
                 let newest = match clock {
-                    Clock::Pipeline => newest,
-                    Clock::Key => own.max(newest.saturating_sub(24 * HOUR)),
+                    WatermarkScope::Pipeline => newest,
+                    WatermarkScope::Key => own.max(newest.saturating_sub(24 * HOUR)),
                 };
                 marks.push(newest.saturating_sub(lateness).cast_signed());
             }
@@ -51,16 +53,23 @@ impl<'a> Marks<'a> {
         Self { readings, of }
     }
 
-    /// Says what is wrong with how often and when a window gave its result.
-    pub(super) fn check(&self, inside: &[&Reading], found: &Found<'_>, shown: Shown) -> Result<(), String> {
-        if shown == Shown::Joined {
+    /// Returns the fault in the time or the number of a window's results, if there is one.
+    pub(super) fn check(
+        &self,
+        inside: &[&OracleReading],
+        found: &FoundResult<'_>,
+        shown: EarlierResults,
+    ) -> Result<(), String> {
+        if shown == EarlierResults::Joined {
             return Ok(());
         }
-        let (end, marks) = (found.place.end, &self.of[&*found.place.key]);
+        let end = found.place.end;
+        let marks = &self.of[&*found.place.key];
         let came_at = inside.iter().map(|reading| {
-            // Of equal ones it is the place in the list that tells.
+            // Equal readings are told apart by their place in the list.
             let begin = self.readings.as_ptr().addr();
-            let index = (std::ptr::from_ref::<Reading>(reading).addr() - begin) / size_of::<Reading>();
+            let index =
+                (std::ptr::from_ref::<OracleReading>(reading).addr() - begin) / size_of::<OracleReading>();
             index.checked_sub(1).map_or(0, |before| marks[before])
         });
         let late: Vec<_> = came_at.filter(|mark| *mark >= end).collect();
@@ -69,7 +78,7 @@ impl<'a> Marks<'a> {
         let revision = if late.len() == inside.len() { late.len() - 1 } else { late.len() };
         let same = found.late == late.len() as u64
             && Some(found.watermark) == watermark
-            && (shown == Shown::Early || found.revision == revision as u64);
+            && (shown == EarlierResults::Early || found.revision == revision as u64);
         same.then_some(())
             .ok_or_else(|| format!("revision {revision}, {} late, at {watermark:?}", late.len()))
     }

@@ -1,36 +1,36 @@
-//! What a window's readings come to: from all of them at once, in event-time order.
+//! The result of a window's readings, computed from all of them at once, in event-time order.
 
 use std::collections::BTreeMap;
 
-use headwater_tests::windows_oracle::{Place, Reading};
+use headwater_tests::windows_oracle::{OracleReading, WindowId};
 use serde_json::{Value, json};
 
-/// Relative error of quantiles, as configured by default.
+/// The relative error of quantiles, as configured by default.
 const ERROR: f64 = 0.01;
-/// Different values that are counted one by one.
+/// The number of different values up to which they are counted one by one.
 const DISTINCT_EXACT: usize = 256;
-/// Six standard errors beyond.
+/// The error of the estimate beyond that: six standard errors.
 const DISTINCT_ERROR: f64 = 0.1;
 
 const COMPUTE: &str = r#"[ "count", { sum = "temperature" }, { mean = "temperature" }, { min = "temperature" }, { max = "temperature" }, { stddev = "temperature" }, { first = "temperature" }, { last = "temperature" }, { delta = "temperature" }, { rate = "temperature" }, { quantile = "temperature", at = [0.1, 0.5, 0.9] }, { distinct = "temperature" }, { histogram = "temperature", bounds = [20, 60, 90] }, { time_mean = "temperature", disorder = 64 } ]"#;
 
-/// What computes the results.
+/// The aggregate that computes the results.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Aggregate {
+pub(super) enum AggregateKind {
     BuiltIn,
     Module,
 }
 
 /// A result as the collector holds it.
-pub(super) struct Found<'a> {
-    pub(super) place: Place,
+pub(super) struct FoundResult<'a> {
+    pub(super) place: WindowId,
     pub(super) watermark: i64,
     pub(super) revision: u64,
     pub(super) late: u64,
     line: &'a Value,
 }
 
-impl<'a> Found<'a> {
+impl<'a> FoundResult<'a> {
     #[track_caller]
     pub(super) fn of(line: &'a Value) -> Self {
         let instant = |text: &Value| -> i64 {
@@ -40,7 +40,7 @@ impl<'a> Found<'a> {
         let window = &line["window"];
         let number = |field: &str| line[field].as_u64().unwrap_or_else(|| panic!("no {field}: {line}"));
         Self {
-            place: Place {
+            place: WindowId {
                 key: line["key"].as_str().unwrap_or_default().to_owned(),
                 start: instant(&window["start"]),
                 end: instant(&window["end"]),
@@ -54,7 +54,7 @@ impl<'a> Found<'a> {
     }
 }
 
-impl Aggregate {
+impl AggregateKind {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::BuiltIn => "built-in",
@@ -66,13 +66,13 @@ impl Aggregate {
         match self {
             Self::BuiltIn => format!("{{ compute = {COMPUTE} }}"),
             Self::Module => {
-                r#"{ module = "modules/stats.wasm", config = { fields = ["temperature"] } }"#.into()
+                r#"{ module = "modules/stats.wasm", settings = { fields = ["temperature"] } }"#.into()
             }
         }
     }
 
-    /// Says what is wrong with a result of these readings.
-    pub(super) fn check(self, inside: &[&Reading], found: &Found<'_>) -> Result<(), String> {
+    /// Returns the fault in a result of these readings, if there is one.
+    pub(super) fn check(self, inside: &[&OracleReading], found: &FoundResult<'_>) -> Result<(), String> {
         let line = found.line;
         if line["count"] != inside.len() || line["rejected"] != 0 || line["early"] == true {
             return Err(format!("{} readings, none rejected, and final", inside.len()));
@@ -112,12 +112,12 @@ fn agree<'a>(all: impl Iterator<Item = (&'a Value, &'a &'static str, &'a Value)>
     Ok(())
 }
 
-fn values(inside: &[&Reading]) -> Vec<f64> {
+fn values(inside: &[&OracleReading]) -> Vec<f64> {
     inside.iter().map(|reading| reading.value).collect()
 }
 
-/// What the module gives too.
-fn moments(inside: &[&Reading]) -> Vec<Named> {
+/// Computes the values that the module gives too.
+fn moments(inside: &[&OracleReading]) -> Vec<Named> {
     let values = values(inside);
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
@@ -131,9 +131,10 @@ fn moments(inside: &[&Reading]) -> Vec<Named> {
     ]
 }
 
-/// What depends on order and times, and what only the built-ins have.
-fn shape(inside: &[&Reading], end: i64) -> Vec<Named> {
-    let (first, last) = (inside[0], inside[inside.len() - 1]);
+/// Computes the values that depend on order and times, which only the built-ins have.
+fn shape(inside: &[&OracleReading], end: i64) -> Vec<Named> {
+    let first = inside[0];
+    let last = inside[inside.len() - 1];
     let seconds = (last.time - first.time) as f64 / 1e6;
     let delta = last.value - first.value;
     let rate = if seconds > 0.0 { json!(delta / seconds) } else { Value::Null };
@@ -156,8 +157,8 @@ fn shape(inside: &[&Reading], end: i64) -> Vec<Named> {
     ]
 }
 
-/// What has a stated error.
-fn sketches(inside: &[&Reading], value: &Value) -> Result<(), String> {
+/// Checks the values that have a stated error.
+fn sketches(inside: &[&OracleReading], value: &Value) -> Result<(), String> {
     let mut sorted = values(inside);
     sorted.sort_by(f64::total_cmp);
     for (name, q) in [("p10", 0.1), ("p50", 0.5), ("p90", 0.9)] {
@@ -174,8 +175,8 @@ fn sketches(inside: &[&Reading], value: &Value) -> Result<(), String> {
     near.then_some(()).ok_or_else(|| format!("distinct is {found} and should be {}", sorted.len()))
 }
 
-/// Without windows each reading is a result, as it was.
-pub(super) fn check_unwindowed(pipeline: &str, readings: &[Reading], results: &[Value]) {
+/// Checks that without windows each reading is a result, unchanged.
+pub(super) fn check_unwindowed(pipeline: &str, readings: &[OracleReading], results: &[Value]) {
     let found = results.iter().filter(|line| line["pipeline"] == pipeline);
     let found: BTreeMap<u64, &Value> =
         found.map(|line| (line["value"]["id"].as_u64().expect("a number"), line)).collect();

@@ -1,7 +1,7 @@
 //! `cargo run --release --bin soak -- --help`: builds the soak of the tests crate and becomes it.
 //!
-//! A program of its own, without any dependency, because it is among the workspace's default
-//! members: there the soak itself would turn the agent's fail points on for `cargo build`.
+//! It is a program of its own without any dependency, because it is among the default members of the
+//! workspace: there the soak itself would turn on the agent's fail points for `cargo build`.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};

@@ -1,10 +1,10 @@
-//! What a backlog costs: `cargo run --release -p headwater-tests --bin backlog -- --help`.
+//! The costs of a backlog: `cargo run --release -p headwater-tests --bin backlog -- --help`.
 //!
-//! A week without an uplink, or a pipeline that fell behind, leaves gigabytes in the state folder.
-//! This measures what a start then takes until new messages are acknowledged, how fast the backlog
-//! drains beside live traffic, what that does to the acknowledgements of live messages, and the
-//! memory it takes. Each is set beside the same agent without a backlog, in the same run. The homes are
-//! made below `TMPDIR`, which must be on the disk to measure.
+//! A week without an uplink, or a pipeline that fell behind, leaves gigabytes in the state folder. This
+//! measures the time from a start until new messages are acknowledged, the rate at which the backlog drains
+//! beside live traffic, the acknowledgements of live messages meanwhile, and the memory used. Each is
+//! compared with the same agent without a backlog, in the same run. The homes are made below `TMPDIR`, which
+//! must be on the disk to measure.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -17,25 +17,25 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use clap::Parser;
-use headwater::flow::{Delivery, Message, Timestamp};
-use headwater::store::{Commit, Config, Outgoing, Quota, Store};
-use headwater_tests::agent::Agent;
-use headwater_tests::feeder::{Feed, Feeder, Subscriber};
-use headwater_tests::plant::{Plan, TOPICS};
+use headwater_agent::flow::{Message, MqttDelivery, Timestamp};
+use headwater_agent::store::{Commit, Config, Outgoing, Quota, Store};
+use headwater_tests::agent::TestAgent;
+use headwater_tests::feeder::{FeedPlan, FeedSubscriber, FeedingBroker};
+use headwater_tests::plant::{ConfigBuilder, TOPICS};
 use headwater_tests::process::memory;
 use headwater_wire::{BatchKey, EventResult, JsonText, Record};
 
-/// Tells the children that they play the agent.
+/// The variable that tells a child to run as the agent.
 const ROLE: (&str, &str) = ("HEADWATER_BACKLOG_ROLE", "agent");
-/// As deploy/headwater.service sets them.
+/// The environment that deploy/headwater.service sets.
 const UNIT: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
-/// More than any backlog takes.
+/// A quota that no backlog reaches.
 const QUOTA_GIB: u64 = 64;
 const PIPELINE: &str = "bench";
 const OUTPUT: &str = "sink";
 
 #[derive(Debug, Parser)]
-struct Options {
+struct BacklogOptions {
     /// Bytes of the backlog, as readings or results.
     #[arg(long, default_value_t = 1_000_000_000)]
     bytes: u64,
@@ -51,10 +51,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    if std::env::var(ROLE.0).is_ok() || headwater_tests::agent::compiles() {
-        return headwater::cli::main();
+    if std::env::var(ROLE.0).is_ok() || headwater_tests::agent::is_module_compiler() {
+        return headwater::main();
     }
-    let options = Options::parse();
+    let options = BacklogOptions::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench(&options))) {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,11 +65,11 @@ fn main() -> ExitCode {
     }
 }
 
-async fn bench(options: &Options) -> anyhow::Result<()> {
+async fn bench(options: &BacklogOptions) -> anyhow::Result<()> {
     acknowledgements(options).await?;
-    let none = run(options, Backlog::None).await?;
-    let journal = run(options, Backlog::Journal).await?;
-    let outbox = run(options, Backlog::Outbox).await?;
+    let none = run(options, BacklogKind::None).await?;
+    let journal = run(options, BacklogKind::Journal).await?;
+    let outbox = run(options, BacklogKind::Outbox).await?;
     for (name, with) in [("journal", &journal), ("outbox", &outbox)] {
         println!(
             "{name}: first acknowledgement {:.1} times as late, live p99 {:.1} times, drain {:.0} times the live rate",
@@ -81,13 +81,14 @@ async fn bench(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Under the heaviest load that the agent takes, beside a bare sync of the same disk.
-async fn acknowledgements(options: &Options) -> anyhow::Result<()> {
-    let mut plant = Plant::new(Backlog::None).await?;
+/// Measures acknowledgements under the heaviest load that the agent takes, beside a plain sync of the same
+/// disk.
+async fn acknowledgements(options: &BacklogOptions) -> anyhow::Result<()> {
+    let mut plant = BacklogPlant::new(BacklogKind::None).await?;
     let mut subscriber = plant.start().await?;
-    let feed = Feed { messages: options.burst, rate: None, in_flight_max: 1_000 };
+    let feed = FeedPlan { messages: options.burst, rate: None, in_flight_max: 1_000 };
     let begun = Instant::now();
-    let times = Times::of(subscriber.feed(feed, |id| reading(id, options.size)).await?);
+    let times = LatencySummary::of(subscriber.feed(feed, |id| reading(id, options.size)).await?);
     let rate = options.burst as f64 / begun.elapsed().as_secs_f64();
     let bare = bare_syncs(plant.agent.home(), options.size)?;
     println!(
@@ -103,7 +104,7 @@ async fn acknowledgements(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn bare_syncs(folder: &std::path::Path, size: usize) -> anyhow::Result<Times> {
+fn bare_syncs(folder: &std::path::Path, size: usize) -> anyhow::Result<LatencySummary> {
     use std::io::Write as _;
     let mut file = std::fs::File::create(folder.join("bare"))?;
     let group = vec![b'x'; size * 1_000];
@@ -114,30 +115,30 @@ fn bare_syncs(folder: &std::path::Path, size: usize) -> anyhow::Result<Times> {
         file.sync_data()?;
         times.push(begun.elapsed());
     }
-    Ok(Times::of(times))
+    Ok(LatencySummary::of(times))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Backlog {
+enum BacklogKind {
     None,
     Journal,
     Outbox,
 }
 
-struct Measured {
+struct BacklogCosts {
     first: Duration,
-    live: Times,
+    live: LatencySummary,
     drained_per_second: f64,
 }
 
-/// A start on the backlog, and live traffic until it has drained.
-async fn run(options: &Options, backlog: Backlog) -> anyhow::Result<Measured> {
-    let mut plant = Plant::new(backlog).await?;
+/// Starts an agent on the backlog and sends live traffic until the backlog has drained.
+async fn run(options: &BacklogOptions, backlog: BacklogKind) -> anyhow::Result<BacklogCosts> {
+    let mut plant = BacklogPlant::new(backlog).await?;
     let owed = plant.fill(options, backlog).await?;
     let begun = Instant::now();
     plant.agent.spawn();
     let mut subscriber = plant.feeder.subscriber().await?;
-    let one = Feed { messages: 1, rate: None, in_flight_max: 1 };
+    let one = FeedPlan { messages: 1, rate: None, in_flight_max: 1 };
     subscriber.feed(one, |id| reading(id, options.size)).await?;
     let first = begun.elapsed();
     println!(
@@ -146,10 +147,12 @@ async fn run(options: &Options, backlog: Backlog) -> anyhow::Result<Measured> {
     );
 
     let id = plant.agent.id().context("it runs")?;
-    let (mut live, mut resident_max) = (Vec::new(), 0.0_f64);
+    let mut live = Vec::new();
+    let mut resident_max = 0.0_f64;
     let draining = Instant::now();
     let drained = loop {
-        let second = Feed { messages: options.live.into(), rate: Some(options.live), in_flight_max: 1_000 };
+        let second =
+            FeedPlan { messages: options.live.into(), rate: Some(options.live), in_flight_max: 1_000 };
         live.extend(subscriber.feed(second, |id| reading(id, options.size)).await?);
         resident_max = resident_max.max(memory(id, "VmRSS")? as f64 / 1e6);
         let left = plant.left(backlog).await?;
@@ -157,7 +160,8 @@ async fn run(options: &Options, backlog: Backlog) -> anyhow::Result<Measured> {
             break owed.saturating_sub(left);
         }
     };
-    let (elapsed, live) = (draining.elapsed(), Times::of(live));
+    let elapsed = draining.elapsed();
+    let live = LatencySummary::of(live);
     let drained_per_second = drained as f64 / elapsed.as_secs_f64();
     println!(
         "  drained {drained} in {elapsed:.1?}, {drained_per_second:.0} records/s beside {} live readings/s",
@@ -165,44 +169,45 @@ async fn run(options: &Options, backlog: Backlog) -> anyhow::Result<Measured> {
     );
     println!("  live readings acknowledged in {live}; at most {resident_max:.1} MB resident\n");
     plant.agent.stop().await;
-    Ok(Measured { first, live, drained_per_second })
+    Ok(BacklogCosts { first, live, drained_per_second })
 }
 
-/// An agent between a feeder and a destination.
-struct Plant {
-    agent: Agent,
-    feeder: Feeder,
+/// An agent between a feeding broker and a destination.
+struct BacklogPlant {
+    agent: TestAgent,
+    feeder: FeedingBroker,
 }
 
-impl Plant {
-    async fn new(backlog: Backlog) -> anyhow::Result<Self> {
-        let (feeder, sink) = (Feeder::start().await?, sink().await?);
+impl BacklogPlant {
+    async fn new(backlog: BacklogKind) -> anyhow::Result<Self> {
+        let feeder = FeedingBroker::start().await?;
+        let sink = sink().await?;
         let body = match backlog {
-            Backlog::Outbox => "key = \"{topic[2]}\"\n",
+            BacklogKind::Outbox => "key = \"{topic[2]}\"\n",
             _ => {
                 "key = \"{topic[2]}\"\ntime = { field = \"ts\", unit = \"ms\" }\n\
                  window = { tumbling = \"1m\", lateness = \"1s\", idle = \"1s\" }\n\
-                 aggregate = { module = \"modules/stats.wasm\", config = { fields = [\"temperature\"] } }\n"
+                 aggregate = { module = \"modules/stats.wasm\", settings = { fields = [\"temperature\"] } }\n"
             }
         };
-        let plan = Plan::default()
+        let plan = ConfigBuilder::default()
             .input("plant", feeder.port()?, &[TOPICS], "3.1.1")
             .pipeline(PIPELINE, "plant", OUTPUT, body)
             .output(OUTPUT, &sink, "");
         let quota = format!("bytes_max = \"{QUOTA_GIB} GiB\"");
         let config = format!("journal = {{ {quota} }}\n{}outbox = {{ {quota} }}\n", plan.toml());
-        let mut agent = Agent::at_home(&config).played_by(std::env::current_exe()?, ROLE);
+        let mut agent = TestAgent::prepare(&config).run_as(std::env::current_exe()?, ROLE);
         agent.environment(UNIT.map(|(name, value)| (name, value.to_owned())));
         Ok(Self { agent, feeder })
     }
 
-    async fn start(&mut self) -> anyhow::Result<Subscriber> {
+    async fn start(&mut self) -> anyhow::Result<FeedSubscriber> {
         self.agent.spawn();
         self.feeder.subscriber().await
     }
 
     /// Leaves a backlog behind, as an agent that was stopped would have.
-    async fn fill(&mut self, options: &Options, backlog: Backlog) -> anyhow::Result<u64> {
+    async fn fill(&mut self, options: &BacklogOptions, backlog: BacklogKind) -> anyhow::Result<u64> {
         let subscriber = self.start().await?;
         self.agent.ready().await;
         self.agent.stop().await;
@@ -214,25 +219,25 @@ impl Plant {
         let store = Store::open(&config, &Default::default())?;
         let records = options.bytes / options.size as u64;
         match backlog {
-            Backlog::None => return Ok(0),
-            Backlog::Journal => fill_journal(&store, records, options.size)?,
-            Backlog::Outbox => fill_outbox(&store, records, options.size)?,
+            BacklogKind::None => return Ok(0),
+            BacklogKind::Journal => fill_journal(&store, records, options.size)?,
+            BacklogKind::Outbox => fill_outbox(&store, records, options.size)?,
         }
         Ok(records)
     }
 
-    /// Records of the backlog that still wait.
-    async fn left(&self, backlog: Backlog) -> anyhow::Result<u64> {
+    /// Returns the number of records of the backlog that still wait.
+    async fn left(&self, backlog: BacklogKind) -> anyhow::Result<u64> {
         let metrics = self.agent.metrics().await?;
         Ok(match backlog {
-            Backlog::None => 0,
-            Backlog::Journal => metrics.of("pipeline_lag_messages", PIPELINE),
-            Backlog::Outbox => metrics.of("forward_pending_results", OUTPUT),
+            BacklogKind::None => 0,
+            BacklogKind::Journal => metrics.of("pipeline_lag_messages", PIPELINE),
+            BacklogKind::Outbox => metrics.of("output_pending_results", OUTPUT),
         })
     }
 }
 
-/// A destination that costs next to nothing: it takes every batch, and says so.
+/// Starts a destination that costs next to nothing: it confirms every batch.
 #[expect(clippy::disallowed_methods, reason = "a bench has no wiring of its own")]
 async fn sink() -> anyhow::Result<String> {
     let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
@@ -251,8 +256,9 @@ fn fill_journal(store: &Store, records: u64, size: usize) -> anyhow::Result<()> 
     let input: Arc<str> = Arc::from("plant");
     let message = |id| {
         let (topic, payload) = reading(id, size);
-        let delivery = Delivery { qos: 1, packet: (id % 65_535) as u16 + 1, session: 1, retain: false };
-        let (input, payload) = (Arc::clone(&input), payload.into());
+        let delivery = MqttDelivery { qos: 1, packet: (id % 65_535) as u16 + 1, session: 1, retain: false };
+        let input = Arc::clone(&input);
+        let payload = payload.into();
         Message { input, topic, payload, properties: Vec::new(), received: Timestamp::now(), delivery }
     };
     for first in (0..records).step_by(1_000) {
@@ -302,14 +308,14 @@ fn reading(id: u64, size: usize) -> (String, Vec<u8>) {
     (format!("plant/line/dev-{}/telemetry", id % 100), payload.into_bytes())
 }
 
-/// What many waits were like.
-struct Times {
+/// A summary of many durations.
+struct LatencySummary {
     median: Duration,
     p99: Duration,
     worst: Duration,
 }
 
-impl Times {
+impl LatencySummary {
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let at = |part: f64| times.get((times.len() as f64 * part) as usize).copied().unwrap_or_default();
@@ -317,7 +323,7 @@ impl Times {
     }
 }
 
-impl fmt::Display for Times {
+impl fmt::Display for LatencySummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { median, p99, worst } = self;
         write!(f, "{median:.1?} (median), {p99:.1?} (p99), {worst:.1?} (worst)")

@@ -1,10 +1,9 @@
-//! What it costs, end to end: `cargo run --release -p headwater-tests --bin bench -- --help`.
+//! The costs of the agent, end to end: `cargo run --release -p headwater-tests --bin bench -- --help`.
 //!
-//! The same load goes, turn by turn, to a bare rumqttc subscriber that acknowledges by itself and
-//! to the agent with a JSON transform, a keyed window of one second in WASM, and acknowledgement
-//! after the durable append. Both are processes of their own, so that the kernel tells what CPU
-//! each took; the bench plays them itself, told by a variable. Ratios are what counts: the machine
-//! is part of every other number.
+//! The same load goes in turn to a bare rumqttc subscriber that acknowledges by itself and to the agent with
+//! a JSON transform, a keyed window of one second in WASM, and acknowledgement after the durable append. Both
+//! are processes of their own, so that the kernel can tell the CPU time of each; the bench runs as either of
+//! them when a variable tells it to. Only ratios count: every other number depends on the machine.
 
 use std::fmt;
 use std::io::Write as _;
@@ -14,21 +13,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser;
-use headwater::flow::Timestamp;
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::{Broker, Mosquitto};
-use headwater_tests::plant::{Plan, TOPICS};
+use headwater_agent::flow::Timestamp;
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::{MosquittoBroker, RumqttdBroker};
+use headwater_tests::destination::FakeDestination;
+use headwater_tests::plant::{ConfigBuilder, TOPICS};
 use headwater_tests::process::{eventually, memory};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::publisher::TestPublisher;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 
-/// Names the part that a child of the bench plays.
+/// The variable with the role of a child of the bench.
 const ROLE: &str = "HEADWATER_BENCH_ROLE";
 const LONG: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Parser)]
-struct Options {
+struct BenchOptions {
     /// Readings of one turn.
     #[arg(long, default_value_t = 100_000)]
     messages: u64,
@@ -41,7 +40,7 @@ struct Options {
     /// Turns; the median ratio is the result.
     #[arg(long, default_value_t = 3)]
     turns: usize,
-    /// `mosquitto`, `rumqttd`, or both.
+    /// The brokers: `mosquitto`, `rumqttd`, or both.
     #[arg(long, value_delimiter = ',', default_value = "mosquitto,rumqttd")]
     brokers: Vec<String>,
     /// Devices at which memory is measured.
@@ -54,12 +53,12 @@ struct Options {
 
 fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
-        Ok("agent") => return headwater::cli::main(),
+        Ok("agent") => return headwater::main(),
         Ok("subscriber") => return done(subscribe()),
-        _ if headwater_tests::agent::compiles() => return headwater::cli::main(),
+        _ if headwater_tests::agent::is_module_compiler() => return headwater::main(),
         _ => {}
     }
-    let options = Options::parse();
+    let options = BenchOptions::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     done(runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench(&options))))
 }
@@ -74,8 +73,8 @@ fn done(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-async fn bench(options: &Options) -> anyhow::Result<()> {
-    let Options { messages, keys, size, .. } = options;
+async fn bench(options: &BenchOptions) -> anyhow::Result<()> {
+    let BenchOptions { messages, keys, size, .. } = options;
     println!("{messages} readings of {size} bytes from {keys} devices, QoS 1, each turn\n");
     for name in &options.brokers {
         compare(name, options).await?;
@@ -88,13 +87,13 @@ async fn bench(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The two, turn by turn.
-async fn compare(name: &str, options: &Options) -> anyhow::Result<()> {
+/// Compares the two, turn by turn.
+async fn compare(name: &str, options: &BenchOptions) -> anyhow::Result<()> {
     let mut ratios = Vec::new();
     for turn in 0..options.turns {
-        let bare = bare(&Fresh::start(name).await?, options).await?;
+        let bare = bare(&FreshBroker::start(name).await?, options).await?;
         println!("{name} {turn} bare subscriber  {bare}");
-        let agent = agent(&Fresh::start(name).await?, options).await?;
+        let agent = agent(&FreshBroker::start(name).await?, options).await?;
         println!("{name} {turn} agent            {agent}");
         ratios.push(agent.rate() / bare.rate());
     }
@@ -103,17 +102,18 @@ async fn compare(name: &str, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A broker for one turn of one of the two: a session left over would queue what the other gets.
-enum Fresh {
-    Mosquitto(Mosquitto),
-    Rumqttd(Broker),
+/// A broker for one turn of one of the two, because a session left over would queue the messages of the
+/// other.
+enum FreshBroker {
+    Mosquitto(MosquittoBroker),
+    Rumqttd(RumqttdBroker),
 }
 
-impl Fresh {
+impl FreshBroker {
     async fn start(name: &str) -> anyhow::Result<Self> {
         match name {
-            "mosquitto" => Ok(Self::Mosquitto(Mosquitto::start_unsaved().await)),
-            "rumqttd" => Ok(Self::Rumqttd(Broker::start().await)),
+            "mosquitto" => Ok(Self::Mosquitto(MosquittoBroker::start_unsaved().await)),
+            "rumqttd" => Ok(Self::Rumqttd(RumqttdBroker::start().await)),
             other => anyhow::bail!("no broker {other}: mosquitto or rumqttd"),
         }
     }
@@ -126,21 +126,21 @@ impl Fresh {
     }
 }
 
-/// What one turn took.
-struct Turn {
+/// The costs of one turn.
+struct BenchTurn {
     messages: u64,
     bytes: u64,
     elapsed: Duration,
-    used: Usage,
+    used: ProcessUsage,
 }
 
-impl Turn {
+impl BenchTurn {
     fn rate(&self) -> f64 {
         self.messages as f64 / self.elapsed.as_secs_f64()
     }
 }
 
-impl fmt::Display for Turn {
+impl fmt::Display for BenchTurn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -152,9 +152,9 @@ impl fmt::Display for Turn {
     }
 }
 
-async fn bare(broker: &Fresh, options: &Options) -> anyhow::Result<Turn> {
+async fn bare(broker: &FreshBroker, options: &BenchOptions) -> anyhow::Result<BenchTurn> {
     let port = broker.port();
-    let mut child = Playing(
+    let mut child = ChildGuard(
         Command::new(std::env::current_exe()?)
             .env(ROLE, "subscriber")
             .args([port.to_string(), options.messages.to_string()])
@@ -166,36 +166,38 @@ async fn bare(broker: &Fresh, options: &Options) -> anyhow::Result<Turn> {
         std::io::BufReader::new(child.0.stdout.take().context("a pipe")?).lines()
     };
     lines.next().context("the subscriber ended")??;
-    let (before, began) = (Usage::of(child.0.id())?, Instant::now());
+    let before = ProcessUsage::of(child.0.id())?;
+    let began = Instant::now();
     let bytes = publish(port, options.messages, options.keys, options.size).await;
     let lines = tokio::task::spawn_blocking(move || lines.next());
     tokio::time::timeout(LONG, lines).await??.context("the subscriber ended")??;
     let elapsed = began.elapsed();
-    let used = Usage::of(child.0.id())?.since(&before);
-    Ok(Turn { messages: options.messages, bytes, elapsed, used })
+    let used = ProcessUsage::of(child.0.id())?.since(&before);
+    Ok(BenchTurn { messages: options.messages, bytes, elapsed, used })
 }
 
-async fn agent(broker: &Fresh, options: &Options) -> anyhow::Result<Turn> {
+async fn agent(broker: &FreshBroker, options: &BenchOptions) -> anyhow::Result<BenchTurn> {
     let port = broker.port();
-    let backend = Backend::start([]).await;
-    let mut agent = at_home(port, &backend.url(), "1s")?;
+    let destination = FakeDestination::start([]).await;
+    let mut agent = at_home(port, &destination.url(), "1s")?;
     agent.resume().await;
     let id = agent.id().context("it runs")?;
-    let (before, began) = (Usage::of(id)?, Instant::now());
+    let before = ProcessUsage::of(id)?;
+    let began = Instant::now();
     let bytes = publish(port, options.messages, options.keys, options.size).await;
-    reached(&agent, "source_acknowledged_messages", "plant", options.messages).await;
+    reached(&agent, "input_acknowledged_messages", "plant", options.messages).await;
     let elapsed = began.elapsed();
-    // What it still does with them is part of their price.
+    // The work that it still does with them is part of their costs.
     reached(&agent, "pipeline_read_messages", "bench", options.messages).await;
-    headwater_tests::ledger::drained(&agent, "sink", LONG).await;
-    let used = Usage::of(id)?.since(&before);
+    headwater_tests::ledger::wait_until_drained(&agent, "sink", LONG).await;
+    let used = ProcessUsage::of(id)?.since(&before);
     let counted = agent.metrics().await?.of("pipeline_used_events", "bench");
     anyhow::ensure!(counted == options.messages, "only {counted} readings were used");
     agent.stop().await;
-    Ok(Turn { messages: options.messages, bytes, elapsed, used })
+    Ok(BenchTurn { messages: options.messages, bytes, elapsed, used })
 }
 
-async fn reached(agent: &Agent, metric: &str, name: &str, value: u64) {
+async fn reached(agent: &TestAgent, metric: &str, name: &str, value: u64) {
     eventually(&format!("{metric} {value}"), LONG, async || {
         let metrics = agent.metrics().await.ok()?;
         (metrics.of(metric, name) >= value).then_some(())
@@ -203,11 +205,14 @@ async fn reached(agent: &Agent, metric: &str, name: &str, value: u64) {
     .await;
 }
 
-/// Memory with that many keys in open windows, and how soon a start with cached modules is ready.
-async fn memory_and_start(options: &Options) -> anyhow::Result<()> {
-    let (broker, backend) = (Mosquitto::start_unsaved().await, Backend::start([]).await);
-    let (keys, messages) = (options.memory_keys, options.memory_keys * 4);
-    let mut agent = at_home(broker.port(), &backend.url(), "1h")?;
+/// Measures memory with that many keys in open windows, and the time until a start with cached modules is
+/// ready.
+async fn memory_and_start(options: &BenchOptions) -> anyhow::Result<()> {
+    let broker = MosquittoBroker::start_unsaved().await;
+    let destination = FakeDestination::start([]).await;
+    let keys = options.memory_keys;
+    let messages = options.memory_keys * 4;
+    let mut agent = at_home(broker.port(), &destination.url(), "1h")?;
     agent.resume().await;
     fill(&agent, broker.port(), messages, messages, options).await;
     say_memory("it compiled its modules", &agent, keys)?;
@@ -237,21 +242,22 @@ async fn memory_and_start(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn fill(agent: &Agent, port: u16, messages: u64, total: u64, options: &Options) {
+async fn fill(agent: &TestAgent, port: u16, messages: u64, total: u64, options: &BenchOptions) {
     publish(port, messages, options.memory_keys, options.size).await;
     reached(agent, "pipeline_read_messages", "bench", total).await;
-    headwater_tests::ledger::drained(agent, "sink", LONG).await;
+    headwater_tests::ledger::wait_until_drained(agent, "sink", LONG).await;
 }
 
-fn say_memory(when: &str, agent: &Agent, keys: u64) -> anyhow::Result<()> {
+fn say_memory(when: &str, agent: &TestAgent, keys: u64) -> anyhow::Result<()> {
     let id = agent.id().context("it runs")?;
-    let (now, most) = (memory(id, "VmRSS")? as f64 / 1e6, memory(id, "VmHWM")? as f64 / 1e6);
+    let now = memory(id, "VmRSS")? as f64 / 1e6;
+    let most = memory(id, "VmHWM")? as f64 / 1e6;
     println!("resident with {keys} keys {now:.1} MB, at its most {most:.1} MB ({when})");
     Ok(())
 }
 
-fn at_home(port: u16, url: &str, window: &str) -> anyhow::Result<Agent> {
-    let plan = Plan::default()
+fn at_home(port: u16, url: &str, window: &str) -> anyhow::Result<TestAgent> {
+    let plan = ConfigBuilder::default()
         .input("plant", port, &[TOPICS], "3.1.1")
         .pipeline(
             "bench",
@@ -259,18 +265,18 @@ fn at_home(port: u16, url: &str, window: &str) -> anyhow::Result<Agent> {
             "sink",
             &format!(
                 "key = \"{{topic[2]}}\"\ntime = {{ field = \"ts\", unit = \"ms\" }}\n\
-                 transform = [{{ module = \"modules/celsius.wasm\", config = {{ field = \"temperature\" }} }}]\n\
+                 transform = [{{ module = \"modules/celsius.wasm\", settings = {{ field = \"temperature\" }} }}]\n\
                  window = {{ tumbling = {window:?}, lateness = \"1s\", idle = \"1s\" }}\n\
-                 aggregate = {{ module = \"modules/stats.wasm\", config = {{ fields = [\"temperature\"] }} }}"
+                 aggregate = {{ module = \"modules/stats.wasm\", settings = {{ fields = [\"temperature\"] }} }}"
             ),
         )
         .output("sink", url, "");
-    Ok(Agent::at_home(plan.toml()).played_by(std::env::current_exe()?, (ROLE, "agent")))
+    Ok(TestAgent::prepare(plan.toml()).run_as(std::env::current_exe()?, (ROLE, "agent")))
 }
 
-/// Publishes as fast as the broker confirms; gives back the bytes of all payloads.
+/// Publishes as fast as the broker confirms, and returns the bytes of all payloads.
 async fn publish(port: u16, messages: u64, keys: u64, size: usize) -> u64 {
-    let publishers = [Publisher::connect("one", port), Publisher::connect("two", port)];
+    let publishers = [TestPublisher::connect("one", port), TestPublisher::connect("two", port)];
     let mut bytes = 0;
     for (id, publisher) in (0..messages).zip(publishers.iter().cycle()) {
         let time = Timestamp::now().0 / 1_000;
@@ -286,19 +292,19 @@ async fn publish(port: u16, messages: u64, keys: u64, size: usize) -> u64 {
     bytes
 }
 
-/// CPU and disk of a process.
+/// The CPU time and written bytes of a process.
 #[derive(Clone, Copy, Debug)]
-struct Usage {
+struct ProcessUsage {
     cpu: Duration,
     written: u64,
 }
 
-impl Usage {
-    /// As proc(5) tells: fields 14 and 15 of `stat` in ticks of 10 ms, `write_bytes` of `io`.
+impl ProcessUsage {
+    /// Reads proc(5): fields 14 and 15 of `stat` in ticks of 10 ms, and `write_bytes` of `io`.
     fn of(id: u32) -> anyhow::Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
         let (_, rest) = stat.rsplit_once(") ").context("stat has a name")?;
-        // What is left begins with field 3.
+        // The rest begins with field 3.
         let fields: Vec<&str> = rest.split(' ').collect();
         let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok());
         let ticks = ticks(11).zip(ticks(12)).context("stat has its fields")?;
@@ -313,23 +319,24 @@ impl Usage {
     }
 }
 
-/// A child that ends with its handle.
-struct Playing(Child);
+/// A child process that is killed when this is dropped.
+struct ChildGuard(Child);
 
-impl Drop for Playing {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();
     }
 }
 
-/// The bare subscriber: nothing but rumqttc with its own acknowledgements. Says `ready` when it is
-/// subscribed and `done` when it has had as many readings as it was told, then waits to be killed.
+/// Runs as the bare subscriber: nothing but rumqttc with its own acknowledgements. Prints `ready` once it is
+/// subscribed and `done` once it has received the given number of readings, then waits to be killed.
 #[tokio::main(flavor = "current_thread")]
 async fn subscribe() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut argument = || arguments.next().context("port and number are the arguments");
-    let (port, mut missing): (u16, u64) = (argument()?.parse()?, argument()?.parse()?);
+    let port: u16 = argument()?.parse()?;
+    let mut missing: u64 = argument()?.parse()?;
     let mut options = MqttOptions::new("bare", "127.0.0.1", port);
     options.set_max_packet_size(1 << 20, 1 << 20);
     let (client, mut events) = AsyncClient::new(options, 10);

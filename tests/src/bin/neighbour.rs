@@ -1,8 +1,9 @@
-//! What a hostile module costs: `cargo run --release -p headwater-tests --bin neighbour -- --help`.
+//! The costs of a hostile module: `cargo run --release -p headwater-tests --bin neighbour -- --help`.
 //!
-//! Of each kind: how long it runs until it is stopped, what memory the host has more after a hundred of
-//! them, and how late the readings of the pipeline beside it come, turn by turn with a module that behaves,
-//! so that the machine's own noise is in both. The bench plays the agent itself, told by a variable.
+//! For each kind it measures the time until the module is stopped, the memory that the host has gained after
+//! a hundred of them, and the delay of the readings in the pipeline beside it. Turns with a well-behaved
+//! module alternate with those, so that the noise of the machine is in both. The bench runs as the agent
+//! itself when a variable tells it to.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,17 +11,16 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use headwater::flow::{Event, Timestamp};
-use headwater::metrics::Pipeline;
-use headwater::module::{Host, Limits};
-use headwater_tests::agent::Agent;
-use headwater_tests::backend::Backend;
-use headwater_tests::broker::Broker;
-use headwater_tests::plant::Plan;
+use headwater_agent::flow::{Event, Timestamp};
+use headwater_agent::module::{CallMetrics, Host, Limits};
+use headwater_tests::agent::TestAgent;
+use headwater_tests::broker::RumqttdBroker;
+use headwater_tests::destination::FakeDestination;
+use headwater_tests::plant::ConfigBuilder;
 use headwater_tests::process::{eventually, memory};
-use headwater_tests::publisher::Publisher;
+use headwater_tests::publisher::TestPublisher;
 
-/// Names the part that a child of the bench plays.
+/// The variable with the role of a child of the bench.
 const ROLE: &str = "HEADWATER_BENCH_ROLE";
 const LONG: Duration = Duration::from_secs(120);
 /// The limits of the hostile module, here and in the configuration.
@@ -33,11 +33,11 @@ const KINDS: [&str; 10] =
     ["panic", "unreachable", "loop", "memory", "stack", "frames", "output", "many", "log", "log-loop"];
 
 #[derive(Debug, Parser)]
-struct Options {
+struct NeighbourOptions {
     /// Readings a second, to both pipelines.
     #[arg(long, default_value_t = 200)]
     rate: u64,
-    /// One reading of so many makes the module misbehave.
+    /// The module misbehaves at one of this many readings.
     #[arg(long, default_value_t = 40)]
     bad_every: u64,
     /// Length of a turn in seconds.
@@ -53,11 +53,11 @@ struct Options {
 
 fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
-        Ok("agent") => return headwater::cli::main(),
-        _ if headwater_tests::agent::compiles() => return headwater::cli::main(),
+        Ok("agent") => return headwater::main(),
+        _ if headwater_tests::agent::is_module_compiler() => return headwater::main(),
         _ => {}
     }
-    let options = Options::parse();
+    let options = NeighbourOptions::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(bench(&options)));
     ended.map_or_else(
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     )
 }
 
-async fn bench(options: &Options) -> anyhow::Result<()> {
+async fn bench(options: &NeighbourOptions) -> anyhow::Result<()> {
     println!(
         "{} readings a second, one of {} bad; deadline {DEADLINE:?}, memory {} MiB, output {} MiB",
         options.rate,
@@ -83,7 +83,8 @@ async fn bench(options: &Options) -> anyhow::Result<()> {
     );
     for kind in &options.kinds {
         let stop = tokio::task::block_in_place(|| stop(kind))?;
-        let (mut beside, mut peace) = (Latency::default(), Latency::default());
+        let mut beside = LatencySamples::default();
+        let mut peace = LatencySamples::default();
         for _ in 0..options.turns {
             peace.extend(turn("", options).await?);
             beside.extend(turn(kind, options).await?);
@@ -99,15 +100,15 @@ async fn bench(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Stop {
+struct StopCosts {
     median: Duration,
     longest: Duration,
-    /// Bytes.
+    /// The memory gained, in bytes.
     grown: f64,
 }
 
-/// The module by itself: one that misbehaves on each reading, many times.
-fn stop(kind: &str) -> anyhow::Result<Stop> {
+/// Runs the module by itself: it misbehaves on each reading, many times.
+fn stop(kind: &str) -> anyhow::Result<StopCosts> {
     let host = Host::new(None)?;
     let limits = Limits {
         deadline: DEADLINE,
@@ -117,12 +118,13 @@ fn stop(kind: &str) -> anyhow::Result<Stop> {
     };
     let config = format!(r#"{{"do":{kind:?}}}"#);
     let path = Path::new(headwater_bundle::HOSTILE_PATH);
-    let mut module = host.transform(path, &config, &limits, &Pipeline::default())?;
+    let mut module = host.transform(path, &config, &limits, &CallMetrics::default())?;
     let payload = br#"{"bad":true}"#.to_vec();
     let event = Event { topic: "plant".to_owned(), key: "k".to_owned(), time: Timestamp(0), payload };
-    // What the first ones need, the host keeps.
+    // The memory of the first calls stays with the host.
     module.process(std::slice::from_ref(&event));
-    let (before, mut times) = (memory(std::process::id(), "VmRSS")? as f64, Vec::new());
+    let before = memory(std::process::id(), "VmRSS")? as f64;
+    let mut times = Vec::new();
     for _ in 0..STOPS {
         let began = Instant::now();
         let (events, rejected) = module.process(std::slice::from_ref(&event));
@@ -135,14 +137,14 @@ fn stop(kind: &str) -> anyhow::Result<Stop> {
     }
     times.sort();
     let grown = memory(std::process::id(), "VmRSS")? as f64 - before;
-    Ok(Stop { median: times[STOPS / 2], longest: times[STOPS - 1], grown })
+    Ok(StopCosts { median: times[STOPS / 2], longest: times[STOPS - 1], grown })
 }
 
-/// From the publishing of a reading until it is at the destination.
+/// The times from publishing a reading until it is at the destination.
 #[derive(Default)]
-struct Latency(Vec<Duration>);
+struct LatencySamples(Vec<Duration>);
 
-impl Latency {
+impl LatencySamples {
     fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
         self.0.sort();
@@ -153,34 +155,36 @@ impl Latency {
     }
 }
 
-impl std::fmt::Display for Latency {
+impl std::fmt::Display for LatencySamples {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [half, most] = [0.5, 0.99].map(|at| self.quantile(at).as_secs_f64() * 1e3);
         f.pad(&format!("{half:.1}, {most:.1} ms"))
     }
 }
 
-/// One agent with the two pipelines: the latency of the neighbour.
-async fn turn(kind: &str, options: &Options) -> anyhow::Result<Latency> {
-    let (broker, backend) = (Broker::start().await, Backend::start([]).await);
+/// Runs one agent with the two pipelines and returns the latency of the neighbour.
+async fn turn(kind: &str, options: &NeighbourOptions) -> anyhow::Result<LatencySamples> {
+    let broker = RumqttdBroker::start().await;
+    let destination = FakeDestination::start([]).await;
     let timed = "key = \"k\"\ntime = { field = \"ts\", unit = \"ms\" }\ncommit_every = \"20ms\"\n";
-    let celsius = "transform = [{ module = \"modules/celsius.wasm\", config = { field = \"temperature\" } }]";
+    let celsius =
+        "transform = [{ module = \"modules/celsius.wasm\", settings = { field = \"temperature\" } }]";
     let hostile = format!(
-        "transform = [{{ module = \"modules/hostile.wasm\", config = {{ do = {kind:?} }}, deadline = {:?}, \
+        "transform = [{{ module = \"modules/hostile.wasm\", settings = {{ do = {kind:?} }}, deadline = {:?}, \
          memory_bytes_max = \"{} MiB\", output_bytes_max = \"{} MiB\" }}]",
         format!("{}ms", DEADLINE.as_millis()),
         MEMORY_BYTES_MAX >> 20,
         OUTPUT_BYTES_MAX >> 20
     );
-    let plan = Plan::default()
+    let plan = ConfigBuilder::default()
         .input("plant", broker.port(), &["plant"], "3.1.1")
-        .output("central", &backend.url(), ", linger = \"10ms\"")
-        .output("elsewhere", &backend.url(), "")
+        .output("central", &destination.url(), ", linger = \"10ms\"")
+        .output("elsewhere", &destination.url(), "")
         .pipeline("neighbour", "plant", "central", &format!("{timed}{celsius}"))
         .pipeline("hostile", "plant", "elsewhere", &format!("{timed}{hostile}"));
-    let mut agent = Agent::at_home(plan.toml()).played_by(std::env::current_exe()?, (ROLE, "agent"));
+    let mut agent = TestAgent::prepare(plan.toml()).run_as(std::env::current_exe()?, (ROLE, "agent"));
     agent.resume().await;
-    let publisher = Publisher::connect("plant", broker.port());
+    let publisher = TestPublisher::connect("plant", broker.port());
     let mut sent = BTreeMap::new();
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / u32::try_from(options.rate)?);
     let start = Timestamp::now().0 / 1_000;
@@ -193,21 +197,21 @@ async fn turn(kind: &str, options: &Options) -> anyhow::Result<Latency> {
         publisher.publish("plant", reading).await;
     }
     let latency = eventually("the neighbour's readings", LONG, async || {
-        let arrived = arrivals(&backend);
+        let arrived = arrivals(&destination);
         (arrived.len() == sent.len())
-            .then(|| Latency(sent.iter().map(|(id, at)| arrived[id].duration_since(*at)).collect()))
+            .then(|| LatencySamples(sent.iter().map(|(id, at)| arrived[id].duration_since(*at)).collect()))
     })
     .await;
     Ok(latency)
 }
 
-/// When each reading of the neighbour had come.
-fn arrivals(backend: &Backend) -> BTreeMap<u64, Instant> {
+/// Returns the arrival of each reading of the neighbour.
+fn arrivals(destination: &FakeDestination) -> BTreeMap<u64, Instant> {
     let mut arrived = BTreeMap::new();
-    for attempt in backend.attempts().iter().filter(|attempt| attempt.confirmed) {
-        for line in attempt.lines.iter().filter(|line| line["pipeline"] == "neighbour") {
+    for request in destination.requests().iter().filter(|request| request.confirmed) {
+        for line in request.lines.iter().filter(|line| line["pipeline"] == "neighbour") {
             if let Some(id) = line["value"]["id"].as_u64() {
-                arrived.insert(id, attempt.at);
+                arrived.insert(id, request.at);
             }
         }
     }

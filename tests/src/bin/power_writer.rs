@@ -1,11 +1,10 @@
-//! Writes to a store until its power is cut, and says on standard output what the store has
-//! promised to keep, after it did:
+//! Writes to a store until its power is cut, and prints each promise of the store once it has made it:
 //!
 //! - `a <end>`: messages below `end` are in the journal;
 //! - `c <number> <position>`: this commit is done;
-//! - `f <end>`: results below `end` arrived, the outbox may forget them.
+//! - `f <end>`: results below `end` are confirmed, the outbox may remove them.
 //!
-//! `power.rs` of the promises knows what each message, commit and result must hold.
+//! `power.rs` of the promises knows the content of each message, commit and result.
 
 use std::env::args_os;
 use std::io::Write as _;
@@ -13,13 +12,13 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use headwater::metrics::Metrics;
-use headwater::store::{Config, Store};
+use headwater_agent::metrics::StoreMetrics;
+use headwater_agent::store::{Config, Store};
 use headwater_tests::plant::power;
 
 fn main() -> anyhow::Result<()> {
     let path = args_os().nth(1).map(PathBuf::from).expect("the state folder is the argument");
-    let store = Store::open(&Config::new(path), &Metrics::new())?;
+    let store = Store::open(&Config::new(path), &StoreMetrics::default())?;
     thread::scope(|threads| {
         threads.spawn(|| append(&store));
         threads.spawn(|| step(&store));
@@ -38,7 +37,8 @@ fn append(store: &Store) {
 }
 
 fn step(store: &Store) {
-    let (mut position, mut number) = (0, 0);
+    let mut position = 0;
+    let mut number = 0;
     loop {
         let end = store.wait(position, Duration::from_millis(100));
         let messages = store.read(position, 64 << 10).expect("the journal can be read");
@@ -67,7 +67,7 @@ fn forward(store: &Store) {
     }
 }
 
-/// One line in one write: the reader never sees half of one unless the writer died in it.
+/// Writes a line in one call, so that the reader never sees half of it unless the writer died in the call.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush()).expect("someone reads");

@@ -4,7 +4,8 @@
 //!
 //! A round breaks the agent under load, lets it go on, and holds what the collector has against the
 //! oracle: every reading once, every result right, every message read once. Reported losses are
-//! none. The last line sums it up; the status is a failure after any loss that nobody reported, any
+//! none. A message that damage took before the broker had its acknowledgement is reported lost and read
+//! when the broker sends it again: exactly these may be in a pipeline's counts twice. The last line sums it up; the status is a failure after any loss that nobody reported, any
 //! double, any wrong result. A failed round keeps its folders and says where.
 
 use std::path::{Path, PathBuf};
@@ -14,9 +15,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Parser;
 use fastrand::Rng;
-use headwater::fail::POINTS;
-use headwater::words;
-use headwater_tests::proxy::Mode;
+use headwater_agent::error_text;
+use headwater_agent::fail::POINTS;
+use headwater_tests::proxy::ProxyMode;
 use headwater_tests::world::{Options as WorldOptions, ROLE, Reported, Verdict, World};
 
 /// Longest time until a damaged store is mended and the agent ready.
@@ -60,6 +61,8 @@ struct Tally {
     lost: usize,
     reported: usize,
     incomplete: usize,
+    /// Messages reported lost that the broker sent again: nothing is lost of them.
+    resent: u64,
     doubled: usize,
     wrong: usize,
     /// What came of each round that is not as it must be.
@@ -71,8 +74,8 @@ struct Tally {
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let done = match std::env::var(ROLE).as_deref() {
-        Ok("agent") => return headwater::cli::main(),
-        _ if headwater_tests::agent::compiles() => return headwater::cli::main(),
+        Ok("agent") => return headwater::main(),
+        _ if headwater_tests::agent::is_module_compiler() => return headwater::main(),
         Ok(_) => runtime.map_err(Into::into).and_then(|runtime| {
             runtime.block_on(headwater_tests::collector::serve())?;
             Ok(ExitCode::SUCCESS)
@@ -141,8 +144,9 @@ async fn round(
     let (mut world, what, verdict) = match done {
         Ok(done) => done,
         Err(error) => {
-            let why =
-                error.try_into_panic().map_or_else(|_| "cancelled".to_owned(), |it| words::of_panic(&*it));
+            let why = error
+                .try_into_panic()
+                .map_or_else(|_| "cancelled".to_owned(), |it| error_text::of_panic(&*it));
             let log = std::fs::read_to_string(home.join("agent.log")).unwrap_or_default();
             let last = log.lines().rfind(|line| !line.starts_with("note: ")).unwrap_or_default();
             let kept = home.display();
@@ -190,7 +194,7 @@ fn rule(rng: &mut Rng, exponent: u32, is_first_start: bool) -> String {
             .iter()
             .any(|first| name.starts_with(first))
     };
-    let only_refused = |name: &str| name == "outbox.narrowed" || name == "forward.refused";
+    let only_refused = |name: &str| name == "outbox.narrowed" || name == "output.refused";
     loop {
         let (name, _) = POINTS[rng.usize(..POINTS.len())];
         if (is_first_start || !only_first(name)) && !only_refused(name) {
@@ -222,7 +226,7 @@ async fn kill(world: &mut World, rng: &mut Rng) -> String {
                 }
                 2..3 => {
                     host.fail(&rule(rng, 2, false));
-                    if host.agent.ends(Duration::from_millis(400)).await.is_none() {
+                    if host.agent.wait_for_exit(Duration::from_millis(400)).await.is_none() {
                         host.agent.terminate();
                         host.dies(millis(rng, 800)).await;
                     }
@@ -270,20 +274,21 @@ async fn corrupt(world: &mut World, rng: &mut Rng) -> (String, Verdict) {
         .under_load(async |host| {
             tokio::time::sleep(millis(rng, 500)).await;
             if is_cut_off {
-                host.http.set(Mode::Cut);
+                host.http.set(ProxyMode::Cut);
             }
             tokio::time::sleep(millis(rng, 500)).await;
             host.kill();
+            host.note_journal();
             let store = host.agent.state().join("store");
             let places: Vec<_> = (0..rng.u8(1..4)).map(|_| harm(&store, rng)).collect();
             host.agent.spawn();
-            host.http.set(Mode::Pass);
+            host.http.set(ProxyMode::Pass);
             places
         })
         .await;
     let what = places.join(", ");
     let began = Instant::now();
-    while world.host.agent.ends_or_ready().await.is_some() {
+    while world.host.agent.wait_for_exit_or_ready().await.is_some() {
         assert!(began.elapsed() < MENDED, "the agent still does not start after {MENDED:?}: {what}");
         world.host.agent.spawn();
     }
@@ -345,14 +350,14 @@ fn leave(world: Option<World>, tally: &mut Tally) {
 }
 
 fn said(verdict: &Verdict, is_good: bool, home: &Path) -> String {
-    if is_good && verdict.is_good() {
+    let Verdict { lost, doubled, windows, wrong, resent } = verdict;
+    if is_good && verdict.is_good() && *resent == 0 {
         return String::new();
     }
-    let Verdict { lost, doubled, windows, wrong } = verdict;
     let first = wrong.iter().chain(windows).next().map_or("", String::as_str);
     let kept = if is_good { String::new() } else { format!("; FAILED, kept {}", home.display()) };
     let (lost, doubled, wrong) = (lost.len(), doubled.len(), wrong.len() + windows.len());
-    format!(": lost {lost}, doubled {doubled}, wrong {wrong} {first}{kept}")
+    format!(": lost {lost}, sent again {resent}, doubled {doubled}, wrong {wrong} {first}{kept}")
 }
 
 impl Tally {
@@ -370,15 +375,18 @@ impl Tally {
         *(if is_good { &mut self.incomplete } else { &mut self.wrong }) += windows;
         self.wrong += wrong;
         self.doubled += verdict.doubled.len();
+        self.resent += verdict.resent;
         is_good
     }
 }
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { rounds, published, acknowledged, lost, reported, incomplete, doubled, wrong, .. } = self;
+        let Self { rounds, published, acknowledged, lost, reported, resent, incomplete, .. } = self;
+        let Self { doubled, wrong, .. } = self;
         write!(f, "{rounds} runs, {published} published, {acknowledged} acknowledged, {lost} lost, ")?;
-        write!(f, "{reported} reported lost, {incomplete} windows reported incomplete, {doubled} doubled, ")?;
+        write!(f, "{reported} reported lost, {resent} reported lost and sent again, ")?;
+        write!(f, "{incomplete} windows reported incomplete, {doubled} doubled, ")?;
         write!(f, "{wrong} results wrong, {} failed, ", self.failed.len())?;
         write!(f, "worst {} ms to ready, {} MiB of memory", self.ready_max.as_millis(), self.rss_max >> 20)
     }

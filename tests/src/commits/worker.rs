@@ -1,4 +1,4 @@
-//! The process that works on a real store: one operation a line in, one answer a line out.
+//! The worker process on a real store: it reads an operation a line and writes an answer a line.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
@@ -6,38 +6,39 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use headwater::flow::{DeadLetter, Delivery, Message, Timestamp};
-use headwater::metrics::Metrics;
-use headwater::store::{Commit, Config, Outgoing, Session, Store};
+use headwater_agent::flow::{DeadLetter, Message, MqttDelivery, Timestamp};
+use headwater_agent::metrics::StoreMetrics;
+use headwater_agent::store::{Commit, Config, Outgoing, Session, Store};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    INPUTS, LATE, OUTPUTS, Operation, PIPELINES, REDELIVERY_WINDOW, Seen, Step, bytes, input_of, mark,
+    INPUTS, LATE, OUTPUTS, PIPELINES, PipelineStep, REDELIVERY_WINDOW, StoreContents, StoreOperation, bytes,
+    input_of, mark,
 };
 
-/// What the worker is asked: the operation, and the first mark for what it writes.
+/// A request to the worker: an operation, and the first mark for the data that it writes.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Order {
-    /// What to do.
-    pub operation: Operation,
+pub struct WorkerRequest {
+    /// The operation to do.
+    pub operation: StoreOperation,
     /// The first mark.
     pub mark: u64,
 }
 
-/// Works until there are no more lines. The first line it says is empty: the store is open.
+/// Works until there are no more lines. The first line written is empty and says that the store is open.
 ///
 /// # Errors
 /// When the store fails.
 pub fn work(folder: &Path) -> anyhow::Result<()> {
-    // Less than some windows take, so that they go on into rows.
+    // Some windows are larger, so that they are written to rows.
     let window_memory_max = 100_000;
     let redelivery_window = REDELIVERY_WINDOW;
     let config = Config { redelivery_window, window_memory_max, ..Config::new(folder.to_owned()) };
-    let store = Store::open(&config, &Metrics::new())?;
+    let store = Store::open(&config, &StoreMetrics::default())?;
     let mut out = std::io::stdout().lock();
     writeln!(out)?;
     for line in std::io::stdin().lock().lines() {
-        let Order { operation, mark } = serde_json::from_str(&line?)?;
+        let WorkerRequest { operation, mark } = serde_json::from_str(&line?)?;
         let seen = perform(&store, &operation, mark).with_context(|| format!("{operation:?}"))?;
         writeln!(out, "{}", serde_json::to_string(&seen)?)?;
         out.flush()?;
@@ -45,34 +46,34 @@ pub fn work(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn perform(store: &Store, operation: &Operation, first: u64) -> anyhow::Result<Option<Seen>> {
+fn perform(store: &Store, operation: &StoreOperation, first: u64) -> anyhow::Result<Option<StoreContents>> {
     match operation {
-        Operation::Append { sizes } => {
+        StoreOperation::Append { sizes } => {
             let messages = (first..).zip(sizes).map(|(mark, size)| message(mark, *size));
             store.append(&messages.collect::<Vec<_>>())?;
         }
-        Operation::Commit(step) => commit(store, step, first)?,
-        Operation::Begin { output, results_max } => {
+        StoreOperation::Commit(step) => commit(store, step, first)?,
+        StoreOperation::Begin { output, results_max } => {
             store.begin_batch(OUTPUTS[*output], *results_max, usize::MAX)?;
         }
-        Operation::Narrow { output, results } => {
+        StoreOperation::Narrow { output, results } => {
             store.narrow_batch(OUTPUTS[*output], *results)?;
         }
-        Operation::Confirm { output, refused } => {
+        StoreOperation::Confirm { output, refused } => {
             let batch = store.begin_batch(OUTPUTS[*output], 1, usize::MAX)?.context("a batch is begun")?;
             store.confirm_batch(OUTPUTS[*output], &batch.range, refused.then(|| letter(first, 8)))?;
         }
-        Operation::Trim => store.trim(&PIPELINES.map(|(name, _)| name))?,
-        Operation::Session { input } => {
+        StoreOperation::Trim => store.trim(&PIPELINES.map(|(name, _)| name))?,
+        StoreOperation::Session { input } => {
             let session = store.session(INPUTS[*input])?;
             store.keep_session(INPUTS[*input], &Session { number: session.number + 1, ..session })?;
         }
-        Operation::Look => return look(store).map(Some),
+        StoreOperation::Look => return look(store).map(Some),
     }
     Ok(None)
 }
 
-fn commit(store: &Store, step: &Step, first: u64) -> anyhow::Result<()> {
+fn commit(store: &Store, step: &PipelineStep, first: u64) -> anyhow::Result<()> {
     let (pipeline, output) = PIPELINES[step.pipeline];
     let position = store.checkpoint(pipeline)?.position.unwrap_or(0) + step.advance;
     let mut marks = first..;
@@ -97,8 +98,8 @@ fn commit(store: &Store, step: &Step, first: u64) -> anyhow::Result<()> {
     Ok(store.commit(&commit)?)
 }
 
-fn look(store: &Store) -> anyhow::Result<Seen> {
-    let mut seen = Seen { end: store.journal_end(), ..Seen::default() };
+fn look(store: &Store) -> anyhow::Result<StoreContents> {
+    let mut seen = StoreContents { end: store.journal_end(), ..StoreContents::default() };
     let mut next = store.journal_start();
     while next < seen.end {
         for (seq, message) in store.read(next, 1 << 20)? {
@@ -117,7 +118,7 @@ fn look(store: &Store) -> anyhow::Result<Seen> {
             let mut windows = BTreeMap::new();
             store.windows(name, &mut |key, state| {
                 windows.insert(key[0], mark(&state));
-                Ok::<_, headwater::store::Error>(())
+                Ok::<_, headwater_agent::store::Error>(())
             })?;
             seen.pipelines.insert(name.to_owned(), (position, mark(&checkpoint.progress), windows));
         }
@@ -153,7 +154,7 @@ fn message(mark: u64, size: usize) -> Message {
         payload: bytes(mark, size).into(),
         properties: Vec::new(),
         received: Timestamp(mark),
-        delivery: Delivery { qos: 1, retain: false, session: 1, packet: 7 },
+        delivery: MqttDelivery { qos: 1, retain: false, session: 1, packet: 7 },
     }
 }
 

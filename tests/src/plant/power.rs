@@ -1,25 +1,25 @@
-//! What the power suite writes: everything follows from a number, so that what is found after the
-//! cut can be checked without having been kept.
+//! The data that the power test writes. All of it follows from a number, so that the data found after a power
+//! cut can be checked without another copy.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use headwater::flow::{DeadLetter, Delivery, Message, Timestamp};
-use headwater::store::{Commit, Outgoing};
+use headwater_agent::flow::{DeadLetter, Message, MqttDelivery, Timestamp};
+use headwater_agent::store::{Commit, Outgoing};
 
 /// The pipeline that commits.
 pub const PIPELINE: &str = "p";
 
-/// The output its results go to.
+/// The output of its results.
 pub const OUTPUT: &str = "o";
 
-/// Results that the writer forwards at once, at most.
+/// Most results that the writer sends in one batch.
 pub const BATCH_RESULTS_MAX: u64 = 500;
 
-/// Windows that the commits change in turn.
+/// The number of windows, which the commits change in turn.
 pub const WINDOWS: u64 = 8;
 
-/// The message of that number: up to 3,000 bytes that nothing else has.
+/// Returns the message with this number: up to 3,000 bytes that no other message has.
 #[must_use]
 pub fn message(number: u64) -> Message {
     let mut noise = fastrand::Rng::with_seed(number);
@@ -31,11 +31,11 @@ pub fn message(number: u64) -> Message {
         payload: payload.into(),
         properties: Vec::new(),
         received: Timestamp(number),
-        delivery: Delivery { qos: 1, packet: (number % 1_000) as u16 + 1, ..Delivery::default() },
+        delivery: MqttDelivery { qos: 1, packet: (number % 1_000) as u16 + 1, ..MqttDelivery::default() },
     }
 }
 
-/// The `number`th commit, for the messages of that range.
+/// Returns the commit with this number, for this range of messages.
 #[must_use]
 pub fn commit(number: u64, messages: Range<u64>) -> Commit<'static> {
     let key = (number % WINDOWS).to_be_bytes().to_vec();
@@ -51,13 +51,14 @@ pub fn commit(number: u64, messages: Range<u64>) -> Commit<'static> {
     }
 }
 
-/// Commits done and position reached, as bytes.
+/// Returns the number of commits and the position reached, as bytes.
 #[must_use]
 pub fn progress(commits: u64, position: u64) -> Vec<u8> {
     [commits.to_be_bytes(), position.to_be_bytes()].concat()
 }
 
-/// What the `number`th commit makes of its window: every third removes it, some are large.
+/// Returns the state that the commit with this number gives its window: every third removes it, some are
+/// large.
 #[must_use]
 pub fn window(number: u64) -> Option<Vec<u8>> {
     let length = if number.is_multiple_of(7) { 20_000 } else { 200 };
@@ -65,20 +66,20 @@ pub fn window(number: u64) -> Option<Vec<u8>> {
     (!number.is_multiple_of(3)).then(|| std::iter::repeat_with(|| noise.u8(..)).take(length).collect())
 }
 
-/// All windows after so many commits.
+/// Returns all windows after this many commits.
 #[must_use]
 pub fn windows(commits: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
     let newest = |slot: u64| (0..commits).rev().take(WINDOWS as usize).find(|it| it % WINDOWS == slot);
     (0..WINDOWS).filter_map(|slot| Some((slot.to_be_bytes().to_vec(), window(newest(slot)?)?))).collect()
 }
 
-/// The result that the message of that number gives.
+/// Returns the result of the message with this number.
 #[must_use]
 pub fn result(number: u64) -> Vec<u8> {
     format!("{{\"of\":{number},\"pad\":\"{}\"}}", "x".repeat((number % 300) as usize)).into_bytes()
 }
 
-/// The dead letter that the message of that number gives.
+/// Returns the dead letter of the message with this number.
 #[must_use]
 pub fn dead_letter(number: u64) -> DeadLetter {
     DeadLetter {

@@ -1,38 +1,39 @@
-//! The oracle against what the peers' public documentation and tests say of the same readings.
+//! The oracle against the public documentation and tests of the peers.
 
 use super::*;
 
 const SECOND: u64 = 1_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
-/// 2023-03-16T09:00:00Z, whole in every unit used here.
+/// 2023-03-16T09:00:00Z, a multiple of every unit used here.
 const NINE: u64 = 1_678_957_200 * SECOND;
 
-/// `"a 12"` is a reading of key `a` at 12 `units`; its value is its place in the list.
-fn readings(unit: u64, text: &str) -> Vec<Reading> {
+/// Parses readings: `"a 12"` is a reading of key `a` at 12 `units`; its value is its index in the list.
+fn readings(unit: u64, text: &str) -> Vec<OracleReading> {
     let words: Vec<_> = text.split(", ").map(|reading| reading.split_once(' ').unwrap()).collect();
     let numbered = words.into_iter().zip(0_u32..);
     numbered
         .map(|((key, time), place)| {
             let time = time.parse::<u64>().unwrap() * unit;
-            Reading { key: key.to_owned(), time, value: f64::from(place) }
+            OracleReading { key: key.to_owned(), time, value: f64::from(place) }
         })
         .collect()
 }
 
-/// `"a 10..15: 0 1"` is a window from 10 to 15 units with the readings 0 and 1; `"a#2 ..."` is part 2.
+/// Compares windows: `"a 10..15: 0 1"` is a window from 10 to 15 units with the readings 0 and 1; `"a#2 ..."`
+/// is part 2.
 #[track_caller]
-fn check(unit: u64, text: &str, kind: Kind, expected: &[&str]) {
+fn check(unit: u64, text: &str, kind: WindowRule, expected: &[&str]) {
     let readings = readings(unit, text);
     let unit = i64::try_from(unit).unwrap();
-    // An end just behind a reading is written as that reading's time with a plus.
+    // An end just after a reading is written as the time of that reading with a plus.
     let instant = |time: i64| match time.rem_euclid(unit) {
         1 if unit > 1 => format!("{}+", time.div_euclid(unit)),
         _ => time.div_euclid(unit).to_string(),
     };
     let shown: Vec<String> = contents(&readings, &kind)
         .into_iter()
-        .map(|(Place { key, start, end, part }, inside)| {
+        .map(|(WindowId { key, start, end, part }, inside)| {
             let part = if part > 0 { format!("#{part}") } else { String::new() };
             let inside: Vec<_> = inside.iter().map(|reading| reading.value.to_string()).collect();
             format!("{key}{part} {}..{}: {}", instant(start), instant(end), inside.join(" "))
@@ -45,7 +46,7 @@ fn check(unit: u64, text: &str, kind: Kind, expected: &[&str]) {
 #[test]
 fn flink_tumbling_windows_are_aligned_with_the_epoch_or_an_offset() {
     let text = "a 60, a 119, a 120, a 134, a 135";
-    let tumbling = |offset| Kind::Tumbling { size: HOUR, offset };
+    let tumbling = |offset| WindowRule::Tumbling { size: HOUR, offset };
     check(MINUTE, text, tumbling(0), &["a 60..120: 0 1", "a 120..180: 2 3 4"]);
     check(MINUTE, text, tumbling(15 * MINUTE), &["a 15..75: 0", "a 75..135: 1 2 3", "a 135..195: 4"]);
 }
@@ -53,7 +54,7 @@ fn flink_tumbling_windows_are_aligned_with_the_epoch_or_an_offset() {
 /// Flink, "Windows", sliding: an hour by 30 minutes (1:00 - 1:59, 1:30 - 2:29), and 15 minutes later.
 #[test]
 fn flink_sliding_windows_are_our_hopping_ones() {
-    let hopping = |offset| Kind::Hopping { size: HOUR, slide: 30 * MINUTE, offset };
+    let hopping = |offset| WindowRule::Hopping { size: HOUR, slide: 30 * MINUTE, offset };
     check(MINUTE, "a 100", hopping(0), &["a 60..120: 0", "a 90..150: 0"]);
     check(MINUTE, "a 110", hopping(15 * MINUTE), &["a 75..135: 0", "a 105..165: 0"]);
 }
@@ -64,7 +65,7 @@ fn flink_session_windowing_example() {
     check(
         1_000,
         "a 1, b 1, b 3, b 5, c 6, a 10, c 11",
-        Kind::Session { gap: 3_000, longest: None },
+        WindowRule::Session { gap: 3_000, longest: None },
         &["a 1..4: 0", "a 10..13: 5", "b 1..8: 1 2 3", "c 6..9: 4", "c 11..14: 6"],
     );
 }
@@ -72,7 +73,7 @@ fn flink_session_windowing_example() {
 /// Flink, "Allowed Lateness": a late element may bridge the gap between two windows that had fired.
 #[test]
 fn flink_a_late_element_merges_two_sessions() {
-    let session = || Kind::Session { gap: 10 * SECOND, longest: None };
+    let session = || WindowRule::Session { gap: 10 * SECOND, longest: None };
     check(SECOND, "a 0, a 15", session(), &["a 0..10: 0", "a 15..25: 1"]);
     check(SECOND, "a 0, a 15, a 8", session(), &["a 0..25: 0 2 1"]);
 }
@@ -81,7 +82,7 @@ fn flink_a_late_element_merges_two_sessions() {
 /// does not hold its end, so that a watermark at the end closes it for good.
 #[test]
 fn we_differ_a_reading_a_whole_gap_later_begins_another_session() {
-    let session = || Kind::Session { gap: 5 * SECOND, longest: None };
+    let session = || WindowRule::Session { gap: 5 * SECOND, longest: None };
     check(SECOND, "a 10, a 15", session(), &["a 10..15: 0", "a 15..20: 1"]);
     check(SECOND, "a 10, a 14", session(), &["a 10..19: 0 1"]);
 }
@@ -89,7 +90,7 @@ fn we_differ_a_reading_a_whole_gap_later_begins_another_session() {
 /// Kafka Streams, javadoc of `TimeWindows`: 5000 ms by 3000 ms is [0;5000), [3000;8000), and not [1000;6000).
 #[test]
 fn kafka_hopping_windows_are_aligned_to_the_epoch() {
-    let hopping = Kind::Hopping { size: 5_000_000, slide: 3_000_000, offset: 0 };
+    let hopping = WindowRule::Hopping { size: 5_000_000, slide: 3_000_000, offset: 0 };
     let expected = ["a 0..5000: 0 1", "a 3000..8000: 1 2 3", "a 6000..11000: 3 4", "a 9000..14000: 4"];
     check(1_000, "a 2999, a 4999, a 5000, a 7999, a 9000", hopping, &expected);
 }
@@ -97,7 +98,7 @@ fn kafka_hopping_windows_are_aligned_to_the_epoch() {
 /// Kafka Streams, javadoc of `SessionWindows`: gap 5, readings at 10, 12, 20, and then at 16.
 #[test]
 fn kafka_a_record_between_two_sessions_merges_them() {
-    let session = || Kind::Session { gap: 5 * SECOND, longest: None };
+    let session = || WindowRule::Session { gap: 5 * SECOND, longest: None };
     check(SECOND, "A 10, A 12, A 20", session(), &["A 10..17: 0 1", "A 20..25: 2"]);
     check(SECOND, "A 10, A 12, A 20, A 16", session(), &["A 10..25: 0 1 3 2"]);
 }
@@ -108,7 +109,7 @@ fn ekuiper_countwindow_5_1() {
     check(
         SECOND,
         "a 1, a 2, a 3, a 4, a 5, a 6",
-        Kind::Count { size: 5, slide: 1 },
+        WindowRule::Count { size: 5, slide: 1 },
         &["a 1..5+: 0 1 2 3 4", "a#1 2..6+: 1 2 3 4 5"],
     );
 }
@@ -120,7 +121,7 @@ fn we_differ_ekuiper_countwindow_5_2_begins_with_the_fifth() {
     check(
         SECOND,
         "a 1, a 2, a 3, a 4, a 5, a 6, a 7, a 8",
-        Kind::Count { size: 5, slide: 2 },
+        WindowRule::Count { size: 5, slide: 2 },
         &["a 1..5+: 0 1 2 3 4", "a#1 3..7+: 2 3 4 5 6"],
     );
 }
@@ -131,7 +132,7 @@ fn ekuiper_tumbling_countwindow_5() {
     check(
         SECOND,
         "a 1, a 2, b 3, a 4, a 5, a 6, a 7, b 8",
-        Kind::Count { size: 5, slide: 5 },
+        WindowRule::Count { size: 5, slide: 5 },
         &["a 1..6+: 0 1 3 4 5"],
     );
 }
@@ -142,7 +143,7 @@ fn ekuiper_a_session_is_cut_at_multiples_of_its_longest() {
     check(
         SECOND,
         "a 4, a 7, a 9, a 10, a 13, a 17, a 22, a 30",
-        Kind::Session { gap: 5 * SECOND, longest: Some(10 * SECOND) },
+        WindowRule::Session { gap: 5 * SECOND, longest: Some(10 * SECOND) },
         &["a 4..10: 0 1 2", "a 10..20: 3 4 5", "a 22..27: 6", "a 30..35: 7"],
     );
 }
@@ -153,7 +154,7 @@ fn ekuiper_slidingwindow_gives_a_result_per_event() {
     check(
         SECOND,
         "a 10, a 12, a 15, b 15, a 12, a 30",
-        Kind::Sliding { length: 5 * SECOND },
+        WindowRule::Sliding { length: 5 * SECOND },
         &["a 5+..10+: 0", "a 7+..12+: 0 1 4", "a 10+..15+: 1 4 2", "a 25+..30+: 5", "b 10+..15+: 3"],
     );
 }
@@ -161,7 +162,7 @@ fn ekuiper_slidingwindow_gives_a_result_per_event() {
 /// Bytewax, `test_collect_window`: tumbling windows of 10 s.
 #[test]
 fn bytewax_tumbling_windows_collect() {
-    let tumbling = Kind::Tumbling { size: 10 * SECOND, offset: 0 };
+    let tumbling = WindowRule::Tumbling { size: 10 * SECOND, offset: 0 };
     check(SECOND, "a 0, a 4, a 8, a 12, a 13", tumbling, &["a 0..10: 0 1 2", "a 10..20: 3 4"]);
 }
 
@@ -171,7 +172,7 @@ fn bytewax_sessions_without_the_late_one() {
     check(
         SECOND,
         "ALL 1, ALL 5, ALL 11, ALL 12, ALL 13, ALL 14, ALL 20",
-        Kind::Session { gap: 5 * SECOND, longest: None },
+        WindowRule::Session { gap: 5 * SECOND, longest: None },
         &["ALL 1..10: 0 1", "ALL 11..19: 2 3 4 5", "ALL 20..25: 6"],
     );
 }
@@ -205,9 +206,10 @@ fn bytewax_sliding_windower_intersections() {
         (10, -20, &[-1]),
     ] {
         let time = NINE.checked_add_signed(half_seconds * 500_000).unwrap();
-        let reading = [Reading { key: "k".to_owned(), time, value: 0.0 }];
-        let (size, slide) = (10 * SECOND, slide * SECOND);
-        let contents = contents(&reading, &Kind::Hopping { size, slide, offset: NINE % slide });
+        let reading = [OracleReading { key: "k".to_owned(), time, value: 0.0 }];
+        let size = 10 * SECOND;
+        let slide = slide * SECOND;
+        let contents = contents(&reading, &WindowRule::Hopping { size, slide, offset: NINE % slide });
         let numbers: Vec<i64> = contents.keys().map(|it| (it.start - NINE as i64) / slide as i64).collect();
         assert_eq!(numbers, expected, "{slide} {half_seconds}");
     }
@@ -215,13 +217,13 @@ fn bytewax_sliding_windower_intersections() {
 
 #[test]
 fn a_hopping_window_with_gaps_leaves_readings_out() {
-    let hopping = Kind::Hopping { size: 2 * SECOND, slide: 5 * SECOND, offset: 0 };
+    let hopping = WindowRule::Hopping { size: 2 * SECOND, slide: 5 * SECOND, offset: 0 };
     check(SECOND, "a 5, a 6, a 7, a 9, a 10", hopping, &["a 5..7: 0 1", "a 10..12: 4"]);
 }
 
 #[test]
 fn without_windows_each_reading_is_on_its_own() {
-    check(SECOND, "a 5, a 5, a 1", Kind::None, &["a#2 1..1: 2", "a 5..5: 0", "a#1 5..5: 1"]);
+    check(SECOND, "a 5, a 5, a 1", WindowRule::None, &["a#2 1..1: 2", "a 5..5: 0", "a#1 5..5: 1"]);
 }
 
 /// The days of 2026 on which clocks in Berlin are changed have 23 and 25 hours.
@@ -230,8 +232,8 @@ fn a_calendar_day_follows_daylight_saving() {
     let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
     let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_microsecond();
     let day = |text: &str| {
-        let reading = [Reading { key: "k".to_owned(), time: at(text) as u64, value: 0.0 }];
-        let contents = contents(&reading, &Kind::Day { zone: zone.clone() });
+        let reading = [OracleReading { key: "k".to_owned(), time: at(text) as u64, value: 0.0 }];
+        let contents = contents(&reading, &WindowRule::Day { zone: zone.clone() });
         let place = contents.into_keys().next().unwrap();
         (place.start, place.end)
     };

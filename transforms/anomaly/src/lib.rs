@@ -23,29 +23,29 @@
 pub mod model;
 
 use headwater_module::{Event, ObjectWriter, Transform, export_transform, state};
-use model::{Model, Parameters};
+use model::{KeyModel, ScoreParameters};
 use serde::Deserialize;
 
-/// Squares of what is within have room in a double.
+/// The largest amount of a number: squares up to it have room in a double.
 const NUMBER_MAX: f64 = 1e100;
 
-/// From here on a score is anomalous.
+/// The score from which on a reading is anomalous.
 pub const ANOMALOUS: f64 = 0.5;
 
 /// Settings: see the crate's documentation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Anomaly {
+pub struct AnomalyScore {
     field: String,
     #[serde(default)]
     prefix: String,
     #[serde(flatten)]
-    parameters: Parameters,
+    parameters: ScoreParameters,
     #[serde(skip)]
     names: [String; 2],
 }
 
-impl Transform for Anomaly {
+impl Transform for AnomalyScore {
     fn prepare(&mut self) -> Result<(), String> {
         self.names = ["score", "anomalous"].map(|name| format!("{}{name}", self.prefix));
         self.parameters.check()
@@ -58,7 +58,7 @@ impl Transform for Anomaly {
         let number = object.number(field).filter(|number| number.abs() <= NUMBER_MAX);
         let number =
             number.ok_or_else(|| format!("field `{field}` is no number up to 1e100: {value:.40}"))?;
-        let mut model: Model = state::get(&event.key)?.unwrap_or_default();
+        let mut model: KeyModel = state::get(&event.key)?.unwrap_or_default();
         let score = model.score(event.time, number, &self.parameters);
         let mut payload = ObjectWriter::new();
         for (name, value) in object.members().filter(|(name, _)| self.names.iter().all(|added| added != name))
@@ -72,7 +72,7 @@ impl Transform for Anomaly {
         Ok(Some(event))
     }
 }
-export_transform!(Anomaly);
+export_transform!(AnomalyScore);
 
 #[cfg(test)]
 mod tests;

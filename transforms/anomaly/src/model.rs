@@ -1,4 +1,4 @@
-//! What a key's numbers were like, and how far one is from it.
+//! The model of a key's numbers so far, and the score of the next one.
 //!
 //! Two views of the same differences from the mean are held against their own past: each reading, and the mean of
 //! the recent ones. The first finds what stands out, the second what drifts or stays away by less. Both means and
@@ -21,13 +21,13 @@ const CLIP_AFTER: u64 = 50;
 const DAYS: f64 = 20.0;
 const HOUR: f64 = 3_600_000_000.0;
 
-/// Settings that the scores depend on.
+/// The settings that the scores depend on.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
-pub struct Parameters {
+pub struct ScoreParameters {
     /// Deviations from the mean at which a reading is anomalous.
     pub limit: f64,
-    /// The same for the mean of the recent readings.
+    /// Deviations at which the mean of the recent readings is anomalous.
     pub drift: f64,
     /// Readings in that mean.
     pub recent: u32,
@@ -35,19 +35,21 @@ pub struct Parameters {
     pub memory: u32,
     /// First readings, which score 0.
     pub learn: u32,
-    /// Whether each hour of the day has a mean of its own.
+    /// True if each hour of the day has a mean of its own.
     pub daily: bool,
 }
 
-impl Default for Parameters {
+impl Default for ScoreParameters {
     fn default() -> Self {
         Self { limit: 5.3, drift: 3.0, recent: 144, memory: 10_000, learn: 100, daily: false }
     }
 }
 
-impl Parameters {
+impl ScoreParameters {
+    /// Checks that the settings fit each other.
+    ///
     /// # Errors
-    /// A configuration fault, in words for the operator.
+    /// A fault of the configuration, in words for the operator.
     pub fn check(&self) -> Result<(), String> {
         match self {
             Self { limit, .. } if *limit <= 0.0 => Err("`limit` must be above 0".to_owned()),
@@ -61,34 +63,35 @@ impl Parameters {
     }
 }
 
-/// Of one key.
+/// The model of one key.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Model {
+pub struct KeyModel {
     count: u64,
     mean: f64,
-    /// Of the clipped differences from the mean.
+    /// The variance of the clipped differences from the mean.
     variance: f64,
     recent: f64,
-    views: [Moments; 2],
-    /// By hour of the day, as differences from the mean; empty unless asked for.
-    hours: Vec<Hour>,
+    views: [WeightedMoments; 2],
+    /// The means of the hours of the day, as differences from the mean; empty unless asked for.
+    hours: Vec<HourMean>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
-struct Moments {
+struct WeightedMoments {
     mean: f64,
     variance: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
-struct Hour {
+struct HourMean {
     weight: f64,
     mean: f64,
 }
 
-impl Model {
-    /// From 0 to 1, 0.5 at a limit; the reading is taken in. The number's square must have room in a double.
-    pub fn score(&mut self, time: u64, number: f64, parameters: &Parameters) -> f64 {
+impl KeyModel {
+    /// Takes a reading in, and returns its score: from 0 to 1, 0.5 at a limit. The number's square must have room in a
+    /// double.
+    pub fn score(&mut self, time: u64, number: f64, parameters: &ScoreParameters) -> f64 {
         if self.count == 0 {
             self.mean = number;
         }
@@ -119,10 +122,10 @@ impl Model {
         if self.count > u64::from(parameters.learn) { score } else { 0.0 }
     }
 
-    /// The two hours that the time is between the middles of, and the share of each.
+    /// Returns the two hours between whose middles the time is, and the share of each.
     fn hours_at(&mut self, time: u64, daily: bool) -> [(usize, f64); 2] {
         if daily != (self.hours.len() == 24) {
-            self.hours = if daily { vec![Hour::default(); 24] } else { Vec::new() };
+            self.hours = if daily { vec![HourMean::default(); 24] } else { Vec::new() };
         }
         let hour = ((time as f64 / HOUR) + 23.5).rem_euclid(24.0);
         let share = hour.fract();
@@ -130,7 +133,7 @@ impl Model {
     }
 }
 
-impl Moments {
+impl WeightedMoments {
     fn score(&self, value: f64, limit: f64) -> f64 {
         let distance = (value - self.mean).abs();
         let deviation = self.variance.sqrt();
@@ -148,14 +151,14 @@ impl Moments {
     }
 }
 
-impl Hour {
+impl HourMean {
     fn add(&mut self, difference: f64, share: f64, memory: u32) {
         self.weight = (self.weight + share).min(f64::from(memory) / DAYS);
         self.mean += difference * share / (1.0 + self.weight);
     }
 }
 
-/// Where nothing deviates yet, nothing is far out.
+/// Returns the value, moved to the bound where it is far out; nothing is where nothing deviates yet.
 fn clipped(value: f64, mean: f64, variance: f64, clips: bool) -> f64 {
     let bound = CLIP * variance.sqrt();
     if clips && bound > 0.0 { value.clamp(mean - bound, mean + bound) } else { value }

@@ -1,6 +1,6 @@
 use super::*;
-use headwater_module::Object;
-use headwater_module::testing::{Probe, event};
+use headwater_module::JsonObject;
+use headwater_module::testing::{TransformProbe, event};
 
 /// Mean 0, deviation 1, nearly normal: twelve of the same distribution (Marsaglia's xorshift of the index) summed up.
 fn noise(index: u64) -> f64 {
@@ -15,8 +15,8 @@ fn noise(index: u64) -> f64 {
 }
 
 /// Mean 20, deviation 0.5.
-fn learnt(config: &str) -> Probe<Anomaly> {
-    let mut probe = Probe::<Anomaly>::new(config).unwrap();
+fn learnt(config: &str) -> TransformProbe<AnomalyScore> {
+    let mut probe = TransformProbe::<AnomalyScore>::new(config).unwrap();
     for index in 0..10_000 {
         probe.payloads(format!(r#"{{"t":{}}}"#, 20.0 + 0.5 * noise(index))).unwrap();
     }
@@ -24,7 +24,7 @@ fn learnt(config: &str) -> Probe<Anomaly> {
 }
 
 fn score(payload: &str) -> f64 {
-    Object::parse(payload.as_bytes()).unwrap().number("score").unwrap()
+    JsonObject::parse(payload.as_bytes()).unwrap().number("score").unwrap()
 }
 
 #[test]
@@ -56,8 +56,8 @@ fn a_small_shift_that_stays_is_found_and_then_becomes_the_norm() {
 
 #[test]
 fn of_noise_few_readings_in_a_thousand_are_anomalous() {
-    let mut model = Model::default();
-    let parameters = Parameters::default();
+    let mut model = KeyModel::default();
+    let parameters = ScoreParameters::default();
     let anomalous = |index: &u64| model.score(0, noise(*index), &parameters) >= ANOMALOUS;
     let count = (0..100_000).filter(anomalous).count();
     assert!((10..500).contains(&count), "{count}");
@@ -74,7 +74,7 @@ fn an_anomaly_does_not_become_the_norm_by_which_it_is_judged() {
 
 #[test]
 fn a_constant_is_normal_until_it_changes_and_the_next_one_is_learnt() {
-    let mut probe = Probe::<Anomaly>::new(r#"{"field":"t"}"#).unwrap();
+    let mut probe = TransformProbe::<AnomalyScore>::new(r#"{"field":"t"}"#).unwrap();
     let mut next = |number: f64| score(&probe.payloads(format!(r#"{{"t":{number}}}"#)).unwrap().concat());
     assert!((0..1000).all(|_| next(5.0) == 0.0));
     assert_eq!(next(6.0), 1.0);
@@ -85,7 +85,8 @@ fn a_constant_is_normal_until_it_changes_and_the_next_one_is_learnt() {
 #[test]
 fn with_daily_the_time_of_day_has_a_mean_of_its_own() {
     let at_night = |daily: bool| {
-        let mut probe = Probe::<Anomaly>::new(&format!(r#"{{"field":"t","daily":{daily}}}"#)).unwrap();
+        let mut probe =
+            TransformProbe::<AnomalyScore>::new(&format!(r#"{{"field":"t","daily":{daily}}}"#)).unwrap();
         let mut at = |minutes: u64, number: f64| {
             let mut event = event(format!(r#"{{"t":{number}}}"#));
             event.time += minutes * 60_000_000;
@@ -104,7 +105,9 @@ fn with_daily_the_time_of_day_has_a_mean_of_its_own() {
 #[test]
 fn what_was_learnt_outlives_a_change_of_settings_and_each_key_has_its_own() {
     learnt(r#"{"field":"t"}"#);
-    let mut probe = Probe::<Anomaly>::again(r#"{"field":"t","limit":2,"prefix":"t_","daily":true}"#).unwrap();
+    let mut probe =
+        TransformProbe::<AnomalyScore>::again(r#"{"field":"t","limit":2,"prefix":"t_","daily":true}"#)
+            .unwrap();
     let found = probe.payloads(r#"{"t":21.5,"t_score":777}"#).unwrap().concat();
     assert!(found.contains(r#""t_anomalous":true"#) && !found.contains("777"), "{found}");
     let mut other = event(r#"{"t":99}"#);
@@ -115,12 +118,12 @@ fn what_was_learnt_outlives_a_change_of_settings_and_each_key_has_its_own() {
 
 #[test]
 fn refuses_in_words() {
-    let fault = |config: &str| Probe::<Anomaly>::new(config).unwrap_err();
+    let fault = |config: &str| TransformProbe::<AnomalyScore>::new(config).unwrap_err();
     assert!(fault("{}").contains("missing field `field`"));
     assert!(fault(r#"{"field":"t","limit":0}"#).contains("`limit` must be above 0"));
     assert!(fault(r#"{"field":"t","memory":144}"#).contains("`memory` is 144"));
     assert!(fault(r#"{"field":"t","limits":1}"#).contains("unknown field `limits`"));
-    let mut probe = Probe::<Anomaly>::new(r#"{"field":"t"}"#).unwrap();
+    let mut probe = TransformProbe::<AnomalyScore>::new(r#"{"field":"t"}"#).unwrap();
     assert_eq!(probe.payloads(r#"{"u":1}"#).unwrap_err(), "field `t` is missing");
     assert_eq!(probe.payloads(r#"{"t":1e200}"#).unwrap_err(), "field `t` is no number up to 1e100: 1e200");
     assert_eq!(probe.payloads(r#"{"t":true}"#).unwrap_err(), "field `t` is no number up to 1e100: true");
@@ -130,13 +133,14 @@ fn refuses_in_words() {
 fn whatever_comes_the_score_is_from_0_to_1() {
     for daily in [false, true] {
         let mut probe =
-            Probe::<Anomaly>::new(&format!(r#"{{"field":"t","learn":0,"daily":{daily}}}"#)).unwrap();
+            TransformProbe::<AnomalyScore>::new(&format!(r#"{{"field":"t","learn":0,"daily":{daily}}}"#))
+                .unwrap();
         let samples: [&[u8]; 3] =
             [br#"{"t":1.5,"u":-3e10}"#, br#"{"t":1e99}"#, br#"{"t":-1e-99,"score":"\u00e9"}"#];
         let mut taken = 0;
         probe.provoke(&samples, 5000, |payload, answer| {
             if let Ok(events) = answer {
-                let score = Object::parse(&events[0].payload).unwrap().number("score");
+                let score = JsonObject::parse(&events[0].payload).unwrap().number("score");
                 assert!(score.is_some_and(|score| (0.0..=1.0).contains(&score)), "{score:?}: {payload:?}");
                 taken += 1;
             }

@@ -1,14 +1,14 @@
-//! How the scores do on recorded series whose anomalies are labelled, beside a plain z-score.
+//! Measures the scores on recorded series whose anomalies are labelled, beside a plain z-score.
 //!
-//! The folder `nab` of the Numenta Anomaly Benchmark's series is looked for in `$HEADWATER_DATA`. What comes out
+//! The folder `nab` of the Numenta AnomalyScore Benchmark's series is looked for in `$HEADWATER_DATA`. What comes out
 //! is held against `RESULTS.md`; with `HEADWATER_BLESS=1` it is written there:
 //!
 //!     HEADWATER_DATA=… HEADWATER_BLESS=1 cargo test --manifest-path transforms/Cargo.toml \
 //!         -p headwater-anomaly --features recorded --test nab
 
-use headwater_anomaly::{ANOMALOUS, Anomaly};
-use headwater_module::Object;
-use headwater_module::testing::{Probe, event};
+use headwater_anomaly::{ANOMALOUS, AnomalyScore};
+use headwater_module::JsonObject;
+use headwater_module::testing::{TransformProbe, event};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -23,15 +23,15 @@ const PROBATION_MAX: usize = 750;
 /// Anomalous readings with less than this between them are one alarm.
 const ALARM_GAP: u64 = 6 * 3600 * 1_000_000;
 
-struct Series {
+struct RecordedSeries {
     name: &'static str,
     readings: Vec<(u64, f64)>,
     windows: Vec<(u64, u64)>,
 }
 
-/// Counts that add up.
+/// Counts of alarms and readings, which add up over series.
 #[derive(Clone, Copy, Default)]
-struct Found {
+struct AlarmCounts {
     windows: usize,
     windows_found: usize,
     alarms: usize,
@@ -40,8 +40,8 @@ struct Found {
     readings_right: usize,
 }
 
-impl Found {
-    fn of(series: &Series, anomalous: &[bool]) -> Self {
+impl AlarmCounts {
+    fn of(series: &RecordedSeries, anomalous: &[bool]) -> Self {
         let learnt = ((series.readings.len() as f64 * PROBATION) as usize).min(PROBATION_MAX);
         let mut found = Self { windows: series.windows.len(), ..Self::default() };
         let mut seen = vec![false; series.windows.len()];
@@ -108,13 +108,15 @@ fn folder() -> PathBuf {
 /// `2015-07-10 14:24:00` and the like, in UTC. Days are counted as in Hinnant, "chrono-compatible low-level date algorithms".
 fn time(text: &str) -> u64 {
     let part = |range: std::ops::Range<usize>| -> u64 { text[range].parse().unwrap() };
-    let (year, month, day) = (part(0..4), part(5..7), part(8..10));
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let day = part(8..10);
+    let months = 12 * part(0..4) + part(5..7) - 3;
+    let year = months / 12;
+    let month = months % 12;
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
     (((days * 24 + part(11..13)) * 60 + part(14..16)) * 60 + part(17..19)) * 1_000_000
 }
 
-fn load(name: &'static str) -> Series {
+fn load(name: &'static str) -> RecordedSeries {
     let read = |file: &str| {
         let path = folder().join(file);
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -128,26 +130,28 @@ fn load(name: &'static str) -> Series {
         let (stamp, value) = row.split_once(',').unwrap();
         (time(stamp), value.trim().parse().unwrap())
     };
-    Series { name, readings: rows.lines().skip(1).map(reading).collect(), windows }
+    RecordedSeries { name, readings: rows.lines().skip(1).map(reading).collect(), windows }
 }
 
-/// Through the module, as the agent would.
-fn by_module(series: &Series, config: &str) -> Vec<bool> {
-    let mut probe = Probe::<Anomaly>::new(config).unwrap();
+/// Returns the module's verdict on each reading.
+fn by_module(series: &RecordedSeries, config: &str) -> Vec<bool> {
+    let mut probe = TransformProbe::<AnomalyScore>::new(config).unwrap();
     let flagged = |(time, value): &(u64, f64)| {
         let mut event = event(format!(r#"{{"value":{value}}}"#));
         event.time = *time;
         let payload = probe.process(event).unwrap().remove(0).payload;
-        let score = Object::parse(&payload).unwrap().number("score").unwrap();
+        let score = JsonObject::parse(&payload).unwrap().number("score").unwrap();
         assert_eq!(payload.ends_with(b"\"anomalous\":true}"), score >= ANOMALOUS);
         score >= ANOMALOUS
     };
     series.readings.iter().map(flagged).collect()
 }
 
-/// Anomalous is what is at least so many deviations from the mean of all that came before.
-fn by_z_score(series: &Series, limit: f64) -> Vec<bool> {
-    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0_f64);
+/// Returns true for each reading that is at least so many deviations from the mean of all that came before.
+fn by_z_score(series: &RecordedSeries, limit: f64) -> Vec<bool> {
+    let mut count = 0.0;
+    let mut mean = 0.0;
+    let mut squares: f64 = 0.0;
     let mut flagged = |value: f64| {
         let deviation = (squares / f64::max(count, 1.0)).sqrt();
         let apart = value - mean;
@@ -159,24 +163,27 @@ fn by_z_score(series: &Series, limit: f64) -> Vec<bool> {
     series.readings.iter().map(|(_, value)| flagged(*value)).collect()
 }
 
-fn all<'a>(series: &'a [Series], by: &'a impl Fn(&Series) -> Vec<bool>) -> impl Iterator<Item = Found> + 'a {
-    series.iter().map(move |series| Found::of(series, &by(series)))
+fn all<'a>(
+    series: &'a [RecordedSeries],
+    by: &'a impl Fn(&RecordedSeries) -> Vec<bool>,
+) -> impl Iterator<Item = AlarmCounts> + 'a {
+    series.iter().map(move |series| AlarmCounts::of(series, &by(series)))
 }
 
-fn together(found: impl Iterator<Item = Found>) -> Found {
-    found.fold(Found::default(), Found::and)
+fn together(found: impl Iterator<Item = AlarmCounts>) -> AlarmCounts {
+    found.fold(AlarmCounts::default(), AlarmCounts::and)
 }
 
-fn table(series: &[Series], z_limit: f64) -> String {
+fn table(series: &[RecordedSeries], z_limit: f64) -> String {
     let mut text = String::from(
         "| series | readings | method | windows found | alarms in windows | readings in windows | F1 |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    let defaults = |series: &Series| by_module(series, r#"{"field":"value"}"#);
-    let daily = |series: &Series| by_module(series, r#"{"field":"value","daily":true}"#);
-    let three = |series: &Series| by_z_score(series, 3.0);
-    let chosen = |series: &Series| by_z_score(series, z_limit);
-    let mut row = |series: &[Series], name: &str| {
+    let defaults = |series: &RecordedSeries| by_module(series, r#"{"field":"value"}"#);
+    let daily = |series: &RecordedSeries| by_module(series, r#"{"field":"value","daily":true}"#);
+    let three = |series: &RecordedSeries| by_z_score(series, 3.0);
+    let chosen = |series: &RecordedSeries| by_z_score(series, z_limit);
+    let mut row = |series: &[RecordedSeries], name: &str| {
         let readings: usize = series.iter().map(|series| series.readings.len()).sum();
         let z = format!("z-score, limit {z_limit:.1}");
         for (method, found) in [
@@ -199,9 +206,10 @@ fn table(series: &[Series], z_limit: f64) -> String {
 
 #[test]
 fn finds_the_labelled_anomalies_of_recorded_series() {
-    let series: Vec<Series> = CHOSEN_BY.into_iter().chain(HELD_OUT).map(load).collect();
+    let series: Vec<RecordedSeries> = CHOSEN_BY.into_iter().chain(HELD_OUT).map(load).collect();
     let (chosen_by, held_out) = series.split_at(CHOSEN_BY.len());
-    let z_score = |limit: f64| together(all(chosen_by, &move |series: &Series| by_z_score(series, limit)));
+    let z_score =
+        |limit: f64| together(all(chosen_by, &move |series: &RecordedSeries| by_z_score(series, limit)));
     let limits = (20..=80).map(|tenths| f64::from(tenths) / 10.0);
     let z_limit =
         limits.max_by(|a, b| z_score(*a).f1().total_cmp(&z_score(*b).f1()).then(b.total_cmp(a))).unwrap();
@@ -221,7 +229,8 @@ fn finds_the_labelled_anomalies_of_recorded_series() {
         );
     }
 
-    let module = together(all(held_out, &|series: &Series| by_module(series, r#"{"field":"value"}"#)));
-    let plain = together(all(held_out, &|series: &Series| by_z_score(series, z_limit)));
+    let module =
+        together(all(held_out, &|series: &RecordedSeries| by_module(series, r#"{"field":"value"}"#)));
+    let plain = together(all(held_out, &|series: &RecordedSeries| by_z_score(series, z_limit)));
     assert!(module.recall() >= plain.recall() && module.f1() >= plain.f1());
 }

@@ -15,12 +15,12 @@ use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// There are no settings.
+/// The transform, which has no settings.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Cbor {}
+pub struct CborDecoder {}
 
-impl Transform for Cbor {
+impl Transform for CborDecoder {
     fn process(&mut self, mut event: Event) -> Result<impl IntoIterator<Item = Event>, String> {
         let mut rest = event.payload.as_slice();
         let value = ciborium::from_reader(&mut rest).map_err(|error| fault(&error))?;
@@ -28,12 +28,12 @@ impl Transform for Cbor {
             return Err(format!("failed to read the payload as CBOR: {} bytes too many", rest.len()));
         }
         let mut json = String::with_capacity(2 * event.payload.len());
-        write(&mut json, &value, Bytes::Base64Url)?;
+        write(&mut json, &value, ByteEncoding::Base64Url)?;
         event.payload = json.into_bytes();
         Ok(Some(event))
     }
 }
-export_transform!(Cbor);
+export_transform!(CborDecoder);
 
 fn fault(error: &Error<std::io::Error>) -> String {
     let what = match error {
@@ -45,27 +45,27 @@ fn fault(error: &Error<std::io::Error>) -> String {
     format!("failed to read the payload as CBOR: {what}")
 }
 
-/// How byte strings are written: what the nearest tag above says.
+/// The way in which byte strings are written, by the nearest tag above.
 #[derive(Clone, Copy)]
-enum Bytes {
+enum ByteEncoding {
     Base64Url,
     Base64,
     Base16,
 }
 
-fn write(json: &mut String, value: &Value, bytes: Bytes) -> Result<(), String> {
+fn write(json: &mut String, value: &Value, bytes: ByteEncoding) -> Result<(), String> {
     match value {
         Value::Integer(integer) => number(json, i128::from(*integer)),
         Value::Float(float) if float.is_finite() => number(json, format_args!("{float:?}")),
         Value::Bool(flag) => number(json, flag),
         Value::Text(content) => text(json, content)?,
         Value::Bytes(content) => text(json, &encoded(content, bytes))?,
-        Value::Tag(21, inner) => write(json, inner, Bytes::Base64Url)?,
-        Value::Tag(22, inner) => write(json, inner, Bytes::Base64)?,
-        Value::Tag(23, inner) => write(json, inner, Bytes::Base16)?,
+        Value::Tag(21, inner) => write(json, inner, ByteEncoding::Base64Url)?,
+        Value::Tag(22, inner) => write(json, inner, ByteEncoding::Base64)?,
+        Value::Tag(23, inner) => write(json, inner, ByteEncoding::Base16)?,
         Value::Tag(3, inner) if inner.is_bytes() => {
             let content = inner.as_bytes().map_or(&[][..], Vec::as_slice);
-            text(json, &format!("~{}", encoded(content, Bytes::Base64Url)))?;
+            text(json, &format!("~{}", encoded(content, ByteEncoding::Base64Url)))?;
         }
         Value::Tag(_, inner) => write(json, inner, bytes)?,
         Value::Array(items) => {
@@ -82,7 +82,7 @@ fn write(json: &mut String, value: &Value, bytes: Bytes) -> Result<(), String> {
     Ok(())
 }
 
-fn object(json: &mut String, members: &[(Value, Value)], bytes: Bytes) -> Result<(), String> {
+fn object(json: &mut String, members: &[(Value, Value)], bytes: ByteEncoding) -> Result<(), String> {
     let mut names = BTreeSet::new();
     json.push('{');
     for (index, (name, member)) in members.iter().enumerate() {
@@ -108,7 +108,7 @@ fn object(json: &mut String, members: &[(Value, Value)], bytes: Bytes) -> Result
     Ok(())
 }
 
-/// Writing into a `String` cannot fail.
+/// Appends the number; writing into a `String` cannot fail.
 fn number(json: &mut String, number: impl std::fmt::Display) {
     _ = write!(json, "{number}");
 }
@@ -118,24 +118,24 @@ fn text(json: &mut String, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn encoded(content: &[u8], bytes: Bytes) -> String {
+fn encoded(content: &[u8], bytes: ByteEncoding) -> String {
     match bytes {
-        Bytes::Base64Url => BASE64URL_NOPAD.encode(content),
-        Bytes::Base64 => BASE64.encode(content),
-        Bytes::Base16 => HEXUPPER.encode(content),
+        ByteEncoding::Base64Url => BASE64URL_NOPAD.encode(content),
+        ByteEncoding::Base64 => BASE64.encode(content),
+        ByteEncoding::Base16 => HEXUPPER.encode(content),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use headwater_module::testing::Probe;
+    use headwater_module::testing::TransformProbe;
 
-    /// Each pair of digits is a byte.
+    /// Checks the JSON, or the reason, of bytes in hexadecimal digits.
     #[track_caller]
     fn check(hex: &str, expected: Result<&str, &str>) {
         let bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap();
-        match (Probe::<Cbor>::new("{}").unwrap().payloads(bytes), expected) {
+        match (TransformProbe::<CborDecoder>::new("{}").unwrap().payloads(bytes), expected) {
             (Ok(found), Ok(expected)) => assert_eq!(found, [expected], "{hex:.80}"),
             (Err(found), Err(expected)) => assert!(found.contains(expected), "{hex:.80}: {found}"),
             (found, _) => panic!("{hex:.80}: {found:?}, not {expected:?}"),
@@ -206,7 +206,7 @@ mod tests {
             (0..60).flat_map(|n| [0x81 + n % 3, 0x18, n, 0xa1, 0x61, b'a', 0xf9, n, n]).collect();
         let b = b"\xa3\x61a\x5f\x42\x01\x02\x43\x03\x04\x05\xff\x62\xc3\xbc\x9f\x01\xfb\x3f\xf1\x99\x99\x99\x99\x99\x9a\xff\x02\xc3\x41\x01";
         let mut taken = 0;
-        Probe::<Cbor>::new("{}").unwrap().provoke(&[&a, b], 5000, |payload, answer| {
+        TransformProbe::<CborDecoder>::new("{}").unwrap().provoke(&[&a, b], 5000, |payload, answer| {
             if let Ok(events) = answer {
                 let json: Result<serde_json::Value, _> = serde_json::from_slice(&events[0].payload);
                 json.unwrap_or_else(|error| panic!("{error}: {payload:x?}"));

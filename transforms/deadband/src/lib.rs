@@ -12,36 +12,36 @@
 //! ten minutes of event time later whatever it is. A field that appears, or becomes a number or something else than
 //! one (`null`, a text), is a change too; one that is left out is none. Refused is an event that has none of the fields.
 
-use headwater_module::{Event, Object, Span, Transform, export_transform, state};
+use headwater_module::{Event, JsonObject, TimeSpan, Transform, export_transform, state};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Settings: see the crate's documentation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Deadband {
-    fields: BTreeMap<String, Band>,
-    every: Option<Span>,
+pub struct DeadbandFilter {
+    fields: BTreeMap<String, ValueBand>,
+    every: Option<TimeSpan>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Band {
+struct ValueBand {
     #[serde(default)]
     absolute: f64,
     #[serde(default)]
     relative: f64,
 }
 
-/// What was last reported for a key.
+/// The report that a key's events are held against.
 #[derive(Debug, Deserialize, Serialize)]
-struct Reported {
+struct LastReport {
     time: u64,
-    /// `None` is something else than a number.
+    /// The fields' values; `None` is something else than a number.
     values: BTreeMap<String, Option<f64>>,
 }
 
-impl Transform for Deadband {
+impl Transform for DeadbandFilter {
     fn prepare(&mut self) -> Result<(), String> {
         if self.fields.is_empty() {
             return Err("`fields` is empty: name at least one".to_owned());
@@ -54,7 +54,7 @@ impl Transform for Deadband {
 
     fn process(&mut self, event: Event) -> Result<impl IntoIterator<Item = Event>, String> {
         let found = self.found(&event.object()?)?;
-        let before: Option<Reported> = state::get(&event.key)?;
+        let before: Option<LastReport> = state::get(&event.key)?;
         if before
             .as_ref()
             .is_some_and(|before| !self.is_due(before, event.time) && !self.left(before, &found))
@@ -64,15 +64,15 @@ impl Transform for Deadband {
         let mut values = before.map(|before| before.values).unwrap_or_default();
         values.retain(|field, _| self.fields.contains_key(field));
         values.extend(found);
-        state::set(&event.key, &Reported { time: event.time, values })?;
+        state::set(&event.key, &LastReport { time: event.time, values })?;
         Ok(Some(event))
     }
 }
-export_transform!(Deadband);
+export_transform!(DeadbandFilter);
 
-impl Deadband {
-    /// The watched fields that are there.
-    fn found(&self, object: &Object<'_>) -> Result<BTreeMap<String, Option<f64>>, String> {
+impl DeadbandFilter {
+    /// Returns the watched fields that are there.
+    fn found(&self, object: &JsonObject<'_>) -> Result<BTreeMap<String, Option<f64>>, String> {
         let there = self.fields.keys().filter(|field| object.raw(field).is_some());
         let found: BTreeMap<_, _> = there.map(|field| (field.clone(), object.number(field))).collect();
         match found.is_empty() {
@@ -81,11 +81,11 @@ impl Deadband {
         }
     }
 
-    fn is_due(&self, before: &Reported, time: u64) -> bool {
+    fn is_due(&self, before: &LastReport, time: u64) -> bool {
         self.every.is_some_and(|every| time.saturating_sub(before.time) >= every.micros)
     }
 
-    fn left(&self, before: &Reported, found: &BTreeMap<String, Option<f64>>) -> bool {
+    fn left(&self, before: &LastReport, found: &BTreeMap<String, Option<f64>>) -> bool {
         found.iter().any(|(field, value)| match (before.values.get(field), value, self.fields.get(field)) {
             (Some(Some(before)), Some(value), Some(band)) => {
                 (value - before).abs() > band.absolute.max(band.relative * before.abs())
@@ -98,12 +98,12 @@ impl Deadband {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use headwater_module::testing::{Probe, event};
+    use headwater_module::testing::{TransformProbe, event};
 
-    /// Which of the payloads go through.
+    /// Checks the indexes of the payloads that go through.
     #[track_caller]
     fn check(config: &str, payloads: &[&str], expected: &[usize]) {
-        let mut probe = Probe::<Deadband>::new(config).unwrap();
+        let mut probe = TransformProbe::<DeadbandFilter>::new(config).unwrap();
         let passes = |payload: &&str| !probe.payloads(payload).unwrap().is_empty();
         let flags: Vec<_> = payloads.iter().map(passes).collect();
         let found: Vec<_> = (0..flags.len()).filter(|index| flags[*index]).collect();
@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn reports_every_so_often_and_each_key_for_itself() {
-        let mut probe = Probe::<Deadband>::new(r#"{"fields":{"t":{}},"every":"10s"}"#).unwrap();
+        let mut probe =
+            TransformProbe::<DeadbandFilter>::new(r#"{"fields":{"t":{}},"every":"10s"}"#).unwrap();
         let mut at = |key: &str, seconds: u64| {
             let mut event = event(r#"{"t":1}"#);
             event.key = key.to_owned();
@@ -154,11 +155,11 @@ mod tests {
 
     #[test]
     fn refuses_in_words() {
-        let fault = |config: &str| Probe::<Deadband>::new(config).unwrap_err();
+        let fault = |config: &str| TransformProbe::<DeadbandFilter>::new(config).unwrap_err();
         assert!(fault(r#"{"fields":{}}"#).contains("`fields` is empty"));
         assert!(fault(r#"{"fields":{"t":{"absolute":-1}}}"#).contains("the band of `t` is negative"));
         assert!(fault(r#"{"fields":{"t":{}},"every":"soon"}"#).contains("\"soon\" is no length of time"));
-        let mut probe = Probe::<Deadband>::new(r#"{"fields":{"t":{}}}"#).unwrap();
+        let mut probe = TransformProbe::<DeadbandFilter>::new(r#"{"fields":{"t":{}}}"#).unwrap();
         assert!(probe.payloads(r#"{"u":1}"#).unwrap_err().contains(r#"none of the fields ["t"] is there"#));
         let mut long = event(r#"{"t":1}"#);
         long.key = "k".repeat(513);
@@ -170,7 +171,7 @@ mod tests {
         let config = r#"{"fields":{"t":{"absolute":0.1},"u":{"relative":0.1}},"every":"1s"}"#;
         let samples: [&[u8]; 2] = [br#"{"t":1.5,"u":-3e10,"v":{"t":1}}"#, br#"{"u":null,"t":1e308}"#];
         let mut answers = [0; 2];
-        Probe::<Deadband>::new(config).unwrap().provoke(&samples, 5000, |_, answer| {
+        TransformProbe::<DeadbandFilter>::new(config).unwrap().provoke(&samples, 5000, |_, answer| {
             answers[usize::from(answer.is_ok())] += 1;
         });
         assert!(answers.iter().all(|count| *count > 200), "{answers:?}");

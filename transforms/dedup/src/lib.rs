@@ -14,14 +14,14 @@ use headwater_module::{Event, Transform, export_transform, state};
 use serde::Deserialize;
 use std::collections::VecDeque;
 
-/// What fits into a value of the state, with ids of the greatest length.
+/// The number of ids of the greatest length that fit into a value of the state.
 const LAST_MAX: usize = 900;
 const ID_BYTES_MAX: usize = 64;
 
 /// Settings: see the crate's documentation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Dedup {
+pub struct RepeatFilter {
     field: String,
     #[serde(default = "last")]
     last: usize,
@@ -31,7 +31,7 @@ fn last() -> usize {
     100
 }
 
-impl Transform for Dedup {
+impl Transform for RepeatFilter {
     fn prepare(&mut self) -> Result<(), String> {
         match self.last {
             1..=LAST_MAX => Ok(()),
@@ -51,9 +51,9 @@ impl Transform for Dedup {
         Ok(Some(event))
     }
 }
-export_transform!(Dedup);
+export_transform!(RepeatFilter);
 
-impl Dedup {
+impl RepeatFilter {
     fn id(&self, event: &Event) -> Result<String, String> {
         let field = &self.field;
         let id = event.object()?.raw(field).ok_or_else(|| format!("field `{field}` is missing"))?;
@@ -70,9 +70,9 @@ impl Dedup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use headwater_module::testing::{Probe, event};
+    use headwater_module::testing::{TransformProbe, event};
 
-    fn passes(probe: &mut Probe<Dedup>, key: &str, id: &str) -> Result<bool, String> {
+    fn passes(probe: &mut TransformProbe<RepeatFilter>, key: &str, id: &str) -> Result<bool, String> {
         let mut event = event(format!(r#"{{"id":{id}}}"#));
         event.key = key.to_owned();
         Ok(!probe.process(event)?.is_empty())
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn drops_an_id_that_is_among_the_last_of_its_key() {
-        let mut probe = Probe::<Dedup>::new(r#"{"field":"id","last":2}"#).unwrap();
+        let mut probe = TransformProbe::<RepeatFilter>::new(r#"{"field":"id","last":2}"#).unwrap();
         for (key, id, expected) in [
             ("a", "1", true),
             ("a", "1", false),
@@ -97,11 +97,11 @@ mod tests {
 
     #[test]
     fn fewer_ids_in_new_settings_are_the_last_ones() {
-        let mut probe = Probe::<Dedup>::new(r#"{"field":"id"}"#).unwrap();
+        let mut probe = TransformProbe::<RepeatFilter>::new(r#"{"field":"id"}"#).unwrap();
         for id in 0..50 {
             assert_eq!(passes(&mut probe, "a", &id.to_string()), Ok(true));
         }
-        let mut probe = Probe::<Dedup>::again(r#"{"field":"id","last":2}"#).unwrap();
+        let mut probe = TransformProbe::<RepeatFilter>::again(r#"{"field":"id","last":2}"#).unwrap();
         assert_eq!(passes(&mut probe, "a", "48"), Ok(false));
         assert_eq!(passes(&mut probe, "a", "50"), Ok(true));
         assert_eq!(passes(&mut probe, "a", "48"), Ok(true));
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn as_many_of_the_longest_as_may_be_are_kept() {
-        let mut probe = Probe::<Dedup>::new(r#"{"field":"id","last":900}"#).unwrap();
+        let mut probe = TransformProbe::<RepeatFilter>::new(r#"{"field":"id","last":900}"#).unwrap();
         for id in 0..1000 {
             assert_eq!(passes(&mut probe, "a", &format!("\"{id:062}\"")), Ok(true));
         }
@@ -117,10 +117,10 @@ mod tests {
 
     #[test]
     fn refuses_in_words() {
-        let fault = |config: &str| Probe::<Dedup>::new(config).unwrap_err();
+        let fault = |config: &str| TransformProbe::<RepeatFilter>::new(config).unwrap_err();
         assert!(fault(r#"{"field":"id","last":0}"#).contains("`last` is 0"));
         assert!(fault(r#"{"field":"id","last":901}"#).contains("1 to 900"));
-        let mut probe = Probe::<Dedup>::new(r#"{"field":"id"}"#).unwrap();
+        let mut probe = TransformProbe::<RepeatFilter>::new(r#"{"field":"id"}"#).unwrap();
         let mut reason = |id: &str| passes(&mut probe, "a", id).unwrap_err();
         assert_eq!(reason("[1]"), "field `id` is no text or number: [1]");
         assert_eq!(reason("null"), "field `id` is no text or number: null");
@@ -132,9 +132,13 @@ mod tests {
     fn whatever_comes_it_answers() {
         let samples: [&[u8]; 2] = [br#"{"id":17,"v":[1]}"#, br#"{"v":"\u00e9","id":"a-b"}"#];
         let mut answers = [0; 2];
-        Probe::<Dedup>::new(r#"{"field":"id"}"#).unwrap().provoke(&samples, 5000, |_, answer| {
-            answers[usize::from(answer.is_ok())] += 1;
-        });
+        TransformProbe::<RepeatFilter>::new(r#"{"field":"id"}"#).unwrap().provoke(
+            &samples,
+            5000,
+            |_, answer| {
+                answers[usize::from(answer.is_ok())] += 1;
+            },
+        );
         assert!(answers.iter().all(|count| *count > 200), "{answers:?}");
     }
 }

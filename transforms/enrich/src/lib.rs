@@ -19,26 +19,26 @@ use std::collections::BTreeMap;
 /// Settings: see the crate's documentation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Enrich {
+pub struct TableLookup {
     field: Option<String>,
     #[serde(default)]
-    missing: Missing,
+    missing: MissingPolicy,
     table: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
-    /// The table's fields, written.
+    /// The table's fields, with their values as JSON.
     #[serde(skip)]
     written: BTreeMap<String, Vec<(String, String)>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Missing {
+enum MissingPolicy {
     #[default]
     Reject,
     Pass,
     Drop,
 }
 
-impl Transform for Enrich {
+impl Transform for TableLookup {
     fn prepare(&mut self) -> Result<(), String> {
         let table = std::mem::take(&mut self.table).into_iter();
         self.written = table.map(|(name, fields)| (name, written(fields))).collect();
@@ -49,9 +49,9 @@ impl Transform for Enrich {
         let name = self.name(&event)?;
         let Some(fields) = self.written.get(name.as_ref()) else {
             return match self.missing {
-                Missing::Reject => Err(format!("{name:.80?} is not in the table")),
-                Missing::Pass => Ok(Some(event)),
-                Missing::Drop => Ok(None),
+                MissingPolicy::Reject => Err(format!("{name:.80?} is not in the table")),
+                MissingPolicy::Pass => Ok(Some(event)),
+                MissingPolicy::Drop => Ok(None),
             };
         };
         let mut object = ObjectWriter::new();
@@ -69,10 +69,10 @@ impl Transform for Enrich {
         Ok(Some(event))
     }
 }
-export_transform!(Enrich);
+export_transform!(TableLookup);
 
-impl Enrich {
-    /// What is looked up.
+impl TableLookup {
+    /// Returns the name to look up.
     fn name<'a>(&self, event: &'a Event) -> Result<Cow<'a, str>, String> {
         let Some(field) = &self.field else { return Ok(Cow::Borrowed(&event.key)) };
         let object = event.object()?;
@@ -94,14 +94,14 @@ fn written(fields: BTreeMap<String, serde_json::Value>) -> Vec<(String, String)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use headwater_module::Object;
-    use headwater_module::testing::{Probe, event};
+    use headwater_module::JsonObject;
+    use headwater_module::testing::{TransformProbe, event};
 
     const TABLE: &str = r#""table":{"s1":{"site":"north","gain":2},"7":{"v":null},"k":{"by":"key"}}"#;
 
     #[track_caller]
     fn check(settings: &str, payload: &str, expected: Result<&[&str], &str>) {
-        let mut probe = Probe::<Enrich>::new(&format!("{{{settings}{TABLE}}}")).unwrap();
+        let mut probe = TransformProbe::<TableLookup>::new(&format!("{{{settings}{TABLE}}}")).unwrap();
         match (probe.payloads(payload), expected) {
             (Ok(found), Ok(expected)) => assert_eq!(found, expected),
             (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
@@ -137,19 +137,20 @@ mod tests {
 
     #[test]
     fn refuses_settings_that_are_none() {
-        assert!(Probe::<Enrich>::new("{}").unwrap_err().contains("missing field `table`"));
-        let fault = Probe::<Enrich>::new(r#"{"table":{},"missing":"skip"}"#).unwrap_err();
+        assert!(TransformProbe::<TableLookup>::new("{}").unwrap_err().contains("missing field `table`"));
+        let fault = TransformProbe::<TableLookup>::new(r#"{"table":{},"missing":"skip"}"#).unwrap_err();
         assert!(fault.contains("unknown variant `skip`"), "{fault}");
     }
 
     #[test]
     fn whatever_comes_it_answers_with_json_or_a_reason() {
-        let mut probe = Probe::<Enrich>::new(&format!(r#"{{"field":"sensor",{TABLE}}}"#)).unwrap();
+        let mut probe =
+            TransformProbe::<TableLookup>::new(&format!(r#"{{"field":"sensor",{TABLE}}}"#)).unwrap();
         let samples: [&[u8]; 2] = [br#"{"sensor":"s1","v":[1,{"a":"\u00e9"}]}"#, br#"{"v":1e3,"sensor":7}"#];
         let mut taken = 0;
         probe.provoke(&samples, 5000, |payload, answer| {
             if let Ok(events) = answer {
-                Object::parse(&events[0].payload).unwrap_or_else(|error| panic!("{error}: {payload:?}"));
+                JsonObject::parse(&events[0].payload).unwrap_or_else(|error| panic!("{error}: {payload:?}"));
                 taken += 1;
             }
         });

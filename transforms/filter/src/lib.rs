@@ -23,13 +23,13 @@ const DEPTH_MAX: usize = 64;
 /// Settings: see the crate's documentation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Filter {
+pub struct ExpressionFilter {
     r#where: String,
     #[serde(skip)]
     compiled: Option<(Program, Environment<'static>)>,
 }
 
-impl Transform for Filter {
+impl Transform for ExpressionFilter {
     fn prepare(&mut self) -> Result<(), String> {
         let depth = self.r#where.matches(['(', '[', '{', '!', '?']).count();
         if depth > DEPTH_MAX {
@@ -60,9 +60,9 @@ impl Transform for Filter {
         }
     }
 }
-export_transform!(Filter);
+export_transform!(ExpressionFilter);
 
-/// Whole numbers beyond what the language has are taken as doubles.
+/// Returns the language's value of a JSON value; whole numbers beyond its range become doubles.
 fn value(json: serde_json::Value) -> Value {
     match json {
         serde_json::Value::Null => Value::Nil,
@@ -82,10 +82,10 @@ fn value(json: serde_json::Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use headwater_module::testing::Probe;
+    use headwater_module::testing::TransformProbe;
 
-    fn filter(expression: &str) -> Result<Probe<Filter>, String> {
-        Probe::new(&serde_json::json!({ "where": expression }).to_string())
+    fn filter(expression: &str) -> Result<TransformProbe<ExpressionFilter>, String> {
+        TransformProbe::new(&serde_json::json!({ "where": expression }).to_string())
     }
 
     #[track_caller]

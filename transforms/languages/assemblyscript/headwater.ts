@@ -1,8 +1,9 @@
-// What the author of a Headwater module in AssemblyScript uses.
+// The SDK for Headwater modules in AssemblyScript.
 //
-// A call that cannot give what it should rejects the event or sample at hand, which then goes to the
-// dead letters with the reason; what is done with it afterwards has no effect. So there is nothing
-// to check. Event, sample, state and result are good until the end of the function they came to.
+// A function that cannot give its value rejects the event or sample at hand, which then goes to the
+// dead letters with the reason; it gives 0 or an empty text, and nothing that is done afterwards with
+// that event has an effect. So there is nothing to check. Event, sample, state and result are good until
+// the end of the function they came to. Times are microseconds since the Unix epoch, UTC.
 export { reject, log, Level } from "./headwater/call";
 export { Settings } from "./headwater/settings";
 export { Event, emit, transform } from "./headwater/event";

@@ -1,7 +1,7 @@
-// What the author of a Headwater module uses: the calls of the contract, which come in batches, become one function
-// per event. A reading that cannot be used is a thrown error: it goes to the dead letters with the error's message.
+// The SDK for Headwater modules in JavaScript and TypeScript: the calls of the contract, which come in batches, become
+// one function per event. An event that cannot be used is a thrown error: it goes to the dead letters with its message.
 //
-// The agent may throw an instance away at any moment: what must last belongs in an aggregate's state. There is no
+// The agent may throw an instance away at any moment: data that must last belongs in an aggregate's state. There is no
 // network, no file and no clock, so that a recomputation gives the same result.
 
 import { log as write } from "headwater:module/logging@0.1.0";
@@ -15,7 +15,7 @@ export const log = {
 };
 globalThis.console ??= { ...log, log: log.info };
 
-// What the engine would end the call for, without a word.
+// The engine would end the call for these, without a word.
 const noClock = () => {
   throw new Error("there is no clock: take the time of the event");
 };
@@ -27,7 +27,10 @@ globalThis.Date = class extends Date {
 };
 globalThis.performance = { now: noClock };
 
-/** The module's exports, of a function from the settings to the function for one event: its event, none or many. */
+/**
+ * Makes the module's exports of a function from the settings to the function for one event, which returns that event,
+ * nothing (`undefined` or `null`), or an array of events.
+ */
 export const transform = (configure) => {
   let each;
   return {
@@ -35,16 +38,15 @@ export const transform = (configure) => {
     process: (batch) => {
       const events = [];
       const rejected = sift(batch, (event) => {
-        const made = each(event);
-        if (Array.isArray(made)) events.push(...made.map(checked));
-        else if (made) events.push(checked(made));
+        // All of them are checked before the first is taken: an event that is rejected gives none.
+        for (const made of listed(each(event)).map(checked)) events.push(made);
       });
       return { events, rejected };
     },
   };
 };
 
-/** The module's exports, of a function from the settings to `start`, `add`, `merge` and `finish`. */
+/** Makes the module's exports of a function from the settings to `start`, `add`, `merge` and `finish`. */
 export const aggregate = (configure) => {
   let all;
   const read = (state) => (state.length ? JSON.parse(shallow(text(state)), revive) : all.start());
@@ -63,16 +65,16 @@ export const aggregate = (configure) => {
   };
 };
 
-/** The payload of an event or a sample as a JSON object. */
+/** Returns the payload of an event or a sample as a JSON object. */
 export const parse = ({ payload }) => object(text(payload));
 
-/** The number in a field of a parsed payload; `undefined` if it is missing or no finite number. */
+/** Returns the number in a field of a parsed payload; `undefined` if it is missing or no finite number. */
 export const number = (object, field) => {
   const value = Object.hasOwn(object, field) ? object[field] : undefined;
   return Number.isFinite(value) ? value : undefined;
 };
 
-/** The event with another number in the field; all else stays as it is, byte for byte. */
+/** Returns the event with another number in the field; all else stays as it is, byte for byte. */
 export const mapNumber = (event, field, map) => {
   const raw = latin1(event.payload);
   const value = object(decoded(raw));
@@ -87,7 +89,10 @@ export const mapNumber = (event, field, map) => {
   return spliced(event, raw, start, end, finite(field, map(number)));
 };
 
-/** The event with that number in the field, which is added if it is not there; all else stays as it is, byte for byte. */
+/**
+ * Returns the event with that number in the field, which is added if it is not there; all else stays as it is, byte for
+ * byte.
+ */
 export const setNumber = (event, field, number) => {
   const written = finite(field, number);
   const raw = latin1(event.payload);
@@ -100,13 +105,13 @@ export const setNumber = (event, field, number) => {
   return spliced(event, raw, end, end, `${comma}${encoded(JSON.stringify(field))}:${written}`);
 };
 
-/** UTF-8 to text. */
+/** Returns the text of UTF-8. */
 export const text = (utf8) => decoded(latin1(utf8));
 
-/** Text to UTF-8. */
+/** Returns the UTF-8 of a text. */
 export const bytes = (written) => Uint8Array.fromBase64(btoa(encoded(written)));
 
-// What libraries expect to find.
+// Libraries expect to find these.
 globalThis.TextDecoder ??= class {
   decode = text;
 };
@@ -124,6 +129,9 @@ const finite = (field, number) => {
   throw new Error(`field \`${field}\` would become ${number}`);
 };
 
+/** The events that an author's function returned. */
+const listed = (made) => (Array.isArray(made) ? made : made ? [made] : []);
+
 const checked = (event) => {
   const { topic, key, time, payload } = event;
   const texts = typeof topic === "string" && topic.isWellFormed() && typeof key === "string" && key.isWellFormed();
@@ -131,7 +139,7 @@ const checked = (event) => {
   throw new Error("made no event: `topic` and `key` are texts, `time` whole microseconds, `payload` a Uint8Array");
 };
 
-/** Does it with each input, and says which were refused and why. */
+/** Calls the function with each input, and returns the rejections. */
 const sift = (inputs, each) => {
   const rejected = [];
   for (let index = 0; index < inputs.length; index++) {
@@ -144,7 +152,7 @@ const sift = (inputs, each) => {
   return rejected;
 };
 
-/** An error of the contract is a thrown string. */
+/** Returns what the call returns, and makes an error the contract's, which is a thrown string. */
 const refusing = (call) => {
   try {
     return call();
@@ -200,7 +208,7 @@ const object = (written) => {
   throw new Error(`not a JSON object: ${written.slice(0, 40)}`);
 };
 
-/** Where in its bytes the values of the object's members of that name stand. */
+/** Returns the places in the bytes of the values of the object's members of that name. */
 const places = (raw, value, field) => {
   if (!Object.hasOwn(value, field)) return [];
   const wanted = encoded(field);
@@ -223,7 +231,7 @@ const places = (raw, value, field) => {
   return found;
 };
 
-/** The end of the value that starts there. */
+/** Returns the end of the value that starts there. */
 const ending = (raw, start) => {
   if (raw[start] === "{" || raw[start] === "[") return skip(raw, start);
   return after(/"[^"\\]*(?:\\.[^"\\]*)*"|[^\s,}]+/y, raw, start);
@@ -235,7 +243,7 @@ const after = (pattern, raw, start) => {
   return pattern.lastIndex;
 };
 
-/** The end of the list or object that starts there. */
+/** Returns the end of the list or object that starts there. */
 const skip = (raw, start) => {
   const mark = /"[^"\\]*(?:\\.[^"\\]*)*"|[[\]{}]/g;
   mark.lastIndex = start;

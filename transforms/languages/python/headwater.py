@@ -1,7 +1,7 @@
-"""What the author of a Headwater module uses: the calls of the contract, which come in batches, become one function
-per event. A reading that cannot be used is a raised error: it goes to the dead letters with the error's message.
+"""The SDK for Headwater modules in Python: the calls of the contract, which come in batches, become one function per
+event. An event that cannot be used is a raised error: it goes to the dead letters with the error's message.
 
-The agent may throw an instance away at any moment: what must last belongs in an aggregate's state. There is no network,
+The agent may throw an instance away at any moment: data that must last belongs in an aggregate's state. There is no network,
 no file and no clock (`time.time()` ends the call), and `random` gives the same numbers in each instance, so that a
 recomputation gives the same result.
 """
@@ -18,7 +18,8 @@ from wit_world.imports import logging, types
 
 
 def transform(configure):
-    """The class `WitWorld`, of a function from the settings to the function for one event: its event, none or many."""
+    """Makes the class `WitWorld` of a function from the settings to the function for one event, which returns that
+    event, None, or a list of events (or anything else that gives events one by one)."""
 
     each = None
 
@@ -33,11 +34,8 @@ def transform(configure):
             made = []
 
             def one(event):
-                out = each(event)
-                if isinstance(out, types.Event):
-                    made.append(_checked(out))
-                elif out is not None:
-                    made.extend([_checked(each) for event in out])
+                # All of them are checked before the first is taken: an event that is rejected gives none.
+                made.extend([_checked(one) for one in _listed(each(event))])
 
             rejected = _sift(events, one)
             return types.Processed(made, rejected)
@@ -46,7 +44,9 @@ def transform(configure):
 
 
 def aggregate(configure):
-    """The class `WitWorld`, of a function from the settings to an object with `start`, `add`, `merge`, `finish`."""
+    """Makes the class `WitWorld` of a function from the settings to an object with the four functions `start()`, `add(state,
+    sample)`, `merge(a, b)` and `finish(state, window)`. A state and a result are anything that JSON can say; times are in
+    microseconds since the Unix epoch."""
     of = None
 
     def read(state):
@@ -76,7 +76,7 @@ def aggregate(configure):
 
 
 def parse(event):
-    """The payload of an event or a sample as a JSON object."""
+    """Returns the payload of an event or a sample, which has to be a JSON object."""
     text = event.payload.decode()
     try:
         value = _decode(text)
@@ -88,12 +88,13 @@ def parse(event):
 
 
 def number(values, field):
-    """The number in a field of a parsed payload; None if it is missing or no finite number."""
+    """Returns the number in a field of a parsed payload; None if it is missing or no finite number."""
     return _finite(values.get(field))
 
 
 def map_number(event, field, change):
-    """The event with another number in the field; all else stays as it is, to the character."""
+    """Returns the event with another number in the field; all else stays as it is, to the character. A field that is
+    missing, there twice or no number is a ValueError."""
     value = parse(event)
     if field not in value:
         raise ValueError(f"field `{field}` is missing")
@@ -106,7 +107,8 @@ def map_number(event, field, change):
 
 
 def set_number(event, field, number):
-    """The event with that number in the field, which is added if it is not there; all else stays as it is."""
+    """Returns the event with that number in the field, which is added if it is not there; all else stays as it is. A
+    field that is there twice is a ValueError."""
     written = _digits(field, number)
     value = parse(event)
     text = event.payload.decode()
@@ -138,7 +140,7 @@ _FOLDER, _, _FILE = __file__.rpartition("/")
 
 
 class _Lines:
-    """What is printed goes to the log: standard output has nothing behind it, but when the module is built."""
+    """Takes printed lines to the log: standard output has nothing behind it, but when the module is built."""
 
     rest = ""
 
@@ -207,7 +209,7 @@ def _finite(value):
 
 
 def _place(text, field):
-    """Where the value of the object's only member of that name stands. The text is JSON."""
+    """Returns start and end of the value of the object's only member of that name. The text is JSON."""
     found = None
     at = _BLANK(text).end()
     while text[at] in "{,":
@@ -222,8 +224,17 @@ def _place(text, field):
     return found
 
 
+def _listed(made):
+    """The events that an author's function returned."""
+    if made is None:
+        return ()
+    return (made,) if isinstance(made, types.Event) else made
+
+
 def _checked(event):
-    """A wrong type would end the call without a word."""
+    """Returns the event, whose types are right: a wrong one would end the call without a word."""
+    if not isinstance(event, types.Event):
+        raise TypeError(f"expected an event, a list of events or None, found {event!r:.40}")
     texts = isinstance(event.topic, str) and isinstance(event.key, str)
     if not (texts and type(event.time) is int and 0 <= event.time < 1 << 64 and isinstance(event.payload, bytes)):
         raise TypeError("`topic` and `key` are str, `time` is int in microseconds, `payload` is bytes")
@@ -232,7 +243,7 @@ def _checked(event):
 
 
 def _sift(inputs, each):
-    """Does it with each input, and says which were refused and why."""
+    """Calls the function with each input, and returns the rejections."""
     rejected = []
     for index, one in enumerate(inputs):
         try:
@@ -243,7 +254,7 @@ def _sift(inputs, each):
 
 
 def _refusing(call):
-    """An error of the contract is an `Err`."""
+    """Returns what the call returns, and makes an error the contract's, which is an `Err`."""
     try:
         return call()
     except Exception as error:
@@ -257,7 +268,7 @@ def _reason(error):
 
 
 def _place_of(error):
-    """The last line of the author's own that it came through."""
+    """Returns the last line of the author's own that the error came through."""
     place, at = "", error.__traceback__
     while at:
         folder, _, file = at.tb_frame.f_code.co_filename.rpartition("/")
@@ -279,7 +290,7 @@ def _result(value):
 
 
 def _nulled(value):
-    """JSON has no word for numbers that are not finite."""
+    """Returns the value with None for numbers that are not finite, which JSON cannot say."""
     if isinstance(value, dict):
         return {name: _nulled(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -37,7 +37,7 @@ esac
 
 # componentize-qjs 0.4.5 has an `init` of its own, for the time of building: ours is called ini0 until that is over.
 sed 's/export init:/export ini0:/' wit/headwater.wit >"$build/headwater.wit"
-# After a fault, esbuild's program for Node.js adds where in itself it was.
+# Behind a fault, esbuild's program for Node.js names a place in itself, which is left off.
 echo "export { init as ini0, $others } from \"./$name.ts\"" |
     "$tools/node_modules/.bin/esbuild" --bundle --format=esm --target=es2023 --external:headwater:\* --log-level=warning \
         --log-override:import-is-undefined=error --sourcefile=exports.js --outfile="$build/bundle.js" 2>"$build/log" ||

@@ -1,6 +1,6 @@
 //! Keyed window aggregation: one sample at a time, over a state that the agent keeps.
 
-use crate::json::Object;
+use crate::json::JsonObject;
 use crate::{log, settings};
 use bindings::headwater::module::types::Rejection;
 use bindings::{Closed, Group, Updated};
@@ -22,14 +22,14 @@ pub mod bindings {
 
 pub use bindings::headwater::module::types::Sample;
 
-/// A function from the samples of a key's window to one result, deserialized from the step's
-/// settings: what `config = { … }` in the pipeline says.
+/// A function from the samples of a key's window to one result. The type is deserialized from the module's
+/// settings: `settings = { … }` in the pipeline.
 ///
 /// Whatever order and whatever parts the samples come in, the result has to be the same (up to
 /// rounding): the agent updates as they arrive, and merges partial states.
 ///
 /// ```
-/// use headwater_module::{Aggregate, Sample, Window, export_aggregate};
+/// use headwater_module::{Aggregate, Sample, ClosedWindow, export_aggregate};
 ///
 /// /// The sum of a field.
 /// #[derive(serde::Deserialize)]
@@ -49,7 +49,7 @@ pub use bindings::headwater::module::types::Sample;
 ///         a + b
 ///     }
 ///
-///     fn finish(&self, _: &Window, state: f64) -> Result<impl serde::Serialize, String> {
+///     fn finish(&self, _: &ClosedWindow, state: f64) -> Result<impl serde::Serialize, String> {
 ///         Ok(std::collections::BTreeMap::from([("sum", state)]))
 ///     }
 /// }
@@ -62,38 +62,40 @@ pub use bindings::headwater::module::types::Sample;
     note = "a transform is exported with `export_transform!`"
 )]
 pub trait Aggregate: DeserializeOwned {
-    /// What the agent keeps between calls, as [postcard] bytes: small, and equal states give equal
-    /// bytes if it has no hash maps in it. A window starts with the default.
+    /// The state of one key's window, which the agent keeps between calls as [postcard] bytes: small, and
+    /// equal states give equal bytes if there are no hash maps in it. A window starts with the default.
     ///
     /// [postcard]: https://postcard.jamesmunns.com/wire-format
     type State: Serialize + DeserializeOwned + Default;
 
-    /// Of the form of `State`: one more with each release that reads its bytes otherwise.
+    /// The version of the form of `State`: one more with each release that reads its bytes otherwise.
     const STATE_VERSION: u32 = 0;
 
-    /// Checks the settings, and fills fields that are none (`#[serde(skip)]`).
+    /// Checks the settings, and fills fields that are no settings (`#[serde(skip)]`). Called once, before
+    /// everything else.
     ///
     /// # Errors
-    /// A configuration fault, in words for the operator.
+    /// A fault of the configuration, in words for the operator: `check` shows it, and no pipeline starts with it.
     fn prepare(&mut self) -> Result<(), String> {
         Ok(())
     }
 
-    /// Takes one more sample into the state.
+    /// Takes one more sample into the state. Samples come in any order.
     ///
     /// # Errors
-    /// Why the sample cannot be used: it goes to the dead letters with this reason. The state has
-    /// to be as it was.
+    /// The reason why the sample cannot be used, with which it goes to the dead letters. The state has to
+    /// be as it was.
     fn update(&self, state: &mut Self::State, sample: &Sample) -> Result<(), String>;
 
-    /// Two partial states as one.
+    /// Makes one state of two of the same key: sessions that meet, panes of a hopping window, coarser windows. A
+    /// state without samples changes nothing, on either side.
     fn merge(&self, a: Self::State, b: Self::State) -> Self::State;
 
-    /// A state of another version, read by [`from_bytes`], as this one would have made it. The agent tries it on
-    /// all open windows before this version takes over.
+    /// Makes a state of this version of the bytes of another version, which [`from_bytes`] reads. The agent tries
+    /// it on the states of all open windows before this version takes over.
     ///
     /// ```
-    /// # use headwater_module::{Aggregate, Sample, Window, from_bytes};
+    /// # use headwater_module::{Aggregate, Sample, ClosedWindow, from_bytes};
     /// /// Count and sum; the release before kept the sum alone.
     /// # #[derive(serde::Deserialize)]
     /// # struct Mean {}
@@ -109,51 +111,52 @@ pub trait Aggregate: DeserializeOwned {
     ///     }
     /// #   fn update(&self, _: &mut (u64, f64), _: &Sample) -> Result<(), String> { Ok(()) }
     /// #   fn merge(&self, a: (u64, f64), _: (u64, f64)) -> (u64, f64) { a }
-    /// #   fn finish(&self, _: &Window, state: (u64, f64)) -> Result<impl serde::Serialize, String> { Ok(state) }
+    /// #   fn finish(&self, _: &ClosedWindow, state: (u64, f64)) -> Result<impl serde::Serialize, String> { Ok(state) }
     /// }
     /// # assert_eq!(Mean {}.migrate(0, &2.5_f64.to_le_bytes()), Ok((1, 2.5)));
     /// # assert!(Mean {}.migrate(0, &[1]).is_err() && Mean {}.migrate(2, &[]).is_err());
     /// ```
     ///
     /// # Errors
-    /// Why it cannot be read: the version that runs stays. None can, if this is not implemented.
+    /// The reason why the state cannot be read; the version that runs then stays. Without an implementation of
+    /// this method no state of another version can be read.
     fn migrate(&self, from: u32, state: &[u8]) -> Result<Self::State, String> {
         let _ = state;
         Err(format!("states of version {from} cannot be read, only those of version {}", Self::STATE_VERSION))
     }
 
-    /// The result of a closed window, serialized as JSON. The state may be one without samples.
+    /// Returns the result of a closed window, which is serialized as JSON. The state may be one without samples.
     ///
     /// # Errors
-    /// Why there is none: the window goes to the dead letters with this reason.
-    fn finish(&self, window: &Window, state: Self::State) -> Result<impl Serialize, String>;
+    /// The reason why there is none, with which the window goes to the dead letters.
+    fn finish(&self, window: &ClosedWindow, state: Self::State) -> Result<impl Serialize, String>;
 }
 
 /// A closed window, half open: `start` belongs to it, `end` does not. Times in microseconds since
 /// the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// What its samples belong to.
+pub struct ClosedWindow {
+    /// The key that its samples belong to.
     pub key: String,
     /// The first moment in it.
     pub start: u64,
     /// The first moment after it.
     pub end: u64,
-    /// Readings used.
+    /// The number of samples used.
     pub count: u64,
-    /// Of these, readings that came after the window had first closed.
+    /// The number of samples among them that came after the window had first closed.
     pub late: u64,
-    /// 0 the first time, then one more with each time late readings change the result.
+    /// The number of the result: 0 the first time, then one more each time late samples change it.
     pub revision: u32,
 }
 
 impl Sample {
-    /// Its payload as a JSON object.
+    /// Reads the payload as a JSON object.
     ///
     /// # Errors
-    /// Says where the payload stops being one.
-    pub fn object(&self) -> Result<Object<'_>, String> {
-        Object::parse(&self.payload)
+    /// A reason that says at which byte the payload stops being one.
+    pub fn object(&self) -> Result<JsonObject<'_>, String> {
+        JsonObject::parse(&self.payload)
     }
 }
 
@@ -162,9 +165,9 @@ impl Sample {
 macro_rules! export_aggregate {
     ($aggregate:ty) => {
         const _: () = {
-            use $crate::export::{AggregateModule, aggregate};
+            use $crate::export::{AggregateExport, aggregate};
             ::std::thread_local! {
-                static MODULE: AggregateModule<$aggregate> = const { AggregateModule::new() };
+                static MODULE: AggregateExport<$aggregate> = const { AggregateExport::new() };
             }
             struct Export;
             impl aggregate::Guest for Export {
@@ -195,12 +198,12 @@ macro_rules! export_aggregate {
 /// The one instance behind the exports.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Module<A>(RefCell<Option<A>>);
+pub struct AggregateExport<A>(RefCell<Option<A>>);
 
 // The bound is on each method: on the block, a type without the trait would lack them, in many words.
 #[expect(clippy::new_without_default, reason = "it has to be const for a static")]
-impl<A> Module<A> {
-    /// Before `init`.
+impl<A> AggregateExport<A> {
+    /// Returns the instance before `init`.
     #[must_use]
     pub const fn new() -> Self {
         Self(RefCell::new(None))
@@ -209,7 +212,7 @@ impl<A> Module<A> {
     /// The contract's `init`.
     ///
     /// # Errors
-    /// What the aggregate does not like in its settings.
+    /// The fault of the settings.
     pub fn init(&self, config: &str) -> Result<(), String>
     where
         A: Aggregate,
@@ -257,7 +260,7 @@ impl<A> Module<A> {
     /// The contract's `migrate`.
     ///
     /// # Errors
-    /// Why the state cannot be read.
+    /// The reason why the state cannot be read.
     pub fn migrate(&self, from: u32, state: &[u8]) -> Result<Vec<u8>, String>
     where
         A: Aggregate,
@@ -283,8 +286,7 @@ fn update<A: Aggregate>(aggregate: &A, group: &Group) -> Result<Updated, String>
 
 fn finish<A: Aggregate>(aggregate: &A, closed: Closed) -> Result<Vec<u8>, String> {
     let Closed { key, window, state, count, late, revision } = closed;
-    let (start, end) = (window.start, window.end);
-    let window = Window { key, start, end, count, late, revision };
+    let window = ClosedWindow { key, start: window.start, end: window.end, count, late, revision };
     let value = aggregate.finish(&window, decode(&state)?)?;
     serde_json::to_vec(&value).map_err(|error| format!("failed to write the result: {error}"))
 }
@@ -293,12 +295,12 @@ fn decode<S: DeserializeOwned + Default>(state: &[u8]) -> Result<S, String> {
     if state.is_empty() { Ok(S::default()) } else { from_bytes(state) }
 }
 
-/// A state from the bytes that the agent keeps of it, which are [postcard]: what [`Aggregate::migrate`] needs.
+/// Reads a state from the [postcard] bytes that the agent keeps of it, for [`Aggregate::migrate`].
 ///
 /// [postcard]: https://postcard.jamesmunns.com/wire-format
 ///
 /// # Errors
-/// Says that they are not such a state.
+/// A reason that says why the bytes are no such state.
 pub fn from_bytes<S: DeserializeOwned>(state: &[u8]) -> Result<S, String> {
     match postcard::take_from_bytes(state) {
         Ok((state, [])) => Ok(state),

@@ -1,6 +1,6 @@
 //! Settings that are one word of a few.
 
-/// The type of a setting that is one of these words, in lower case; the first, where there is none. Needs `serde`
+/// Defines the type of a setting that is one of these words, in lower case; the first is the default. Needs `serde`
 /// among the module's own dependencies.
 ///
 /// ```

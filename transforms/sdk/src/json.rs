@@ -6,44 +6,46 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-/// More than the longest number takes: -1.7976931348623157e308.
+/// The room for a number: more than the longest takes, -1.7976931348623157e308.
 const NUMBER_BYTES_MAX: usize = 32;
 
 /// A JSON object: checked as a whole, its members read on demand.
 #[derive(Debug)]
-pub struct Object<'a> {
+pub struct JsonObject<'a> {
     text: &'a str,
     members: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
-impl<'a> Object<'a> {
+impl<'a> JsonObject<'a> {
+    /// Reads the payload, and checks it as a whole.
+    ///
     /// # Errors
-    /// Says where the payload stops being a JSON object.
+    /// A reason that says at which byte the payload stops being a JSON object.
     pub fn parse(payload: &'a [u8]) -> Result<Self, String> {
         let text = str::from_utf8(payload).map_err(|error| format!("not UTF-8: {error}"))?;
-        let Members(members) =
+        let ObjectMembers(members) =
             serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))?;
         Ok(Self { text, members })
     }
 
-    /// Its members in their order, each with its value as it is written.
+    /// Returns the members in their order, each with its value as it is written.
     pub fn members(&self) -> impl Iterator<Item = (&str, &'a str)> {
         self.members.iter().map(|(name, value)| (name.as_ref(), value.get()))
     }
 
-    /// The field's value as it is written: the last one, where a name is there twice.
+    /// Returns the field's value as it is written: the last one, where a name is there twice.
     #[must_use]
     pub fn raw(&self, field: &str) -> Option<&'a str> {
         self.members.iter().rev().find(|(name, _)| name == field).map(|(_, value)| value.get())
     }
 
-    /// The field, if it is there and a finite number.
+    /// Returns the field's number; `None` if the field is missing, there twice, or no finite number.
     #[must_use]
     pub fn number(&self, field: &str) -> Option<f64> {
         self.read(field).ok().map(|(_, number)| number)
     }
 
-    /// The field's number, and where in the payload it is written.
+    /// Returns the field's number, and its place in the payload.
     pub(crate) fn read(&self, field: &str) -> Result<(Range<usize>, f64), String> {
         let place = self.place(field)?.ok_or_else(|| format!("field `{field}` is missing"))?;
         let value = &self.text[place.clone()];
@@ -53,7 +55,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Where in the payload the field's value is written.
+    /// Returns the place of the field's value in the payload.
     fn place(&self, field: &str) -> Result<Option<Range<usize>>, String> {
         let mut named = self.members.iter().filter(|(name, _)| name == field);
         match (named.next(), named.next()) {
@@ -67,19 +69,20 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The payload with another number in the field; all else is as it was, byte for byte.
+/// Returns the payload with another number in the field; all else is as it was, byte for byte.
 pub(crate) fn map_number(
     payload: &[u8],
     field: &str,
     map: impl FnOnce(f64) -> f64,
 ) -> Result<Vec<u8>, String> {
-    let (span, number) = Object::parse(payload)?.read(field)?;
+    let (span, number) = JsonObject::parse(payload)?.read(field)?;
     with_number(payload, field, map(number), span, "")
 }
 
-/// The payload with that number in the field, which is added if it is not there; all else is as it was, byte for byte.
+/// Returns the payload with that number in the field, which is added if it is not there; all else is as it was, byte for
+/// byte.
 pub(crate) fn set_number(payload: &[u8], field: &str, number: f64) -> Result<Vec<u8>, String> {
-    let object = Object::parse(payload)?;
+    let object = JsonObject::parse(payload)?;
     if let Some(span) = object.place(field)? {
         return with_number(payload, field, number, span, "");
     }
@@ -108,34 +111,34 @@ fn with_number(
     Ok([&payload[..span.start], name, &digits[..NUMBER_BYTES_MAX - unused], &payload[span.end..]].concat())
 }
 
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct ObjectMembers<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Members<'de> {
+impl<'de> Deserialize<'de> for ObjectMembers<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Each;
         impl<'de> Visitor<'de> for Each {
-            type Value = Members<'de>;
+            type Value = ObjectMembers<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ObjectMembers<'de>, A::Error> {
                 let mut members = Vec::with_capacity(8);
-                while let Some((Name(name), value)) = map.next_entry()? {
+                while let Some((MemberName(name), value)) = map.next_entry()? {
                     members.push((name, value));
                 }
-                Ok(Members(members))
+                Ok(ObjectMembers(members))
             }
         }
         deserializer.deserialize_map(Each)
     }
 }
 
-/// Borrowed unless it has escapes in it, which a plain `Cow` would not be.
+/// A member's name: borrowed unless it has escapes in it, which a plain `Cow` would not be.
 #[derive(serde::Deserialize)]
 #[serde(transparent)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
@@ -143,7 +146,7 @@ mod tests {
 
     #[track_caller]
     fn check(payload: &str, expected: Result<f64, &str>) {
-        let found = Object::parse(payload.as_bytes()).and_then(|object| {
+        let found = JsonObject::parse(payload.as_bytes()).and_then(|object| {
             let (span, number) = object.read("t")?;
             assert_eq!(payload[span].parse(), Ok(number));
             Ok(number)
@@ -164,7 +167,7 @@ mod tests {
         check(r#"{"t":1"#, Err(cut));
         let list = "not a JSON object: invalid type: sequence, expected an object at line 1 column 0";
         check("[1]", Err(list));
-        assert!(Object::parse(b"{\"t\":\"\xff\"}").unwrap_err().starts_with("not UTF-8"));
+        assert!(JsonObject::parse(b"{\"t\":\"\xff\"}").unwrap_err().starts_with("not UTF-8"));
     }
 
     #[test]

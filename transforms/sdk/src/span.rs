@@ -4,12 +4,12 @@ use serde::{Deserialize, Deserializer, de};
 
 /// A length of time, written as in the agent's configuration: `"250ms"`, `"10s"`, `"5m"`, `"1h"`, `"7d"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span {
-    /// Microseconds, as in an event's time.
+pub struct TimeSpan {
+    /// The length in microseconds, as in an event's time.
     pub micros: u64,
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for TimeSpan {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse(&text).ok_or_else(|| {
@@ -20,7 +20,7 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-fn parse(text: &str) -> Option<Span> {
+fn parse(text: &str) -> Option<TimeSpan> {
     let unit = text.trim_start_matches(|digit: char| digit.is_ascii_digit());
     let count: u64 = text[..text.len() - unit.len()].parse().ok()?;
     let micros = match unit {
@@ -31,7 +31,7 @@ fn parse(text: &str) -> Option<Span> {
         "d" => 86_400_000_000,
         _ => return None,
     };
-    Some(Span { micros: count.checked_mul(micros)? })
+    Some(TimeSpan { micros: count.checked_mul(micros)? })
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
-//! What a transform remembers from one event to the next: values by name, most often by the event's key.
+//! The state of a transform from one event to the next: values by name, most often by the event's key.
 //!
 //! The agent keeps them, and commits what changed together with the results of the same events, so that
-//! neither a crash nor a new instance shows. The step's configuration grants it:
+//! neither a crash nor a new instance shows. The module's entry in the pipeline grants it:
 //! `capabilities = ["state"]`.
 //!
 //! ```no_run
 //! use headwater_module::{Event, state};
 //!
-//! /// Whether the key has not been seen before.
+//! /// Returns true if the key has not been seen before.
 //! fn is_new(event: &Event) -> Result<bool, String> {
 //!     let seen: Option<u32> = state::get(&event.key)?;
 //!     state::set(&event.key, &(seen.unwrap_or(0) + 1))?;
@@ -22,26 +22,27 @@ use crate::transform::bindings::state;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The value last set under the name.
+/// Returns the value last set under the name.
 ///
 /// # Errors
-/// When it is not a `T`: another version of the module set it.
+/// A reason that says that the value is not a `T`: another version of the module set it.
 pub fn get<T: DeserializeOwned>(name: &str) -> Result<Option<T>, String> {
     let value = state::get(name).map(|bytes| postcard::from_bytes(&bytes)).transpose();
     value.map_err(|error| format!("failed to read the state of {name:?}: {error}"))
 }
 
-/// Sets the value of the name.
+/// Sets the value of the name: at most 512 bytes of name, 64 KiB of value, and as many names as the agent allows
+/// (`state_names_max`).
 ///
 /// # Errors
-/// When name or value are too long, or there are too many names.
+/// A reason that says which of the bounds the value would break; the value before it stays.
 pub fn set<T: Serialize>(name: &str, value: &T) -> Result<(), String> {
     let bytes = postcard::to_allocvec(value);
     let bytes = bytes.map_err(|error| format!("failed to write the state of {name:?}: {error}"))?;
     state::set(name, &bytes).map_err(|error| format!("failed to keep the state of {name:?}: {error}"))
 }
 
-/// Forgets the value of the name.
+/// Forgets the value of the name, if there is one.
 pub fn remove(name: &str) {
     state::remove(name);
 }

@@ -1,8 +1,8 @@
-//! For an author's own native tests: a module without an agent, with a state of its own thread, and input
+//! Support for an author's own native tests: a module without an agent, with a state of its own thread, and input
 //! that means harm.
 //!
 //! ```
-//! use headwater_module::testing::Probe;
+//! use headwater_module::testing::TransformProbe;
 //! use headwater_module::{Event, Transform};
 //!
 //! #[derive(serde::Deserialize)]
@@ -17,7 +17,7 @@
 //!     }
 //! }
 //!
-//! let mut probe = Probe::<Scale>::new(r#"{"factor":10}"#).unwrap();
+//! let mut probe = TransformProbe::<Scale>::new(r#"{"factor":10}"#).unwrap();
 //! assert_eq!(probe.payloads(r#"{"v":1.5}"#).unwrap(), [r#"{"v":15.0}"#]);
 //! assert_eq!(probe.payloads("{}").unwrap_err(), "field `v` is missing");
 //! ```
@@ -27,58 +27,58 @@ use crate::transform::{Event, Transform};
 
 /// A transform, called with one event at a time.
 #[derive(Debug)]
-pub struct Probe<T>(T);
+pub struct TransformProbe<T>(T);
 
-impl<T: Transform> Probe<T> {
-    /// With settings in JSON, and nothing remembered.
+impl<T: Transform> TransformProbe<T> {
+    /// Starts a transform with settings in JSON, and nothing remembered.
     ///
     /// # Errors
-    /// What the agent would show as a configuration fault.
+    /// The fault of the configuration that the agent would show.
     pub fn new(config: &str) -> Result<Self, String> {
         state::clear();
         Self::again(config)
     }
 
-    /// With other settings, and what was remembered: what a change of the configuration does.
+    /// Starts a transform with other settings and the values remembered so far, as a change of the configuration does.
     ///
     /// # Errors
-    /// What the agent would show as a configuration fault.
+    /// The fault of the configuration that the agent would show.
     pub fn again(config: &str) -> Result<Self, String> {
         let mut transform: T = settings(config)?;
         transform.prepare()?;
         Ok(Self(transform))
     }
 
-    /// What becomes of an event.
+    /// Returns the events that the event becomes.
     ///
     /// # Errors
-    /// Why it would go to the dead letters.
+    /// The reason with which it would go to the dead letters.
     pub fn process(&mut self, event: Event) -> Result<Vec<Event>, String> {
         Ok(self.0.process(event)?.into_iter().collect())
     }
 
-    /// What becomes of a payload: the payloads of the events.
+    /// Returns the payloads of the events that an event with this payload becomes.
     ///
     /// # Errors
-    /// Why it would go to the dead letters.
+    /// The reason with which it would go to the dead letters.
     ///
     /// # Panics
-    /// When a payload that comes out is no text.
+    /// If a payload that comes out is not UTF-8.
     pub fn payloads(&mut self, payload: impl AsRef<[u8]>) -> Result<Vec<String>, String> {
         let events = self.process(event(payload))?;
         Ok(events.into_iter().map(|event| String::from_utf8(event.payload).expect("UTF-8")).collect())
     }
 
-    /// Sends so many payloads that are like the samples and yet are not: bits flipped, pieces cut out, put
-    /// in, repeated and taken from elsewhere, and bytes of no kind. The same ones each time.
-    /// What comes of them goes to `check`.
+    /// Gives the transform `count` payloads that are like the samples and yet are not: bits flipped, pieces cut out,
+    /// put in, repeated and taken from elsewhere, and bytes of no kind; the same ones each time. `check` gets
+    /// each payload and its answer.
     pub fn provoke(
         &mut self,
         samples: &[&[u8]],
         count: u64,
         mut check: impl FnMut(&[u8], Result<Vec<Event>, String>),
     ) {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = RandomNumbers(0x9e37_79b9_7f4a_7c15);
         for _ in 0..count {
             let payload = mutated(samples, &mut random);
             let answer = self.process(event(&payload));
@@ -87,7 +87,7 @@ impl<T: Transform> Probe<T> {
     }
 }
 
-/// An event of the key `k` and the topic `t`, at 2026-01-01T00:00:00Z.
+/// Returns an event of the key `k` and the topic `t`, at 2026-01-01T00:00:00Z.
 #[must_use]
 pub fn event(payload: impl AsRef<[u8]>) -> Event {
     let payload = payload.as_ref().to_vec();
@@ -95,9 +95,9 @@ pub fn event(payload: impl AsRef<[u8]>) -> Event {
 }
 
 /// Marsaglia, "Xorshift RNGs", 2003.
-struct Random(u64);
+struct RandomNumbers(u64);
 
-impl Random {
+impl RandomNumbers {
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -111,7 +111,7 @@ impl Random {
     }
 }
 
-/// What formats trip over: lengths that lie, numbers beyond every type, nesting, half characters.
+/// Pieces that readers of formats fail on: lengths that lie, numbers beyond every type, nesting, half characters.
 const BAITS: [&[u8]; 12] = [
     b"1e999",
     b"-9223372036854775809",
@@ -127,7 +127,7 @@ const BAITS: [&[u8]; 12] = [
     b"\0\0\0\0",
 ];
 
-fn mutated(samples: &[&[u8]], random: &mut Random) -> Vec<u8> {
+fn mutated(samples: &[&[u8]], random: &mut RandomNumbers) -> Vec<u8> {
     let Some(sample) = samples.get(random.below(samples.len())) else { return Vec::new() };
     let mut payload = sample.to_vec();
     for _ in 0..=random.below(4) {
@@ -158,7 +158,7 @@ fn mutated(samples: &[&[u8]], random: &mut Random) -> Vec<u8> {
     payload
 }
 
-/// What stands for the agent's: one map a thread, with the agent's bounds of a name and a value.
+/// A stand-in for the agent's state: one map a thread, with the agent's bounds of a name and a value.
 pub(crate) mod state {
     use std::cell::RefCell;
     use std::collections::HashMap;

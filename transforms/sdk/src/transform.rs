@@ -1,6 +1,6 @@
 //! Map, filter, flat-map, enrich, re-key, re-time: one event at a time.
 
-use crate::json::{self, Object};
+use crate::json::{self, JsonObject};
 use crate::{log, settings};
 use bindings::{Processed, Rejection};
 use serde::de::DeserializeOwned;
@@ -21,8 +21,8 @@ pub mod bindings {
 
 pub use bindings::Event;
 
-/// A step from one event to any number of events, deserialized from the step's settings: what
-/// `config = { … }` in the pipeline says. One without settings is `struct Name;`.
+/// A step from one event to any number of events. The type is deserialized from the module's settings:
+/// `settings = { … }` in the pipeline. A transform without settings is `struct Name;`.
 ///
 /// ```
 /// use headwater_module::{Event, Transform, export_transform};
@@ -48,34 +48,58 @@ pub use bindings::Event;
     note = "an aggregate is exported with `export_aggregate!`"
 )]
 pub trait Transform: DeserializeOwned {
-    /// Checks the settings, and fills fields that are none (`#[serde(skip)]`).
+    /// Checks the settings, and fills fields that are no settings (`#[serde(skip)]`). Called once, before
+    /// everything else.
     ///
     /// # Errors
-    /// A configuration fault, in words for the operator.
+    /// A fault of the configuration, in words for the operator: `check` shows it, and no pipeline starts with it.
     fn prepare(&mut self) -> Result<(), String> {
         Ok(())
     }
 
-    /// What becomes of the event: `Some(event)`, `None`, or many.
+    /// Returns the events that the event becomes, in their order: `Some(event)` passes it on, `None` drops it, and a
+    /// `Vec` or any other iterator of several splits it.
+    ///
+    /// ```
+    /// # use headwater_module::{Event, Transform};
+    /// # #[derive(serde::Deserialize)]
+    /// # struct BySide;
+    /// impl Transform for BySide {
+    ///     /// Drops what has no key, and gives the others once for each side of the belt.
+    ///     fn process(&mut self, event: Event) -> Result<impl IntoIterator<Item = Event>, String> {
+    ///         if event.key.is_empty() {
+    ///             return Ok(Vec::new());
+    ///         }
+    ///         let side = |name: &str| Event { key: format!("{}/{name}", event.key), ..event.clone() };
+    ///         Ok(vec![side("left"), side("right")])
+    ///     }
+    /// }
+    /// # use headwater_module::testing::{TransformProbe, event};
+    /// # let mut probe = TransformProbe::<BySide>::new("{}").unwrap();
+    /// # let keys = |events: Vec<Event>| events.into_iter().map(|event| event.key).collect::<Vec<_>>();
+    /// # assert_eq!(keys(probe.process(event("{}")).unwrap()), ["k/left", "k/right"]);
+    /// # let nobody = Event { key: String::new(), ..event("{}") };
+    /// # assert!(probe.process(nobody).unwrap().is_empty());
+    /// ```
     ///
     /// # Errors
-    /// Why the event cannot be used: it goes to the dead letters with this reason.
+    /// The reason why the event cannot be used, with which it goes to the dead letters.
     fn process(&mut self, event: Event) -> Result<impl IntoIterator<Item = Event>, String>;
 }
 
 impl Event {
-    /// Its payload as a JSON object.
+    /// Reads the payload as a JSON object.
     ///
     /// # Errors
-    /// Says where the payload stops being one.
-    pub fn object(&self) -> Result<Object<'_>, String> {
-        Object::parse(&self.payload)
+    /// A reason that says at which byte the payload stops being one.
+    pub fn object(&self) -> Result<JsonObject<'_>, String> {
+        JsonObject::parse(&self.payload)
     }
 
-    /// The finite number in a field of the payload.
+    /// Returns the number in a field of the payload, which is finite.
     ///
     /// # Errors
-    /// Says that the field is missing, there twice or not a number.
+    /// A reason that says that the payload is no JSON object, or the field is missing, there twice or not a number.
     pub fn number(&self, field: &str) -> Result<f64, String> {
         Ok(self.object()?.read(field)?.1)
     }
@@ -84,7 +108,8 @@ impl Event {
     /// byte for byte.
     ///
     /// # Errors
-    /// Says that the field is there twice, or the number not finite.
+    /// A reason that says that the payload is no JSON object, the field is there twice, or the number is not finite.
+    /// The event is then as it was.
     pub fn set_number(&mut self, field: &str, number: f64) -> Result<(), String> {
         self.payload = json::set_number(&self.payload, field, number)?;
         Ok(())
@@ -93,7 +118,8 @@ impl Event {
     /// Replaces the number in a field of the payload; all else stays as it is, byte for byte.
     ///
     /// # Errors
-    /// Says that the field is missing or not a number, or the result not finite.
+    /// A reason that says that the payload is no JSON object, the field is missing, there twice or not a number, or the
+    /// result is not finite. The event is then as it was.
     pub fn map_number(&mut self, field: &str, map: impl FnOnce(f64) -> f64) -> Result<(), String> {
         self.payload = json::map_number(&self.payload, field, map)?;
         Ok(())
@@ -105,9 +131,9 @@ impl Event {
 macro_rules! export_transform {
     ($transform:ty) => {
         const _: () = {
-            use $crate::export::{TransformModule, transform};
+            use $crate::export::{TransformExport, transform};
             ::std::thread_local! {
-                static MODULE: TransformModule<$transform> = const { TransformModule::new() };
+                static MODULE: TransformExport<$transform> = const { TransformExport::new() };
             }
             struct Export;
             impl transform::Guest for Export {
@@ -126,12 +152,12 @@ macro_rules! export_transform {
 /// The one instance behind the exports.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Module<T>(RefCell<Option<T>>);
+pub struct TransformExport<T>(RefCell<Option<T>>);
 
 // The bound is on each method: on the block, a type without the trait would lack them, in many words.
 #[expect(clippy::new_without_default, reason = "it has to be const for a static")]
-impl<T> Module<T> {
-    /// Before `init`.
+impl<T> TransformExport<T> {
+    /// Returns the instance before `init`.
     #[must_use]
     pub const fn new() -> Self {
         Self(RefCell::new(None))
@@ -140,7 +166,7 @@ impl<T> Module<T> {
     /// The contract's `init`.
     ///
     /// # Errors
-    /// What the transform does not like in its settings.
+    /// The fault of the settings.
     pub fn init(&self, config: &str) -> Result<(), String>
     where
         T: Transform,

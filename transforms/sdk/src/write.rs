@@ -13,29 +13,29 @@ impl Default for ObjectWriter {
 }
 
 impl ObjectWriter {
-    /// Without members.
+    /// Begins an object without members.
     #[must_use]
     pub fn new() -> Self {
         Self(b"{".to_vec())
     }
 
-    /// One more member, whose value is JSON already. The name must not be there yet.
+    /// Adds a member whose value is JSON already. The name must not be there yet.
     pub fn raw(&mut self, name: &str, value: &str) {
         self.name(name);
         self.0.extend_from_slice(value.as_bytes());
     }
 
-    /// One more member. The name must not be there yet. A number that is not finite becomes `null`.
+    /// Adds a member. The name must not be there yet. A number that is not finite becomes `null`.
     ///
     /// # Errors
-    /// When the value is none that JSON has, such as a map whose keys are not text.
+    /// A reason that says why JSON has no such value, as for a map whose keys are not text.
     pub fn value(&mut self, name: &str, value: &impl Serialize) -> Result<(), String> {
         self.name(name);
         let written = serde_json::to_writer(&mut self.0, value);
         written.map_err(|error| format!("failed to write `{name}`: {error}"))
     }
 
-    /// The payload.
+    /// Returns the payload: the object as UTF-8.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         self.0.push(b'}');

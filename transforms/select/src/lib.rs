@@ -15,7 +15,7 @@
 //! A field that is missing is left out, and so are objects without fields where they are flattened. Refused is what
 //! has none of the fields to keep, something else than a number to scale, or two fields of the same name in the end.
 
-use headwater_module::{Event, Object, ObjectWriter, Transform, export_transform};
+use headwater_module::{Event, JsonObject, ObjectWriter, Transform, export_transform};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,20 +26,20 @@ const DEPTH_MAX: usize = 128;
 /// Settings: see the crate's documentation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Select {
+pub struct FieldSelection {
     flatten: Option<String>,
     keep: Option<BTreeSet<String>>,
     #[serde(default)]
     drop: BTreeSet<String>,
     #[serde(default)]
-    scale: BTreeMap<String, Scale>,
+    scale: BTreeMap<String, FieldScale>,
     #[serde(default)]
     rename: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Scale {
+struct FieldScale {
     #[serde(default = "one")]
     factor: f64,
     #[serde(default)]
@@ -50,7 +50,7 @@ fn one() -> f64 {
     1.0
 }
 
-impl Transform for Select {
+impl Transform for FieldSelection {
     fn prepare(&mut self) -> Result<(), String> {
         if self.keep.is_some() && !self.drop.is_empty() {
             return Err("`keep` and `drop` exclude each other: name what stays, or what goes".to_owned());
@@ -77,7 +77,9 @@ impl Transform for Select {
             }
             object.raw(new, &self.scaled(name, value)?);
         }
-        if let (Some(keep), true) = (&self.keep, fields.is_empty()) {
+        if let Some(keep) = &self.keep
+            && fields.is_empty()
+        {
             return Err(format!("none of the fields {keep:?} is there"));
         }
         let payload = object.finish();
@@ -86,12 +88,12 @@ impl Transform for Select {
         Ok(Some(event))
     }
 }
-export_transform!(Select);
+export_transform!(FieldSelection);
 
-impl Select {
+impl FieldSelection {
     fn collect<'a>(
         &self,
-        object: &Object<'a>,
+        object: &JsonObject<'a>,
         above: &str,
         depth: usize,
         fields: &mut Vec<(String, &'a str)>,
@@ -103,7 +105,7 @@ impl Select {
             let name = format!("{above}{name}");
             match &self.flatten {
                 Some(separator) if value.starts_with('{') => {
-                    let inner = Object::parse(value.as_bytes())?;
+                    let inner = JsonObject::parse(value.as_bytes())?;
                     self.collect(&inner, &format!("{name}{separator}"), depth + 1, fields)?;
                 }
                 _ if self.takes(&name) => fields.push((name, value)),
@@ -118,7 +120,9 @@ impl Select {
     }
 
     fn scaled<'a>(&self, name: &str, value: &'a str) -> Result<Cow<'a, str>, String> {
-        let Some(Scale { factor, offset }) = self.scale.get(name) else { return Ok(Cow::Borrowed(value)) };
+        let Some(FieldScale { factor, offset }) = self.scale.get(name) else {
+            return Ok(Cow::Borrowed(value));
+        };
         let number = value.parse().ok().filter(|number: &f64| number.is_finite());
         let number = number.ok_or_else(|| format!("field `{name}` is not a number: {value:.40}"))?;
         let scaled = number * factor + offset;

@@ -1,9 +1,9 @@
 use super::*;
-use headwater_module::testing::Probe;
+use headwater_module::testing::TransformProbe;
 
 #[track_caller]
 fn check(config: &str, payload: &str, expected: Result<&str, &str>) {
-    let mut probe = Probe::<Select>::new(config).unwrap();
+    let mut probe = TransformProbe::<FieldSelection>::new(config).unwrap();
     let found = probe.payloads(payload).map(|payloads| payloads.concat());
     match (found, expected) {
         (Ok(found), Ok(expected)) => assert_eq!(found, expected),
@@ -46,7 +46,7 @@ fn refuses_in_words() {
 
 #[test]
 fn refuses_settings_that_contradict_each_other() {
-    let fault = |config: &str| Probe::<Select>::new(config).unwrap_err();
+    let fault = |config: &str| TransformProbe::<FieldSelection>::new(config).unwrap_err();
     assert!(fault(r#"{"keep":["a"],"drop":["b"]}"#).contains("exclude each other"));
     assert!(fault(r#"{"keep":[]}"#).contains("`keep` is empty"));
     assert!(fault(r#"{"rename":{"a":"c","b":"c"}}"#).contains("two fields the name `c`"));
@@ -56,13 +56,13 @@ fn refuses_settings_that_contradict_each_other() {
 #[test]
 fn whatever_comes_it_answers_with_json_or_a_reason() {
     let config = r#"{"flatten":".","drop":["x"],"scale":{"a.b":{"factor":2}},"rename":{"c":"d"}}"#;
-    let mut probe = Probe::<Select>::new(config).unwrap();
+    let mut probe = TransformProbe::<FieldSelection>::new(config).unwrap();
     let samples: [&[u8]; 2] =
         [br#"{"a":{"b":1.5,"x":{}},"c":[1,{"e":"\u00e9"}]}"#, br#"{"x":1,"a":{"b":{}}}"#];
     let mut taken = 0;
     probe.provoke(&samples, 5000, |payload, answer| {
         if let Ok(events) = answer {
-            Object::parse(&events[0].payload).unwrap_or_else(|error| panic!("{error}: {payload:?}"));
+            JsonObject::parse(&events[0].payload).unwrap_or_else(|error| panic!("{error}: {payload:?}"));
             taken += 1;
         }
     });

@@ -19,29 +19,29 @@ mod pack;
 mod record;
 
 use headwater_module::{Event, ObjectWriter, Transform, export_transform};
-use record::{Record, Resolved, Value};
+use record::{RecordValue, ResolvedRecord, SenmlRecord};
 use serde::Deserialize;
 
 /// Settings: see the crate's documentation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Senml {
+pub struct SenmlDecoder {
     #[serde(default)]
-    key: Key,
+    key: KeyChoice,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Key {
+enum KeyChoice {
     #[default]
     Name,
     Keep,
 }
 
-impl Transform for Senml {
+impl Transform for SenmlDecoder {
     fn process(&mut self, event: Event) -> Result<impl IntoIterator<Item = Event>, String> {
         let records = pack::read(&event.payload)?;
-        let mut base = Record::default();
+        let mut base = SenmlRecord::default();
         let mut events = Vec::with_capacity(records.len());
         for (index, record) in records.into_iter().enumerate() {
             let resolved = record::resolve(&mut base, record, event.time);
@@ -51,19 +51,19 @@ impl Transform for Senml {
         Ok(events)
     }
 }
-export_transform!(Senml);
+export_transform!(SenmlDecoder);
 
-impl Senml {
-    fn event(&self, of: &Event, resolved: Resolved) -> Result<Event, String> {
+impl SenmlDecoder {
+    fn event(&self, of: &Event, resolved: ResolvedRecord) -> Result<Event, String> {
         let mut object = ObjectWriter::new();
         object.value("name", &resolved.name)?;
         if let Some(unit) = &resolved.unit {
             object.value("unit", unit)?;
         }
         match &resolved.value {
-            Some(Value::Number(number)) => object.value("value", number)?,
-            Some(Value::Text(text) | Value::Data(text)) => object.value("value", text)?,
-            Some(Value::Flag(flag)) => object.value("value", flag)?,
+            Some(RecordValue::Number(number)) => object.value("value", number)?,
+            Some(RecordValue::Text(text) | RecordValue::Data(text)) => object.value("value", text)?,
+            Some(RecordValue::Flag(flag)) => object.value("value", flag)?,
             None => {}
         }
         if let Some(sum) = &resolved.sum {
@@ -73,8 +73,8 @@ impl Senml {
             object.value("update_time", update_time)?;
         }
         let key = match self.key {
-            Key::Name => resolved.name,
-            Key::Keep => of.key.clone(),
+            KeyChoice::Name => resolved.name,
+            KeyChoice::Keep => of.key.clone(),
         };
         Ok(Event { topic: of.topic.clone(), key, time: resolved.time, payload: object.finish() })
     }

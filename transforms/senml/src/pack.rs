@@ -1,12 +1,12 @@
 //! The two ways a pack is written: RFC 8428, sections 5 and 6.
 
-use crate::record::{Record, Value};
+use crate::record::{RecordValue, SenmlRecord};
 use ciborium::Value as Cbor;
 use data_encoding::{BASE64URL, BASE64URL_NOPAD};
 use serde_json::Value as Json;
 
-/// What a field may hold.
-enum Item {
+/// A field's content, in JSON and CBOR alike.
+enum FieldItem {
     Number(f64),
     Text(String),
     Flag(bool),
@@ -14,7 +14,7 @@ enum Item {
     Other,
 }
 
-/// Labels of CBOR, by their names in JSON.
+/// The labels of CBOR, and their names in JSON.
 const LABELS: [(i64, &str); 15] = [
     (-6, "bs"),
     (-5, "bv"),
@@ -33,8 +33,8 @@ const LABELS: [(i64, &str); 15] = [
     (8, "vd"),
 ];
 
-/// A pack in JSON begins with `[`, which no pack in CBOR does.
-pub(crate) fn read(payload: &[u8]) -> Result<Vec<Record>, String> {
+/// Reads a pack. One in JSON begins with `[`, which none in CBOR does.
+pub(crate) fn read(payload: &[u8]) -> Result<Vec<SenmlRecord>, String> {
     let records = match payload.trim_ascii_start() {
         [b'[', ..] => json(payload)?,
         _ => cbor(payload)?,
@@ -45,22 +45,22 @@ pub(crate) fn read(payload: &[u8]) -> Result<Vec<Record>, String> {
     }
 }
 
-fn json(payload: &[u8]) -> Result<Vec<Record>, String> {
+fn json(payload: &[u8]) -> Result<Vec<SenmlRecord>, String> {
     let pack: Vec<serde_json::Map<String, Json>> = serde_json::from_slice(payload)
         .map_err(|error| format!("failed to read the payload as SenML in JSON: {error}"))?;
     let items = pack.into_iter().map(|fields| {
         let item = |item| match item {
-            Json::Number(number) => number.as_f64().map_or(Item::Other, Item::Number),
-            Json::String(text) => Item::Text(text),
-            Json::Bool(flag) => Item::Flag(flag),
-            _ => Item::Other,
+            Json::Number(number) => number.as_f64().map_or(FieldItem::Other, FieldItem::Number),
+            Json::String(text) => FieldItem::Text(text),
+            Json::Bool(flag) => FieldItem::Flag(flag),
+            _ => FieldItem::Other,
         };
         fields.into_iter().map(move |(name, value)| Ok((name, item(value))))
     });
     records(items)
 }
 
-fn cbor(payload: &[u8]) -> Result<Vec<Record>, String> {
+fn cbor(payload: &[u8]) -> Result<Vec<SenmlRecord>, String> {
     let fault = |what: String| format!("failed to read the payload as SenML in CBOR: {what}");
     let mut rest = payload;
     let pack: Cbor = ciborium::from_reader(&mut rest).map_err(|error| fault(error.to_string()))?;
@@ -87,19 +87,19 @@ fn name(label: Cbor) -> Result<String, String> {
     }
 }
 
-fn item(value: Cbor) -> Item {
+fn item(value: Cbor) -> FieldItem {
     match value {
-        Cbor::Integer(number) => Item::Number(i128::from(number) as f64),
-        Cbor::Float(number) => Item::Number(number),
-        Cbor::Text(text) => Item::Text(text),
-        Cbor::Bool(flag) => Item::Flag(flag),
-        Cbor::Bytes(bytes) => Item::Data(bytes),
-        Cbor::Tag(4, inner) => decimal(&inner).map_or(Item::Other, Item::Number),
-        _ => Item::Other,
+        Cbor::Integer(number) => FieldItem::Number(i128::from(number) as f64),
+        Cbor::Float(number) => FieldItem::Number(number),
+        Cbor::Text(text) => FieldItem::Text(text),
+        Cbor::Bool(flag) => FieldItem::Flag(flag),
+        Cbor::Bytes(bytes) => FieldItem::Data(bytes),
+        Cbor::Tag(4, inner) => decimal(&inner).map_or(FieldItem::Other, FieldItem::Number),
+        _ => FieldItem::Other,
     }
 }
 
-/// A decimal fraction, RFC 8949, 3.4.4: `[exponent, mantissa]`. Read as text, so that 273.15 is 273.15.
+/// Returns a decimal fraction, RFC 8949, 3.4.4: `[exponent, mantissa]`. It is read as text, so that 273.15 is 273.15.
 fn decimal(inner: &Cbor) -> Option<f64> {
     match inner.as_array()?.as_slice() {
         [Cbor::Integer(exponent), Cbor::Integer(mantissa)] => {
@@ -109,12 +109,12 @@ fn decimal(inner: &Cbor) -> Option<f64> {
     }
 }
 
-fn records<R>(pack: impl Iterator<Item = R>) -> Result<Vec<Record>, String>
+fn records<R>(pack: impl Iterator<Item = R>) -> Result<Vec<SenmlRecord>, String>
 where
-    R: Iterator<Item = Result<(String, Item), String>>,
+    R: Iterator<Item = Result<(String, FieldItem), String>>,
 {
     let record = |(index, fields): (usize, R)| {
-        let mut record = Record::default();
+        let mut record = SenmlRecord::default();
         for field in fields {
             field
                 .and_then(|(name, item)| set(&mut record, &name, item))
@@ -125,7 +125,7 @@ where
     pack.enumerate().map(record).collect()
 }
 
-fn set(record: &mut Record, name: &str, item: Item) -> Result<(), String> {
+fn set(record: &mut SenmlRecord, name: &str, item: FieldItem) -> Result<(), String> {
     match name {
         "bver" => record.version = Some(number(name, item)?),
         "bn" => record.base_name = Some(text(name, item)?),
@@ -152,32 +152,32 @@ fn set(record: &mut Record, name: &str, item: Item) -> Result<(), String> {
     Ok(())
 }
 
-fn value(name: &str, item: Item) -> Result<Value, String> {
+fn value(name: &str, item: FieldItem) -> Result<RecordValue, String> {
     match (name, item) {
-        ("v", item) => number(name, item).map(Value::Number),
-        ("vs", item) => text(name, item).map(Value::Text),
-        ("vb", Item::Flag(flag)) => Ok(Value::Flag(flag)),
-        ("vd", Item::Data(bytes)) => Ok(Value::Data(BASE64URL_NOPAD.encode(&bytes))),
-        ("vd", Item::Text(text)) => {
+        ("v", item) => number(name, item).map(RecordValue::Number),
+        ("vs", item) => text(name, item).map(RecordValue::Text),
+        ("vb", FieldItem::Flag(flag)) => Ok(RecordValue::Flag(flag)),
+        ("vd", FieldItem::Data(bytes)) => Ok(RecordValue::Data(BASE64URL_NOPAD.encode(&bytes))),
+        ("vd", FieldItem::Text(text)) => {
             let bytes =
                 BASE64URL_NOPAD.decode(text.as_bytes()).or_else(|_| BASE64URL.decode(text.as_bytes()));
             let bytes = bytes.map_err(|error| format!("field `vd` is no base64url: {error}"))?;
-            Ok(Value::Data(BASE64URL_NOPAD.encode(&bytes)))
+            Ok(RecordValue::Data(BASE64URL_NOPAD.encode(&bytes)))
         }
         _ => Err(format!("field `{name}` is of another type than it has to be")),
     }
 }
 
-fn number(name: &str, item: Item) -> Result<f64, String> {
+fn number(name: &str, item: FieldItem) -> Result<f64, String> {
     match item {
-        Item::Number(number) if number.is_finite() => Ok(number),
+        FieldItem::Number(number) if number.is_finite() => Ok(number),
         _ => Err(format!("field `{name}` is no number")),
     }
 }
 
-fn text(name: &str, item: Item) -> Result<String, String> {
+fn text(name: &str, item: FieldItem) -> Result<String, String> {
     match item {
-        Item::Text(text) => Ok(text),
+        FieldItem::Text(text) => Ok(text),
         _ => Err(format!("field `{name}` is no text")),
     }
 }

@@ -1,16 +1,16 @@
 //! A record, and what the base fields before it make of it: RFC 8428, section 4.
 
-/// Longest name: what a key may have.
+/// The length of the longest name, which is that of a key.
 const NAME_BYTES_MAX: usize = 1024;
 const UNIT_BYTES_MAX: usize = 64;
 /// The version of RFC 8428.
 const VERSION: f64 = 10.0;
-/// Times below are relative.
+/// The number of seconds below which a time is relative.
 const ABSOLUTE: f64 = 268_435_456.0;
 
-/// As it is written; of a base, the fields that begin with `b`.
+/// A record as it is written, or the base so far in the fields that begin with `b`.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Record {
+pub(crate) struct SenmlRecord {
     pub(crate) version: Option<f64>,
     pub(crate) base_name: Option<String>,
     pub(crate) base_time: Option<f64>,
@@ -19,35 +19,39 @@ pub(crate) struct Record {
     pub(crate) base_sum: Option<f64>,
     pub(crate) name: Option<String>,
     pub(crate) unit: Option<String>,
-    pub(crate) value: Option<Value>,
+    pub(crate) value: Option<RecordValue>,
     pub(crate) sum: Option<f64>,
     pub(crate) time: Option<f64>,
     pub(crate) update_time: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
+pub(crate) enum RecordValue {
     Number(f64),
     Text(String),
     Flag(bool),
-    /// As base64url.
+    /// Bytes as base64url.
     Data(String),
 }
 
 /// A record that stands for itself.
 #[derive(Debug)]
-pub(crate) struct Resolved {
+pub(crate) struct ResolvedRecord {
     pub(crate) name: String,
     pub(crate) unit: Option<String>,
-    pub(crate) value: Option<Value>,
+    pub(crate) value: Option<RecordValue>,
     pub(crate) sum: Option<f64>,
-    /// Microseconds since 1970.
+    /// The time in microseconds since 1970.
     pub(crate) time: u64,
     pub(crate) update_time: Option<f64>,
 }
 
-/// `base` becomes what holds for the next record.
-pub(crate) fn resolve(base: &mut Record, record: Record, now: u64) -> Result<Resolved, String> {
+/// Resolves a record; `base` becomes that of the next record.
+pub(crate) fn resolve(
+    base: &mut SenmlRecord,
+    record: SenmlRecord,
+    now: u64,
+) -> Result<ResolvedRecord, String> {
     take(&mut base.version, record.version);
     take(&mut base.base_name, record.base_name);
     take(&mut base.base_time, record.base_time);
@@ -58,7 +62,7 @@ pub(crate) fn resolve(base: &mut Record, record: Record, now: u64) -> Result<Res
         return Err(format!("version {version} is newer than {VERSION}"));
     }
     let value = match (record.value, base.base_value) {
-        (Some(Value::Number(number)), Some(base)) => Some(Value::Number(finite(base + number)?)),
+        (Some(RecordValue::Number(number)), Some(base)) => Some(RecordValue::Number(finite(base + number)?)),
         (value, _) => value,
     };
     let sum = match (record.sum, base.base_sum) {
@@ -74,7 +78,7 @@ pub(crate) fn resolve(base: &mut Record, record: Record, now: u64) -> Result<Res
     }
     let name = name(base.base_name.as_deref().unwrap_or(""), record.name.as_deref().unwrap_or(""))?;
     let time = time(base.base_time.unwrap_or(0.0) + record.time.unwrap_or(0.0), now)?;
-    Ok(Resolved { name, unit, value, sum, time, update_time: record.update_time })
+    Ok(ResolvedRecord { name, unit, value, sum, time, update_time: record.update_time })
 }
 
 fn take<T>(base: &mut Option<T>, new: Option<T>) {

@@ -1,5 +1,5 @@
 use super::*;
-use headwater_module::testing::{Probe, event};
+use headwater_module::testing::{TransformProbe, event};
 
 /// RFC 8428, section 6: the second example of 5.1.2 in CBOR.
 const CBOR: &str = "87a721781b75726e3a6465763a6f773a3130653230373361303130383030363a22fb41d303a15b00106223614120050067766f6c74\
@@ -12,10 +12,10 @@ fn hex(text: &str) -> Vec<u8> {
     data_encoding::HEXLOWER.decode(digits.as_bytes()).unwrap()
 }
 
-/// Name, time in microseconds, payload without its name.
+/// Checks the events: name, time in microseconds, payload without its name.
 #[track_caller]
 fn check(payload: impl AsRef<[u8]>, expected: &[(&str, u64, &str)]) {
-    let events = Probe::<Senml>::new("{}").unwrap().process(event(payload)).unwrap();
+    let events = TransformProbe::<SenmlDecoder>::new("{}").unwrap().process(event(payload)).unwrap();
     let found: Vec<_> = events
         .iter()
         .map(|event| {
@@ -27,7 +27,7 @@ fn check(payload: impl AsRef<[u8]>, expected: &[(&str, u64, &str)]) {
     assert_eq!(found, expected);
 }
 
-/// When the event came.
+/// The time of the event.
 const NOW: u64 = 1_767_225_600_000_000;
 
 #[test]
@@ -37,7 +37,8 @@ fn resolves_the_examples_of_the_rfc() {
 
     let two = r#"[{"bn":"urn:dev:ow:10e2073a01080063:","n":"voltage","u":"V","v":120.1},
         {"n":"current","u":"A","v":1.2}]"#;
-    let (voltage, current) = ("urn:dev:ow:10e2073a01080063:voltage", "urn:dev:ow:10e2073a01080063:current");
+    let voltage = "urn:dev:ow:10e2073a01080063:voltage";
+    let current = "urn:dev:ow:10e2073a01080063:current";
     check(two, &[(voltage, NOW, r#""unit":"V","value":120.1"#), (current, NOW, r#""unit":"A","value":1.2"#)]);
 
     let types = r#"[{"bn":"urn:dev:ow:10e2073a01080063:","n":"temp","u":"Cel","v":23.1},
@@ -92,13 +93,13 @@ fn a_base_holds_until_the_next_one_and_adds_up() {
 
 #[test]
 fn the_key_is_kept_if_wanted() {
-    let mut probe = Probe::<Senml>::new(r#"{"key":"keep"}"#).unwrap();
+    let mut probe = TransformProbe::<SenmlDecoder>::new(r#"{"key":"keep"}"#).unwrap();
     assert_eq!(probe.process(event(r#"[{"n":"a","v":1}]"#)).unwrap()[0].key, "k");
 }
 
 #[test]
 fn refuses_a_pack_with_the_record_at_fault() {
-    let mut probe = Probe::<Senml>::new("{}").unwrap();
+    let mut probe = TransformProbe::<SenmlDecoder>::new("{}").unwrap();
     let mut check = |payload: &[u8], expected: &str| {
         let found = probe.process(event(payload)).unwrap_err();
         assert!(found.contains(expected), "{found}");
@@ -131,7 +132,7 @@ fn whatever_comes_it_answers_with_json_or_a_reason() {
     let cbor = hex(CBOR);
     let json = br#"[{"bn":"urn:a:","bt":1.2e9,"bu":"A","n":"v","u":"V","v":120.1},{"n":"c","t":-5,"vs":"x"},{"n":"d","vd":"aGk"}]"#;
     let mut taken = 0;
-    Probe::<Senml>::new("{}").unwrap().provoke(&[json, &cbor], 10_000, |payload, answer| {
+    TransformProbe::<SenmlDecoder>::new("{}").unwrap().provoke(&[json, &cbor], 10_000, |payload, answer| {
         for event in answer.into_iter().flatten() {
             let json: Result<serde_json::Value, _> = serde_json::from_slice(&event.payload);
             json.unwrap_or_else(|error| panic!("{error}: {payload:x?}"));

@@ -17,18 +17,18 @@ mod node;
 mod payload;
 
 use headwater_module::{Event, ObjectWriter, Transform, export_transform, state};
-use node::{Aliases, Known, Node};
-use payload::{Metric, Payload};
+use node::{AliasPages, KnownMetric, NodeState};
+use payload::{EdgeMetric, EdgePayload};
 use prost::Message;
 use serde::Deserialize;
 
-/// There are no settings.
+/// The transform, which has no settings.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sparkplug {}
+pub struct SparkplugDecoder {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum MessageKind {
     NodeBirth,
     DeviceBirth,
     Data,
@@ -38,20 +38,20 @@ enum Kind {
 
 /// `spBv1.0/group/kind/node` or `spBv1.0/group/kind/node/device`.
 #[derive(Debug)]
-struct Address {
-    kind: Kind,
-    /// `group/node`: what is remembered has this name.
+struct NodeAddress {
+    kind: MessageKind,
+    /// `group/node`: the name of the state.
     node: String,
-    /// The same with the device, if there is one: what events' keys begin with.
+    /// The same with the device, if there is one: the beginning of the events' keys.
     origin: String,
 }
 
-impl Transform for Sparkplug {
+impl Transform for SparkplugDecoder {
     fn process(&mut self, event: Event) -> Result<impl IntoIterator<Item = Event>, String> {
         let Some(address) = address(&event.topic)? else { return Ok(Vec::new()) };
-        let payload = Payload::decode(event.payload.as_slice())
+        let payload = EdgePayload::decode(event.payload.as_slice())
             .map_err(|error| format!("failed to read the payload as Sparkplug B: {error}"))?;
-        let mut node: Node = state::get(&address.node)?.unwrap_or_default();
+        let mut node: NodeState = state::get(&address.node)?.unwrap_or_default();
         if !expected(&mut node, address.kind, &payload)? {
             node.born = false;
             let expected = node.seq;
@@ -61,30 +61,34 @@ impl Transform for Sparkplug {
                 "the sequence number is {found}, not {expected}: a message was lost; its node has to give birth again"
             ));
         }
-        let read = match address.kind == Kind::NodeDeath && payload.bd_seq() != node.bd_seq {
+        let read = match address.kind == MessageKind::NodeDeath && payload.bd_seq() != node.bd_seq {
             // The will of a connection that another one has taken the place of.
             true => return Ok(Vec::new()),
             false => read(&event, &address, &node, payload),
         };
-        // What only half gave birth has not; data that cannot be used has still come.
+        // A birth that was only half read is none; data that cannot be used has still come.
         node.born &= read.is_ok() || !address.kind.births();
         state::set(&address.node, &node)?;
         read
     }
 }
-export_transform!(Sparkplug);
+export_transform!(SparkplugDecoder);
 
-/// The events of a message that is the next one of its node.
-fn read(event: &Event, address: &Address, node: &Node, payload: Payload) -> Result<Vec<Event>, String> {
-    let mut aliases = Aliases::new(&address.node, node.birth);
+/// Returns the events of a message that is the next one of its node.
+fn read(
+    event: &Event,
+    address: &NodeAddress,
+    node: &NodeState,
+    payload: EdgePayload,
+) -> Result<Vec<Event>, String> {
+    let mut aliases = AliasPages::new(&address.node, node.birth);
     let mut events = Vec::with_capacity(payload.metrics.len() + 1);
     if let Some(alive) = address.kind.alive() {
         let mut object = ObjectWriter::new();
         object.value("alive", &alive)?;
-        let (topic, key) = (event.topic.clone(), address.origin.clone());
         events.push(Event {
-            topic,
-            key,
+            topic: event.topic.clone(),
+            key: address.origin.clone(),
             time: micros(payload.timestamp, event.time),
             payload: object.finish(),
         });
@@ -102,7 +106,7 @@ fn read(event: &Event, address: &Address, node: &Node, payload: Payload) -> Resu
     Ok(events)
 }
 
-impl Kind {
+impl MessageKind {
     fn births(self) -> bool {
         matches!(self, Self::NodeBirth | Self::DeviceBirth)
     }
@@ -116,8 +120,8 @@ impl Kind {
     }
 }
 
-/// `None` for what is no message of a node.
-fn address(topic: &str) -> Result<Option<Address>, String> {
+/// Reads the topic; `None` for what is no message of a node.
+fn address(topic: &str) -> Result<Option<NodeAddress>, String> {
     let levels: Vec<&str> = topic.split('/').collect();
     let (group, kind, rest) = match levels.as_slice() {
         ["spBv1.0", "STATE", ..] | ["spBv1.0", _, "NCMD" | "DCMD", ..] => return Ok(None),
@@ -125,31 +129,31 @@ fn address(topic: &str) -> Result<Option<Address>, String> {
         _ => return Err(format!("the topic {topic:.80?} is none of Sparkplug B: it begins with `spBv1.0/`")),
     };
     let (kind, node, device) = match (kind, rest) {
-        ("NBIRTH", [node]) => (Kind::NodeBirth, node, None),
-        ("NDATA", [node]) => (Kind::Data, node, None),
-        ("NDEATH", [node]) => (Kind::NodeDeath, node, None),
-        ("DBIRTH", [node, device]) => (Kind::DeviceBirth, node, Some(device)),
-        ("DDATA", [node, device]) => (Kind::Data, node, Some(device)),
-        ("DDEATH", [node, device]) => (Kind::DeviceDeath, node, Some(device)),
+        ("NBIRTH", [node]) => (MessageKind::NodeBirth, node, None),
+        ("NDATA", [node]) => (MessageKind::Data, node, None),
+        ("NDEATH", [node]) => (MessageKind::NodeDeath, node, None),
+        ("DBIRTH", [node, device]) => (MessageKind::DeviceBirth, node, Some(device)),
+        ("DDATA", [node, device]) => (MessageKind::Data, node, Some(device)),
+        ("DDEATH", [node, device]) => (MessageKind::DeviceDeath, node, Some(device)),
         _ => return Err(format!("the topic {topic:.80?} is none of Sparkplug B")),
     };
     let node = format!("{group}/{node}");
     let origin = device.map_or_else(|| node.clone(), |device| format!("{node}/{device}"));
-    Ok(Some(Address { kind, node, origin }))
+    Ok(Some(NodeAddress { kind, node, origin }))
 }
 
-/// Whether the message is the next one of its node, which then goes on to the one after it.
-fn expected(node: &mut Node, kind: Kind, payload: &Payload) -> Result<bool, String> {
+/// Returns true if the message is the next one of its node, which then goes on to the one after it.
+fn expected(node: &mut NodeState, kind: MessageKind, payload: &EdgePayload) -> Result<bool, String> {
     let seq = payload.seq;
     match kind {
         // A birth begins a new sequence, most often at 0; a death is a will, and has no number of its own.
-        Kind::NodeBirth => {
+        MessageKind::NodeBirth => {
             let seq = seq.and_then(|seq| u8::try_from(seq).ok());
             let seq = seq.ok_or("a birth needs a sequence number from 0 to 255")?;
             let seq = seq.wrapping_add(1);
-            *node = Node { birth: node.birth + 1, born: true, seq, bd_seq: payload.bd_seq() };
+            *node = NodeState { birth: node.birth + 1, born: true, seq, bd_seq: payload.bd_seq() };
         }
-        Kind::NodeDeath => node.born &= payload.bd_seq() != node.bd_seq,
+        MessageKind::NodeDeath => node.born &= payload.bd_seq() != node.bd_seq,
         _ if !node.born => return Err("its node has not given birth, or a message was lost since".to_owned()),
         _ if seq != Some(u64::from(node.seq)) => return Ok(false),
         _ => node.seq = node.seq.wrapping_add(1),
@@ -157,19 +161,19 @@ fn expected(node: &mut Node, kind: Kind, payload: &Payload) -> Result<bool, Stri
     Ok(true)
 }
 
-/// Name and type: a birth has both, and data may have no more than an alias.
-fn known(metric: &Metric, births: bool, aliases: &mut Aliases<'_>) -> Result<Known, String> {
+/// Returns the metric's name and type: a birth has both, and data may have no more than an alias.
+fn known(metric: &EdgeMetric, births: bool, aliases: &mut AliasPages<'_>) -> Result<KnownMetric, String> {
     match (&metric.name, metric.alias) {
         (Some(name), alias) if !name.is_empty() => {
-            let known = Known { name: name.clone(), datatype: metric.datatype.unwrap_or(0) };
-            if let (true, Some(alias)) = (births, alias) {
+            let known = KnownMetric { name: name.clone(), datatype: metric.datatype.unwrap_or(0) };
+            if let Some(alias) = alias.filter(|_| births) {
                 aliases.insert(alias, known.clone())?;
             }
             Ok(known)
         }
         (_, Some(alias)) if !births => {
             let known = aliases.get(alias)?.ok_or_else(|| format!("the birth named no metric {alias}"))?;
-            Ok(Known { datatype: metric.datatype.unwrap_or(known.datatype), ..known })
+            Ok(KnownMetric { datatype: metric.datatype.unwrap_or(known.datatype), ..known })
         }
         _ => Err("a metric has no name".to_owned()),
     }
@@ -177,9 +181,9 @@ fn known(metric: &Metric, births: bool, aliases: &mut Aliases<'_>) -> Result<Kno
 
 fn reading(
     event: &Event,
-    address: &Address,
-    metric: &Metric,
-    known: &Known,
+    address: &NodeAddress,
+    metric: &EdgeMetric,
+    known: &KnownMetric,
     timestamp: Option<u64>,
 ) -> Result<Option<Event>, String> {
     let value = match &metric.value {
@@ -201,7 +205,7 @@ fn reading(
     Ok(Some(Event { topic: event.topic.clone(), key, time, payload: object.finish() }))
 }
 
-/// Of milliseconds; one beyond all calendars is the agent's to refuse.
+/// Returns the microseconds of a time in milliseconds; one beyond all calendars is the agent's to refuse.
 fn micros(milliseconds: Option<u64>, otherwise: u64) -> u64 {
     milliseconds.map_or(otherwise, |milliseconds| milliseconds.saturating_mul(1000))
 }

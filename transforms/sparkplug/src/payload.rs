@@ -4,32 +4,32 @@
 /// The metric that counts a node's connections.
 pub(crate) const BD_SEQ: &str = "bdSeq";
 
-/// What a message of an edge node holds.
+/// The message of an edge node.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Payload {
+pub(crate) struct EdgePayload {
     /// Milliseconds since 1970.
     #[prost(uint64, optional, tag = "1")]
     pub(crate) timestamp: Option<u64>,
     #[prost(message, repeated, tag = "2")]
-    pub(crate) metrics: Vec<Metric>,
+    pub(crate) metrics: Vec<EdgeMetric>,
     #[prost(uint64, optional, tag = "3")]
     pub(crate) seq: Option<u64>,
 }
 
-impl Payload {
-    /// Which connection of its node it is of, in a birth and a death.
+impl EdgePayload {
+    /// Returns the number of its node's connection, which is in a birth and a death.
     pub(crate) fn bd_seq(&self) -> Option<u64> {
         let metric = self.metrics.iter().find(|metric| metric.name.as_deref() == Some(BD_SEQ))?;
         match metric.value {
-            Some(Value::Int(number)) => Some(u64::from(number)),
-            Some(Value::Long(number)) => Some(number),
+            Some(MetricValue::Int(number)) => Some(u64::from(number)),
+            Some(MetricValue::Long(number)) => Some(number),
             _ => None,
         }
     }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Metric {
+pub(crate) struct EdgeMetric {
     #[prost(string, optional, tag = "1")]
     pub(crate) name: Option<String>,
     #[prost(uint64, optional, tag = "2")]
@@ -42,12 +42,12 @@ pub(crate) struct Metric {
     pub(crate) is_historical: Option<bool>,
     #[prost(bool, optional, tag = "7")]
     pub(crate) is_null: Option<bool>,
-    #[prost(oneof = "Value", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
-    pub(crate) value: Option<Value>,
+    #[prost(oneof = "MetricValue", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    pub(crate) value: Option<MetricValue>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub(crate) enum Value {
+pub(crate) enum MetricValue {
     #[prost(uint32, tag = "10")]
     Int(u32),
     #[prost(uint64, tag = "11")]
@@ -70,9 +70,9 @@ pub(crate) enum Value {
     Extension(Vec<u8>),
 }
 
-/// A value as JSON: signed types are sent as their two's complement, and narrower ones may be sent as wider.
+/// Returns a value as JSON: signed types are sent as their two's complement, and narrower ones may be sent as wider.
 /// `None` where there is none, or it is of a kind that is not read.
-pub(crate) fn json(value: &Value, datatype: u32) -> Option<String> {
+pub(crate) fn json(value: &MetricValue, datatype: u32) -> Option<String> {
     let signed = |bits: u64| match datatype {
         1 => i64::from(bits as i8),
         2 => i64::from(bits as i16),
@@ -80,17 +80,17 @@ pub(crate) fn json(value: &Value, datatype: u32) -> Option<String> {
         _ => bits as i64,
     };
     Some(match value {
-        Value::Int(bits) if matches!(datatype, 1..=3) => signed(u64::from(*bits)).to_string(),
-        Value::Int(number) => number.to_string(),
-        Value::Long(bits) if matches!(datatype, 1..=4) => signed(*bits).to_string(),
-        Value::Long(number) => number.to_string(),
-        Value::Float(number) if number.is_finite() => format!("{number:?}"),
-        Value::Double(number) if number.is_finite() => format!("{number:?}"),
-        Value::Float(_) | Value::Double(_) => "null".to_owned(),
-        Value::Flag(flag) => flag.to_string(),
-        Value::Text(text) => return quoted(text),
-        Value::Bytes(bytes) => return quoted(&data_encoding::BASE64URL_NOPAD.encode(bytes)),
-        Value::DataSet(_) | Value::Template(_) | Value::Extension(_) => return None,
+        MetricValue::Int(bits) if matches!(datatype, 1..=3) => signed(u64::from(*bits)).to_string(),
+        MetricValue::Int(number) => number.to_string(),
+        MetricValue::Long(bits) if matches!(datatype, 1..=4) => signed(*bits).to_string(),
+        MetricValue::Long(number) => number.to_string(),
+        MetricValue::Float(number) if number.is_finite() => format!("{number:?}"),
+        MetricValue::Double(number) if number.is_finite() => format!("{number:?}"),
+        MetricValue::Float(_) | MetricValue::Double(_) => "null".to_owned(),
+        MetricValue::Flag(flag) => flag.to_string(),
+        MetricValue::Text(text) => return quoted(text),
+        MetricValue::Bytes(bytes) => return quoted(&data_encoding::BASE64URL_NOPAD.encode(bytes)),
+        MetricValue::DataSet(_) | MetricValue::Template(_) | MetricValue::Extension(_) => return None,
     })
 }
 

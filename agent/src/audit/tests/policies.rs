@@ -25,7 +25,7 @@ input = "plant"
 key = "k"
 time = { field = "ts", unit = "ms" }
 window = { tumbling = "10ms" }
-aggregate = { module = "stats.wasm", config = { fields = ["ts"] } }
+aggregate = { module = "stats.wasm", settings = { fields = ["ts"] } }
 output = "central"
 when_full = "coarsen"
 [pipeline.aged]
@@ -53,7 +53,7 @@ fn plant() -> Plant {
         ballast_bytes: 1 << 20,
         ..store::Config::new(folder.path().join("store"))
     };
-    let store = Store::open(&store, &metrics).unwrap();
+    let store = Store::open(&store, &metrics.store()).unwrap();
     Plant { store, metrics, config, stop: Arc::default(), _folder: folder }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decode::{Config, Decode, Format, Place, Stamp, TimeUnit, WhenMissing};
-use crate::flow::{Delivery, Event, Message};
+use crate::flow::{Event, Message, MqttDelivery};
 
 /// 2027.
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
@@ -173,7 +173,7 @@ proptest! {
             payload: format!("{{\"ts\":{value}}}").into_bytes().into(),
             properties: Vec::new(),
             received,
-            delivery: Delivery::default(),
+            delivery: MqttDelivery::default(),
         };
         let arrival = Clock::default().tick(received);
         if let Ok((event, found)) = decode.decode(&message, arrival.into()) {

@@ -45,7 +45,7 @@ fn messages_too_old_are_given_up_unread_unless_their_stamp_tells_no_age() {
     let (mut pipeline, now) = (plant.build(), Timestamp::now());
     let publish = |received: Timestamp| {
         let (topic, payload) = ("a".to_owned(), br#"{"t":1}"#.to_vec().into());
-        let delivery = Delivery::default();
+        let delivery = MqttDelivery::default();
         let message =
             Message { input: "plant".into(), topic, payload, properties: Vec::new(), received, delivery };
         plant.store.append(&[message]).unwrap();

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::builtin::{Compute, Function};
-use crate::cases::cases;
 use crate::decode::WhenOff;
+use crate::testing::property_config;
 
 /// A message: microseconds after the one before, and those by which the transform has its event ahead of its
 /// arrival. `None`: it leaves the time as it is.
@@ -40,7 +40,7 @@ fn journal(sent: &[Sent]) -> Vec<(Seq, Message)> {
             payload: format!(r#"{{"n":{seq}{}}}"#, set.unwrap_or_default()).into_bytes().into(),
             properties: Vec::new(),
             received: Timestamp(received),
-            delivery: Delivery::default(),
+            delivery: MqttDelivery::default(),
         };
         (seq, message)
     });
@@ -78,7 +78,7 @@ thread_local! {
 }
 
 proptest! {
-    #![proptest_config(cases(60))]
+    #![proptest_config(property_config(60))]
 
     #[test]
     fn how_messages_are_batched_does_not_show_where_a_transform_sets_the_time(

@@ -33,7 +33,7 @@ impl Plant {
             payload: format!(r#"{{"t":1,"n":{number},"filling":"{filling}"}}"#).into_bytes().into(),
             properties: Vec::new(),
             received: Timestamp(NOW * 1_000_000),
-            delivery: Delivery::default(),
+            delivery: MqttDelivery::default(),
         };
         let stamp = format!(r#"{{"ts":{second},"#);
         let payload = stamp.into_bytes().into_iter().chain(message.payload[1..].iter().copied());
@@ -194,7 +194,7 @@ fn a_late_reading_that_its_output_refused_goes_there_again_when_it_is_replayed()
     let mut plant = plant(WhenFull::Block, None);
     let letter = |payload: &str| DeadLetter {
         pipeline: "p".to_owned(),
-        stage: "forward".to_owned(),
+        stage: "output".to_owned(),
         payload: payload.into(),
         ..DeadLetter::default()
     };

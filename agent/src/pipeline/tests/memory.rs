@@ -9,7 +9,7 @@ fn run_with(window_memory_max: usize) -> (i64, Vec<serde_json::Value>) {
     let plant = Plant::new();
     let folder = tempfile::tempdir().unwrap();
     let config = store::Config { window_memory_max, ..store::Config::new(folder.path().join("store")) };
-    let plant = Plant { store: Store::open(&config, &plant.metrics).unwrap(), ..plant };
+    let plant = Plant { store: Store::open(&config, &plant.metrics.store()).unwrap(), ..plant };
     let mut pipeline = plant.build();
     let (mut most, mut lines) = (0, Vec::new());
     for second in 1..4 {
@@ -20,7 +20,7 @@ fn run_with(window_memory_max: usize) -> (i64, Vec<serde_json::Value>) {
                 payload: br#"{"t":1}"#.to_vec().into(),
                 properties: Vec::new(),
                 received: Timestamp(second * 1_000_000),
-                delivery: Delivery::default(),
+                delivery: MqttDelivery::default(),
             };
             plant.store.append(&(from..from + 250).map(message).collect::<Vec<_>>()).unwrap();
             for slice in pipeline.read_page(plant.store.journal_end()).unwrap() {

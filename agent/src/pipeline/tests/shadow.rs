@@ -15,7 +15,7 @@ const BAD: &str = r#"{"bad":true}"#;
 fn transform(path: &str, settings: &str) -> Transform {
     let limits = Limits { granted: [Capability::State].into(), ..Limits::default() };
     let host = Host::new(None).unwrap();
-    host.transform(Path::new(path), settings, &limits, &metrics::Pipeline::default()).unwrap()
+    host.transform(Path::new(path), settings, &limits, &module::CallMetrics::default()).unwrap()
 }
 
 fn hostile(what: &str) -> Transform {
@@ -25,7 +25,7 @@ fn hostile(what: &str) -> Transform {
 fn aggregate(settings: &str) -> Aggregate {
     let (host, path) = (Host::new(None).unwrap(), Path::new(HOSTILE_AGGREGATE_PATH));
     let limits = Limits::default();
-    Aggregate::Module(host.aggregate(path, settings, &limits, &metrics::Pipeline::default()).unwrap())
+    Aggregate::Module(host.aggregate(path, settings, &limits, &module::CallMetrics::default()).unwrap())
 }
 
 fn beside(transforms: Vec<Transform>, aggregate: Option<Aggregate>) -> Shadow {

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use headwater_flow::{Report, Timestamp};
+use headwater_flow::{LossReport, Timestamp};
 
 use super::parse::{LineError, UnparsedLine, object};
 use crate::digest::ModuleDigest;
 use crate::json::JsonText;
-use crate::record::{EventResult, LateReading, LossReport, Record, ResultState, WindowResult};
+use crate::record::{AgentReport, EventResult, LateReading, Record, ResultState, WindowResult};
 
 /// The content of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,11 +146,11 @@ impl Record<'static> {
                 module: digest(line.module),
                 value: kept(line.value),
             }),
-            ParsedLine::Report(line) => Record::Report(LossReport {
+            ParsedLine::Report(line) => Record::Report(AgentReport {
                 agent,
                 pipeline: line.pipeline.map(Cow::Owned),
                 time: timestamp(line.time)?,
-                report: object::<Report>(&line.value)?,
+                report: object::<LossReport>(&line.value)?,
             }),
         })
     }

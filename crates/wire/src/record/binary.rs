@@ -22,10 +22,10 @@
 
 use std::borrow::Cow;
 
-use headwater_flow::{LossKind, Report, Timestamp};
+use headwater_flow::{LossReport, ReportKind, Timestamp};
 
 use super::{
-    EventResult, LateReading, LossReport, OpaqueLine, Record, RecordError, ResultState, WindowResult,
+    AgentReport, EventResult, LateReading, OpaqueLine, Record, RecordError, ResultState, WindowResult,
 };
 use crate::bytes::{ByteReader, put_optional, put_text, put_varint};
 use crate::digest::ModuleDigest;
@@ -39,7 +39,8 @@ const REPORT: u8 = 4;
 const OPAQUE: u8 = 5;
 
 /// Losses by their number.
-const LOSSES: [LossKind; 4] = [LossKind::Lost, LossKind::Dropped, LossKind::Coarsened, LossKind::Expired];
+const LOSSES: [ReportKind; 4] =
+    [ReportKind::Lost, ReportKind::Dropped, ReportKind::Coarsened, ReportKind::Expired];
 
 impl Record<'_> {
     /// The record as an outbox keeps it.
@@ -190,7 +191,7 @@ fn late<'a>(mut reader: ByteReader<'a>) -> Result<LateReading<'a>, RecordError> 
     })
 }
 
-fn put_report(out: &mut Vec<u8>, report: &LossReport<'_>) {
+fn put_report(out: &mut Vec<u8>, report: &AgentReport<'_>) {
     out.extend_from_slice(&[VERSION, REPORT]);
     put_text(out, &report.agent);
     out.push(report.pipeline.is_some().into());
@@ -198,7 +199,7 @@ fn put_report(out: &mut Vec<u8>, report: &LossReport<'_>) {
         put_text(out, pipeline);
     }
     put_varint(out, report.time.0);
-    let Report { kind, stage, count, first, last, from, to, reason } = &report.report;
+    let LossReport { kind, stage, count, first, last, from, to, reason } = &report.report;
     let loss = LOSSES.iter().position(|known| known == kind).expect("every kind has a number");
     out.push(u8::try_from(loss).expect("there are four"));
     put_text(out, stage);
@@ -208,7 +209,7 @@ fn put_report(out: &mut Vec<u8>, report: &LossReport<'_>) {
     out.extend_from_slice(reason.as_bytes());
 }
 
-fn report<'a>(mut reader: ByteReader<'a>) -> Result<LossReport<'a>, RecordError> {
+fn report<'a>(mut reader: ByteReader<'a>) -> Result<AgentReport<'a>, RecordError> {
     let agent = reader.text()?.into();
     let pipeline = match reader.byte()? {
         0 => None,
@@ -218,7 +219,7 @@ fn report<'a>(mut reader: ByteReader<'a>) -> Result<LossReport<'a>, RecordError>
     let time = Timestamp(reader.varint()?);
     let kind =
         LOSSES.get(usize::from(reader.byte()?)).copied().ok_or(RecordError("its loss is not known"))?;
-    let report = Report {
+    let report = LossReport {
         kind,
         stage: Cow::Owned(reader.text()?.to_owned()),
         count: reader.optional()?,
@@ -228,7 +229,7 @@ fn report<'a>(mut reader: ByteReader<'a>) -> Result<LossReport<'a>, RecordError>
         to: reader.optional()?.map(Timestamp),
         reason: reader.rest()?.to_owned(),
     };
-    Ok(LossReport { agent, pipeline, time, report })
+    Ok(AgentReport { agent, pipeline, time, report })
 }
 
 fn put_module(out: &mut Vec<u8>, module: Option<&ModuleDigest<'_>>) {

@@ -1,6 +1,6 @@
 //! Every form against its golden bytes, and against itself.
 
-use headwater_flow::{LossKind, NO_SPAN, Report, Timestamp};
+use headwater_flow::{LossReport, ReportKind, Timestamp, UNKNOWN_SPAN};
 use proptest::prelude::*;
 
 use super::*;
@@ -27,9 +27,9 @@ fn window() -> WindowResult<'static> {
     }
 }
 
-fn report() -> Report {
-    Report {
-        kind: LossKind::Dropped,
+fn report() -> LossReport {
+    LossReport {
+        kind: ReportKind::Dropped,
         stage: "outbox".into(),
         count: Some(2),
         first: Some(7),
@@ -78,8 +78,8 @@ fn golden() -> Vec<(Record<'static>, &'static [u8], &'static str)> {
         module: None,
         value: JsonText::checked(b"1.50").unwrap(),
     };
-    let loss = LossReport { agent: "gw".into(), pipeline: None, time: MINUTE, report: report() };
-    let of_one = LossReport { pipeline: Some("t".into()), ..loss.clone() };
+    let loss = AgentReport { agent: "gw".into(), pipeline: None, time: MINUTE, report: report() };
+    let of_one = AgentReport { pipeline: Some("t".into()), ..loss.clone() };
     let opaque = OpaqueLine { pipeline: "t".into(), key: "k".into(), line: b"{ }".as_slice().into() };
     vec![
         (
@@ -139,7 +139,7 @@ fn each_kind_has_its_bytes_and_its_line() {
 fn a_report_is_written_as_a_map_in_the_order_of_its_names() {
     let report = report();
     let line = serde_json::json!({ "agent": "gw", "pipeline": null, "time": MINUTE, "report": report });
-    let record = Record::Report(LossReport { agent: "gw".into(), pipeline: None, time: MINUTE, report });
+    let record = Record::Report(AgentReport { agent: "gw".into(), pipeline: None, time: MINUTE, report });
     assert_eq!(String::from_utf8(record.to_line()).unwrap(), line.to_string());
 }
 
@@ -166,15 +166,16 @@ fn a_record_says_of_itself_what_policies_ask() {
     let records: Vec<Record<'_>> = golden().into_iter().map(|(record, ..)| record).collect();
     assert_eq!(records[0].span(), (MINUTE, Timestamp(120_000_000)));
     assert_eq!(records[3].span(), (MINUTE, MINUTE));
-    assert_eq!((records[5].span(), records[7].span()), (NO_SPAN, NO_SPAN));
+    assert_eq!((records[5].span(), records[7].span()), (UNKNOWN_SPAN, UNKNOWN_SPAN));
     let names: Vec<_> = records.iter().map(|record| (record.pipeline(), record.key())).collect();
     assert_eq!(names[1..8], [("t", "k"), ("t", ""), ("t", "k"), ("t", "k"), ("", ""), ("t", ""), ("t", "k")]);
     assert!(
-        records[5].is_report(LossKind::Dropped, "outbox") && !records[5].is_report(LossKind::Lost, "outbox")
+        records[5].is_report(ReportKind::Dropped, "outbox")
+            && !records[5].is_report(ReportKind::Lost, "outbox")
     );
     assert!(
-        !records[5].is_report(LossKind::Dropped, "late")
-            && !records[0].is_report(LossKind::Dropped, "outbox")
+        !records[5].is_report(ReportKind::Dropped, "late")
+            && !records[0].is_report(ReportKind::Dropped, "outbox")
     );
 }
 

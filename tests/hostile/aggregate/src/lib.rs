@@ -1,7 +1,7 @@
-//! An aggregate that misbehaves on request; else it counts.
+//! An aggregate that misbehaves on request and else counts.
 //!
-//! `{"do": "update-panic"}` in its settings says how, `"bad":true` in a sample's payload (or, for
-//! `finish-…`, a key that starts with `bad`) says when.
+//! `{"do": "update-panic"}` in its settings gives the misdeed; `"bad":true` in the payload of a sample (or,
+//! for `finish-…`, a key that starts with `bad`) triggers it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,17 +14,17 @@ mod bindings {
 
 use bindings::{Closed, Group, Rejection, Updated, logging};
 
-struct Hostile;
+struct HostileAggregate;
 
-bindings::export!(Hostile with_types_in bindings);
+bindings::export!(HostileAggregate with_types_in bindings);
 
 static DO: OnceLock<String> = OnceLock::new();
-/// `{"version": 2}` is the version of its states, which it insists on; `{"refuse": true}` migrates none.
+/// The version of its states, from `{"version": 2}`, which it insists on; `{"refuse": true}` migrates none.
 static VERSION: OnceLock<(u8, bool)> = OnceLock::new();
 static CALLS: AtomicU64 = AtomicU64::new(0);
 static HIDDEN: AtomicU64 = AtomicU64::new(0);
 
-impl bindings::Guest for Hostile {
+impl bindings::Guest for HostileAggregate {
     fn init(config: String) -> Result<(), String> {
         std::panic::set_hook(Box::new(|panic| {
             logging::log(logging::Level::Error, &panic.to_string());
@@ -63,7 +63,7 @@ impl bindings::Guest for Hostile {
                 match what() {
                     "panic-bytes" => drop(std::str::from_utf8(&sample.payload).expect("hostile bytes")),
                     "leak" => std::mem::forget(std::hint::black_box(vec![1_u8; 1 << 13])),
-                    // Known to the instance alone.
+                    // The number is known to this instance alone.
                     "hide" => {
                         HIDDEN.fetch_add(1, Ordering::Relaxed);
                         continue;

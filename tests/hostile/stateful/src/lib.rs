@@ -1,13 +1,13 @@
-//! A stateful transform that does what its events say: `[["set", "a", 1], ["get", "a"], ["panic"]]`.
-//! The event that comes out has what it got.
+//! A stateful transform that does what its events say: `[["set", "a", 1], ["get", "a"], ["panic"]]`. Its
+//! output event has the values that it got.
 
 use headwater_module::{Event, Transform, export_transform, state};
 
-/// No settings.
+/// The settings, of which there are none.
 #[derive(Debug, serde::Deserialize)]
-pub struct Stateful {}
+pub struct StatefulTransform {}
 
-impl Transform for Stateful {
+impl Transform for StatefulTransform {
     fn process(&mut self, mut event: Event) -> Result<impl IntoIterator<Item = Event>, String> {
         let acts: Vec<Vec<String>> =
             serde_json::from_slice(&event.payload).map_err(|error| error.to_string())?;
@@ -35,4 +35,4 @@ impl Transform for Stateful {
         Ok(Some(event))
     }
 }
-export_transform!(Stateful);
+export_transform!(StatefulTransform);

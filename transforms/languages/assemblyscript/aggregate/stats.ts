@@ -3,7 +3,7 @@ import { Result, Sample, Settings, State, Window, aggregate, reject } from "./he
 export * from "./headwater/aggregate";
 
 /**
- * Of one field. `deviations` is the sum of the squared differences from the mean: kept so, it loses
+ * The summary of one field. `deviations` is the sum of the squared differences from the mean: kept so, it loses
  * no digits where a sum of squares would.
  */
 @unmanaged
@@ -25,12 +25,12 @@ function init(settings: Settings): void {
   }
 }
 
-/** One summary for each field, in the order of their names. */
+/** Returns the size of a state: a summary for each field, in the order of their names. */
 function size(): i32 {
   return fields.length * offsetof<Summary>();
 }
 
-/** A field that is missing or no number is not counted; a sample with none is refused. */
+/** Takes a sample in. A field that is missing or no number is not counted; a sample with none is refused. */
 function update(state: State, sample: Sample): void {
   let found = false;
   for (let i = 0; i < fields.length; i++) {
@@ -42,7 +42,7 @@ function update(state: State, sample: Sample): void {
   if (!found) reject("no number in any of the fields");
 }
 
-/** Welford, "Note on a method for calculating corrected sums of squares and products", 1962. */
+/** Takes one more number in, after Welford, "Note on a method for calculating corrected sums of squares and products", 1962. */
 function add(all: Summary, number: f64): void {
   if (all.count++ == 0) {
     all.mean = all.min = all.max = number;
@@ -60,7 +60,7 @@ function merge(state: State, other: State): void {
 }
 
 /**
- * Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+ * Takes another summary in, after Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
  * variances", 1979.
  */
 function join(all: Summary, other: Summary): void {

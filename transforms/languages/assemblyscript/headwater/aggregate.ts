@@ -8,7 +8,7 @@ import { Text, allocate, decode, release } from "./memory";
 import { Result, beginResult, endResult } from "./result";
 export { cabi_realloc } from "./call";
 
-/** As they lie in memory: a group, what `update` answers for it, and a closed window. */
+/** The records as they lie in memory: a group, the answer of `update` for it, and a closed window. */
 @unmanaged
 class Group { key: usize; keySize: usize; start: u64; end: u64; state: usize; stateSize: usize; samples: usize; count: usize; }
 @unmanaged
@@ -22,7 +22,7 @@ class Closed {
 // A state is only good for the settings that it was made with: it begins with their hash (FNV-1a).
 let madeWith: u64 = 0;
 const HASH: usize = 8;
-// Of a state, without the hash.
+// The size of a state, without the hash.
 let bytes: usize = 0;
 
 export function init(data: usize, size: usize): usize {
@@ -35,7 +35,7 @@ export function init(data: usize, size: usize): usize {
   return answerWith(0, 0);
 }
 
-/** A copy of the state, zeros where there is none; 0, and rejected, if it is none. */
+/** Copies a state; zeros where there is none yet; 0, and rejected, where the bytes are no state. */
 function opened(data: usize, size: usize): usize {
   const copy = allocate(HASH + bytes);
   memory.fill(copy, 0, HASH + bytes);

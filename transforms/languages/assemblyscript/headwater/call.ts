@@ -1,11 +1,14 @@
-// What all calls share, by the canonical ABI of the component model: reasons, answers, the log.
+// The parts that all calls share, by the canonical ABI of the component model: reasons, answers, the log.
 import { Text, allocate } from "./memory";
 import { forget } from "./json";
 
 let reason: string = "";
 let isRejected = false;
 
-/** The event or sample at hand goes to the dead letters; in `init`, a fault of the configuration. */
+/**
+ * Sends the event or sample at hand to the dead letters with this reason; in `init`, it makes a fault of the
+ * configuration. The first reason counts.
+ */
 export function reject(why: string): void {
   if (isRejected) return;
   reason = why;
@@ -23,12 +26,12 @@ export function begin(): void {
 
 let ready = false;
 
-/** The end of `init`. */
+/** Ends `init`. */
 export function initialized(): void {
   ready = !isRejected;
 }
 
-/** `begin`; false, and rejected, before an `init` that succeeded. */
+/** Begins a call; false, and rejected, before an `init` that succeeded. */
 export function started(): bool {
   begin();
   if (!ready) reject("called before `init`");
@@ -40,7 +43,7 @@ export enum Level { debug, info, warn, error }
 @external("headwater:module/logging@0.1.0", "log")
 declare function agentLog(level: i32, line: usize, size: usize): void;
 
-/** A line in the agent's log. */
+/** Writes a line in the agent's log. */
 export function log(level: Level, line: string): void {
   if (!isRejected) write(level, line);
 }
@@ -51,7 +54,7 @@ function write(level: Level, line: string): void {
   agentLog(level, text.data, text.size);
 }
 
-/** A failed assertion: its message reaches the dead letters by the log, since a trap has none. */
+/** Ends the call at a failed assertion. Its message reaches the dead letters by the log, since a trap has none. */
 export function abort(message: string | null, file: string | null, line: u32, column: u32): void {
   const why = message === null ? "aborted" : message;
   const place = file === null ? "" : ` in ${file}:${line}:${column}`;
@@ -72,7 +75,7 @@ export class Rejections {
     return all;
   }
 
-  /** The reason at hand. */
+  /** Adds the reason at hand for the input of that index. */
   add(index: u32): void {
     const at = this.data + this.size * 12;
     store<u32>(at, index);

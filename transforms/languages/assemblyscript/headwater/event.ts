@@ -1,10 +1,10 @@
-// What `process` gets, and what it hands on.
+// The event that `process` gets, and the events that it hands on.
 import { reject, rejected } from "./call";
 import { Settings } from "./settings";
 import { Text, allocate } from "./memory";
 import { number, text, withNumber, writtenSize } from "./json";
 
-/** As it lies in memory. */
+/** The record as it lies in memory. */
 @unmanaged
 class Record {
   topic: usize;
@@ -21,26 +21,32 @@ export const EVENT_BYTES: usize = offsetof<Record>();
 export class Event {
   private record: Record = changetype<Record>(0);
 
+  /** The MQTT topic it came from. */
   get topic(): string { return this.at(offsetof<Record>("topic")).toString(); }
   set topic(topic: string) { this.at(offsetof<Record>("topic")).setString(topic); }
 
+  /** The key that it belongs to: order, windows and state are kept per key. */
   get key(): string { return this.at(offsetof<Record>("key")).toString(); }
   set key(key: string) { this.at(offsetof<Record>("key")).setString(key); }
 
-  /** Event time in microseconds since the Unix epoch. */
+  /** The event time in microseconds since the Unix epoch, UTC. */
   get time(): u64 { return this.record.time; }
   set time(time: u64) { this.record.time = time; }
 
-  /** JSON, unless the pipeline says otherwise. */
+  /** The content: JSON, unless the pipeline says otherwise. */
   get payload(): string { return this.at(offsetof<Record>("payload")).toString(); }
   set payload(payload: string) { this.at(offsetof<Record>("payload")).setString(payload); }
 
-  /** The finite number in a field of the payload. */
+  /** Returns the number in a field of the payload, which has to be finite. */
   number(field: string): f64 { return number(this.record.payload, this.record.payloadSize, field); }
 
+  /** Returns the text in a field of the payload. */
   text(field: string): string { return text(this.record.payload, this.record.payloadSize, field); }
 
-  /** Sets the number in a field, which is added if it is not there; the rest of the payload stays as it is, byte for byte. */
+  /**
+   * Sets the number in a field, which is added if it is not there; the rest of the payload stays as it is, byte for
+   * byte.
+   */
   setNumber(field: string, value: f64): void {
     this.record.payload = withNumber(this.record.payload, this.record.payloadSize, field, value);
     this.record.payloadSize = writtenSize();
@@ -57,7 +63,10 @@ let out: usize = 0;
 let outCount: usize = 0;
 let outRoom: usize = 0;
 
-/** Hands an event on: none, one or many for each that came. */
+/**
+ * Hands an event on. `process` calls it once to pass the event on, not at all to drop it, several times to split it;
+ * what is emitted is as it is then. An event that is rejected gives nothing, whatever it emitted before.
+ */
 export function emit(event: Event): void {
   if (rejected()) return;
   if (outCount == outRoom) {
@@ -69,7 +78,7 @@ export function emit(event: Event): void {
   Event.copy(event, out + outCount++ * EVENT_BYTES);
 }
 
-/** Room for as many as came, most often all that is needed. */
+/** Makes room for as many events as came, which is most often all that is needed. */
 export function beginOut(room: usize): void {
   out = allocate(room * EVENT_BYTES);
   outRoom = room;

@@ -349,7 +349,7 @@ function quoted(): bool {
   }
 }
 
-/** What the letter after a backslash stands for; 0 if nothing. */
+/** Returns the character that the letter after a backslash stands for; 0 if there is none. */
 function meant(letter: u8): u8 {
   switch (letter) {
     case 0x22: case 0x5c: case 0x2f: return letter;

@@ -55,7 +55,7 @@ export function parseNumber(data: usize, size: usize): f64 {
   return negative ? -value : value;
 }
 
-// Whether a digit other than 0 was left out.
+// True if a digit other than 0 was left out.
 let dropped = false;
 
 /** The exponent that is written, within bounds that no double reaches. */
@@ -164,7 +164,7 @@ function grow(): void {
   above.scale(10);
 }
 
-/** As serde_json writes numbers, so that results are the same bytes in every language. Its size. */
+/** Writes a number as serde_json does, so that results are the same bytes in every language; returns its size. */
 export function writeNumber(start: usize, value: f64): usize {
   let to = start;
   if (reinterpret<i64>(value) < 0) to = put(to, 0x2d);

@@ -1,11 +1,11 @@
-// What the functions of an aggregate get.
+// The values that the functions of an aggregate get.
 import { reject } from "./call";
 import { Settings } from "./settings";
 import { Result } from "./result";
 import { decode } from "./memory";
 import { findNumber, number, text } from "./json";
 
-/** As it lies in memory. */
+/** The record as it lies in memory. */
 @unmanaged
 class SampleRecord { time: u64; payload: usize; payloadSize: usize; }
 

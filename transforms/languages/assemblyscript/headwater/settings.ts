@@ -1,4 +1,4 @@
-// The settings of the step, in `init`. One that nobody asks for is a fault.
+// The module's settings, in `init`. A setting that nobody asks for is a fault of the configuration.
 import { count, find, firstItem, isTwice, member, nextItem, object, textOf, Member } from "./json";
 import { begin, reject } from "./call";
 import { parseNumber } from "./number";
@@ -7,13 +7,14 @@ import { allocate, decode } from "./memory";
 export class Settings {
   private asked: string[] = [];
 
-  /** Without `otherwise`, it has to be there. */
+  /** Returns a setting that is a text. Without the default `otherwise`, it has to be there. */
   text(name: string, otherwise: string | null = null): string {
     const one = this.find(name, otherwise === null);
     if (one === null) return otherwise === null ? "" : otherwise;
     return asText(name, textOf(one));
   }
 
+  /** Returns a setting that is a finite number. Without the default `otherwise`, it has to be there. */
   number(name: string, otherwise: f64 = NaN): f64 {
     const one = this.find(name, isNaN(otherwise));
     const value = one === null ? otherwise : parseNumber(one.value, one.valueSize);
@@ -21,7 +22,15 @@ export class Settings {
     return value;
   }
 
-  /** The number of the text among the choices; the first if there is none. */
+  /** Returns a setting that is a whole number from 0 to `most`; `otherwise` is the default. */
+  whole(name: string, otherwise: u32, most: u32): u32 {
+    const value = this.number(name, otherwise);
+    if (value >= 0 && value <= most && value == Math.floor(value)) return <u32>value;
+    reject(`setting \`${name}\` is not a whole number from 0 to ${most}`);
+    return otherwise;
+  }
+
+  /** Returns the index of a text among the choices, of which the first is the default. */
   choice(name: string, choices: string[]): i32 {
     const wanted = this.text(name, choices[0]);
     const number = choices.indexOf(wanted);
@@ -29,6 +38,7 @@ export class Settings {
     return number;
   }
 
+  /** Returns a setting that is a list of texts, and has to be there. */
   texts(name: string): string[] {
     const all: string[] = [];
     const one = this.find(name, true);

@@ -1,4 +1,4 @@
-// Whether bytes are UTF-8: no stray or missing ones, nothing longer than needed, no surrogates.
+// The check that bytes are UTF-8: no stray or missing ones, nothing longer than needed, no surrogates.
 
 export function isUtf8(s: usize, end: usize): bool {
   while (s < end) {

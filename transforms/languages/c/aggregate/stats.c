@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Of one field. `deviations` is the sum of the squared differences from the mean: kept so, it
+// The summary of one field. `deviations` is the sum of the squared differences from the mean: kept so, it
 // loses no digits where a sum of squares would.
 typedef struct { uint64_t count; double mean, min, max, deviations; } Summary;
 
@@ -24,10 +24,10 @@ void init(void) {
     }
 }
 
-// One summary for each field, in the order of their names.
+// A state is a summary for each field, in the order of their names.
 size_t state_size(void) { return field_count * sizeof(Summary); }
 
-// Welford, "Note on a method for calculating corrected sums of squares and products", 1962.
+// Takes one more number in, after Welford, "Note on a method for calculating corrected sums of squares and products", 1962.
 static void add(Summary *all, double number) {
     if (all->count == 0) {
         *all = (Summary){1, number, number, number, 0};
@@ -41,7 +41,7 @@ static void add(Summary *all, double number) {
     all->max = fmax(all->max, number);
 }
 
-// A field that is missing or no number is not counted; a sample with none is refused.
+// Takes a sample in. A field that is missing or no number is not counted; a sample with none is refused.
 void update(void *state, const Sample *sample) {
     Summary *summaries = state;
     bool found = false;
@@ -54,7 +54,7 @@ void update(void *state, const Sample *sample) {
     if (!found) reject("no number in any of the fields");
 }
 
-// Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+// Takes another summary in, after Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
 // variances", 1979.
 static void join(Summary *all, const Summary *other) {
     double count = (double)(all->count + other->count);

@@ -1,4 +1,4 @@
-// What all calls share, by the canonical ABI of the component model.
+// The parts that all calls share, by the canonical ABI of the component model.
 #include "own.h"
 
 uint64_t made_with;

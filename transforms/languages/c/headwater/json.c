@@ -168,7 +168,7 @@ static bool members(Reader *r, Object *object) {
     return !skip_blank(r);
 }
 
-// How many of the bytes are UTF-8.
+// Returns the number of bytes that are UTF-8.
 static size_t utf8_valid(Text text) {
     const unsigned char *s = (const unsigned char *)text.data;
     size_t at = 0, n = text.size;

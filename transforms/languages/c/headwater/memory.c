@@ -1,4 +1,4 @@
-// One arena, emptied after each call: nobody frees, and an instance does not grow.
+// The memory: an arena, emptied after each call: nobody frees, and an instance does not grow.
 #include "own.h"
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +31,7 @@ void release(void) {
     if (arena) arena->used = 0;
 }
 
-// With a zero behind it, so that what comes from the agent is a string as C has them.
+// Allocates with a zero behind, so that a text from the agent is a string as C has them.
 __attribute__((export_name("cabi_realloc")))
 void *cabi_realloc(void *old, size_t old_size, size_t align, size_t size) {
     char *new = allocate(size + 1);

@@ -81,7 +81,7 @@ static int shortest(double number, char *out, int *exponent) {
     return size;
 }
 
-// As serde_json writes numbers, so that results are the same bytes in every language.
+// Writes a number as serde_json does, so that results are the same bytes in every language.
 Text number_text(double number) {
     if (!isfinite(number)) return text("null");
     char *out = allocate(40), *to = out, figures[20];

@@ -1,4 +1,4 @@
-// What the files of this folder share.
+// The declarations that the files of this folder share.
 #pragma once
 #include "../headwater.h"
 
@@ -17,12 +17,12 @@ typedef struct { const char *at, *start, *end; } Reader;
 // NULL, and rejected, if it is none. Valid until `forget`.
 const Object *read_object(Text payload);
 void forget(void);
-// Where the field's value is written; NULL, and in `reason` why, where it is not.
+// Returns the place of the field's value; NULL, and a `reason`, where there is none.
 const Text *find(const Object *object, Text field, const char **reason);
 bool skip_blank(Reader *r);
 bool skip_value(Reader *r);
 bool take(Reader *r, char c);
-// What is between the quotes of a checked string, without escapes; false for half a surrogate pair.
+// Gives the text between the quotes of a checked string, without escapes; false for half a surrogate pair.
 bool unescaped(Text raw, Text *out);
 
 // number.c: NAN for what is no number.
@@ -33,19 +33,19 @@ Text number_text(double number);
 void settings_begin(const Object *all);
 void settings_end(void);
 
-// call.c: what the calls answer.
+// call.c: the calls' answers.
 typedef struct { uint32_t index; Text reason; } Rejection;
 typedef struct { uint32_t failed; Text value, rejected; } Answer;
-// A state is only good for the settings that it was made with: their hash (FNV-1a).
+// The hash of the settings (FNV-1a): a state is only good for those that it was made with.
 extern uint64_t made_with;
 void begin(void);
-// `begin`; false, and rejected, before an `init` that succeeded.
+// Begins a call; false, and rejected, before an `init` that succeeded.
 bool started(void);
 Answer *answer_with(Text value, Text rejections);
 Answer *answer_failed(void);
 
 // write.c
-// As JSON writes it.
+// Returns the text in quotes, as JSON writes it.
 Text quoted_text(Text value);
 void result_begin(void);
 Text result_end(void);

@@ -43,6 +43,13 @@ double setting_number(const char *name, double otherwise) {
     return number;
 }
 
+unsigned setting_whole(const char *name, unsigned otherwise, unsigned most) {
+    double number = setting_number(name, otherwise);
+    if (number >= 0 && number <= most && number == trunc(number)) return (unsigned)number;
+    reject("setting `%s` is not a whole number from 0 to %u", name, most);
+    return otherwise;
+}
+
 int setting_choice(const char *name, const char *first, ...) {
     const Text *found = setting(name);
     if (!found) return 0;

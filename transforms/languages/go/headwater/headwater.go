@@ -1,38 +1,42 @@
-// Package headwater is what the author of a Headwater module uses: the calls of the contract, which come in batches,
-// become one function per event. A reading that cannot be used is an error: it goes to the dead letters with its text.
+// Package headwater is the SDK for Headwater modules in Go: the calls of the contract, which come in batches, become one
+// function per event. An event that cannot be used is an error: it goes to the dead letters with the error's text.
 //
-// The agent may throw an instance away at any moment: what must last belongs in an aggregate's state. There is no
+// The agent may throw an instance away at any moment: data that must last belongs in an aggregate's state. There is no
 // network and no file, the clock stands still and random numbers are the same in each instance, so that a
 // recomputation gives the same result.
 package headwater
 
 import "unsafe"
 
-// Event is what passes a transform.
+// Event is one event of a transform.
 type Event struct {
 	// Topic is the MQTT topic it came from.
 	Topic string
-	// Key is what it belongs to: order, windows and state are kept per key.
+	// Key is the key that it belongs to: order, windows and state are kept per key.
 	Key string
-	// Time is event time, in microseconds since the Unix epoch.
+	// Time is the event time, in microseconds since the Unix epoch, UTC.
 	Time uint64
-	// Payload is JSON, unless the pipeline says otherwise. To be replaced, not written to.
+	// Payload is the content: JSON, unless the pipeline says otherwise. It is to be replaced, not written to.
 	Payload []byte
 }
 
 // Sample is an event of one window.
 type Sample struct {
-	Time    uint64
+	// Time is the event time, in microseconds since the Unix epoch, UTC.
+	Time uint64
+	// Payload is the content, as of an event.
 	Payload []byte
 }
 
 // Window is a closed window, half open: Start belongs to it, End does not.
 type Window struct {
-	Key        string
+	// Key is the key that its samples belong to.
+	Key string
+	// Start and End are in microseconds since the Unix epoch, UTC.
 	Start, End uint64
-	// Count is how many readings were used, Late how many of them came after the window had first closed.
+	// Count is the number of samples used, Late the number of them that came after the window had first closed.
 	Count, Late uint64
-	// Revision is 0 the first time, then one more with each time late readings change the result.
+	// Revision is 0 the first time, then one more each time late samples change the result.
 	Revision uint32
 }
 

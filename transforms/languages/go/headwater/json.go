@@ -10,30 +10,33 @@ import (
 	"unicode/utf8"
 )
 
-// MapNumber is the event with another number in the field; all else stays as it is, byte for byte.
-func (e Event) MapNumber(field string, change func(float64) float64) ([]Event, error) {
+// MapNumber replaces the number in a field of the payload; all else stays as it is, byte for byte. It is an error, and
+// the event stays as it was, where the field is missing, there twice or no number, or the new number is not finite.
+func (e *Event) MapNumber(field string, change func(float64) float64) error {
 	at, err := find(e.Payload, field)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	value, err := at.number(e.Payload, field)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return e.with(at, field, change(value))
+	return e.set(at, field, change(value))
 }
 
-// SetNumber is the event with that number in the field, which is added if it is not there; all else stays as it is,
-// byte for byte.
-func (e Event) SetNumber(field string, value float64) ([]Event, error) {
+// SetNumber sets the number in a field of the payload, which is added if it is not there; all else stays as it is,
+// byte for byte. It is an error, and the event stays as it was, where the field is there twice or the number is not
+// finite.
+func (e *Event) SetNumber(field string, value float64) error {
 	at, err := find(e.Payload, field)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return e.with(at, field, value)
+	return e.set(at, field, value)
 }
 
-// Number is the finite number in a field of the payload.
+// Number returns the number in a field of the payload. It is an error where the payload is no JSON object, or the field
+// is missing, there twice or no finite number.
 func (e Event) Number(field string) (float64, error) {
 	at, err := find(e.Payload, field)
 	if err != nil {
@@ -42,7 +45,7 @@ func (e Event) Number(field string) (float64, error) {
 	return at.number(e.Payload, field)
 }
 
-// Where in a payload the value of a field stands, or would.
+// place is the place of a field's value in a payload, or the place where it would be.
 type place struct {
 	there, first bool
 	start, end   int
@@ -79,16 +82,16 @@ func (at place) number(payload []byte, field string) (float64, error) {
 	return value, nil
 }
 
-func (e Event) with(at place, field string, value float64) ([]Event, error) {
+func (e *Event) set(at place, field string, value float64) error {
 	if math.IsInf(value, 0) || math.IsNaN(value) {
-		return nil, fmt.Errorf("field `%s` would become %v", field, value)
+		return fmt.Errorf("field `%s` would become %v", field, value)
 	}
 	payload := make([]byte, 0, len(e.Payload)+len(field)+32)
 	payload = append(payload, e.Payload[:at.start]...)
 	if !at.there {
 		name, err := json.Marshal(field)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if !at.first {
 			payload = append(payload, ',')
@@ -97,10 +100,11 @@ func (e Event) with(at place, field string, value float64) ([]Event, error) {
 	}
 	payload = strconv.AppendFloat(payload, value, 'g', -1, 64)
 	e.Payload = append(payload, e.Payload[at.end:]...)
-	return []Event{e}, nil
+	return nil
 }
 
-// Numbers are the finite numbers in the fields of the payload.
+// Numbers returns the finite numbers in the fields of the payload, without those that are missing or no number. It is
+// an error where the payload is no JSON object.
 func (s Sample) Numbers(fields []string) (map[string]float64, error) {
 	numbers := make(map[string]float64, len(fields))
 	err := members(s.Payload, func(name string, from, to int) {
@@ -127,7 +131,7 @@ func number(value []byte) (float64, bool) {
 // The parser calls itself at each level, and the stack is the agent's to bound.
 const nestingMax = 200
 
-// Shallow is an error if encoding/json would need more stack for it than there is.
+// Shallow returns an error if encoding/json would need more stack than there is.
 func Shallow(written []byte) error {
 	depth, inText := 0, false
 	for at := 0; at < len(written); at++ {
@@ -149,7 +153,7 @@ func Shallow(written []byte) error {
 	return nil
 }
 
-// members checks the payload as a whole, and says where in it the values of the object's members stand.
+// members checks the payload as a whole, and gives the places of its members' values.
 func members(payload []byte, each func(name string, start, end int)) error {
 	if !utf8.Valid(payload) {
 		return errors.New("not UTF-8")
@@ -177,7 +181,7 @@ func members(payload []byte, each func(name string, start, end int)) error {
 	return nil
 }
 
-// All below take valid JSON.
+// The functions below take valid JSON.
 
 func text(quoted []byte) string {
 	for _, it := range quoted {

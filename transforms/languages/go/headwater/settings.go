@@ -9,21 +9,21 @@ import (
 	"strings"
 )
 
-// Settings are what `config = { … }` in the pipeline says. What is missing, of another type, or not asked for becomes
-// a fault that the operator sees.
+// Settings are the module's: `settings = { … }` in the pipeline. A setting that is missing, of another type, or not
+// asked for becomes a fault of the configuration, which the operator sees.
 type Settings struct {
 	members map[string]json.RawMessage
 	faults  []error
 }
 
-// Text is the text of that name.
+// Text returns the setting of that name, a text that has to be there.
 func (s *Settings) Text(name string) string {
 	var text string
 	s.read(name, "text", &text)
 	return text
 }
 
-// TextOr is the text of that name, or the default if there is none.
+// TextOr returns the setting of that name, a text, or the default if there is none.
 func (s *Settings) TextOr(name, otherwise string) string {
 	if _, there := s.members[name]; !there {
 		return otherwise
@@ -31,7 +31,7 @@ func (s *Settings) TextOr(name, otherwise string) string {
 	return s.Text(name)
 }
 
-// Choice is the number of the text among the choices; the first is the default.
+// Choice returns the index of a text among the choices, of which the first is the default.
 func (s *Settings) Choice(name string, choices ...string) int {
 	number := slices.Index(choices, s.TextOr(name, choices[0]))
 	if number < 0 {
@@ -40,7 +40,20 @@ func (s *Settings) Choice(name string, choices ...string) int {
 	return max(number, 0)
 }
 
-// Texts is the list of texts of that name, with at least one in it and none twice.
+// WholeOr returns the setting of that name, a whole number from 0 to most, or the default if there is none.
+func (s *Settings) WholeOr(name string, otherwise, most uint64) uint64 {
+	if _, there := s.members[name]; !there {
+		return otherwise
+	}
+	var whole uint64
+	s.read(name, "whole number", &whole)
+	if whole > most {
+		s.Fault(fmt.Errorf("`%s` is %d: it is at most %d", name, whole, most))
+	}
+	return whole
+}
+
+// Texts returns the setting of that name, a list of texts that has to be there, with at least one in it and none twice.
 func (s *Settings) Texts(name string) []string {
 	var texts []*string
 	s.read(name, "list of texts", &texts)
@@ -61,7 +74,7 @@ func (s *Settings) Texts(name string) []string {
 	return list
 }
 
-// Fault adds what the module does not like.
+// Fault adds a fault of the configuration: the settings are refused.
 func (s *Settings) Fault(fault error) { s.faults = append(s.faults, fault) }
 
 func (s *Settings) read(name, kind string, into any) {

@@ -4,7 +4,7 @@ from headwater import aggregate, number, parse
 
 
 class Stats:
-    """Of each field that was seen, [count, mean, min, max, sum of squared differences from the mean]."""
+    """The state has for each field that was seen [count, mean, min, max, sum of squared differences from the mean]."""
 
     def __init__(self, settings):
         self.fields = settings.pop("fields", None)
@@ -21,7 +21,7 @@ class Stats:
         return {}
 
     def add(self, state, sample):
-        """A field that is missing or no number is not counted; a sample with none is refused."""
+        """Takes a sample in. A field that is missing or no number is not counted; a sample with none is refused."""
         values = parse(sample)
         seen = [field for field in self.fields if number(values, field) is not None]
         if not seen:
@@ -37,7 +37,7 @@ class Stats:
 
 
 def including(summary, value):
-    """Welford, "Note on a method for calculating corrected sums of squares and products", 1962."""
+    """Returns the summary with one more number, after Welford, "Note on a method for calculating corrected sums of squares and products", 1962."""
     if summary is None:
         return [1, value, value, value, 0.0]
     count, mean, low, high, deviations = summary
@@ -48,7 +48,8 @@ def including(summary, value):
 
 
 def joined(a, b):
-    """Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979."""
+    """Returns the summary of both, after Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
+    computing sample variances", 1979."""
     count = a[0] + b[0]
     share = b[0] / count
     apart = b[1] - a[1]

@@ -8,7 +8,7 @@ comptime {
 
 pub const Settings = struct { fields: []const []const u8 };
 
-/// One summary for each field that had a number, in the order of their names.
+/// The state: a summary for each field that had a number, in the order of their names.
 pub const State = struct { summaries: []Summary = &.{} };
 
 /// `deviations` is the sum of the squared differences from the mean: kept so, it loses no digits

@@ -1,16 +1,16 @@
-//! What all calls share, by the canonical ABI of the component model: memory, reasons, settings.
+//! The parts that all calls share, by the canonical ABI of the component model: memory, reasons, settings.
 const std = @import("std");
 const json = @import("json.zig");
 
 var arena = std.heap.ArenaAllocator.init(std.heap.wasm_allocator);
-/// What lives as long as the instance.
+/// Allocates memory that lives as long as the instance.
 const kept = std.heap.wasm_allocator;
 
 pub fn memory() std.mem.Allocator {
     return arena.allocator();
 }
 
-/// After each call, so that an instance does not grow.
+/// Frees the memory of a call, after each, so that an instance does not grow.
 pub fn release() void {
     _ = arena.reset(.{ .retain_with_limit = 1 << 20 });
 }
@@ -84,7 +84,7 @@ pub fn panicked(message: []const u8, _: ?usize) noreturn {
     @trap();
 }
 
-/// The settings of `Module`, which stay.
+/// Reads the settings of `Module`, which stay.
 pub fn settings(Module: type, config: []const u8) !Module.Settings {
     json.forget();
     var all = try read(Module.Settings, try json.object(try kept.dupe(u8, config)));
@@ -114,7 +114,7 @@ fn read(Settings: type, object: json.Object) !Settings {
     return all;
 }
 
-/// std.json would take numbers as names of an enum, texts as numbers and lists of numbers as texts.
+/// Returns false for values of another type: std.json would take numbers as names of an enum, texts as numbers and lists of numbers as texts.
 fn fits(Type: type, value: []const u8) bool {
     return switch (@typeInfo(Type)) {
         .int, .float => value[0] == '-' or std.ascii.isDigit(value[0]),
@@ -125,7 +125,7 @@ fn fits(Type: type, value: []const u8) bool {
     };
 }
 
-/// A compile error in words where `Module` lacks something.
+/// Ends the compilation with an error in words where `Module` lacks something.
 pub fn require(Module: type, comptime names: []const []const u8) void {
     inline for (names) |name| {
         if (!@hasDecl(Module, name)) @compileError("the module has no `pub` declaration `" ++ name ++ "`: see headwater.zig");

@@ -204,7 +204,7 @@ const Reader = struct {
         if (r.at == first) return error.NoJson;
     }
 
-    /// What is between the quotes, with its escapes.
+    /// The text between the quotes, with its escapes.
     fn quoted(r: *Reader) Fault![]const u8 {
         if (!r.take('"')) return error.NoJson;
         const first = r.at;

@@ -12,7 +12,7 @@ pub fn parse(value: []const u8) ?f64 {
     return if (std.math.isFinite(number)) number else null;
 }
 
-/// As serde_json writes numbers, so that results are the same bytes in every language.
+/// Writes a number as serde_json does, so that results are the same bytes in every language.
 pub fn print(room: *[bytes_max]u8, number: f64) []const u8 {
     var scratch: [std.fmt.float.min_buffer_size]u8 = undefined;
     const scientific = std.fmt.float.render(&scratch, @abs(number), .{}) catch unreachable;

@@ -5,7 +5,11 @@ comptime {
     headwater.transform(@This());
 }
 
-pub const Settings = struct { field: []const u8, from: enum { fahrenheit, kelvin, celsius } = .fahrenheit };
+pub const Settings = struct {
+    field: []const u8,
+    from: enum { fahrenheit, kelvin, celsius } = .fahrenheit,
+    repeat: u8 = 1,
+};
 
 pub fn process(settings: Settings, event: *headwater.Event) !void {
     const degrees = try event.number(settings.field);
@@ -14,5 +18,9 @@ pub fn process(settings: Settings, event: *headwater.Event) !void {
         .kelvin => degrees - 273.15,
         .celsius => degrees,
     });
-    try headwater.emit(event.*);
+    // No event, one or several: here one a second (in microseconds).
+    for (0..settings.repeat) |_| {
+        try headwater.emit(event.*);
+        event.time +|= 1_000_000;
+    }
 }

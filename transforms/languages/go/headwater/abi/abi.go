@@ -1,7 +1,7 @@
-// Package abi is the canonical ABI of wit/headwater.wit by hand: what lies where in memory, and who keeps it alive.
+// Package abi is the canonical ABI of wit/headwater.wit by hand: the layout in memory, and the lifetimes.
 //
-// What the agent hands over is allocated by realloc and read in place; what is handed back stays alive until the
-// agent has read it.
+// Values that the agent hands over are allocated by realloc and read in place; values that are handed back stay alive
+// until the agent has read them.
 package abi
 
 import (
@@ -51,10 +51,10 @@ func realloc(_, _, _, bytes uint32) uint32 {
 	return address(unsafe.Pointer(unsafe.SliceData(block)))
 }
 
-// Taken is called once the views exist, which keep alive what they show.
+// Taken is called once the views exist, which keep their memory alive.
 func Taken() { given = nil }
 
-// Read is a view of a list that was handed over.
+// Read returns a view of a list that was handed over.
 func Read[T any](list List) []T {
 	if list.Count == 0 {
 		return nil
@@ -62,7 +62,7 @@ func Read[T any](list List) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(uintptr(list.At))), list.Count)
 }
 
-// Text is a view of a text that was handed over.
+// Text returns a view of a text that was handed over.
 func Text(list List) string {
 	if list.Count == 0 {
 		return ""
@@ -101,13 +101,13 @@ func Answered(err error, lists ...List) uint32 {
 	return address(unsafe.Pointer(answer))
 }
 
-// Release forgets what was handed back.
+// Release forgets the values that were handed back.
 func Release() {
 	clear(kept)
 	kept = kept[:0]
 }
 
-// Sift does it with each input, and says which were refused and why.
+// Sift calls the function with each input, and returns the rejections.
 func Sift[T any](inputs []T, each func(*T) error) []Rejection {
 	var rejected []Rejection
 	for index := range inputs {

@@ -10,19 +10,20 @@ import (
 	"structs"
 )
 
-// Functions are an aggregate. State is a map or a pointer that encoding/json writes and reads.
+// Functions are an aggregate's four. State is a map or a pointer that encoding/json writes and reads.
 type Functions[State any] struct {
-	// Start is the state of a window without samples.
+	// Start returns the state of a window without samples.
 	Start func() State
-	// Add takes one more sample into the state. An error is why it cannot be used, and leaves the state as it was.
+	// Add takes one more sample into the state. With an error the sample goes to the dead letters; the state has to be
+	// as it was.
 	Add func(State, headwater.Sample) error
 	// Merge makes two partial states one.
 	Merge func(a, b State) State
-	// Finish is the result of a closed window, which encoding/json writes.
+	// Finish returns the result of a closed window, which encoding/json writes.
 	Finish func(State, headwater.Window) (any, error)
 }
 
-// On bytes, as the agent has them.
+// functions are the four over bytes, as the agent has them.
 type functions struct {
 	update func(state []byte, samples []headwater.Sample) ([]byte, []abi.Rejection, error)
 	merge  func(a, b []byte) ([]byte, error)
@@ -34,7 +35,8 @@ var (
 	all       functions
 )
 
-// Of exports the module: call it from `init`. The settings that nobody asks for are refused.
+// Of exports the aggregate: call it from `init`. It gets the function from the settings to the four; settings that nobody
+// asks for are refused.
 func Of[State any](of func(settings *headwater.Settings) Functions[State]) {
 	configure = func(settings *headwater.Settings) functions { return bytewise(of(settings)) }
 }

@@ -9,14 +9,14 @@ import (
 )
 
 type (
-	// Event is what passes a transform.
+	// Event is one event of a transform.
 	Event = headwater.Event
-	// Settings are what `config = { … }` in the pipeline says.
+	// Settings are the module's: `settings = { … }` in the pipeline.
 	Settings = headwater.Settings
 )
 
-// Function says what becomes of an event: one, none or many. An error is why it cannot be used: it goes to the dead
-// letters.
+// Function returns the events that one event becomes: none (nil) drops it, several split it. With an error the event
+// gives nothing and goes to the dead letters, with the error's text as the reason.
 type Function = func(headwater.Event) ([]headwater.Event, error)
 
 var (
@@ -24,7 +24,8 @@ var (
 	function  Function
 )
 
-// Of exports the module: call it from `init`. The settings that nobody asks for are refused.
+// Of exports the transform: call it from `init`. It gets the function from the settings to the function for one event;
+// settings that nobody asks for are refused.
 func Of(of func(settings *headwater.Settings) Function) { configure = of }
 
 type event struct {

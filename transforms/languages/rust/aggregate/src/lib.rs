@@ -2,22 +2,22 @@
 
 mod summary;
 
-use headwater_module::{Aggregate, Sample, Window, export_aggregate};
+use headwater_module::{Aggregate, ClosedWindow, Sample, export_aggregate};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use summary::Summary;
+use summary::FieldSummary;
 
-/// Settings: the fields to describe.
+/// The settings: the fields to describe.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stats {
+struct FieldStats {
     fields: Vec<String>,
 }
 
-export_aggregate!(Stats);
+export_aggregate!(FieldStats);
 
-impl Aggregate for Stats {
-    type State = BTreeMap<String, Summary>;
+impl Aggregate for FieldStats {
+    type State = BTreeMap<String, FieldSummary>;
 
     fn prepare(&mut self) -> Result<(), String> {
         self.fields.sort_unstable();
@@ -36,7 +36,7 @@ impl Aggregate for Stats {
             if let Some(number) = object.number(field) {
                 match state.get_mut(field) {
                     Some(summary) => summary.add(number),
-                    None => drop(state.insert(field.clone(), Summary::of(number))),
+                    None => drop(state.insert(field.clone(), FieldSummary::of(number))),
                 }
                 found = true;
             }
@@ -51,7 +51,7 @@ impl Aggregate for Stats {
         a
     }
 
-    fn finish(&self, _: &Window, state: Self::State) -> Result<impl Serialize, String> {
+    fn finish(&self, _: &ClosedWindow, state: Self::State) -> Result<impl Serialize, String> {
         Ok(state.into_iter().map(|(field, all)| (field, all.report())).collect::<BTreeMap<_, _>>())
     }
 }

@@ -1,0 +1,3 @@
+//! Inputs: where messages come from.
+
+pub mod mqtt;

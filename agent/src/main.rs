@@ -1,5 +1,0 @@
-//! The `headwater` binary.
-
-fn main() -> std::process::ExitCode {
-    headwater::cli::main()
-}

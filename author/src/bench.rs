@@ -1,0 +1,147 @@
+//! What a module costs on this machine, under the agent's host with the agent's batches.
+
+use super::Kind;
+use super::subject::{Module, Subject, checked};
+use anyhow::ensure;
+use headwater_agent::flow::Event;
+use headwater_agent::module::{Group, Host};
+use std::time::{Duration, Instant};
+
+/// As the agent's.
+const BATCH: usize = 256;
+
+/// Fresh instances of which the quickest counts.
+const STARTS: usize = 20;
+
+/// `headwater module bench`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    module: Module,
+    /// For how many seconds events are given to it.
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What came of it.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct Costs {
+    /// Of the file.
+    bytes: usize,
+    compile_ms: f64,
+    /// With `init`.
+    instantiate_us: f64,
+    events_per_second: f64,
+    us_per_event: f64,
+    /// With one event a call.
+    us_per_event_alone: f64,
+    /// Linear memory that the instance had at the end, which never shrinks.
+    memory_bytes: usize,
+}
+
+pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    let module = &options.module;
+    // No cache: what is asked for is the compilation.
+    let host = Host::new(None)?;
+    let file = module.file()?;
+    let subject = Subject::open_in(host, &file, checked(module.settings.as_deref())?)?;
+    let events = subject.samples(module.samples.as_deref())?;
+    ensure!(
+        !events.is_empty(),
+        "failed to measure {}: there are no samples: name a file with --samples",
+        file.display()
+    );
+    let costs = measure(&subject, &events, Duration::from_secs(options.seconds))?;
+    if options.json {
+        println!("{}", serde_json::to_string(&costs)?);
+        return Ok(());
+    }
+    println!("size          {} KiB", costs.bytes.div_ceil(1024));
+    println!("compile       {:.0} ms", costs.compile_ms);
+    println!("instantiate   {:.0} µs", costs.instantiate_us);
+    println!("events        {:.0} a second, {:.2} µs each", costs.events_per_second, costs.us_per_event);
+    println!("one a call    {:.2} µs each", costs.us_per_event_alone);
+    println!("memory        {} KiB", costs.memory_bytes.div_ceil(1024));
+    if cfg!(debug_assertions) {
+        println!("this is a debug build of headwater: a release build is quicker");
+    }
+    Ok(())
+}
+
+/// Most of the time goes to whole batches.
+pub(super) fn measure(subject: &Subject, events: &[Event], time: Duration) -> anyhow::Result<Costs> {
+    let mut machine = Machine::load(subject)?;
+    let mut instantiate = Duration::MAX;
+    for _ in 0..STARTS {
+        let started = Instant::now();
+        machine.renew(&subject.settings)?;
+        instantiate = instantiate.min(started.elapsed());
+    }
+    let batch: Vec<Event> = events.iter().cycle().take(BATCH).cloned().collect();
+    let each = machine.rate(&batch, time);
+    let alone = machine.rate(&batch[..1], time / 10);
+    Ok(Costs {
+        bytes: subject.inspection.bytes,
+        compile_ms: subject.inspection.compiled_in.as_secs_f64() * 1e3,
+        instantiate_us: instantiate.as_secs_f64() * 1e6,
+        events_per_second: 1.0 / each,
+        us_per_event: each * 1e6,
+        us_per_event_alone: alone * 1e6,
+        memory_bytes: machine.memory_bytes(),
+    })
+}
+
+enum Machine {
+    Transform(headwater_agent::module::Transform),
+    Aggregate(headwater_agent::module::Aggregate),
+}
+
+impl Machine {
+    fn load(subject: &Subject) -> anyhow::Result<Self> {
+        Ok(match subject.kind {
+            Kind::Transform => Self::Transform(subject.transform()?),
+            Kind::Aggregate => Self::Aggregate(subject.aggregate()?),
+        })
+    }
+
+    fn renew(&mut self, settings: &str) -> anyhow::Result<()> {
+        let renewed = match self {
+            Self::Transform(module) => module.renew(settings),
+            Self::Aggregate(module) => module.renew(settings),
+        };
+        renewed.map_err(anyhow::Error::msg)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Transform(module) => module.memory_bytes(),
+            Self::Aggregate(module) => module.memory_bytes(),
+        }
+    }
+
+    /// Seconds an event, over that time.
+    fn rate(&mut self, batch: &[Event], time: Duration) -> f64 {
+        let mut group = super::conform::whole_group(batch);
+        let started = Instant::now();
+        let mut events = 0_u64;
+        while started.elapsed() < time || events == 0 {
+            self.once(batch, &mut group);
+            events += batch.len() as u64;
+        }
+        started.elapsed().as_secs_f64() / events as f64
+    }
+
+    fn once(&mut self, batch: &[Event], group: &mut Group) {
+        match self {
+            Self::Transform(module) => drop(module.process(batch)),
+            // On top of what it had, as a window that goes on.
+            Self::Aggregate(module) => {
+                let updated = module.update(std::slice::from_ref(group)).pop();
+                group.state = updated.unwrap_or_default().state;
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! `headwater module check-determinism`: those checks of `conform` that are about the same input giving the same answer.
+
+use super::conform::{self, Check};
+use super::subject::{Module, Subject, checked};
+use anyhow::ensure;
+use std::process::ExitCode;
+
+pub(super) fn run(options: &Module) -> anyhow::Result<ExitCode> {
+    let file = options.file()?;
+    let mut subject = Subject::open(&file, checked(options.settings.as_deref())?)?;
+    let samples = subject.samples(options.samples.as_deref())?;
+    ensure!(
+        !samples.is_empty(),
+        "failed to check {}: there are no samples: name a file with --samples",
+        file.display()
+    );
+    let about = ["gives the same", "keeps nothing"];
+    let of_it = |(name, _): &Check| about.iter().any(|about| name.starts_with(about));
+    let checks = conform::all(&mut subject, samples, false)?;
+    Ok(conform::show(&file, checks.into_iter().filter(of_it)))
+}

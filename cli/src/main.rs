@@ -1,0 +1,5 @@
+//! The `headwater` binary.
+
+fn main() -> std::process::ExitCode {
+    headwater::main()
+}

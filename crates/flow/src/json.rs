@@ -1,0 +1,334 @@
+//! One pass over a JSON payload: checks all of it, keeps the few scalars that are wanted.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::Deserialize as _;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// A JSON value that can be a key or a time.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scalar {
+    /// A string.
+    Text(String),
+    /// A whole number that is not below 0.
+    Integer(u64),
+    /// Another number.
+    Float(f64),
+    /// The digits of a number that is wanted exactly.
+    Decimal(String),
+    /// `true` or `false`.
+    Bool(bool),
+}
+
+impl fmt::Display for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) | Self::Decimal(text) => text.fmt(f),
+            Self::Integer(number) => number.fmt(f),
+            Self::Float(number) => number.fmt(f),
+            Self::Bool(boolean) => boolean.fmt(f),
+        }
+    }
+}
+
+/// The wanted paths, as a tree along which the pass descends.
+#[derive(Debug, Default)]
+pub struct Fields {
+    paths: Vec<Vec<String>>,
+    root: Node,
+    /// Refuse what readers take for different things: a name twice in an object, and an integer that
+    /// is no exact double. A wanted one is read to its last digit, and so is fine.
+    strict: bool,
+}
+
+/// Greatest integer that every reader takes for itself.
+pub const INTEGER_MAX: u64 = 1 << 53;
+/// Names of one object up to which a list is faster than a set.
+const LISTED_MAX: usize = 16;
+
+/// Where a pass stands in the tree of wanted paths.
+#[derive(Debug, Default)]
+pub struct Node {
+    slot: Option<usize>,
+    /// A number there is read by its digits.
+    exact: bool,
+    children: Vec<(String, Node)>,
+}
+
+impl Node {
+    /// What the path leads to goes to this place.
+    pub fn put(&mut self, path: &[String], slot: usize) {
+        self.at(path).slot = Some(slot);
+    }
+
+    /// What the path leads to, made if it is not there.
+    fn at(&mut self, path: &[String]) -> &mut Self {
+        let mut node = self;
+        for name in path {
+            let index = node.children.iter().position(|(child, _)| child == name).unwrap_or_else(|| {
+                node.children.push((name.clone(), Self::default()));
+                node.children.len() - 1
+            });
+            node = &mut node.children[index].1;
+        }
+        node
+    }
+
+    /// Where what stands here goes.
+    pub fn slot(&self) -> Option<usize> {
+        self.slot
+    }
+
+    /// Whether anything at or below it is.
+    pub fn is_wanted(&self) -> bool {
+        self.slot.is_some() || !self.children.is_empty()
+    }
+}
+
+/// What is not on a wanted path: checked and dropped.
+static NOWHERE: Node = Node { slot: None, exact: false, children: Vec::new() };
+
+impl Fields {
+    /// For what devices send.
+    pub fn strict() -> Self {
+        Self { strict: true, ..Self::default() }
+    }
+
+    /// Asks for a path; returns its place in what [`Fields::pick`] returns.
+    pub fn want(&mut self, path: &[String]) -> usize {
+        if let Some(slot) = self.slot(path) {
+            return slot;
+        }
+        let slot = self.paths.len();
+        self.paths.push(path.to_vec());
+        self.root.put(path, slot);
+        slot
+    }
+
+    /// The same, and a number there is kept as it was written.
+    pub fn want_exactly(&mut self, path: &[String]) -> usize {
+        self.root.at(path).exact = true;
+        self.want(path)
+    }
+
+    /// The place of a path that was asked for.
+    #[must_use]
+    pub fn slot(&self, path: &[String]) -> Option<usize> {
+        self.paths.iter().position(|wanted| wanted == path)
+    }
+
+    /// Reads the payload; one entry a wanted path, `None` where it is missing or no scalar.
+    ///
+    /// # Errors
+    /// Where it is no JSON that every reader takes.
+    pub fn pick(&self, payload: &[u8]) -> Result<Vec<Option<Scalar>>, serde_json::Error> {
+        let mut found = vec![None; self.paths.len()];
+        let mut huge = false;
+        let mut reader = serde_json::Deserializer::from_slice(payload);
+        let pick = Pick { node: &self.root, found: &mut found, strict: self.strict, huge: &mut huge };
+        pick.deserialize(&mut reader)?;
+        reader.end()?;
+        if huge && self.strict && has_long_integer(payload) {
+            return Err(too_great());
+        }
+        Ok(found)
+    }
+}
+
+/// Whether it is JSON that every reader takes: UTF-8, finite numbers, at most 127 levels deep.
+///
+/// # Errors
+/// Where it is not.
+pub fn check_json(text: &[u8]) -> Result<(), serde_json::Error> {
+    Fields::default().pick(text).map(drop)
+}
+
+fn too_great<E: serde::de::Error>() -> E {
+    E::custom("an integer beyond 2^53, which readers would round: send it as text, or smaller")
+}
+
+/// Whether the text, known to be JSON, holds an integer of twenty digits or more outside of strings. The
+/// reader makes a float of it, as it does of 1e20.
+fn has_long_integer(text: &[u8]) -> bool {
+    let (mut digits, mut plain, mut quoted, mut escaped) = (0, true, false, false);
+    for byte in text.iter().chain(b" ") {
+        if quoted {
+            quoted = escaped || *byte != b'"';
+            escaped = !escaped && *byte == b'\\';
+            continue;
+        }
+        match byte {
+            b'0'..=b'9' => digits += 1,
+            b'.' | b'e' | b'E' | b'+' => plain = false,
+            _ if digits >= 20 && plain => return true,
+            _ => (digits, plain, quoted) = (0, true, *byte == b'"'),
+        }
+    }
+    false
+}
+
+/// Visits every value (not `IgnoredAny`, which skips UTF-8, number and depth checks).
+struct Pick<'a> {
+    node: &'a Node,
+    found: &'a mut [Option<Scalar>],
+    strict: bool,
+    /// A float was seen that may have been written as an integer.
+    huge: &'a mut bool,
+}
+
+impl Pick<'_> {
+    fn keep<E: serde::de::Error>(self, scalar: impl FnOnce() -> Scalar) -> Result<(), E> {
+        let Some(slot) = self.node.slot else { return Ok(()) };
+        if self.found[slot].is_some() {
+            return Err(E::custom("a field that makes the key or the time stands there twice"));
+        }
+        self.found[slot] = Some(scalar());
+        Ok(())
+    }
+
+    /// The value of a node that is wanted exactly.
+    fn exactly(self, raw: &str) -> Result<(), serde_json::Error> {
+        let bytes = raw.as_bytes();
+        if let Ok(integer) = raw.parse::<u64>() {
+            return self.keep(|| Scalar::Integer(integer));
+        }
+        if !matches!(bytes.first(), Some(b'-' | b'0'..=b'9')) {
+            return serde_json::Deserializer::from_str(raw).deserialize_any(self);
+        }
+        // The same bounds as everywhere: the payload travels on.
+        let size: f64 = serde_json::from_str(raw)?;
+        *self.huge |= size.abs() >= 9e18;
+        self.keep(|| Scalar::Decimal(raw.to_owned()))
+    }
+
+    fn check_integer<E: serde::de::Error>(&self, size: u64) -> Result<(), E> {
+        let rounded = self.strict && self.node.slot.is_none() && size > INTEGER_MAX;
+        if rounded { Err(too_great()) } else { Ok(()) }
+    }
+
+    fn at<'b>(&'b mut self, node: &'b Node) -> Pick<'b> {
+        Pick { node, found: &mut *self.found, strict: self.strict, huge: &mut *self.huge }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Pick<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if !self.node.exact {
+            return deserializer.deserialize_any(self);
+        }
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        self.exactly(raw).map_err(serde::de::Error::custom)
+    }
+}
+
+impl<'de> Visitor<'de> for Pick<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
+        self.keep(|| Scalar::Bool(value))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
+        self.check_integer(value)?;
+        self.keep(|| Scalar::Integer(value))
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a negative number is no time; as a key it is text up to 2^53"
+    )]
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
+        self.check_integer(value.unsigned_abs())?;
+        self.keep(|| Scalar::Float(value as f64))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
+        *self.huge |= value.abs() >= 9e18;
+        self.keep(|| Scalar::Float(value))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
+        self.keep(|| Scalar::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(self.at(&NOWHERE))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
+        let (node, mut names) = (self.node, Names::default());
+        while let Some((child, name)) = entries.next_key_seed(Child(node))? {
+            if self.strict && !names.insert(name) {
+                return Err(serde::de::Error::custom("a name stands twice in one object"));
+            }
+            entries.next_value_seed(self.at(child))?;
+        }
+        Ok(())
+    }
+}
+
+/// The names of one object.
+#[derive(Default)]
+struct Names<'de> {
+    listed: Vec<Cow<'de, str>>,
+    set: HashSet<Cow<'de, str>>,
+}
+
+impl<'de> Names<'de> {
+    /// Whether it is new.
+    fn insert(&mut self, name: Cow<'de, str>) -> bool {
+        if self.listed.len() < LISTED_MAX {
+            let new = !self.listed.contains(&name);
+            self.listed.push(name);
+            return new;
+        }
+        !self.listed.contains(&name) && self.set.insert(name)
+    }
+}
+
+/// Finds the child of a name; copies the name only where it is escaped.
+pub struct Child<'a>(pub &'a Node);
+
+impl<'a> Child<'a> {
+    fn named(&self, name: &str) -> &'a Node {
+        self.0.children.iter().find(|(child, _)| child == name).map_or(&NOWHERE, |(_, node)| node)
+    }
+}
+
+impl<'de, 'a> DeserializeSeed<'de> for Child<'a> {
+    type Value = (&'a Node, Cow<'de, str>);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de, 'a> Visitor<'de> for Child<'a> {
+    type Value = (&'a Node, Cow<'de, str>);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_borrowed_str<E: serde::de::Error>(self, name: &'de str) -> Result<Self::Value, E> {
+        Ok((self.named(name), Cow::Borrowed(name)))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok((self.named(name), Cow::Owned(name.to_owned())))
+    }
+}
