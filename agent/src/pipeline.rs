@@ -17,9 +17,9 @@ mod build;
 mod commit;
 mod full;
 mod line;
+mod mailbox;
 mod migrate;
 mod modules;
-mod post;
 mod progress;
 mod records;
 mod remembered;
@@ -48,8 +48,8 @@ use crate::{builtin, decode, window};
 use awaited::Awaited;
 pub use build::Parts;
 pub use full::WhenFull;
+pub use mailbox::{Offer, PipelineMailbox};
 pub use modules::{Blame, Modules, StepVersion, Version, at_hand, load_modules};
-pub use post::{Offer, Post};
 pub use progress::Counts;
 pub use replay::is_replayable;
 use step::{Step, Steps};
@@ -241,7 +241,7 @@ pub struct Pipeline {
     config: Config,
     steps: Steps,
     trips: Trips,
-    post: Arc<Post>,
+    mailbox: Arc<PipelineMailbox>,
     versions: Versions,
     /// Modules that it was built without.
     awaited: Option<Awaited>,

@@ -61,7 +61,8 @@ impl FleetMember {
         let metrics = metrics.output("central");
         let output =
             HttpOutput::build("central", name, config, store, metrics.clone()).expect("a valid output");
-        tasks.spawn(async move { output.run(stop).await.expect("it stops when it is asked to") });
+        let roster = Roster::new(Arc::default()).reader();
+        tasks.spawn(async move { output.run(roster, stop).await.expect("it stops when it is asked to") });
         Self { metrics, _home: home }
     }
 }

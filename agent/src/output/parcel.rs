@@ -69,6 +69,24 @@ impl Parcel {
 }
 
 impl<O: Outbox> Parcels<O> {
+    /// Looks for outboxes that it does not know yet, and puts them behind the others; returns whether there are any.
+    pub(super) async fn find_outboxes(&mut self) -> Result<bool, Error> {
+        let found = self.call(|this| {
+            this.outbox.outboxes(&this.output).map_err(|source| this.store_failed(source))
+        });
+        let mut outboxes = self.outboxes.to_vec();
+        outboxes.extend(found.await?.into_iter().filter(|found| !self.outboxes.contains(found)));
+        let is_more = outboxes.len() > self.outboxes.len();
+        self.outboxes = outboxes.into();
+        Ok(is_more)
+    }
+
+    /// Returns which of the outboxes is that of the live pipelines, where there is one.
+    pub(super) fn live(&self) -> Option<usize> {
+        let live = store::live(&self.output);
+        self.outboxes.iter().position(|outbox| *outbox == live)
+    }
+
     /// What is pending in each outbox, stretch by stretch.
     pub(super) async fn stretches(&self) -> Result<Vec<Vec<Range<Seq>>>, Error> {
         self.call(|this| {
