@@ -23,6 +23,7 @@ use crate::admin::{Admin, AdminKey, AdminParts};
 use crate::audit::{Auditor, LedgerReader};
 use crate::blocking::{self, ThreadError};
 use crate::config::Config;
+use crate::error_text;
 use crate::flow::Timestamp;
 use crate::input::mqtt::MqttInput;
 use crate::liveness::Heartbeat;
@@ -33,7 +34,6 @@ use crate::pipeline::{self, Parts, Pipeline, PipelineMailbox, Versions};
 use crate::reload::{ReloadHandle, Reloader};
 use crate::roster::{InputEntry, OutputEntry, PipelineEntry, Roster, RosterError, RosterReader};
 use crate::store::{self, Store};
-use crate::error_text;
 use stages::Stages;
 use trim::Trimmer;
 
@@ -307,7 +307,8 @@ fn enter(
         let config = &config.pipelines[name];
         let mailbox = built.mailbox.clone();
         let heartbeat = built.heartbeat.clone();
-        let entry = PipelineEntry::new(config, mailbox, heartbeat, metrics.pipeline(name), metrics.calls(name));
+        let entry =
+            PipelineEntry::new(config, mailbox, heartbeat, metrics.pipeline(name), metrics.calls(name));
         roster.add_pipeline(name, entry)?;
     }
     Ok(())

@@ -309,7 +309,8 @@ mod tests {
     use super::*;
 
     fn balanced() -> LedgerSnapshot {
-        let input = InputTerms { received: 20, journaled: 10, duplicates: 4, shed: 3, refused: 2, in_flight: 1 };
+        let input =
+            InputTerms { received: 20, journaled: 10, duplicates: 4, shed: 3, refused: 2, in_flight: 1 };
         let pipeline = PipelineTerms {
             position: 31,
             skipped: 10,

@@ -1,10 +1,12 @@
 //! Many agents that lost the same collector and come back at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_agent::flow::Timestamp;
 use headwater_agent::metrics::{self, Metrics};
 use headwater_agent::output::{Compression, Config, HttpOutput};
+use headwater_agent::roster::Roster;
 use headwater_agent::store::{self, Commit, Outgoing, Store};
 use headwater_tests::collector::TestCollector;
 use headwater_tests::process::eventually;

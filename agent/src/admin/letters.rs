@@ -157,7 +157,11 @@ async fn replay(State(admin): State<Admin>, headers: HeaderMap, body: String) ->
 }
 
 /// Puts letters into the queues of their pipelines, those of one pipeline together.
-fn answer(store: &Store, known: &[Arc<str>], asks: Vec<ReplayAsk>) -> Result<Vec<ReplayAnswer>, store::Error> {
+fn answer(
+    store: &Store,
+    known: &[Arc<str>],
+    asks: Vec<ReplayAsk>,
+) -> Result<Vec<ReplayAnswer>, store::Error> {
     let mut answers: Vec<ReplayAnswer> = Vec::with_capacity(asks.len());
     let mut wishes: BTreeMap<String, Vec<(usize, Wish)>> = BTreeMap::new();
     for (index, ask) in asks.into_iter().enumerate() {
@@ -190,7 +194,7 @@ fn answer(store: &Store, known: &[Arc<str>], asks: Vec<ReplayAsk>) -> Result<Vec
             let Err(refusal) = verdict else { continue };
             answers[index].refused = Some(refusal.to_string());
             answers[index].full = refusal == Refusal::Full;
-            answers[index].replayed = matches!(refusal, Refusal::Replayed | Refusal::ReplayProgress);
+            answers[index].replayed = matches!(refusal, Refusal::Replayed | Refusal::Waiting);
         }
     }
     Ok(answers)

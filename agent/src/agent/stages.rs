@@ -11,9 +11,9 @@ use tracing::warn;
 use super::trim::Trimmer;
 use super::{BuiltPipeline, BuiltStages, Error};
 use crate::blocking;
+use crate::error_text;
 use crate::roster::RosterReader;
 use crate::store::Store;
-use crate::error_text;
 
 /// The running stages.
 pub(super) struct Stages {
@@ -36,12 +36,15 @@ impl Stages {
         }
         for (name, BuiltPipeline { pipeline, heartbeat, .. }) in built.pipelines {
             let stop = stages.stop.flag.clone();
-            let run = move || pipeline.run(&stop, || heartbeat.beat()).map_err(|error| error_text::of(&error));
+            let run =
+                move || pipeline.run(&stop, || heartbeat.beat()).map_err(|error| error_text::of(&error));
             stages.pipelines.spawn_thread(&name, run);
         }
         for (name, input) in built.inputs {
             let stopped = stages.inputs.stopped();
-            stages.inputs.spawn(&name, async { input.run(stopped).await.map_err(|error| error_text::of(&error)) });
+            stages
+                .inputs
+                .spawn(&name, async { input.run(stopped).await.map_err(|error| error_text::of(&error)) });
         }
         let stopped = stages.trim.stopped();
         stages.trim.spawn("trim", trimmer.run(stopped));
@@ -180,7 +183,9 @@ impl StageTasks {
 
 /// Returns the words of a task that has no outcome.
 fn panic_of(error: JoinError) -> String {
-    error.try_into_panic().map_or_else(|_| "it was cancelled".to_owned(), |panic| error_text::of_panic(&*panic))
+    error
+        .try_into_panic()
+        .map_or_else(|_| "it was cancelled".to_owned(), |panic| error_text::of_panic(&*panic))
 }
 
 #[cfg(test)]
@@ -192,7 +197,8 @@ mod tests {
     #[tokio::test]
     async fn a_stage_that_fails_is_named_and_takes_the_pipelines_with_it() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&store::Config::new(folder.path().join("store")), &Metrics::new().store()).unwrap();
+        let store =
+            Store::open(&store::Config::new(folder.path().join("store")), &Metrics::new().store()).unwrap();
         let mut stages = Stages::none(&store);
         let flag = stages.stop.flag.clone();
         let waiting = store.clone();

@@ -6,9 +6,9 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::blocking::{BlockingThread, ThreadError};
+use crate::error_text;
 use crate::roster::RosterReader;
 use crate::store::Store;
-use crate::error_text;
 
 /// The time between two trims.
 const TRIM_EVERY: Duration = Duration::from_secs(5);

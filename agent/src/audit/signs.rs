@@ -45,7 +45,8 @@ fn pipeline(name: &str, entry: &PipelineEntry, store: &Store) -> StageSigns {
     let behind = store.journal_end().saturating_sub(position);
     // A module's call is bounded: each one that ends is progress.
     let calls = entry.calls.module_micros.get().wrapping_add(entry.calls.module_traps.get());
-    let moves = behind > 0 && !store.commit_waits() && metrics.blocked.get() == 0 && metrics.paused.get() == 0;
+    let moves =
+        behind > 0 && !store.commit_waits() && metrics.blocked.get() == 0 && metrics.paused.get() == 0;
     let (signs, cause) = if moves {
         let cause = format!("{behind} messages behind the journal's end, its position did not move");
         (position.wrapping_add(metrics.commits.get()), cause)

@@ -101,7 +101,8 @@ impl Plant {
 
     fn publish_to(&self, name: &str, count: u64) {
         let input = self.metrics.input(name);
-        let messages: Vec<_> = (0..count).map(|number| Message { input: name.into(), ..message(number) }).collect();
+        let messages: Vec<_> =
+            (0..count).map(|number| Message { input: name.into(), ..message(number) }).collect();
         for _ in &messages {
             let _together = input.turn();
             input.received_messages.inc();

@@ -71,9 +71,8 @@ impl Parcel {
 impl<O: Outbox> Parcels<O> {
     /// Looks for outboxes that it does not know yet, and puts them behind the others; returns whether there are any.
     pub(super) async fn find_outboxes(&mut self) -> Result<bool, Error> {
-        let found = self.call(|this| {
-            this.outbox.outboxes(&this.output).map_err(|source| this.store_failed(source))
-        });
+        let found =
+            self.call(|this| this.outbox.outboxes(&this.output).map_err(|source| this.store_failed(source)));
         let mut outboxes = self.outboxes.to_vec();
         outboxes.extend(found.await?.into_iter().filter(|found| !self.outboxes.contains(found)));
         let is_more = outboxes.len() > self.outboxes.len();

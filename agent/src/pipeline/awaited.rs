@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
-use super::modules::{Blame, Modules, at_hand};
 use super::mailbox::{LOOK_EVERY, PipelineMailbox};
+use super::modules::{Blame, Modules, at_hand};
 use super::versions::Versions;
 use super::{Config, Error, Pipeline};
 use crate::module::{Network, Trips};

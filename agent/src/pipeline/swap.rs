@@ -17,8 +17,8 @@ use std::time::Instant;
 use tracing::{error, info, warn};
 
 use super::build::open_stage;
-use super::modules::{Blame, Modules};
 use super::mailbox::{LOOK_EVERY, Offer, PipelineMailbox, SHADOWING, Swap};
+use super::modules::{Blame, Modules};
 use super::progress::Progress;
 use super::shadow::Shadow;
 use super::step::Step;

@@ -61,14 +61,21 @@ fn stages_come_and_go_under_load_and_the_ledger_balances_and_still_finds_one_los
             balances(&ledger, &mut audit);
             let counts = ledger.read().unwrap();
             assert!(!counts.pipelines.contains_key("guest") && !counts.inputs.contains_key("other"));
-            assert!(!plant.metrics.encode().contains("guest"), "round {round}: nothing is shown of it any more");
+            assert!(
+                !plant.metrics.encode().contains("guest"),
+                "round {round}: nothing is shown of it any more"
+            );
         }
         plant.metrics.output("central").delivered_results.inc();
         checks(&ledger, &mut audit, Duration::from_secs(1));
         assert_eq!(audit.broken(), BTreeMap::from([("outbox/central".to_owned(), -1)]));
         roster.remove_output("central").unwrap();
         let findings = checks(&ledger, &mut audit, Duration::from_millis(100));
-        assert_eq!(findings, [LedgerFinding::Mended("outbox/central".to_owned())], "with its stage it is gone");
+        assert_eq!(
+            findings,
+            [LedgerFinding::Mended("outbox/central".to_owned())],
+            "with its stage it is gone"
+        );
     });
 }
 

@@ -75,7 +75,7 @@ async fn outboxes_that_a_new_pipeline_brings_are_sent_as_well() {
     let roster = Roster::new(metrics.clone());
     let (shutdown, mut task) = start_with(quick(backend.url()), &store, &roster);
     eventually("the first", || store.pending("central").unwrap() == 0).await;
-    for outbox in [store::late("central"), store::live("central")] {
+    for outbox in [crate::store::late("central"), crate::store::live("central")] {
         put(&store, &outbox, 0..5);
         assert_eq!(store.pending("central").unwrap(), 5, "{outbox}");
         roster.add_input(&outbox, InputEntry::new(metrics.input("plant"))).unwrap();
