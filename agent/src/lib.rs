@@ -10,6 +10,7 @@
 //! The disk is the queue: stages hand over through the store, never through channels of data.
 
 pub use headwater_flow as flow;
+pub use headwater_wire as wire;
 
 pub mod input;
 

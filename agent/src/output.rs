@@ -464,7 +464,7 @@ impl<O: Outbox> HttpOutput<O> {
             && self.parcels.cut(parcel.outbox, parcel.batch.range.end).await?
         {
             let (output, key) = (&self.parcels.output, &parcel.key);
-            warn!(%output, key, %fault, "batch failed again and again, live results overtake it");
+            warn!(%output, %key, %fault, "batch failed again and again, live results overtake it");
         }
         Ok(())
     }
@@ -481,7 +481,7 @@ impl<O: Outbox> HttpOutput<O> {
         };
         if let Some(results) = results {
             self.metrics.failed_attempts.inc();
-            debug!(output = %self.parcels.output, key = parcel.key, results, %fault, "batch refused, trying fewer results");
+            debug!(output = %self.parcels.output, key = %parcel.key, results, %fault, "batch refused, trying fewer results");
         }
         results
     }
@@ -503,7 +503,7 @@ impl<O: Outbox> HttpOutput<O> {
         }
         if self.alarm.failed(now, discriminant(&fault)) {
             let (output, destination) = (&self.parcels.output, self.config.destination());
-            warn!(%output, %destination, key, in_row, %fault, "result refused and dead-lettered");
+            warn!(%output, %destination, %key, in_row, %fault, "result refused and dead-lettered");
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ mod migrate;
 mod modules;
 mod post;
 mod progress;
+mod records;
 mod remembered;
 mod replay;
 mod rows;
@@ -456,8 +457,9 @@ impl Pipeline {
         stage: &'static str,
         reason: String,
     ) {
-        let report = LossReport { kind: ReportKind::Lost, stage, count, first, last, from, to, reason };
-        self.steps.report(&report, Timestamp::now(), &mut self.step);
+        let report =
+            LossReport { kind: ReportKind::Lost, stage: stage.into(), count, first, last, from, to, reason };
+        self.steps.report(report, Timestamp::now(), &mut self.step);
     }
 
     /// Takes in what a repair took: windows whose state is lost give no result, and upstream is told.

@@ -159,7 +159,7 @@ fn store_batch(
 /// Returns the id of the batch's epoch, and inserts the epoch if it is new.
 fn epoch_id(transaction: &Transaction<'_>, batch: &Batch, received: i64) -> rusqlite::Result<i64> {
     let agent = &batch.key.agent;
-    let epoch = &batch.key.epoch;
+    let epoch = &batch.key.epoch.to_string();
     let known = transaction
         .prepare_cached("SELECT id FROM epochs WHERE agent = ? AND epoch = ?")?
         .query_row([agent, epoch], |row| row.get(0))

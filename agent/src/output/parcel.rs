@@ -6,6 +6,7 @@ use super::{Error, Outbox, encode};
 use crate::blocking::BlockingThread;
 use crate::flow::{DeadLetter, Seq, Timestamp};
 use crate::store::{self, Batch};
+use crate::wire::BatchKey;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub(super) struct Parcel {
     /// Which of the output's outboxes it is from.
     pub(super) outbox: usize,
     pub(super) batch: Batch,
-    pub(super) key: String,
+    pub(super) key: BatchKey,
     pub(super) body: Bytes,
 }
 
@@ -138,7 +139,7 @@ impl<O: Outbox> Parcels<O> {
         let epoch = self.outbox.outbox_epoch(&self.outboxes[outbox]).map_err(failed)?;
         let body = encode::body(&batch.lines, self.compression)
             .map_err(|source| Error::Encode { output: self.output.to_string(), source })?;
-        let key = encode::key(&self.agent, epoch, &batch.range);
+        let key = BatchKey::new(&self.agent, epoch, &batch.range);
         Ok(Parcel { outbox, batch, key, body: body.into() })
     }
 

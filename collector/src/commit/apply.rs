@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
+use headwater_wire::{
+    ParsedLate, ParsedLine, ParsedReport, ParsedResult, ResultSpan, ResultState, WindowFacts,
+};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::CommitError;
-use crate::batch::{Batch, Late, Line, Measured, Report, Span, State, Window};
+use crate::batch::Batch;
 
 /// Stores the lines of a batch in order.
 pub(super) fn apply_lines(
@@ -23,22 +26,24 @@ pub(super) fn apply_lines(
         context.seq = batch.key.first + index as u64;
         let conflict = || CommitError::Sequence { line: index + 1 };
         let line = match line {
-            Line::Result(line) => line,
-            Line::Late(new) => {
+            ParsedLine::Result(line) => line,
+            ParsedLine::Late(new) => {
                 context.set_names(&mut names, &new.pipeline, &new.key, new.module.as_deref())?;
                 let effect = apply_late(transaction, &context, new)?.ok_or_else(conflict)?;
                 sums.entry(context.pipeline).or_default().add(effect);
                 continue;
             }
-            Line::Report(new) => {
+            ParsedLine::Report(new) => {
                 apply_report(transaction, &context, &batch.key.agent, new)?.ok_or_else(conflict)?;
                 continue;
             }
         };
         context.set_names(&mut names, &line.pipeline, &line.key, line.module.as_deref())?;
         let effect = match line.span {
-            Span::Window(new) => apply_window(transaction, &mut context, line, new)?,
-            Span::Event(time) => apply_event(transaction, &mut context, line, time)?.ok_or_else(conflict)?,
+            ResultSpan::Window(new) => apply_window(transaction, &mut context, line, new)?,
+            ResultSpan::Event(time) => {
+                apply_event(transaction, &mut context, line, time)?.ok_or_else(conflict)?
+            }
         };
         sums.entry(context.pipeline).or_default().add(effect);
     }
@@ -95,12 +100,12 @@ struct RowCounts {
 }
 
 impl RowCounts {
-    fn of_window(window: &Window) -> Self {
-        let &Window { count: readings, late, rejected, .. } = window;
+    fn of_window(window: &WindowFacts) -> Self {
+        let &WindowFacts { count: readings, late, rejected, .. } = window;
         match window.state {
-            State::Closed => Self { results: 1, early: 0, retracted: 0, readings, late, rejected },
-            State::Early => Self { results: 1, early: 1, retracted: 0, readings, late, rejected },
-            State::Retracted => Self { retracted: 1, ..Self::default() },
+            ResultState::Closed => Self { results: 1, early: 0, retracted: 0, readings, late, rejected },
+            ResultState::Early => Self { results: 1, early: 1, retracted: 0, readings, late, rejected },
+            ResultState::Retracted => Self { retracted: 1, ..Self::default() },
         }
     }
 }
@@ -110,8 +115,8 @@ impl RowCounts {
 fn apply_window(
     transaction: &Transaction<'_>,
     context: &mut LineContext,
-    line: &Measured,
-    new: Window,
+    line: &ParsedResult,
+    new: WindowFacts,
 ) -> rusqlite::Result<LineEffect> {
     let gained = RowCounts::of_window(&new);
     let known: Option<(i64, u32, RowCounts)> = transaction
@@ -147,7 +152,7 @@ fn apply_window(
 fn apply_event(
     transaction: &Transaction<'_>,
     context: &mut LineContext,
-    line: &Measured,
+    line: &ParsedResult,
     time: i64,
 ) -> rusqlite::Result<Option<LineEffect>> {
     let known: Option<bool> = transaction
@@ -173,7 +178,7 @@ fn apply_event(
 fn apply_late(
     transaction: &Transaction<'_>,
     context: &LineContext,
-    new: &Late,
+    new: &ParsedLate,
 ) -> rusqlite::Result<Option<LineEffect>> {
     let row =
         params![context.epoch, context.seq, context.series, new.time, new.topic, context.module, new.value];
@@ -200,7 +205,7 @@ fn apply_report(
     transaction: &Transaction<'_>,
     context: &LineContext,
     agent: &str,
-    new: &Report,
+    new: &ParsedReport,
 ) -> rusqlite::Result<Option<()>> {
     let known: Option<bool> = transaction
         .prepare_cached("SELECT value = ?3 FROM reports WHERE epoch = ?1 AND seq = ?2")?
@@ -230,12 +235,12 @@ fn apply_report(
 fn insert_result(
     transaction: &Transaction<'_>,
     context: &mut LineContext,
-    line: &Measured,
+    line: &ParsedResult,
 ) -> rusqlite::Result<()> {
     context.change += 1;
     let (start, window) = match line.span {
-        Span::Window(window) => (window.start, Some(window)),
-        Span::Event(time) => (time, None),
+        ResultSpan::Window(window) => (window.start, Some(window)),
+        ResultSpan::Event(time) => (time, None),
     };
     transaction
         .prepare_cached(
@@ -259,8 +264,8 @@ fn insert_result(
             window.map(|window| window.late),
             window.map(|window| window.rejected),
             window.map_or(0, |window| window.part),
-            window.is_some_and(|window| window.state == State::Early),
-            window.is_some_and(|window| window.state == State::Retracted),
+            window.is_some_and(|window| window.state == ResultState::Early),
+            window.is_some_and(|window| window.state == ResultState::Retracted),
             window.and_then(|window| window.watermark),
         ])?;
     Ok(())

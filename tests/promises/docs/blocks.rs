@@ -13,7 +13,7 @@ pub(super) struct CodeBlock {
     pub(super) line: usize,
     /// The role of the block, or the reason for which that is unknown.
     pub(super) role: Result<BlockRole, String>,
-    /// The file that a reader writes it to, below the folder of the page.
+    /// The file that a reader writes it to, in the folder that the commands before it lead to.
     pub(super) file: Option<String>,
     /// The content of the block.
     pub(super) text: String,
