@@ -5,7 +5,7 @@
 //! is read from here, afterwards from the store. So names and values are a function of the
 //! journal, as window state is.
 //!
-//! **ModuleLimits.** [`NAME_BYTES_MAX`], [`VALUE_BYTES_MAX`], the names as configured, and 8 MiB in one call:
+//! **Limits.** [`NAME_BYTES_MAX`], [`VALUE_BYTES_MAX`], the names as configured, and 8 MiB in one call:
 //! beyond them `set` is refused, and all values stay. Values at hand take [`KEPT_BYTES_MAX`] and the bytes changed
 //! since the last commit.
 

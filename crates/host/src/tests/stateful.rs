@@ -5,8 +5,10 @@ use crate::{ModuleCapability, ModuleError};
 use headwater_bundle::HOSTILE_STATEFUL_PATH;
 
 fn stateful(names_max: u64) -> TransformModule {
-    let limits =
-        ModuleLimits { granted: [ModuleCapability::State].into(), state_names_max: names_max, ..limits() };
+    // No test here is about the deadline, which a busy machine could pass.
+    let deadline = Duration::from_secs(10);
+    let granted = [ModuleCapability::State].into();
+    let limits = ModuleLimits { deadline, granted, state_names_max: names_max, ..limits() };
     let path = Path::new(HOSTILE_STATEFUL_PATH);
     ModuleHost::new(None).unwrap().transform(path, "{}", &limits, &CallMetrics::default()).unwrap()
 }
