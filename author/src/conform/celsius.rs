@@ -144,31 +144,45 @@ fn event(payload: &[u8]) -> Event {
     }
 }
 
+/// Makes a check with other settings than those that the next checks need, which come back also after a fault.
+fn check_with(
+    trial: &mut TransformTrial,
+    settings: &str,
+    check: impl FnOnce(&mut TransformTrial) -> Result<(), String>,
+) -> Result<(), String> {
+    let checked = trial.renew(settings).and_then(|()| check(trial));
+    trial.renew(SETTINGS)?;
+    checked
+}
+
 fn converts(trial: &mut TransformTrial, settings: &str, convert: fn(f64) -> f64) -> Result<(), String> {
-    trial.renew(settings)?;
-    NUMBERS.iter().try_for_each(|(payload, number)| {
-        let found = only(trial, &event(payload.as_bytes()))?;
-        let expected = convert(*number);
-        let converted = found["t"].as_f64();
-        let apart = 1e-12 * expected.abs().max(1.0);
-        let good = converted.is_some_and(|converted| near(converted, expected, apart));
-        good.then_some(()).ok_or_else(|| {
-            format!("expected {expected:?} for {}, found {}", shown(payload.as_bytes()), found["t"])
+    check_with(trial, settings, |trial| {
+        NUMBERS.iter().try_for_each(|(payload, number)| {
+            let found = only(trial, &event(payload.as_bytes()))?;
+            let expected = convert(*number);
+            let converted = found["t"].as_f64();
+            let apart = 1e-12 * expected.abs().max(1.0);
+            let good = converted.is_some_and(|converted| near(converted, expected, apart));
+            good.then_some(()).ok_or_else(|| {
+                format!("expected {expected:?} for {}, found {}", shown(payload.as_bytes()), found["t"])
+            })
         })
     })
 }
 
 fn finds_names(trial: &mut TransformTrial) -> Result<(), String> {
-    for name in ["größe", "温度", "a b", "", "\"\\", "👩‍🏭", "constructor", "__proto__", "t.u"] {
+    let names = ["größe", "温度", "a b", "", "\"\\", "👩‍🏭", "constructor", "__proto__", "t.u"];
+    names.iter().try_for_each(|&name| {
         let settings = serde_json::json!({ "field": name, "from": "kelvin" });
-        trial.renew(&settings.to_string())?;
-        let payload = serde_json::json!({ name: 300 }).to_string();
-        let found = only(trial, &event(payload.as_bytes()))?;
-        if !found[name].as_f64().is_some_and(|found| near(found, 26.85, 1e-12)) {
-            return Err(format!("expected 26.85 in the field {name:?}, found {found}"));
-        }
-    }
-    trial.renew(SETTINGS)
+        check_with(trial, &settings.to_string(), |trial| {
+            let payload = serde_json::json!({ name: 300 }).to_string();
+            let found = only(trial, &event(payload.as_bytes()))?;
+            let is_right = found[name].as_f64().is_some_and(|found| near(found, 26.85, 1e-12));
+            is_right
+                .then_some(())
+                .ok_or_else(|| format!("expected 26.85 in the field {name:?}, found {found}"))
+        })
+    })
 }
 
 fn keeps_the_others(trial: &mut TransformTrial) -> Result<(), String> {
@@ -207,25 +221,29 @@ fn keeps_the_rest(trial: &mut TransformTrial) -> Result<(), String> {
 /// Checks that each of several events gives so many, a second apart, in their order; a rejected one among them gives
 /// none.
 fn repeats(trial: &mut TransformTrial, count: u64) -> Result<(), String> {
-    trial.renew(&format!(r#"{{"field":"t","from":"celsius","repeat":{count}}}"#))?;
+    let settings = format!(r#"{{"field":"t","from":"celsius","repeat":{count}}}"#);
     let given =
         [r#"{"t":1}"#, r#"{"t":2,"a":[]}"#, "{}", r#"{"t":3}"#].map(|payload| event(payload.as_bytes()));
-    let (found, rejected) = trial.call(&given)?;
-    let numbers = |events: &[Event]| -> Vec<(u64, Option<f64>)> {
-        let number =
-            |payload| serde_json::from_slice(payload).ok().and_then(|value: Value| value["t"].as_f64());
-        events.iter().map(|event| (event.time.0, number(&event.payload))).collect()
-    };
-    let taken = numbers(&given).into_iter().filter(|(_, number)| number.is_some());
-    let expected: Vec<_> =
-        taken.flat_map(|(time, number)| (0..count).map(move |n| (time + n * SECOND, number))).collect();
-    let found = numbers(&found);
-    if found != expected {
-        return Err(format!("expected the times and numbers {expected:?}, found {found:?}"));
-    }
-    let indexes: Vec<_> = rejected.iter().map(|one| one.index).collect();
-    (indexes == [2]).then_some(()).ok_or_else(|| format!("expected input 2 rejected, found {indexes:?}"))?;
-    trial.renew(SETTINGS)
+    let expected: Vec<_> = numbers(&given)
+        .into_iter()
+        .filter(|(_, number)| number.is_some())
+        .flat_map(|(time, number)| (0..count).map(move |n| (time + n * SECOND, number)))
+        .collect();
+    check_with(trial, &settings, |trial| {
+        let (found, rejected) = trial.call(&given)?;
+        let found = numbers(&found);
+        if found != expected {
+            return Err(format!("expected the times and numbers {expected:?}, found {found:?}"));
+        }
+        let indexes: Vec<_> = rejected.iter().map(|one| one.index).collect();
+        (indexes == [2]).then_some(()).ok_or_else(|| format!("expected input 2 rejected, found {indexes:?}"))
+    })
+}
+
+/// Returns the time of each event, and the number in its field `t`.
+fn numbers(events: &[Event]) -> Vec<(u64, Option<f64>)> {
+    let number = |payload| serde_json::from_slice(payload).ok().and_then(|value: Value| value["t"].as_f64());
+    events.iter().map(|event| (event.time.0, number(&event.payload))).collect()
 }
 
 fn takes_levels(trial: &mut TransformTrial) -> Result<(), String> {
