@@ -35,6 +35,7 @@ use headwater_agent::module::{CallMetrics, Host, Limits};
 use headwater_agent::pipeline::{COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, COMMIT_MESSAGES_MAX};
 use headwater_agent::store::{self, Commit, Outgoing, Store};
 use headwater_agent::window::{Aggregate, Cold, Config, Each, Error, Kind, Outcome, Windows};
+use headwater_agent::wire::{JsonText, ModuleDigest, Record, ResultState, WindowResult};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -377,16 +378,25 @@ impl Bench {
     }
 }
 
-/// About as long as a pipeline's.
+/// As a pipeline's.
 fn line(outcome: &Outcome) -> Vec<u8> {
-    let Outcome { key, start, end, revision, count, late, rejected, watermark, .. } = outcome;
-    let mut line = format!(
-        r#"{{"agent":"bench","pipeline":"bench","key":"{key}","window":{{"start":"{start}","end":"{end}"}},"revision":{revision},"module":"builtin:0123456789abcdef","count":{count},"late":{late},"rejected":{rejected},"watermark":"{watermark}","value":"#
-    )
-    .into_bytes();
-    line.extend(outcome.value.as_ref().unwrap());
-    line.push(b'}');
-    line
+    let result = WindowResult {
+        agent: "bench".into(),
+        pipeline: "bench".into(),
+        key: (&*outcome.key).into(),
+        start: outcome.start,
+        end: outcome.end,
+        part: outcome.part,
+        revision: outcome.revision,
+        state: ResultState::Closed,
+        module: Some(ModuleDigest::from("builtin:0123456789abcdef")),
+        count: outcome.count,
+        late: outcome.late,
+        rejected: outcome.rejected,
+        watermark: Some(outcome.watermark),
+        value: JsonText::checked(outcome.value.as_ref().unwrap()).unwrap(),
+    };
+    Record::Window(result).to_line()
 }
 
 /// Of all threads, in ticks of a hundredth of a second.
