@@ -1,6 +1,7 @@
 //! With the store's own outbox, over a crash.
 
 use super::*;
+use crate::wire::Record;
 use crate::store::{Commit, Config as StoreConfig, Outgoing};
 use std::path::Path;
 
@@ -28,7 +29,8 @@ async fn a_batch_begun_before_a_crash_goes_out_unchanged_after_it() {
     })
     .await;
     let folder = tempfile::tempdir().unwrap();
-    let results = |range| lines(range).into_iter().map(String::into_bytes).collect();
+    let record = |line: String| Record::of_line(line.as_bytes(), "p").to_bytes();
+    let results = |range| lines(range).into_iter().map(record).collect();
     let put = |store: &Store, results| {
         let commit =
             Commit { pipeline: "p", results: Outgoing::new("central", results), ..Commit::default() };
