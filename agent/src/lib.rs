@@ -33,9 +33,10 @@ pub mod audit;
 pub mod blocking;
 pub mod config;
 pub mod ledger;
-pub mod live;
+pub mod liveness;
 pub mod metrics;
 pub mod reload;
+pub mod roster;
 pub use headwater_access::{secret, tls};
 
 pub use headwater_fail as fail;

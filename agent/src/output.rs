@@ -61,6 +61,7 @@ pub use outbox::Outbox;
 use crate::blocking::{BlockingThread, ThreadError};
 use crate::flow::{Seq, Timestamp};
 use crate::metrics;
+use crate::roster::RosterReader;
 use crate::secret::{self, Revealed};
 use crate::store::{self, EncoderMark, Store};
 use crate::wire::RecordError;
@@ -199,7 +200,6 @@ impl<O: Outbox> HttpOutput<O> {
         }
         let client = Client::build(&config).map_err(|source| Error::Client { output: output(), source })?;
         let outboxes = outbox.outboxes(name).map_err(|source| Error::Store { output: output(), source })?;
-        let live = outboxes.iter().position(|outbox| *outbox == store::live(name));
         let parcels = Parcels {
             output: name.into(),
             agent: agent.into(),
@@ -209,11 +209,12 @@ impl<O: Outbox> HttpOutput<O> {
             outbox,
             outboxes: outboxes.into(),
         };
+        let lanes = Lanes::new(Portion::new(config.results_max, config.bytes_max), parcels.live());
         Ok(Self {
             client,
             parcels,
             metrics,
-            lanes: Lanes::new(Portion::new(config.results_max, config.bytes_max), live),
+            lanes,
             held: None,
             refused_token: None,
             breaker: Breaker::new(config.breaker_failures),
@@ -225,13 +226,17 @@ impl<O: Outbox> HttpOutput<O> {
     }
 
     /// Runs until `shutdown` turns true or its sender is gone; an attempt under way may then end
-    /// within `drain`.
+    /// within `drain`. Whenever the roster changes it looks for outboxes that new pipelines have brought.
     ///
     /// # Errors
     ///
     /// Only where a restart helps: the store has failed.
-    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
-        let mut changed = Changed(self.parcels.changed());
+    pub async fn run(
+        mut self,
+        roster: RosterReader,
+        mut shutdown: watch::Receiver<bool>,
+    ) -> Result<(), Error> {
+        let mut changed = OutboxWatch { outboxes: self.parcels.changed(), roster, is_stale: true };
         while self.step(&mut changed, &mut shutdown).await?.is_continue() {}
         Ok(())
     }
@@ -239,7 +244,7 @@ impl<O: Outbox> HttpOutput<O> {
     /// One attempt for the lane whose turn it is, or the wait until there is one.
     async fn step(
         &mut self,
-        changed: &mut Changed,
+        changed: &mut OutboxWatch,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<ControlFlow<()>, Error> {
         self.look(changed).await?;
@@ -278,7 +283,11 @@ impl<O: Outbox> HttpOutput<O> {
     }
 
     /// Brings the lanes and the metric in line with the outboxes.
-    async fn look(&mut self, changed: &mut Changed) -> Result<(), Error> {
+    async fn look(&mut self, changed: &mut OutboxWatch) -> Result<(), Error> {
+        if std::mem::take(&mut changed.is_stale) && self.parcels.find_outboxes().await? {
+            changed.outboxes = self.parcels.changed();
+            self.lanes.set_live(self.parcels.live());
+        }
         changed.seen();
         let stretches = self.parcels.stretches().await?;
         self.lanes.follow(&stretches, Instant::now());
@@ -290,7 +299,7 @@ impl<O: Outbox> HttpOutput<O> {
     async fn idle(
         &self,
         until: Instant,
-        changed: &mut Changed,
+        changed: &mut OutboxWatch,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<ControlFlow<()>, Error> {
         tokio::select! {
@@ -332,7 +341,7 @@ impl<O: Outbox> HttpOutput<O> {
     /// are others.
     async fn pause(
         &mut self,
-        changed: &mut Changed,
+        changed: &mut OutboxWatch,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<ControlFlow<()>, Error> {
         loop {
@@ -536,28 +545,38 @@ impl<O: Outbox> HttpOutput<O> {
     }
 }
 
-/// New results in any outbox.
-struct Changed(Vec<watch::Receiver<Seq>>);
+/// Watches for new results in any outbox, and for outboxes that there may be more of.
+struct OutboxWatch {
+    /// At most three: the output's own, that of live pipelines and that of late readings.
+    outboxes: Vec<watch::Receiver<Seq>>,
+    roster: RosterReader,
+    /// Outboxes may have come since they were last looked for.
+    is_stale: bool,
+}
 
-impl Changed {
+impl OutboxWatch {
     fn seen(&mut self) {
-        self.0.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        self.outboxes.iter_mut().for_each(watch::Receiver::mark_unchanged);
     }
 
     async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
-        match self.0.as_mut_slice() {
-            [one] => one.changed().await,
-            [one, other] => tokio::select! {
-                changed = one.changed() => changed,
-                changed = other.changed() => changed,
-            },
-            [one, other, third] => tokio::select! {
-                changed = one.changed() => changed,
-                changed = other.changed() => changed,
-                changed = third.changed() => changed,
-            },
-            _ => std::future::pending().await,
+        let mut outboxes = self.outboxes.iter_mut();
+        tokio::select! {
+            changed = grown(outboxes.next()) => changed,
+            changed = grown(outboxes.next()) => changed,
+            changed = grown(outboxes.next()) => changed,
+            () = self.roster.changed() => {
+                self.is_stale = true;
+                Ok(())
+            }
         }
+    }
+}
+
+async fn grown(outbox: Option<&mut watch::Receiver<Seq>>) -> Result<(), watch::error::RecvError> {
+    match outbox {
+        Some(outbox) => outbox.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -15,10 +15,10 @@ mod aggregate;
 mod awaited;
 mod build;
 mod commit;
+mod mailbox;
 mod migrate;
 mod modules;
 mod overflow;
-mod post;
 mod progress;
 mod records;
 mod remembered;
@@ -46,11 +46,12 @@ use crate::store::{self, Store};
 use crate::{builtin, decode, window};
 use awaited::Awaited;
 pub use build::Parts;
-pub use overflow::WhenFull;
+pub use mailbox::{Offer, PipelineMailbox};
 pub use modules::{Blame, Modules, StepVersion, Version, at_hand, load_modules};
-pub use post::{Offer, Post};
+pub use overflow::WhenFull;
 pub use progress::Counts;
 pub use replay::is_replayable;
+use route::OutputRoute;
 use step::{Step, Steps};
 use swap::Ended;
 pub use tally::LossTally;
@@ -58,7 +59,6 @@ use thin::{RecordKind, RecordOwner};
 use trips::Trips;
 pub use trips::{OnTrip, PAUSE_MAX, Policy, Rate, TRIPS_MAX, Then};
 pub use versions::Versions;
-use route::OutputRoute;
 
 /// Journal bytes read at once.
 const PAGE_BYTES: usize = 256 << 10;
@@ -240,7 +240,7 @@ pub struct Pipeline {
     config: Config,
     steps: Steps,
     trips: Trips,
-    post: Arc<Post>,
+    mailbox: Arc<PipelineMailbox>,
     versions: Versions,
     /// Modules that it was built without.
     awaited: Option<Awaited>,
@@ -410,7 +410,8 @@ impl Pipeline {
                     // Those that damage took are in the report of the repair.
                     if number < kept_from {
                         let run = LossRun::single(Some(number), UNKNOWN_SPAN);
-                        self.step.tally = self.step.tally.and(&LossTally::of_letters(run, LossRun::default()));
+                        self.step.tally =
+                            self.step.tally.and(&LossTally::of_letters(run, LossRun::default()));
                     }
                 }
             }

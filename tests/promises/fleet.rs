@@ -1,10 +1,12 @@
 //! Many agents that lost the same collector and come back at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_agent::flow::Timestamp;
 use headwater_agent::metrics::{self, Metrics};
 use headwater_agent::output::{Compression, Config, HttpOutput};
+use headwater_agent::roster::Roster;
 use headwater_agent::store::{self, Commit, Outgoing, Store};
 use headwater_tests::collector::TestCollector;
 use headwater_tests::process::eventually;
@@ -61,7 +63,8 @@ impl FleetMember {
         let metrics = metrics.output("central");
         let output =
             HttpOutput::build("central", name, config, store, metrics.clone()).expect("a valid output");
-        tasks.spawn(async move { output.run(stop).await.expect("it stops when it is asked to") });
+        let roster = Roster::new(Arc::default()).reader();
+        tasks.spawn(async move { output.run(roster, stop).await.expect("it stops when it is asked to") });
         Self { metrics, _home: home }
     }
 }

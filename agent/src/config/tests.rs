@@ -173,7 +173,7 @@ fn each_fault_names_place_and_remedy() {
 #[test]
 fn a_key_by_its_old_name_is_a_fault_that_names_the_new_one() {
     let old = "`pipeline.temperature.transform[0].config` is now called `settings`";
-    check("settings =", "config =", &["/h.toml:13:48: ", old, "remedy: write `settings`", "1 fault"]);
+    check("settings =", "config =", &["/h.toml:13:44: ", old, "remedy: write `settings`", "1 fault"]);
 }
 
 #[test]

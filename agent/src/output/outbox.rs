@@ -21,12 +21,7 @@ pub trait Outbox: Clone + Send + Sync + 'static {
     ) -> Result<Option<Batch>, Error>;
     fn begin_batch_anew(&self, outbox: &str, from: Seq, encoder: &EncoderMark) -> Result<(), Error>;
     fn narrow_batch_at(&self, outbox: &str, from: Seq, results: usize) -> Result<Batch, Error>;
-    fn confirm_batch(
-        &self,
-        outbox: &str,
-        batch: &Range<Seq>,
-        refused: Vec<DeadLetter>,
-    ) -> Result<(), Error>;
+    fn confirm_batch(&self, outbox: &str, batch: &Range<Seq>, refused: Vec<DeadLetter>) -> Result<(), Error>;
     fn cut(&self, outbox: &str, at: Seq) -> Result<bool, Error>;
     fn outbox_changed(&self, outbox: &str) -> watch::Receiver<Seq>;
 }
@@ -62,12 +57,7 @@ impl Outbox for Store {
         self.narrow_batch_at(outbox, from, results)
     }
 
-    fn confirm_batch(
-        &self,
-        outbox: &str,
-        batch: &Range<Seq>,
-        refused: Vec<DeadLetter>,
-    ) -> Result<(), Error> {
+    fn confirm_batch(&self, outbox: &str, batch: &Range<Seq>, refused: Vec<DeadLetter>) -> Result<(), Error> {
         self.confirm_batch(outbox, batch, refused)
     }
 

@@ -60,6 +60,23 @@ impl Parcel {
 }
 
 impl<O: Outbox> Parcels<O> {
+    /// Looks for outboxes that it does not know yet, and puts them behind the others; returns whether there are any.
+    pub(super) async fn find_outboxes(&mut self) -> Result<bool, Error> {
+        let found =
+            self.call(|this| this.outbox.outboxes(&this.output).map_err(|source| this.store_failed(source)));
+        let mut outboxes = self.outboxes.to_vec();
+        outboxes.extend(found.await?.into_iter().filter(|found| !self.outboxes.contains(found)));
+        let is_more = outboxes.len() > self.outboxes.len();
+        self.outboxes = outboxes.into();
+        Ok(is_more)
+    }
+
+    /// Returns which of the outboxes is that of the live pipelines, where there is one.
+    pub(super) fn live(&self) -> Option<usize> {
+        let live = store::live(&self.output);
+        self.outboxes.iter().position(|outbox| *outbox == live)
+    }
+
     /// What is pending in each outbox, stretch by stretch.
     pub(super) async fn stretches(&self) -> Result<Vec<Vec<Range<Seq>>>, Error> {
         self.call(|this| {
@@ -99,7 +116,9 @@ impl<O: Outbox> Parcels<O> {
     pub(super) async fn confirm(&self, parcel: Parcel, refused: Option<DeadLetter>) -> Result<(), Error> {
         self.call(move |this| {
             let (outbox, range) = (&this.outboxes[parcel.outbox], &parcel.batch.range);
-            this.outbox.confirm_batch(outbox, range, refused.into_iter().collect()).map_err(|source| this.store_failed(source))
+            this.outbox
+                .confirm_batch(outbox, range, refused.into_iter().collect())
+                .map_err(|source| this.store_failed(source))
         })
         .await
     }

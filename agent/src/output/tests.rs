@@ -10,6 +10,7 @@ mod trouble;
 
 use super::*;
 use crate::metrics::Metrics;
+use crate::roster::Roster;
 use crate::secret::Secret;
 use crate::wire::BatchKey;
 use backend::{Backend, Reply, give_receipt, receipt};
@@ -38,7 +39,7 @@ impl Running {
         let output = HttpOutput::build("central", "gw-1", config, outbox.clone(), metrics.clone()).unwrap();
         let (shutdown, stop) = watch::channel(false);
         let mut task = JoinSet::new();
-        task.spawn(output.run(stop));
+        task.spawn(output.run(Roster::new(Arc::default()).reader(), stop));
         Self { outbox: outbox.clone(), metrics, shutdown, task }
     }
 

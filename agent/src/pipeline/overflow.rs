@@ -209,7 +209,8 @@ impl OverflowPolicyState {
                 young = records.last().is_some_and(|record| record.made >= oldest);
                 records.iter().any(|record| is_old(record.made, due)).then_some(())?;
                 let is_old = |record: &PendingRecord| is_old(record.made, oldest);
-                let (replacement, tally) = thin::drop(records, place.owner, ReportKind::Expired, &tally, is_old)?;
+                let (replacement, tally) =
+                    thin::drop(records, place.owner, ReportKind::Expired, &tally, is_old)?;
                 next = Some(tally);
                 Some(replacement)
             })?;
@@ -232,7 +233,8 @@ impl OverflowPolicyState {
             let tally = self.tally;
             let mut next = None;
             let thinned = place.store.thin(place.outbox, place.writer, self.dropped, &mut |records| {
-                let (replacement, tally) = thin::drop(records, place.owner, ReportKind::Dropped, &tally, |_| true)?;
+                let (replacement, tally) =
+                    thin::drop(records, place.owner, ReportKind::Dropped, &tally, |_| true)?;
                 next = Some(tally);
                 Some(replacement)
             })?;
@@ -249,7 +251,11 @@ impl OverflowPolicyState {
         }
     }
 
-    fn coarsen(&mut self, place: OutboxPlace<'_>, aggregate: &mut impl WindowMerge) -> Result<OverflowRelief, store::Error> {
+    fn coarsen(
+        &mut self,
+        place: OutboxPlace<'_>,
+        aggregate: &mut impl WindowMerge,
+    ) -> Result<OverflowRelief, store::Error> {
         let OverflowBounds { window, widest, .. } = self.bounds;
         for level in 0..LEVELS_MAX {
             let cell = window.saturating_mul(2 << level);

@@ -158,7 +158,10 @@ fn an_open_window_outlives_a_restart_and_counts_once() {
     assert!(pipeline.commit(|_| false).unwrap());
     let batch = again.store.begin_batch("central", 10, 1 << 20).unwrap().unwrap();
     let line = &values(&batch)[0];
-    assert_eq!((batch.records.len(), &line["count"], &line["value"]["t"]["count"]), (1, &2.into(), &2.into()));
+    assert_eq!(
+        (batch.records.len(), &line["count"], &line["value"]["t"]["count"]),
+        (1, &2.into(), &2.into())
+    );
     assert_eq!(pipeline.counts.used, 3);
 }
 

@@ -333,8 +333,7 @@ fn finish(
     let mut all = Vec::with_capacity(groups.len());
     for mut group in groups {
         let value = if group.records.len() > 1 { values.next() } else { None };
-        let record =
-            value.and_then(|value| group.record(value, owner, &digest).map_err(&mut *failed).ok());
+        let record = value.and_then(|value| group.record(value, owner, &digest).map_err(&mut *failed).ok());
         let state = std::mem::take(&mut group.state);
         let merged = record.zip(group.records.last()).map(|(record, last)| PendingRecord {
             number: last.number,

@@ -17,7 +17,8 @@
 
 #[cfg(feature = "fail-points")]
 mod rules;
-#[cfg(all(test, feature = "fail-points"))]
+#[cfg(test)]
+#[cfg(feature = "fail-points")]
 mod tests;
 
 #[cfg(feature = "fail-points")]

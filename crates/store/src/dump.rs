@@ -49,7 +49,8 @@ impl Store {
             let stored =
                 codec::record(record).map_err(|garbled| Error::garbled(&path, "a record", garbled))?;
             // As its line, which people read; a record that this version does not know, as its bytes.
-            let line = Record::from_bytes(stored.body).map_or_else(|_| stored.body.to_vec(), |it| it.to_line());
+            let line =
+                Record::from_bytes(stored.body).map_or_else(|_| stored.body.to_vec(), |it| it.to_line());
             let (text, hex) = text_or_hex(&line);
             Ok(put(json!({
                 "number": seq, "pipeline": stored.writer, "made": stored.made, "line": text, "line_hex": hex,

@@ -225,7 +225,8 @@ impl Repair<'_> {
             let harmed = |lost: &std::ops::Range<Seq>| lost.start < begun && lost.end > pending.start;
             if mended.lost.iter().any(harmed) {
                 let none = pending.start..pending.start;
-                mended_sending = mended_sending.with_begun(pending.start, &none, None).unwrap_or(mended_sending);
+                mended_sending =
+                    mended_sending.with_begun(pending.start, &none, None).unwrap_or(mended_sending);
             }
         }
         if mended_sending != sending {

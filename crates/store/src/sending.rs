@@ -29,6 +29,7 @@ pub struct EncoderMark {
 /// Numbers that follow each other: `confirmed..begun` is under way, `begun..end` is not begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stretch {
+    /// The first number that has not arrived.
     pub confirmed: Seq,
     /// End of the begun batch; `confirmed` when none is.
     pub begun: Seq,
@@ -112,7 +113,7 @@ impl Sending {
     }
 
     /// What is neither arrived nor begun, stretch by stretch.
-    pub fn movable(&self, committed: Seq) -> Vec<Range<Seq>> {
+    pub(crate) fn movable(&self, committed: Seq) -> Vec<Range<Seq>> {
         self.0.iter().map(|stretch| stretch.begun..stretch.end.min(committed)).collect()
     }
 
@@ -128,12 +129,7 @@ impl Sending {
 
     /// With this batch begun, or narrowed to it, in the stretch whose next result is `from`. Numbers
     /// from there to the batch are a gap, and done with; an empty batch says that only these were left.
-    pub fn with_begun(
-        &self,
-        from: Seq,
-        batch: &Range<Seq>,
-        encoder: Option<&EncoderMark>,
-    ) -> Option<Self> {
+    pub fn with_begun(&self, from: Seq, batch: &Range<Seq>, encoder: Option<&EncoderMark>) -> Option<Self> {
         let mut next = self.clone();
         let at = next.0.iter().position(|stretch| stretch.confirmed == from)?;
         let stretch = &mut next.0[at];

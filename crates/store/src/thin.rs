@@ -154,12 +154,7 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     /// Whether it was made.
-    fn exchange(
-        &self,
-        meta: &Meta,
-        before: &Records,
-        replacement: Replacement,
-    ) -> Result<bool, Error> {
+    fn exchange(&self, meta: &Meta, before: &Records, replacement: Replacement) -> Result<bool, Error> {
         let records = self.compose(before, replacement.records)?;
         let made = self.outbox.log.folder().join("new-thinner");
         if made.exists() {

@@ -13,7 +13,7 @@ pub(super) struct CodeBlock {
     pub(super) line: usize,
     /// What is to be done with it, or why that cannot be known.
     pub(super) role: Result<BlockRole, String>,
-    /// The file that a reader writes it to, below the folder of the page.
+    /// The file that a reader writes it to, in the folder that the commands before it lead to.
     pub(super) file: Option<String>,
     /// Its content.
     pub(super) text: String,

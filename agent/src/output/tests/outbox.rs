@@ -159,12 +159,7 @@ impl Outbox for Memory {
         Ok(state.batch(narrow))
     }
 
-    fn confirm_batch(
-        &self,
-        outbox: &str,
-        batch: &Range<Seq>,
-        refused: Vec<DeadLetter>,
-    ) -> Result<(), Error> {
+    fn confirm_batch(&self, outbox: &str, batch: &Range<Seq>, refused: Vec<DeadLetter>) -> Result<(), Error> {
         let mut state = self.state(outbox);
         state.sending = state.sending.with_confirmed(batch).expect("a begun batch is confirmed");
         for letter in refused {

@@ -112,7 +112,7 @@ fn stats_count_each_field_and_refuse_a_sample_with_none() {
     let group = group("a", &[r#"{"t":1,"h":5}"#, r#"{"t":3}"#, r#"{"x":1}"#, r#"{"t":"1"}"#, "[", "{}"]);
     let updated = stats.update(&[group]).remove(0);
     let refused: Vec<_> = updated.rejected.iter().map(|one| (one.index, &*one.reason)).collect();
-    let none = r#"no number in any of ["t", "h"]"#;
+    let none = r#"no number in any of ["h", "t"]"#;
     let list = "not a JSON object: invalid type: sequence, expected an object at line 1 column 0";
     assert_eq!(refused, [(2, none), (3, none), (4, list), (5, none)]);
     let result = stats.finish(&[closed("a", updated.state)]).remove(0).unwrap();

@@ -5,7 +5,10 @@ use crate::{Capability, Error};
 use headwater_bundle::HOSTILE_STATEFUL_PATH;
 
 fn stateful(names_max: u64) -> Transform {
-    let limits = Limits { granted: [Capability::State].into(), state_names_max: names_max, ..limits() };
+    // No test here is about the deadline, which a busy machine could pass.
+    let deadline = Duration::from_secs(10);
+    let granted = [Capability::State].into();
+    let limits = Limits { deadline, granted, state_names_max: names_max, ..limits() };
     let path = Path::new(HOSTILE_STATEFUL_PATH);
     Host::new(None).unwrap().transform(path, "{}", &limits, &CallMetrics::default()).unwrap()
 }

@@ -6,7 +6,9 @@ use crate::meta::Meta;
 use crate::metrics::StoreMetrics;
 use crate::segments::Segments;
 use crate::thin::{Exchange, digest};
-use crate::{Batch, Commit, Config, Error, Outgoing, PendingRecord, Quota, Quotas, Replacement, Store, ThinOutcome};
+use crate::{
+    Batch, Commit, Config, Error, Outgoing, PendingRecord, Quota, Quotas, Replacement, Store, ThinOutcome,
+};
 use headwater_flow::Timestamp;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
