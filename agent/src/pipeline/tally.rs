@@ -10,7 +10,7 @@
 
 use super::thin::RecordKind;
 use crate::flow::{LossReport, ReportKind};
-pub(super) use crate::flow::{LossRun, TimeSpan, UNKNOWN_SPAN};
+pub(super) use crate::flow::{LossRun, UNKNOWN_SPAN};
 
 const VERSION: u8 = 2;
 const NUMBERS: usize = 26;

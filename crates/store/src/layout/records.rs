@@ -16,7 +16,7 @@
 //!
 //! **A crash here** repeats the first part, or goes on with the second.
 
-use crate::codec::{self, Garbled, Row};
+use crate::codec::{self, Garbled};
 use crate::error::{Error, Health};
 use crate::folder::{Folder, output_of};
 use crate::meta::Meta;

@@ -60,7 +60,7 @@ fn lines_for_records(path: &Path) {
     for numbers in numbers {
         let mut records = Vec::new();
         let (_, segment) = segments.of(numbers.start).unwrap().unwrap();
-        segment
+        let (reached, _) = segment
             .read(numbers.start, numbers.end, |number, record| {
                 let stored = codec::record(record).unwrap();
                 // Version 1, when it was made, its writer, no state, the line.
@@ -74,6 +74,7 @@ fn lines_for_records(path: &Path) {
                 Ok(ControlFlow::Continue(()))
             })
             .unwrap();
+        assert_eq!(reached, numbers.end);
         drop(segment);
         segments.close_all_idle();
         let segment = outbox.join(format!("j-{:020}", numbers.start));
