@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, header};
 use headwater_wire::BatchKey;
 
 use crate::CollectorConfig;
-use crate::batch::{Batch, BatchError};
+use crate::batch::{BatchError, ReceivedBatch};
 
 /// Most memory that one zstd frame may ask of its reader, as a power of 2: RFC 8878 tells every reader
 /// to support 2^23 bytes.
@@ -125,9 +125,9 @@ pub(crate) fn decode_batch(
     config: &CollectorConfig,
     head: BatchHead,
     sent: Vec<u8>,
-) -> Result<Batch, ReceiveError> {
+) -> Result<ReceivedBatch, ReceiveError> {
     let decoded = decode(head.encoding, sent, config.decoded_bytes_max)?;
-    Ok(Batch::parse(head.key, &decoded)?)
+    Ok(ReceivedBatch::parse(head.key, &decoded)?)
 }
 
 fn decode(encoding: BodyEncoding, sent: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, ReceiveError> {

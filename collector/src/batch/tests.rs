@@ -36,14 +36,14 @@ fn window_with(field: &str, json: &str) -> String {
 
 #[track_caller]
 fn refused(line: &str, says: &str) {
-    let error = Batch::parse(key(1), line.as_bytes()).unwrap_err().to_string();
+    let error = ReceivedBatch::parse(key(1), line.as_bytes()).unwrap_err().to_string();
     assert!(error.contains("line 1") && error.contains(says), "{error:?} does not say {says:?}");
 }
 
 #[test]
 fn reads_a_window_and_keeps_its_value_as_it_was_sent() {
     let line = window_with("", "");
-    let batch = Batch::parse(key(1), format!("{line}\n").as_bytes()).unwrap();
+    let batch = ReceivedBatch::parse(key(1), format!("{line}\n").as_bytes()).unwrap();
     let start = 1_767_225_600_000_000;
     assert_eq!(
         batch.lines,
@@ -81,7 +81,7 @@ const NOTHING: &str = r#""count":0,"late":0,"rejected":0,"value":null"#;
 fn reads_parts_early_results_retractions_and_watermarks() {
     #[track_caller]
     fn check(line: &str, expected: (u32, ResultState, Option<i64>)) {
-        let batch = Batch::parse(key(1), line.as_bytes()).unwrap();
+        let batch = ReceivedBatch::parse(key(1), line.as_bytes()).unwrap();
         let [ParsedLine::Result(ParsedResult { span: ResultSpan::Window(window), .. })] = &batch.lines[..]
         else {
             panic!("it has a window");
@@ -124,7 +124,7 @@ fn refuses_states_that_contradict_themselves() {
 #[test]
 fn results_of_built_ins_name_their_configuration() {
     let line = window_with("module", "\"builtin:4be3f581a199c013\"");
-    let batch = Batch::parse(key(1), line.as_bytes());
+    let batch = ReceivedBatch::parse(key(1), line.as_bytes());
     assert!(batch.is_ok(), "{batch:?}");
 }
 
@@ -134,7 +134,7 @@ fn reads_an_event_with_any_value_and_without_a_module() {
         let line = format!(
             r#"{{"agent":"plant-7","pipeline":"raw","key":"","time":"2026-01-01T01:00:00+01:00","module":null,"value":{value}}}"#
         );
-        let batch = Batch::parse(key(1), line.as_bytes()).unwrap();
+        let batch = ReceivedBatch::parse(key(1), line.as_bytes()).unwrap();
         let [ParsedLine::Result(line)] = &batch.lines[..] else { panic!("it is a result") };
         assert_eq!(line.span, ResultSpan::Event(1_767_225_600_000_000));
         assert_eq!(line.value, value);
@@ -149,7 +149,7 @@ fn reads_a_report_and_keeps_what_it_does_not_know() {
             r#"{{"agent":"plant-7","pipeline":{pipeline},"time":"2026-01-01T00:00:00Z","report":{report}}}"#
         )
     };
-    let batch = Batch::parse(key(1), line("null", body).as_bytes()).unwrap();
+    let batch = ReceivedBatch::parse(key(1), line("null", body).as_bytes()).unwrap();
     let time = 1_767_225_600_000_000;
     let report =
         ParsedReport { pipeline: None, time, kind: "dropped".into(), count: Some(2), value: body.into() };
@@ -196,7 +196,7 @@ fn refuses_values_that_other_readers_choke_on() {
     refused(&window_with("value", r#""\ud800""#), "hex escape");
     refused(&window_with("value", "{\"x\":NaN}"), "");
     let invalid = [b"{\"agent\":\"", &[0xff, 0xfe][..], b"\"}"].concat();
-    let error = Batch::parse(key(1), &invalid).unwrap_err().to_string();
+    let error = ReceivedBatch::parse(key(1), &invalid).unwrap_err().to_string();
     assert!(error.contains("utf-8"), "{error}");
 }
 
@@ -204,28 +204,28 @@ fn refuses_values_that_other_readers_choke_on() {
 fn names_the_third_line_of_four() {
     let good = window_with("", "");
     let body = format!("{good}\n{good}\n{{\"agent\":1}}\n{good}\n");
-    let error = Batch::parse(key(4), body.as_bytes()).unwrap_err();
+    let error = ReceivedBatch::parse(key(4), body.as_bytes()).unwrap_err();
     assert!(matches!(error, BatchError::Malformed { line: 3, .. }), "{error}");
 }
 
 #[test]
 fn refuses_a_body_that_contradicts_its_key() {
     let other = window_with("agent", "\"plant-8\"");
-    let error = Batch::parse(key(1), other.as_bytes()).unwrap_err();
+    let error = ReceivedBatch::parse(key(1), other.as_bytes()).unwrap_err();
     assert_eq!(error, BatchError::Agent { line: 1 });
     let good = window_with("", "");
     for (body, found) in [(String::new(), 0), (good.clone(), 1), (format!("{good}\n{good}\n\n"), 3)] {
-        let error = Batch::parse(key(2), body.as_bytes()).unwrap_err();
+        let error = ReceivedBatch::parse(key(2), body.as_bytes()).unwrap_err();
         assert_eq!(error, BatchError::Count { expected: 2, found });
     }
     let huge = BatchKey { first: 0, last: i64::MAX.unsigned_abs(), ..key(1) };
-    assert!(Batch::parse(huge, good.as_bytes()).is_err());
+    assert!(ReceivedBatch::parse(huge, good.as_bytes()).is_err());
 }
 
 proptest! {
     #[test]
     fn never_panics_on_bytes(body in prop::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(Batch::parse(key(1), &body).is_err());
+        prop_assert!(ReceivedBatch::parse(key(1), &body).is_err());
     }
 }
 
@@ -238,7 +238,7 @@ fn late_with(fields: &str) -> String {
 
 #[test]
 fn reads_a_late_reading_and_takes_it_for_nothing_else() {
-    let batch = Batch::parse(key(1), late_with(r#","module":null"#).as_bytes()).unwrap();
+    let batch = ReceivedBatch::parse(key(1), late_with(r#","module":null"#).as_bytes()).unwrap();
     let late = ParsedLate {
         pipeline: "p".into(),
         key: "k".into(),

@@ -12,11 +12,11 @@ fn open(folder: &tempfile::TempDir) -> (Connection, CollectorConfig) {
     (file::open(&config).unwrap(), config)
 }
 
-fn batch(first: u64, lines: Vec<ParsedLine>) -> Batch {
+fn batch(first: u64, lines: Vec<ParsedLine>) -> ReceivedBatch {
     let last = first + lines.len() as u64 - 1;
     let key = BatchKey { agent: "a".into(), epoch: EPOCH.parse().unwrap(), first, last };
     let digest = crate::batch::digest(format!("{lines:?}").as_bytes());
-    Batch { key, digest, lines }
+    ReceivedBatch { key, digest, lines }
 }
 
 fn window(key: &str, start: i64, revision: u32, count: i64) -> ParsedLine {

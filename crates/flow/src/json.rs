@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 /// A JSON value that can be a key or a time.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Scalar {
+pub enum JsonScalar {
     /// A string.
     Text(String),
     /// A whole number that is not below 0.
@@ -23,7 +23,7 @@ pub enum Scalar {
     Bool(bool),
 }
 
-impl fmt::Display for Scalar {
+impl fmt::Display for JsonScalar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) | Self::Decimal(text) => text.fmt(f),
@@ -36,9 +36,9 @@ impl fmt::Display for Scalar {
 
 /// The wanted paths of a payload, as a tree along which the pass descends.
 #[derive(Debug, Default)]
-pub struct Fields {
+pub struct WantedFields {
     paths: Vec<Vec<String>>,
-    root: Node,
+    root: PathNode,
     /// Refuses JSON that readers read differently: a name twice in an object, and an integer that is no
     /// exact double. A wanted integer is read to its last digit, so it may be larger.
     strict: bool,
@@ -51,14 +51,14 @@ const LISTED_MAX: usize = 16;
 
 /// A node in the tree of wanted paths.
 #[derive(Debug, Default)]
-pub struct Node {
+pub struct PathNode {
     slot: Option<usize>,
     /// True if a number here is kept by its digits.
     exact: bool,
-    children: Vec<(String, Node)>,
+    children: Vec<(String, PathNode)>,
 }
 
-impl Node {
+impl PathNode {
     /// Sends the value at a path to this slot.
     pub fn put(&mut self, path: &[String], slot: usize) {
         self.at(path).slot = Some(slot);
@@ -89,15 +89,15 @@ impl Node {
 }
 
 /// The node for all values off the wanted paths, which are checked and dropped.
-static NOWHERE: Node = Node { slot: None, exact: false, children: Vec::new() };
+static NOWHERE: PathNode = PathNode { slot: None, exact: false, children: Vec::new() };
 
-impl Fields {
+impl WantedFields {
     /// Returns an empty tree for the payloads of devices, which are checked strictly.
     pub fn strict() -> Self {
         Self { strict: true, ..Self::default() }
     }
 
-    /// Asks for a path, and returns its index in the result of [`Fields::pick`].
+    /// Asks for a path, and returns its index in the result of [`WantedFields::pick`].
     pub fn want(&mut self, path: &[String]) -> usize {
         if let Some(slot) = self.slot(path) {
             return slot;
@@ -124,7 +124,7 @@ impl Fields {
     ///
     /// # Errors
     /// When it is no JSON that every reader accepts.
-    pub fn pick(&self, payload: &[u8]) -> Result<Vec<Option<Scalar>>, serde_json::Error> {
+    pub fn pick(&self, payload: &[u8]) -> Result<Vec<Option<JsonScalar>>, serde_json::Error> {
         let mut found = vec![None; self.paths.len()];
         let mut huge = false;
         let mut reader = serde_json::Deserializer::from_slice(payload);
@@ -144,7 +144,7 @@ impl Fields {
 /// # Errors
 /// When it is not.
 pub fn check_json(text: &[u8]) -> Result<(), serde_json::Error> {
-    Fields::default().pick(text).map(drop)
+    WantedFields::default().pick(text).map(drop)
 }
 
 fn too_great<E: serde::de::Error>() -> E {
@@ -176,15 +176,15 @@ fn has_long_integer(text: &[u8]) -> bool {
 
 /// A visitor of every value. (`IgnoredAny` would skip the checks of UTF-8, numbers and depth.)
 struct ValueVisitor<'a> {
-    node: &'a Node,
-    found: &'a mut [Option<Scalar>],
+    node: &'a PathNode,
+    found: &'a mut [Option<JsonScalar>],
     strict: bool,
     /// Set once a float was seen that may have been written as an integer.
     huge: &'a mut bool,
 }
 
 impl ValueVisitor<'_> {
-    fn keep<E: serde::de::Error>(self, scalar: impl FnOnce() -> Scalar) -> Result<(), E> {
+    fn keep<E: serde::de::Error>(self, scalar: impl FnOnce() -> JsonScalar) -> Result<(), E> {
         let Some(slot) = self.node.slot else { return Ok(()) };
         if self.found[slot].is_some() {
             return Err(E::custom("a field that makes the key or the time stands there twice"));
@@ -197,7 +197,7 @@ impl ValueVisitor<'_> {
     fn exactly(self, raw: &str) -> Result<(), serde_json::Error> {
         let bytes = raw.as_bytes();
         if let Ok(integer) = raw.parse::<u64>() {
-            return self.keep(|| Scalar::Integer(integer));
+            return self.keep(|| JsonScalar::Integer(integer));
         }
         if !matches!(bytes.first(), Some(b'-' | b'0'..=b'9')) {
             return serde_json::Deserializer::from_str(raw).deserialize_any(self);
@@ -205,7 +205,7 @@ impl ValueVisitor<'_> {
         // The payload is passed on as it is, so the limits of all numbers hold here too.
         let size: f64 = serde_json::from_str(raw)?;
         *self.huge |= size.abs() >= 9e18;
-        self.keep(|| Scalar::Decimal(raw.to_owned()))
+        self.keep(|| JsonScalar::Decimal(raw.to_owned()))
     }
 
     fn check_integer<E: serde::de::Error>(&self, size: u64) -> Result<(), E> {
@@ -213,7 +213,7 @@ impl ValueVisitor<'_> {
         if rounded { Err(too_great()) } else { Ok(()) }
     }
 
-    fn at<'b>(&'b mut self, node: &'b Node) -> ValueVisitor<'b> {
+    fn at<'b>(&'b mut self, node: &'b PathNode) -> ValueVisitor<'b> {
         ValueVisitor { node, found: &mut *self.found, strict: self.strict, huge: &mut *self.huge }
     }
 }
@@ -242,12 +242,12 @@ impl<'de> Visitor<'de> for ValueVisitor<'_> {
     }
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
-        self.keep(|| Scalar::Bool(value))
+        self.keep(|| JsonScalar::Bool(value))
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
         self.check_integer(value)?;
-        self.keep(|| Scalar::Integer(value))
+        self.keep(|| JsonScalar::Integer(value))
     }
 
     #[expect(
@@ -256,16 +256,16 @@ impl<'de> Visitor<'de> for ValueVisitor<'_> {
     )]
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
         self.check_integer(value.unsigned_abs())?;
-        self.keep(|| Scalar::Float(value as f64))
+        self.keep(|| JsonScalar::Float(value as f64))
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
         *self.huge |= value.abs() >= 9e18;
-        self.keep(|| Scalar::Float(value))
+        self.keep(|| JsonScalar::Float(value))
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
-        self.keep(|| Scalar::Text(value.to_owned()))
+        self.keep(|| JsonScalar::Text(value.to_owned()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
@@ -276,7 +276,7 @@ impl<'de> Visitor<'de> for ValueVisitor<'_> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
         let node = self.node;
         let mut names = ObjectNames::default();
-        while let Some((child, name)) = entries.next_key_seed(Child(node))? {
+        while let Some((child, name)) = entries.next_key_seed(ChildLookup(node))? {
             if self.strict && !names.insert(name) {
                 return Err(serde::de::Error::custom("a name stands twice in one object"));
             }
@@ -306,24 +306,24 @@ impl<'de> ObjectNames<'de> {
 }
 
 /// A seed that reads a field name and finds the child node for it. It copies the name only if it is escaped.
-pub struct Child<'a>(pub &'a Node);
+pub struct ChildLookup<'a>(pub &'a PathNode);
 
-impl<'a> Child<'a> {
-    fn named(&self, name: &str) -> &'a Node {
+impl<'a> ChildLookup<'a> {
+    fn named(&self, name: &str) -> &'a PathNode {
         self.0.children.iter().find(|(child, _)| child == name).map_or(&NOWHERE, |(_, node)| node)
     }
 }
 
-impl<'de, 'a> DeserializeSeed<'de> for Child<'a> {
-    type Value = (&'a Node, Cow<'de, str>);
+impl<'de, 'a> DeserializeSeed<'de> for ChildLookup<'a> {
+    type Value = (&'a PathNode, Cow<'de, str>);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl<'de, 'a> Visitor<'de> for Child<'a> {
-    type Value = (&'a Node, Cow<'de, str>);
+impl<'de, 'a> Visitor<'de> for ChildLookup<'a> {
+    type Value = (&'a PathNode, Cow<'de, str>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field name")

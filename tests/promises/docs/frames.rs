@@ -22,7 +22,7 @@ output = "central"
 [output.central]
 http = { url = "https://collect.example.com/v1/batches" }
 "#;
-/// What the frame `windowed` has beside it.
+/// The lines that only the frame `windowed` has.
 const WINDOW: &str = r#"
 window = { tumbling = "1m" }
 aggregate = { compute = ["count"] }

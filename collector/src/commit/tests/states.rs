@@ -199,7 +199,7 @@ proptest! {
         }
         let (_folder, mut connection) = temporary();
         let mut applied = 0;
-        let mut send = |batch: &Batch| {
+        let mut send = |batch: &ReceivedBatch| {
             let receipt = store_batch(&mut connection, batch, 1).unwrap();
             applied += if receipt.duplicate { 0 } else { batch.lines.len() as u64 };
         };

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::top::ITEM_BYTES_MAX;
-use headwater_flow::json::{Child, INTEGER_MAX, Node};
+use headwater_flow::json::{ChildLookup, INTEGER_MAX, PathNode};
 
 /// What a field holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,7 +41,7 @@ pub(super) enum Takes {
 /// Reads the wanted fields.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    root: Node,
+    root: PathNode,
     fields: Vec<Field>,
     /// Where a payload that is no object goes.
     alone: Option<usize>,
@@ -148,7 +148,7 @@ impl Value<'_> {
 }
 
 struct Pick<'v, 'a> {
-    node: &'v Node,
+    node: &'v PathNode,
     /// The place of what stands here though no path leads to it.
     alone: Option<usize>,
     values: &'v mut [Value<'a>],
@@ -219,7 +219,7 @@ impl<'a> Visitor<'a> for Pick<'_, 'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut entries: A) -> Result<(), A::Error> {
-        while let Some((child, _)) = entries.next_key_seed(Child(self.node))? {
+        while let Some((child, _)) = entries.next_key_seed(ChildLookup(self.node))? {
             if child.is_wanted() {
                 entries.next_value_seed(Pick { node: child, alone: None, values: &mut *self.values })?;
             } else {
