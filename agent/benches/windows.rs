@@ -349,9 +349,9 @@ impl Bench {
     fn take(&mut self, outcomes: Vec<Outcome>) {
         self.given += outcomes.len() as u64;
         for outcome in outcomes {
-            let line = line(&outcome);
-            self.bytes += line.len();
-            self.results.push(line);
+            let record = record(&outcome);
+            self.bytes += record.len();
+            self.results.push(record);
         }
         let readings = self.position - self.committed;
         let is_much = self.bytes >= COMMIT_BYTES_MAX || self.windows.changed() > COMMIT_KEYS_MAX;
@@ -379,7 +379,7 @@ impl Bench {
 }
 
 /// As a pipeline's.
-fn line(outcome: &Outcome) -> Vec<u8> {
+fn record(outcome: &Outcome) -> Vec<u8> {
     let result = WindowResult {
         agent: "bench".into(),
         pipeline: "bench".into(),
@@ -396,7 +396,7 @@ fn line(outcome: &Outcome) -> Vec<u8> {
         watermark: Some(outcome.watermark),
         value: JsonText::checked(outcome.value.as_ref().unwrap()).unwrap(),
     };
-    Record::Window(result).to_line()
+    Record::Window(result).to_bytes()
 }
 
 /// Of all threads, in ticks of a hundredth of a second.

@@ -63,7 +63,8 @@ use crate::flow::{Seq, Timestamp};
 use crate::metrics;
 use crate::roster::RosterReader;
 use crate::secret::{self, Revealed};
-use crate::store::{self, Store};
+use crate::store::{self, EncoderMark, Store};
+use crate::wire::RecordError;
 use alarm::Alarm;
 use breaker::Breaker;
 use client::Client;
@@ -133,6 +134,14 @@ pub enum Error {
     /// There is no thread for it.
     #[error(transparent)]
     Thread(ThreadError),
+    /// The outbox holds a record that this version does not know.
+    #[error("failed to read a record in the outbox of output {output}: run the agent that wrote it")]
+    Record {
+        /// Name of the output.
+        output: String,
+        /// What is wrong with it.
+        source: RecordError,
+    },
     /// A batch cannot be compressed.
     #[error("failed to compress a batch of output {output}: is there memory left?")]
     Encode {
@@ -195,6 +204,7 @@ impl<O: Outbox> HttpOutput<O> {
             output: name.into(),
             agent: agent.into(),
             compression: config.compression,
+            encoder: EncoderMark { name: "ndjson".to_owned(), version: 1 },
             thread: BlockingThread::start(&format!("output-{name}")).map_err(Error::Thread)?,
             outbox,
             outboxes: outboxes.into(),
@@ -485,7 +495,7 @@ impl<O: Outbox> HttpOutput<O> {
         let lane = self.lanes.lane(lane);
         lane.failures = 0;
         let results = match fault {
-            Fault::TooLarge { .. } => lane.portion.too_large(range, parcel.bytes()),
+            Fault::TooLarge { .. } => lane.portion.too_large(range, parcel.bytes),
             _ => lane.portion.refused(range),
         };
         if let Some(results) = results {

@@ -15,15 +15,15 @@ mod aggregate;
 mod awaited;
 mod build;
 mod commit;
-mod full;
-mod line;
 mod mailbox;
 mod migrate;
 mod modules;
+mod overflow;
 mod progress;
 mod records;
 mod remembered;
 mod replay;
+mod route;
 mod rows;
 mod shadow;
 mod step;
@@ -32,7 +32,6 @@ mod tally;
 mod thin;
 mod trips;
 mod versions;
-mod way;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,19 +46,19 @@ use crate::store::{self, Store};
 use crate::{builtin, decode, window};
 use awaited::Awaited;
 pub use build::Parts;
-pub use full::WhenFull;
 pub use mailbox::{Offer, PipelineMailbox};
 pub use modules::{Blame, Modules, StepVersion, Version, at_hand, load_modules};
+pub use overflow::WhenFull;
 pub use progress::Counts;
 pub use replay::is_replayable;
+use route::OutputRoute;
 use step::{Step, Steps};
 use swap::Ended;
-pub use tally::Tally;
-use thin::{What, Whose};
+pub use tally::LossTally;
+use thin::{RecordKind, RecordOwner};
 use trips::Trips;
 pub use trips::{OnTrip, PAUSE_MAX, Policy, Rate, TRIPS_MAX, Then};
 pub use versions::Versions;
-use way::Way;
 
 /// Journal bytes read at once.
 const PAGE_BYTES: usize = 256 << 10;
@@ -229,9 +228,9 @@ fn wait_for_room(full: &store::Error, stop: &AtomicBool, beat: &impl Fn()) -> bo
 #[derive(Debug)]
 pub struct Pipeline {
     name: String,
-    results: Way,
+    results: OutputRoute,
     /// Where late readings go, if anywhere.
-    late: Option<Way>,
+    late: Option<OutputRoute>,
     store: Store,
     host: ModuleHost,
     metrics: metrics::Pipeline,
@@ -321,10 +320,14 @@ impl Pipeline {
                 return Ok(ended);
             }
             self.gauge(end);
-            let (agent, what) = (&self.steps.agent, What::Results);
-            let whose = Whose { agent, pipeline: &self.name, what, now: Timestamp::now() };
-            for way in [Some(&mut self.results), self.late.as_mut()].into_iter().flatten() {
-                way.expire(&self.store, whose)?;
+            let owner = RecordOwner {
+                agent: &self.steps.agent,
+                pipeline: &self.name,
+                kind: RecordKind::Results,
+                now: Timestamp::now(),
+            };
+            for route in [Some(&mut self.results), self.late.as_mut()].into_iter().flatten() {
+                route.expire(&self.store, owner)?;
             }
             if self.commit_is_due() && !self.commit(|full| wait_for_room(full, stop, beat))? {
                 return Ok(Ended::Stopped);
@@ -385,7 +388,7 @@ impl Pipeline {
                 self.step.counts.skipped += 1;
             } else if old {
                 let run = LossRun::single(Some(*seq), (message.received, message.received));
-                let one = Tally { expired_messages: 1, unread: run, ..Tally::default() };
+                let one = LossTally { expired_messages: 1, unread: run, ..LossTally::default() };
                 self.step.tally = self.step.tally.and(&one);
             }
             !old
@@ -407,7 +410,8 @@ impl Pipeline {
                     // Those that damage took are in the report of the repair.
                     if number < kept_from {
                         let run = LossRun::single(Some(number), UNKNOWN_SPAN);
-                        self.step.tally = self.step.tally.and(&Tally::of_letters(run, LossRun::default()));
+                        self.step.tally =
+                            self.step.tally.and(&LossTally::of_letters(run, LossRun::default()));
                     }
                 }
             }
@@ -470,7 +474,7 @@ impl Pipeline {
             let known = self.counts.read
                 + self.counts.skipped
                 + self.counts.lost
-                + self.results.full.tally.expired_messages;
+                + self.results.overflow.tally.expired_messages;
             self.step.counts.lost += self.position.saturating_sub(known);
             let last = self.position.checked_sub(1);
             self.report(None, None, last, (None, began), "journal", harm.reason.clone());

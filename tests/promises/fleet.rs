@@ -45,7 +45,7 @@ impl FleetMember {
                 module: None,
                 value,
             };
-            Record::Event(event).to_line()
+            Record::Event(event).to_bytes()
         };
         let results = (0..RESULTS).map(line).collect();
         let commit = Commit {

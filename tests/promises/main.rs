@@ -10,6 +10,7 @@ mod examples;
 mod fleet;
 mod harm;
 mod late;
+mod layout;
 mod letters;
 mod library;
 mod live;

@@ -37,6 +37,10 @@ fn trigger_of(point: &str) -> PointTrigger {
         "segment.tidied" => PointTrigger::After("segment.dying"),
         "segment.discarded" => PointTrigger::After("log.rotated"),
         "outbox.narrowed" | "output.refused" | "outbox.cut" | "letters.given-up" => PointTrigger::Own,
+        // These points are tested in `layouts.rs`.
+        "layout.converted" | "layout.prepared" | "layout.moved" | "layout.switched" => PointTrigger::Own,
+        // This one is tested with a second encoder, in the output's own tests.
+        "outbox.begun-anew" => PointTrigger::Own,
         // These points are tested in `swap.rs`.
         "pipeline.switching" | "pipeline.switched" | "pipeline.going-back" | "pipeline.gone-back" => {
             PointTrigger::Own

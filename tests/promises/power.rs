@@ -144,7 +144,7 @@ fn check_outbox(store: &Store, position: u64, forwarded: u64) -> Result<(), Stri
         claim(next.is_none_or(|next| next == batch.range.start), || {
             format!("batch {:?} after {next:?}", batch.range)
         })?;
-        for (number, line) in batch.range.clone().zip(&batch.lines) {
+        for (number, line) in batch.range.clone().zip(&batch.records) {
             claim(*line == power::result(number * 5), || format!("result {number} is another"))?;
         }
         store

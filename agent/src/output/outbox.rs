@@ -2,7 +2,7 @@
 //! way to the destination is looked at. Every method but the last blocks.
 
 use crate::flow::{DeadLetter, Epoch, Seq};
-use crate::store::{Batch, Error, Store};
+use crate::store::{Batch, BatchBounds, EncoderMark, Error, Store};
 use std::ops::Range;
 use tokio::sync::watch;
 
@@ -16,16 +16,12 @@ pub trait Outbox: Clone + Send + Sync + 'static {
         &self,
         outbox: &str,
         from: Seq,
-        results_max: usize,
-        bytes_max: usize,
+        bounds: &BatchBounds<'_>,
+        encoder: &EncoderMark,
     ) -> Result<Option<Batch>, Error>;
+    fn begin_batch_anew(&self, outbox: &str, from: Seq, encoder: &EncoderMark) -> Result<(), Error>;
     fn narrow_batch_at(&self, outbox: &str, from: Seq, results: usize) -> Result<Batch, Error>;
-    fn confirm_batch(
-        &self,
-        outbox: &str,
-        batch: &Range<Seq>,
-        refused: Option<DeadLetter>,
-    ) -> Result<(), Error>;
+    fn confirm_batch(&self, outbox: &str, batch: &Range<Seq>, refused: Vec<DeadLetter>) -> Result<(), Error>;
     fn cut(&self, outbox: &str, at: Seq) -> Result<bool, Error>;
     fn outbox_changed(&self, outbox: &str) -> watch::Receiver<Seq>;
 }
@@ -47,22 +43,21 @@ impl Outbox for Store {
         &self,
         outbox: &str,
         from: Seq,
-        results_max: usize,
-        bytes_max: usize,
+        bounds: &BatchBounds<'_>,
+        encoder: &EncoderMark,
     ) -> Result<Option<Batch>, Error> {
-        self.begin_batch_at(outbox, from, results_max, bytes_max)
+        self.begin_batch_at(outbox, from, bounds, encoder)
+    }
+
+    fn begin_batch_anew(&self, outbox: &str, from: Seq, encoder: &EncoderMark) -> Result<(), Error> {
+        self.begin_batch_anew(outbox, from, encoder)
     }
 
     fn narrow_batch_at(&self, outbox: &str, from: Seq, results: usize) -> Result<Batch, Error> {
         self.narrow_batch_at(outbox, from, results)
     }
 
-    fn confirm_batch(
-        &self,
-        outbox: &str,
-        batch: &Range<Seq>,
-        refused: Option<DeadLetter>,
-    ) -> Result<(), Error> {
+    fn confirm_batch(&self, outbox: &str, batch: &Range<Seq>, refused: Vec<DeadLetter>) -> Result<(), Error> {
         self.confirm_batch(outbox, batch, refused)
     }
 

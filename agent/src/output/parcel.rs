@@ -5,8 +5,8 @@ use super::config::Compression;
 use super::{Error, Outbox, encode};
 use crate::blocking::BlockingThread;
 use crate::flow::{DeadLetter, Seq, Timestamp};
-use crate::store::{self, Batch};
-use crate::wire::BatchKey;
+use crate::store::{self, Batch, BatchBounds, EncoderMark};
+use crate::wire::{BatchKey, Record, line_bytes_about};
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub(super) struct Parcel {
     pub(super) outbox: usize,
     pub(super) batch: Batch,
     pub(super) key: BatchKey,
+    /// Bytes of its lines.
+    pub(super) bytes: usize,
     pub(super) body: Bytes,
 }
 
@@ -28,6 +30,7 @@ pub(super) struct Parcels<O> {
     pub(super) output: Arc<str>,
     pub(super) agent: Arc<str>,
     pub(super) compression: Compression,
+    pub(super) encoder: EncoderMark,
     pub(super) outbox: O,
     pub(super) thread: BlockingThread,
     /// Names of its outboxes: its own, and those of its live pipelines and of late readings if it has them.
@@ -40,30 +43,18 @@ impl Parcel {
         self.batch.range.end - self.batch.range.start
     }
 
-    /// Bytes of its lines.
-    pub(super) fn bytes(&self) -> usize {
-        encode::size(&self.batch.lines)
-    }
-
-    /// What is kept of it when the destination refused it alone.
+    /// Returns what is kept of it when the destination refused it alone: its line, whatever was sent, for people
+    /// and for a replay.
     pub(super) fn dead_letter(&self, reason: String, now: Timestamp) -> DeadLetter {
-        #[derive(Default, serde::Deserialize)]
-        struct Line {
-            pipeline: String,
-            key: String,
-            module: Option<String>,
-        }
-        let payload = self.batch.lines.first().cloned().unwrap_or_default();
-        let line: Line = serde_json::from_slice(&payload).unwrap_or_default();
+        let bytes = self.batch.records.first().map_or(&[][..], Vec::as_slice);
+        let letter = DeadLetter { stage: "output".to_owned(), reason, time: now.0, ..DeadLetter::default() };
+        let Ok(record) = Record::from_bytes(bytes) else { return letter };
         DeadLetter {
-            pipeline: line.pipeline,
-            stage: "output".to_owned(),
-            reason,
-            module: line.module,
-            key: line.key,
-            time: now.0,
-            payload,
-            ..DeadLetter::default()
+            pipeline: record.pipeline().to_owned(),
+            module: record.module().map(ToString::to_string),
+            key: record.key().to_owned(),
+            payload: record.to_line(),
+            ..letter
         }
     }
 }
@@ -103,7 +94,8 @@ impl<O: Outbox> Parcels<O> {
         (results_max, bytes_max): (usize, usize),
     ) -> Result<Option<Parcel>, Error> {
         self.call(move |this| {
-            let batch = this.outbox.begin_batch_at(&this.outboxes[outbox], from, results_max, bytes_max);
+            let bounds = BatchBounds { records_max: results_max, bytes_max, size: &line_bytes_about };
+            let batch = this.outbox.begin_batch_at(&this.outboxes[outbox], from, &bounds, &this.encoder);
             let batch = batch.map_err(|source| this.store_failed(source))?;
             batch.map(|batch| this.parcel(outbox, batch)).transpose()
         })
@@ -124,7 +116,9 @@ impl<O: Outbox> Parcels<O> {
     pub(super) async fn confirm(&self, parcel: Parcel, refused: Option<DeadLetter>) -> Result<(), Error> {
         self.call(move |this| {
             let (outbox, range) = (&this.outboxes[parcel.outbox], &parcel.batch.range);
-            this.outbox.confirm_batch(outbox, range, refused).map_err(|source| this.store_failed(source))
+            this.outbox
+                .confirm_batch(outbox, range, refused.into_iter().collect())
+                .map_err(|source| this.store_failed(source))
         })
         .await
     }
@@ -154,10 +148,16 @@ impl<O: Outbox> Parcels<O> {
     fn parcel(&self, outbox: usize, batch: Batch) -> Result<Parcel, Error> {
         let failed = |source| self.store_failed(source);
         let epoch = self.outbox.outbox_epoch(&self.outboxes[outbox]).map_err(failed)?;
-        let body = encode::body(&batch.lines, self.compression)
+        let mut lines = Vec::with_capacity(batch.records.len());
+        for record in &batch.records {
+            let record = Record::from_bytes(record)
+                .map_err(|source| Error::Record { output: self.output.to_string(), source })?;
+            lines.push(record.to_line());
+        }
+        let body = encode::body(&lines, self.compression)
             .map_err(|source| Error::Encode { output: self.output.to_string(), source })?;
         let key = BatchKey::new(&self.agent, epoch, &batch.range);
-        Ok(Parcel { outbox, batch, key, body: body.into() })
+        Ok(Parcel { outbox, batch, key, bytes: encode::size(&lines), body: body.into() })
     }
 
     async fn call<T: Send + 'static>(

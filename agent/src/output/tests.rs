@@ -66,9 +66,14 @@ fn quick(url: Url) -> Config {
 }
 
 fn lines(range: std::ops::Range<u32>) -> Vec<String> {
-    let line =
-        |n| format!(r#"{{"agent":"gw-1","pipeline":"p","key":"k{n}","module":"sha256:00","value":{n}}}"#);
-    range.map(line).collect()
+    range.map(|n| line(n, &n.to_string())).collect()
+}
+
+/// The line of an event.
+fn line(number: u32, value: &str) -> String {
+    format!(
+        r#"{{"agent":"gw-1","pipeline":"p","key":"k{number}","time":"1970-01-01T00:00:00Z","module":null,"value":{value}}}"#
+    )
 }
 
 fn key(first: Seq, last: Seq) -> String {
@@ -257,7 +262,7 @@ async fn a_batch_too_large_is_halved_and_a_result_too_large_alone_is_dead_letter
     })
     .await;
     let mut all = lines(0..64);
-    all[20] = format!(r#"{{"pipeline":"p","key":"k20","value":"{}"}}"#, "x".repeat(2_000));
+    all[20] = line(20, &format!("\"{}\"", "x".repeat(2_000)));
     let outbox = Memory::new(all);
     let running = Running::start(quick(backend.url()), &outbox);
     running.until_done(64).await;
@@ -277,11 +282,10 @@ fn check_culprits(backend: &Backend, outbox: &Memory, culprits: &[Seq], words: &
         assert!(String::from_utf8(letter.payload).unwrap().contains(&letter.key));
     }
     for seen in backend.seen() {
-        let (first, last) = seen.key().rsplit_once('/').unwrap().1.split_once('-').unwrap();
-        let (first, last): (Seq, Seq) = (first.parse().unwrap(), last.parse().unwrap());
+        let key: BatchKey = seen.key().parse().unwrap();
         let lines = seen.lines();
-        assert_eq!(lines.len() as Seq, last - first + 1);
-        assert!(lines[0].contains(&format!("\"k{first}\"")), "{}", lines[0]);
+        assert_eq!(lines.len() as Seq, key.lines());
+        assert!(lines[0].contains(&format!("\"k{}\"", key.first)), "{}", lines[0]);
     }
 }
 

@@ -54,7 +54,7 @@ impl Aggregate {
     }
 }
 
-impl super::thin::Merge for Aggregate {
+impl super::thin::WindowMerge for Aggregate {
     fn digest(&self) -> &str {
         Self::digest(self)
     }

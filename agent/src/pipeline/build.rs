@@ -6,16 +6,16 @@ use std::time::Instant;
 use tracing::error;
 
 use super::aggregate::Aggregate;
-use super::full::{self, Full};
 use super::modules::Modules;
+use super::overflow::{OverflowBounds, OverflowPolicyState};
 use super::progress::{Counts, Progress};
+use super::route::OutputRoute;
 use super::rows::Rows;
 use super::step::{Stage, Step, Steps};
-use super::tally::Tally;
-use super::thin::What;
+use super::tally::LossTally;
+use super::thin::RecordKind;
 use super::trips::Trips;
 use super::versions::Versions;
-use super::way::Way;
 use super::{Committed, Config, Error, Pipeline, Priority, WhenFull, migrate, remembered};
 use crate::decode;
 use crate::flow::Timestamp;
@@ -76,7 +76,7 @@ impl Parts<'_> {
             progress.counts.skipped = position;
             progress.clock = decode::Clock::new(store.newest_message());
         }
-        let tally = Tally::decode(&checkpoint.tally).ok_or(Error::Progress)?;
+        let tally = LossTally::decode(&checkpoint.tally).ok_or(Error::Progress)?;
         let lost = checkpoint.harm.as_ref().is_some_and(|harm| harm.windows);
         let forgotten = remembered::restore(&mut modules.transforms, store, name, lost)?;
         if let Some(aggregate) = &mut modules.aggregate {
@@ -87,11 +87,11 @@ impl Parts<'_> {
             migrate::commit((name, &outbox(config)), store, position, &mut progress, (aggregate, changes))?;
         }
         let stage = open_stage(name, config, modules.aggregate, store, &progress)?;
-        let results = result_way(name, config, store, &metrics, tally);
-        let late = late_way(name, config, store, &metrics, &checkpoint.late_tally)?;
+        let results = result_route(name, config, store, &metrics, tally);
+        let late = late_route(name, config, store, &metrics, &checkpoint.late_tally)?;
         // There before the output asks which outboxes there are.
-        for way in [Some(&results), late.as_ref()].into_iter().flatten() {
-            store.outbox_epoch(&way.outbox)?;
+        for route in [Some(&results), late.as_ref()].into_iter().flatten() {
+            store.outbox_epoch(&route.outbox)?;
         }
         let mut pipeline = Pipeline {
             name: name.to_owned(),
@@ -153,18 +153,25 @@ impl Parts<'_> {
     }
 }
 
-fn result_way(name: &str, config: &Config, store: &Store, metrics: &metrics::Pipeline, tally: Tally) -> Way {
+fn result_route(
+    name: &str,
+    config: &Config,
+    store: &Store,
+    metrics: &metrics::Pipeline,
+    tally: LossTally,
+) -> OutputRoute {
     let window = config.windowed.as_ref().and_then(|(window, _)| window.kind.mergeable()).unwrap_or_default();
     let widest = crate::flow::micros(window).saturating_mul(config.coarsen_max);
-    let bounds = full::Bounds {
+    let bounds = OverflowBounds {
         policy: config.when_full,
         window: crate::flow::micros(window),
         widest,
         age_max: store.quotas().outbox(&config.output).age_max,
     };
     let outbox = outbox(config);
-    let full = Full::new(What::Results, bounds, tally, metrics.clone());
-    Way { outbox, writer: name.to_owned(), what: What::Results, full }
+    let kind = RecordKind::Results;
+    let overflow = OverflowPolicyState::new(kind, bounds, tally, metrics.clone());
+    OutputRoute { outbox, writer: name.to_owned(), kind, overflow }
 }
 
 /// Where its results go.
@@ -175,20 +182,21 @@ fn outbox(config: &Config) -> String {
     }
 }
 
-fn late_way(
+fn late_route(
     name: &str,
     config: &Config,
     store: &Store,
     metrics: &metrics::Pipeline,
     tally: &[u8],
-) -> Result<Option<Way>, Error> {
+) -> Result<Option<OutputRoute>, Error> {
     let Some(late) = &config.late else { return Ok(None) };
-    let tally = Tally::decode(tally).ok_or(Error::Progress)?;
+    let tally = LossTally::decode(tally).ok_or(Error::Progress)?;
     let outbox = store::late(&late.output);
     let age_max = store.quotas().outbox(&outbox).age_max;
-    let bounds = full::Bounds { policy: late.when_full, window: 0, widest: 0, age_max };
-    let full = Full::new(What::Late, bounds, tally, metrics.clone());
-    Ok(Some(Way { outbox, writer: store::late(name), what: What::Late, full }))
+    let bounds = OverflowBounds { policy: late.when_full, window: 0, widest: 0, age_max };
+    let kind = RecordKind::Late;
+    let overflow = OverflowPolicyState::new(kind, bounds, tally, metrics.clone());
+    Ok(Some(OutputRoute { outbox, writer: store::late(name), kind, overflow }))
 }
 
 /// The stage behind the transforms, with what is committed of its windows.

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::progress::{Counts, Progress};
-use super::tally::Tally;
-use super::thin::{What, Whose};
-use super::way::Share;
+use super::route::CommitShare;
+use super::tally::LossTally;
+use super::thin::{RecordKind, RecordOwner};
 use super::{
     COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, COMMIT_MESSAGES_MAX, Committed, Error, PATIENCE_MAX, Pipeline,
     RESULTS_LINGER,
@@ -29,8 +29,8 @@ impl Pipeline {
 
     /// Whether something is to be told upstream.
     pub(super) fn owes(&self) -> bool {
-        let mut ways = [Some(&self.results), self.late.as_ref()].into_iter().flatten();
-        ways.any(|way| way.full.tally.owes()) || self.store.has_given_up(&self.name)
+        let mut routes = [Some(&self.results), self.late.as_ref()].into_iter().flatten();
+        routes.any(|route| route.overflow.tally.owes()) || self.store.has_given_up(&self.name)
     }
 
     pub(super) fn patience(&self) -> Duration {
@@ -51,8 +51,12 @@ impl Pipeline {
         self.counts += step.counts;
         let (windows, changes) = self.steps.changes();
         let made_by = self.steps.made_by();
-        let (agent, what) = (&self.steps.agent, What::Results);
-        let whose = Whose { agent, pipeline: &self.name, what, now: Timestamp::now() };
+        let owner = RecordOwner {
+            agent: &self.steps.agent,
+            pipeline: &self.name,
+            kind: RecordKind::Results,
+            now: Timestamp::now(),
+        };
         let mut commit = Commit {
             pipeline: &self.name,
             position: self.position,
@@ -61,38 +65,39 @@ impl Pipeline {
             results: Outgoing::default(),
             late: Outgoing::default(),
             dead_letters: step.dead_letters,
-            now: whose.now,
+            now: owner.now,
             replayed: std::mem::take(&mut self.replayed),
         };
         crate::fail::point("pipeline.committing");
         let given_up = self.store.given_up(&self.name);
-        let given_up = Tally::of_letters(given_up.dropped, given_up.expired);
+        let given_up = LossTally::of_letters(given_up.dropped, given_up.expired);
         let outbox = self.results.outbox.clone();
         let late_outbox = self.late.as_ref().map_or_else(String::new, |late| late.outbox.clone());
         commit.results = Outgoing { states: step.states, ..Outgoing::new(&outbox, step.results) };
         commit.late = Outgoing::new(&late_outbox, step.late);
-        let (lines, with) = (commit.results.lines.len(), step.tally.and(&given_up));
-        let mut results = Share::new(&mut self.results, lines, with);
+        let records = commit.results.records.len();
+        let mut results = CommitShare::new(&mut self.results, records, step.tally.and(&given_up));
+        let records = commit.late.records.len();
         let mut late = self.late.as_mut();
-        let mut late = late.as_mut().map(|way| Share::new(way, commit.late.lines.len(), Tally::default()));
+        let mut late = late.as_mut().map(|route| CommitShare::new(route, records, LossTally::default()));
         loop {
-            results.tell(&mut commit.results, whose);
+            results.add_reports(&mut commit.results, owner);
             if let Some(late) = &mut late {
-                late.tell(&mut commit.late, whose);
+                late.add_reports(&mut commit.late, owner);
             }
             let Err(error) = self.store.commit(&commit) else { break };
             if !error.is_for_room() {
                 return Err(error.into());
             }
             // What waits here grows old.
-            let whose = Whose { now: Timestamp::now(), ..whose };
+            let owner = RecordOwner { now: Timestamp::now(), ..owner };
             let relieved = match (&error, &mut late) {
                 (store::Error::Quota { outbox: Some(outbox), .. }, Some(late)) if *outbox == late_outbox => {
-                    late.relieve(&mut commit.late, &self.store, whose, None)?
+                    late.relieve(&mut commit.late, &self.store, owner, None)?
                 }
                 (store::Error::Quota { .. }, _) => {
                     let aggregate = self.steps.stage.aggregate();
-                    results.relieve(&mut commit.results, &self.store, whose, aggregate)?
+                    results.relieve(&mut commit.results, &self.store, owner, aggregate)?
                 }
                 _ => false,
             };

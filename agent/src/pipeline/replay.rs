@@ -4,13 +4,13 @@
 //! is finished, a result goes to the outbox. Its stamp is held against the clock of now, and it is late
 //! when its window is over. Letters come one at a time, so that what became of each is known.
 
-use super::line;
 use super::step::{Stage, Step, Steps, Times};
 use crate::decode::{Arrival, check_json};
 use crate::flow::{DeadLetter, Event, Message, MqttDelivery, Seq, Timestamp};
 use crate::module;
 use crate::store::CLOCK_SET;
 use crate::window::{self, Outcome};
+use crate::wire::{OpaqueLine, Record};
 
 /// Where a letter enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,12 +138,21 @@ impl Steps {
         self.take_outcome(outcome, &digest, at, step);
     }
 
-    /// A line that the destination refused, to the pipeline's output of today; a late reading to the one
-    /// for those, if there is one.
+    /// Puts what the destination refused into the pipeline's output of today; a late reading into the one for
+    /// those, if there is one. The payload is a line that somebody may have mended: one that is no record's is
+    /// sent as it is.
     fn send(&self, letter: DeadLetter, at: Times, step: &mut Step) {
+        match Record::from_line(&letter.payload) {
+            Ok(reading @ Record::Late(_)) if self.sends_late => return step.late(&reading),
+            Ok(record) => return step.result(&record),
+            Err(_) => {}
+        }
         match check_json(&letter.payload) {
-            Ok(()) if self.sends_late && line::is_late(&letter.payload) => step.late(letter.payload),
-            Ok(()) if !letter.payload.contains(&b'\n') => step.result(letter.payload),
+            Ok(()) if !letter.payload.contains(&b'\n') => step.result(&Record::Opaque(OpaqueLine {
+                pipeline: (&*self.pipeline).into(),
+                key: letter.key.into(),
+                line: letter.payload.into(),
+            })),
             other => {
                 let words = other
                     .err()

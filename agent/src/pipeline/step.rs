@@ -8,7 +8,7 @@ use super::progress::{Counts, MadeBy};
 use super::records;
 use super::remembered;
 use super::shadow::{Shadow, Watched};
-use super::tally::Tally;
+use super::tally::LossTally;
 use crate::decode::{self, Arrival, Clock, Decode};
 use crate::flow::{DeadLetter, Event, LossReport, Message, Seq, Timestamp, UnfinishedWindow, UserProperties};
 use crate::module;
@@ -25,38 +25,41 @@ const STRETCH: u64 = 100_000;
 /// What steps have made since the last commit.
 #[derive(Debug, Default)]
 pub(super) struct Step {
+    /// Records of results, as the outbox keeps them.
     pub(super) results: Vec<Vec<u8>>,
-    /// Of the results, where they may be merged later; otherwise none.
+    /// States of the results, where they may be merged later; otherwise none.
     pub(super) states: Vec<Vec<u8>>,
-    /// Lines for the late output.
+    /// Records for the late output.
     pub(super) late: Vec<Vec<u8>>,
     pub(super) dead_letters: Vec<DeadLetter>,
     pub(super) counts: Counts,
     /// What went another way.
-    pub(super) tally: Tally,
+    pub(super) tally: LossTally,
     /// Bytes of results and dead letters.
     pub(super) bytes: usize,
 }
 
 impl Step {
     pub(super) fn is_empty(&self) -> bool {
-        self.counts == Counts::default() && self.tally == Tally::default()
+        self.counts == Counts::default() && self.tally == LossTally::default()
     }
 
     pub(super) fn has_output(&self) -> bool {
         !self.results.is_empty() || !self.late.is_empty() || !self.dead_letters.is_empty()
     }
 
-    pub(super) fn result(&mut self, line: Vec<u8>) {
-        self.bytes += line.len();
+    pub(super) fn result(&mut self, record: &Record<'_>) {
+        let record = record.to_bytes();
+        self.bytes += record.len();
         self.counts.results += 1;
-        self.results.push(line);
+        self.results.push(record);
     }
 
-    pub(super) fn late(&mut self, line: Vec<u8>) {
-        self.bytes += line.len();
+    pub(super) fn late(&mut self, record: &Record<'_>) {
+        let record = record.to_bytes();
+        self.bytes += record.len();
         self.counts.sent_late += 1;
-        self.late.push(line);
+        self.late.push(record);
     }
 
     /// What the last result can be merged by.
@@ -222,8 +225,7 @@ impl Steps {
     pub(super) fn report(&self, report: LossReport, now: Timestamp, step: &mut Step) {
         let agent = (&*self.agent).into();
         let pipeline = Some((&*self.pipeline).into());
-        let report = Record::Report(AgentReport { agent, pipeline, time: now, report });
-        step.result(report.to_line());
+        step.result(&Record::Report(AgentReport { agent, pipeline, time: now, report }));
     }
 
     /// Nothing came for this long though nothing was waiting.
@@ -440,7 +442,7 @@ impl Steps {
             match records::event(&self.agent, &self.pipeline, module, &event) {
                 Ok(event) => {
                     step.counts.used += 1;
-                    step.result(event.to_line());
+                    step.result(&event);
                 }
                 Err(error) => {
                     let reason = format!("failed to read the transforms' output as JSON: {error}");
@@ -460,7 +462,7 @@ impl Steps {
         match records::late(&self.agent, &self.pipeline, module, &event) {
             Ok(reading) => {
                 step.counts.late += 1;
-                step.late(reading.to_line());
+                step.late(&reading);
             }
             Err(error) => {
                 let reason = format!("failed to read the late reading as JSON: {error}");
@@ -495,7 +497,7 @@ impl Steps {
     pub(super) fn take_outcome(&self, outcome: Outcome, module: &str, at: Times, step: &mut Step) {
         match records::window(&self.agent, &self.pipeline, module, &outcome) {
             Ok(result) => {
-                step.result(result.to_line());
+                step.result(&result);
                 if self.keeps_states && !outcome.early && outcome.part == 0 {
                     step.state(outcome.state);
                 }

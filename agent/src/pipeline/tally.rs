@@ -1,16 +1,16 @@
-//! What became of results and messages that did not go their way, as committed.
+//! The losses of a pipeline: results and messages that never arrive, as committed.
 //!
 //! ```text
 //! version u8 = 2 | six counts u64 | four runs of five u64: count, first, last, from, to
 //! ```
 //! All little endian. A run with the count 0 is none.
 //!
-//! A *run* is what went since the last report of its kind: it is reported by one line as soon as the
+//! A *run* is what went since the last report of its kind: it is reported by one record as soon as the
 //! outbox has room, in the same commit that forgets the run.
 
-use super::thin::What;
+use super::thin::RecordKind;
 use crate::flow::{LossReport, ReportKind};
-pub(super) use crate::flow::{LossRun, TimeSpan, UNKNOWN_SPAN};
+pub(super) use crate::flow::{LossRun, UNKNOWN_SPAN};
 
 const VERSION: u8 = 2;
 const NUMBERS: usize = 26;
@@ -19,7 +19,7 @@ const NUMBERS: usize = 26;
 ///
 /// `results + reports = delivered + refused + pending + dropped + coarsened + expired`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct LossTally {
     /// Results dropped by policy.
     pub dropped: u64,
     /// Results merged away: so many fewer go upstream.
@@ -43,7 +43,7 @@ pub struct Tally {
     pub(super) expired_letters: LossRun,
 }
 
-impl Tally {
+impl LossTally {
     /// Of dead letters that were given up.
     pub(super) fn of_letters(dropped_letters: LossRun, expired_letters: LossRun) -> Self {
         let given_up_letters = dropped_letters.count + expired_letters.count;
@@ -65,11 +65,11 @@ impl Tally {
         self
     }
 
-    /// The reports that are owed, which it then no longer owes; `what` it is that was dropped.
-    pub(super) fn take_reports(&mut self, what: What) -> Vec<LossReport> {
-        let dropped = format!("the outbox was full: new {} were dropped", what.noun());
+    /// Takes the reports that are owed out of it. `dropped_kind` is the kind of the records that were dropped.
+    pub(super) fn take_reports(&mut self, dropped_kind: RecordKind) -> Vec<LossReport> {
+        let dropped = format!("the outbox was full: new {} were dropped", dropped_kind.noun());
         let owed = [
-            (&mut self.unreported, ReportKind::Dropped, what.stage(), dropped.as_str()),
+            (&mut self.unreported, ReportKind::Dropped, dropped_kind.stage(), dropped.as_str()),
             (&mut self.unread, ReportKind::Expired, "journal", "messages were too old when they were read"),
             (
                 &mut self.dropped_letters,
@@ -154,31 +154,31 @@ mod tests {
 
     #[test]
     fn a_tally_reads_back_and_garbage_does_not() {
-        let tally = Tally {
+        let tally = LossTally {
             dropped: 1,
             reports: 7,
             given_up_letters: 3,
             unread: LossRun::single(Some(5), (Timestamp(1), Timestamp(2))),
             expired_letters: LossRun::single(Some(6), (Timestamp(3), Timestamp(4))),
-            ..Tally::default()
+            ..LossTally::default()
         };
-        assert_eq!(Tally::decode(&tally.encode()), Some(tally));
-        assert_eq!(Tally::decode(&[]), Some(Tally::default()));
-        assert_eq!(Tally::decode(&[1, 2, 3]), None);
+        assert_eq!(LossTally::decode(&tally.encode()), Some(tally));
+        assert_eq!(LossTally::decode(&[]), Some(LossTally::default()));
+        assert_eq!(LossTally::decode(&[1, 2, 3]), None);
     }
 
     #[test]
     fn a_run_is_one_report_of_all_that_went() {
-        let mut tally = Tally::default();
+        let mut tally = LossTally::default();
         for second in 3..6 {
             let run = LossRun::single(None, (Timestamp(second), Timestamp(second + 1)));
-            tally = tally.and(&Tally { dropped: 1, unreported: run, ..Tally::default() });
+            tally = tally.and(&LossTally { dropped: 1, unreported: run, ..LossTally::default() });
         }
-        let reports = tally.take_reports(What::Late);
+        let reports = tally.take_reports(RecordKind::Late);
         assert_eq!(reports[0].stage, "late");
         let LossReport { count, first, from, to, .. } = &reports[0];
         assert_eq!((*count, *first, *from, *to), (Some(3), None, Some(Timestamp(3)), Some(Timestamp(6))));
         assert_eq!((reports.len(), tally.owes(), tally.dropped, tally.reports), (1, false, 3, 1));
-        assert!(tally.take_reports(What::Results).is_empty());
+        assert!(tally.take_reports(RecordKind::Results).is_empty());
     }
 }

@@ -12,6 +12,7 @@ use super::*;
 use crate::flow::{DeadLetter, MqttDelivery};
 use crate::metrics::Metrics;
 use crate::store::Commit;
+use crate::wire::Record;
 
 /// A store, and a pipeline of windows of a second on input `plant`.
 struct Plant {
@@ -93,6 +94,17 @@ impl Plant {
     }
 }
 
+/// Returns the lines of a batch's records.
+fn lines(batch: &store::Batch) -> Vec<String> {
+    let line = |record: &Vec<u8>| String::from_utf8(Record::from_bytes(record).unwrap().to_line()).unwrap();
+    batch.records.iter().map(line).collect()
+}
+
+/// Returns these lines, parsed.
+fn values(batch: &store::Batch) -> Vec<serde_json::Value> {
+    lines(batch).iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 /// Runs the pipeline on a thread of its own while `during` looks on.
 fn run(plant: &Plant, pipeline: Pipeline, during: impl FnOnce()) {
     let stop = Arc::new(AtomicBool::new(false));
@@ -145,8 +157,11 @@ fn an_open_window_outlives_a_restart_and_counts_once() {
     assert!(pipeline.settle(&AtomicBool::new(false), &|| {}).unwrap());
     assert!(pipeline.commit(|_| false).unwrap());
     let batch = again.store.begin_batch("central", 10, 1 << 20).unwrap().unwrap();
-    let line: serde_json::Value = serde_json::from_slice(&batch.lines[0]).unwrap();
-    assert_eq!((batch.lines.len(), &line["count"], &line["value"]["t"]["count"]), (1, &2.into(), &2.into()));
+    let line = &values(&batch)[0];
+    assert_eq!(
+        (batch.records.len(), &line["count"], &line["value"]["t"]["count"]),
+        (1, &2.into(), &2.into())
+    );
     assert_eq!(pipeline.counts.used, 3);
 }
 
@@ -225,9 +240,10 @@ fn a_letter_enters_again_where_it_was_refused() {
     };
     assert_eq!(pipeline.counts, expected);
     let batch = plant.store.begin_batch("central", 10, 1 << 20).unwrap().unwrap();
-    let result = String::from_utf8(batch.lines[0].clone()).unwrap();
+    let lines = lines(&batch);
+    let result = &lines[0];
     assert!(result.contains(r#""revision":2,"#) && result.ends_with(r#""value":{"n":7}}"#), "{result}");
-    assert_eq!(batch.lines[1], br#"{"agent":"gw"}"#);
+    assert_eq!(lines[1], r#"{"agent":"gw"}"#);
 }
 
 /// 2027, in seconds.
@@ -301,8 +317,7 @@ fn an_arrival_is_not_late_because_the_host_booted_in_1970() {
     let counts = plant.take_in();
     assert_eq!((counts.used, counts.late, counts.clock_behind), (4, 0, 2));
     let batch = plant.store.begin_batch("central", 10, 1 << 20).unwrap().unwrap();
-    let line: serde_json::Value = serde_json::from_slice(&batch.lines[0]).unwrap();
-    assert_eq!(line["count"], 3, "they are where the last trusted arrival was");
+    assert_eq!(values(&batch)[0]["count"], 3, "they are where the last trusted arrival was");
 }
 
 #[test]

@@ -15,8 +15,9 @@
 //!                text     varint       varint    start end count late rejected revision  the rest
 //!              version, 3: the same, and before the payload  properties
 //! properties   how many (varint), for each: name, value (texts); a record without any is of the version before
-//! result       version  made    pipeline  state                    line of NDJSON, no line feed…
-//!                 1     varint    text    length (varint), bytes              the rest
+//! record       version, 2  made    writer  state                    as its maker encodes it (`headwater-wire`)…
+//!                 1        varint   text   length (varint), bytes              the rest
+//!              version, 1: of layout 3, the same with a line of NDJSON at its end
 //! ```
 //!
 //! **Rows of `meta`.** A key is a kind, the length of a name (1), the name, for a window the
@@ -31,7 +32,10 @@
 //!                 key, length of the tail (varint), the tail, length of its state + 1 or 0 (varint), its state
 //! o     output    epoch (16), committed end of its outbox (varint)
 //! b     output    confirmed (varint), end of the begun batch (varint; = confirmed: none); where
-//!                 its outbox was cut, the stretch's end and the same of the next, up to 8 stretches
+//!                 its outbox was cut, the stretch's end and the same of the next, up to 8 stretches.
+//!                 Where the encoder of a begun batch is known, before these a 2 and a 0, with which no other
+//!                 row begins since no batch ends before it begins, the number of stretches, and for each the
+//!                 encoder: 0, or 1, its name (text) and its version (varint)
 //! g     output    numbers of its outbox that are neither confirmed nor hold a record (varint)
 //! t     pipeline  what became of its results, in the pipeline's own encoding
 //! x     output    an exchange of segments under way: `thin.rs`
@@ -56,7 +60,7 @@
 
 use super::WINDOW_TAIL_BYTES;
 use super::engine::VALUE_BYTES_MAX;
-use super::sending::Sending;
+use super::sending::{EncoderMark, STRETCHES_MAX, Sending};
 use super::session::{Delivered, Filter, Session};
 use super::thin::Exchange;
 use headwater_flow::{
@@ -67,6 +71,9 @@ use std::sync::Arc;
 
 const VERSION: u8 = 1;
 const MESSAGE_WITH_PROPERTIES: u8 = 2;
+const OUTBOX_RECORD: u8 = 2;
+/// Begins a row of begun batches whose encoders are known: as numbers, these would be a batch that ends before it begins.
+const WITH_ENCODERS: [u8; 2] = [2, 0];
 const LETTER_VERSION: u8 = 2;
 const LETTER_WITH_PROPERTIES: u8 = 3;
 const RETAIN: u8 = 0x80;
@@ -116,32 +123,43 @@ pub(super) fn message(record: &[u8], input: &mut Arc<str>) -> Result<Message, Ga
     Ok(Message { input: Arc::clone(input), topic, payload, properties, received, delivery })
 }
 
-/// The record of a result.
-pub(super) fn put_result(out: &mut Vec<u8>, pipeline: &str, made: Timestamp, state: &[u8], line: &[u8]) {
-    out.push(VERSION);
+/// Appends the form in which an outbox's log holds a record.
+pub(super) fn put_record(out: &mut Vec<u8>, writer: &str, made: Timestamp, state: &[u8], body: &[u8]) {
+    out.push(OUTBOX_RECORD);
     put_varint(out, made.0);
-    put_text(out, pipeline);
+    put_text(out, writer);
     put_varint(out, state.len() as u64);
     out.extend_from_slice(state);
-    out.extend_from_slice(line);
+    out.extend_from_slice(body);
 }
 
-/// A result's record, read back.
-pub(super) struct Stored<'a> {
-    pub(super) pipeline: &'a str,
+/// A record of an outbox's log, read back.
+pub(super) struct OutboxRecord<'a> {
+    /// The name under which its pipeline wrote it; empty for a report of no pipeline.
+    pub(super) writer: &'a str,
     pub(super) made: Timestamp,
     pub(super) state: &'a [u8],
-    pub(super) line: &'a [u8],
+    /// The record as its maker encoded it; in layout 3 a line.
+    pub(super) body: &'a [u8],
 }
 
-/// Reads a result's record.
-pub(super) fn result(record: &[u8]) -> Result<Stored<'_>, Garbled> {
+/// Reads a record of an outbox's log.
+pub(super) fn record(record: &[u8]) -> Result<OutboxRecord<'_>, Garbled> {
+    record_of(record, OUTBOX_RECORD)
+}
+
+/// Reads the record of a line, as outboxes of layout 3 hold it.
+pub(super) fn line(record: &[u8]) -> Result<OutboxRecord<'_>, Garbled> {
+    record_of(record, VERSION)
+}
+
+fn record_of(record: &[u8], version: u8) -> Result<OutboxRecord<'_>, Garbled> {
     let mut rest = Rest(record);
-    rest.version()?;
+    rest.is_version(version)?;
     let made = Timestamp(rest.varint()?);
-    let pipeline = rest.text()?;
+    let writer = rest.text()?;
     let state = rest.counted()?;
-    Ok(Stored { pipeline, made, state, line: rest.0 })
+    Ok(OutboxRecord { writer, made, state, body: rest.0 })
 }
 
 /// The row of an exchange under way.
@@ -531,17 +549,46 @@ pub(super) fn outbox(value: &[u8]) -> Result<(Epoch, Seq), Garbled> {
 }
 
 pub(super) fn put_batch(sending: &Sending) -> Vec<u8> {
-    let mut out = Vec::with_capacity(10);
+    let mut out = Vec::with_capacity(24);
+    let encoders = sending.encoders();
+    if encoders.iter().any(Option::is_some) {
+        out.extend_from_slice(&WITH_ENCODERS);
+        put_varint(&mut out, encoders.len() as u64);
+        for encoder in encoders {
+            put_optional(&mut out, encoder, |out, encoder| {
+                put_text(out, &encoder.name);
+                put_varint(out, encoder.version.into());
+            });
+        }
+    }
     sending.numbers().into_iter().for_each(|number| put_varint(&mut out, number));
     out
 }
 
 pub(super) fn batch(value: &[u8]) -> Result<Sending, Garbled> {
-    let (mut rest, mut numbers) = (Rest(value), Vec::new());
+    let mut rest = Rest(value);
+    let mut encoders = Vec::new();
+    if let Some(marked) = value.strip_prefix(&WITH_ENCODERS) {
+        rest = Rest(marked);
+        for _ in 0..rest.varint()?.min(STRETCHES_MAX as u64) {
+            encoders.push(rest.optional(encoder)?);
+        }
+    }
+    let mut numbers = Vec::new();
     while !rest.0.is_empty() {
         numbers.push(rest.varint()?);
     }
-    Sending::of(&numbers).ok_or(Garbled("batches that do not follow each other"))
+    let sending = Sending::of(&numbers).ok_or(Garbled("batches that do not follow each other"))?;
+    if encoders.is_empty() {
+        return Ok(sending);
+    }
+    sending.with_encoders(encoders).ok_or(Garbled("encoders of other batches"))
+}
+
+fn encoder(rest: &mut Rest<'_>) -> Result<EncoderMark, Garbled> {
+    let name = rest.text()?.to_owned();
+    let version = u32::try_from(rest.varint()?).map_err(|_| Garbled("version over 32 bits"))?;
+    Ok(EncoderMark { name, version })
 }
 
 /// A repair took the state of its windows.

@@ -3,8 +3,9 @@
 use super::codec::Row;
 use super::error::Error;
 use super::folder::check_name;
-use super::log::{Page, Shared};
+use super::log::Shared;
 use super::outbox::Outbox;
+use super::sending::EncoderMark;
 use super::{Batch, Store, lock};
 use headwater_flow::{DeadLetter, Epoch, Seq};
 use std::ops::Range;
@@ -16,6 +17,22 @@ use tokio::sync::watch;
 #[must_use]
 pub fn live(output: &str) -> String {
     format!("{output}.live")
+}
+
+/// The bounds of a new batch.
+#[derive(Clone, Copy)]
+pub struct BatchBounds<'a> {
+    /// Records, at most.
+    pub records_max: usize,
+    /// Bytes, as `size` counts them; the last record may go over.
+    pub bytes_max: usize,
+    /// Returns how many bytes a record counts for.
+    pub size: &'a dyn Fn(&[u8]) -> usize,
+}
+
+impl BatchBounds<'_> {
+    /// No bounds at all.
+    pub(super) const NONE: Self = Self { records_max: usize::MAX, bytes_max: usize::MAX, size: &|_| 0 };
 }
 
 /// The outbox of the readings that came too late for their pipelines' windows, beside the output's
@@ -47,25 +64,33 @@ impl Store {
 
     /// The batch to send now: the one begun and not confirmed (same bounds, also after a crash), else
     /// a new one of what is due, begun durably before it is returned. `None` when nothing is pending.
-    /// The last line of a new batch may go over `bytes_max`.
+    /// The last record of a new batch may go over `bytes_max`.
     pub fn begin_batch(
         &self,
         output: &str,
-        results_max: usize,
+        records_max: usize,
         bytes_max: usize,
     ) -> Result<Option<Batch>, Error> {
-        self.outbox(output)?.begin(&self.0.meta, None, Page { records_max: results_max, bytes_max })
+        let bounds = BatchBounds { records_max, bytes_max, size: &<[u8]>::len };
+        self.outbox(output)?.begin(&self.0.meta, None, &bounds, None)
     }
 
-    /// As [`Self::begin_batch`], in the one of the [`Self::stretches`] that goes on at `from`.
+    /// As [`Self::begin_batch`], in the one of the [`Self::stretches`] that goes on at `from`. A new batch
+    /// keeps the encoder; one that was begun before is returned with the one that it keeps.
     pub fn begin_batch_at(
         &self,
         output: &str,
         from: Seq,
-        results_max: usize,
-        bytes_max: usize,
+        bounds: &BatchBounds<'_>,
+        encoder: &EncoderMark,
     ) -> Result<Option<Batch>, Error> {
-        self.outbox(output)?.begin(&self.0.meta, Some(from), Page { records_max: results_max, bytes_max })
+        self.outbox(output)?.begin(&self.0.meta, Some(from), bounds, Some(encoder))
+    }
+
+    /// Begins the batch anew that was begun at `from`, under the same numbers, with another encoder: its bytes
+    /// will be others.
+    pub fn begin_batch_anew(&self, output: &str, from: Seq, encoder: &EncoderMark) -> Result<(), Error> {
+        self.outbox(output)?.begin_anew(&self.0.meta, from, encoder)
     }
 
     /// Replaces the begun batch by its first `results` results (413, 400, 422: narrowing).
@@ -91,17 +116,19 @@ impl Store {
         self.outbox(output)?.cut(&self.0.meta, at)
     }
 
-    /// The begun batch arrived: forgets it. With `refused`, it goes to the dead letters instead, in the same commit.
+    /// Forgets the begun batch, which arrived. Records of it that were `refused` go to the dead letters instead,
+    /// in the same commit.
     pub fn confirm_batch(
         &self,
         output: &str,
         batch: &Range<Seq>,
-        refused: Option<DeadLetter>,
+        refused: impl IntoIterator<Item = DeadLetter>,
     ) -> Result<(), Error> {
+        let refused: Vec<DeadLetter> = refused.into_iter().collect();
         let outbox = self.outbox(output)?;
         self.0.room.make()?;
         outbox.confirm(batch, |confirmed| {
-            self.commit_letters(refused.as_slice(), ("", 0), |letters| {
+            self.commit_letters(&refused, ("", 0), |letters| {
                 self.0.meta.apply(&letters.into_iter().chain([confirmed]).collect::<Vec<_>>())
             })
         })

@@ -11,6 +11,7 @@ use super::folder::Folder;
 use super::meta;
 use super::segments::Segments;
 use headwater_flow::Seq;
+use headwater_wire::Record;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -45,11 +46,14 @@ impl Store {
         };
         let path = folder.outbox(output);
         dump(&path, from..end, max, |seq, record| {
-            let result =
-                codec::result(record).map_err(|garbled| Error::garbled(&path, "a result", garbled))?;
-            let (text, hex) = text_or_hex(result.line);
+            let stored =
+                codec::record(record).map_err(|garbled| Error::garbled(&path, "a record", garbled))?;
+            // As its line, which people read; a record that this version does not know, as its bytes.
+            let line =
+                Record::from_bytes(stored.body).map_or_else(|_| stored.body.to_vec(), |it| it.to_line());
+            let (text, hex) = text_or_hex(&line);
             Ok(put(json!({
-                "number": seq, "pipeline": result.pipeline, "made": result.made, "line": text, "line_hex": hex,
+                "number": seq, "pipeline": stored.writer, "made": stored.made, "line": text, "line_hex": hex,
             })))
         })
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! lock           held by the one agent that has it open
 //! ballast        room held back: `room.rs`
-//! layout         "headwater state 3" and a checksum: written first, so that a folder without it was never used
+//! layout         "headwater state 4" and a checksum: written first, so that a folder without it was never used
 //! meta/          the rows
 //! meta-marks     the second copy of the small ones
 //! journal/       a log: what was acknowledged
@@ -12,7 +12,7 @@
 //! dead-letters/  a log
 //! harmed         why the store is not to be trusted until all of it was verified; seldom there
 //! quarantine/    damaged parts that were replaced, and what was found
-//! layout-N/      what the migration from layout N rewrote, as it was
+//! layout-N/      what the migration from layout N rewrote, as it was; outboxes, until all in them has arrived
 //! ```
 //!
 //! Other files are none of the store's.

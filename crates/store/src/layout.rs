@@ -1,18 +1,27 @@
 //! The layout's version: a newer one is refused, an older one is migrated step by step.
 //!
-//! A step first copies what it rewrites to `layout-N/`, whole or not at all, and makes the new files
-//! from that copy; the new version is written last, in one step. **A crash here** repeats the step.
+//! The steps up to [`REPAIRABLE`] rewrite small files. Each first copies these to `layout-N/`, whole or not at
+//! all, and makes the new files from that copy; the new version is written last, in one step. **A crash here**
+//! repeats the step. The step behind it, which reads databases, is in `layout/records.rs`: it is taken only by
+//! an opening that finds the store whole, so that a repair never depends on it.
+
+pub(crate) mod records;
 
 use super::error::Error;
 use super::folder::Folder;
 use super::mark::Mark;
 use super::marks::{self, Marks};
+use super::room::Room;
 use super::sync;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-pub(super) const LAYOUT: u32 = 3;
+pub(super) use records::Backups;
+
+pub(super) const LAYOUT: u32 = 4;
+/// The oldest layout of which a repair reads everything.
+const REPAIRABLE: u32 = 3;
 const WORDS: &str = "headwater state ";
 /// The first layout whose version has a checksum.
 const CHECKED: u32 = 3;
@@ -33,12 +42,26 @@ const STEPS: [Step; 2] = [
     Step { from: 2, rewrites: &["layout"], make: |_, _| Ok(()) },
 ];
 
-/// Whether the folder has this layout. With `change` it is brought there, and one that was never used
-/// gets it.
+/// Brings the folder, which was found whole or never used, to this layout.
+///
+/// # Errors
+/// [`Error::Full`] where there is no room for what is rewritten, and otherwise as [`check`].
+pub(super) fn migrate(folder: &Folder, room: &Room) -> Result<(), Error> {
+    if check(folder, true)? == REPAIRABLE {
+        records::prepare(folder, room)?;
+        headwater_fail::point("layout.prepared");
+        write(folder, LAYOUT)?;
+        tracing::info!(from = REPAIRABLE, "layout of the state folder migrated");
+    }
+    records::finish(folder)
+}
+
+/// Checks that the folder has a layout that a repair reads, this one or [`REPAIRABLE`], and returns it. With
+/// `change` an older one is brought there, and a folder that was never used gets this one.
 ///
 /// # Errors
 /// [`Error::Newer`], and [`Error::Damaged`] where the version is gone or no version.
-pub(super) fn check(folder: &Folder, change: bool) -> Result<(), Error> {
+pub(super) fn check(folder: &Folder, change: bool) -> Result<u32, Error> {
     let path = folder.path().join("layout");
     let text = match fs::read(&path) {
         Ok(text) => text,
@@ -47,15 +70,19 @@ pub(super) fn check(folder: &Folder, change: bool) -> Result<(), Error> {
                 let detail = format!("it is missing, yet {} is there", used.display());
                 return Err(Error::damaged(&path, detail));
             }
-            return if change { write(folder, LAYOUT) } else { Ok(()) };
+            return if change { write(folder, LAYOUT).map(|()| LAYOUT) } else { Ok(LAYOUT) };
         }
         Err(source) => return Err(Error::io("read", &path, source)),
     };
     let text = String::from_utf8_lossy(&text);
     match version(&text) {
-        Some(LAYOUT) => Ok(()),
+        Some(LAYOUT) if change => records::finish(folder).map(|()| LAYOUT),
+        Some(LAYOUT) if records::is_under_way(folder) => {
+            Err(Error::Older { path, found: REPAIRABLE, known: LAYOUT })
+        }
+        Some(found @ (REPAIRABLE | LAYOUT)) => Ok(found),
         Some(found) if found > LAYOUT => Err(Error::Newer { path, found, known: LAYOUT }),
-        Some(found) if change => migrate(folder, found),
+        Some(found) if change => migrate_files(folder, found).map(|()| REPAIRABLE),
         Some(found) => Err(Error::Older { path, found, known: LAYOUT }),
         None => Err(Error::damaged(&path, format!("it does not say \"{}\"", said(LAYOUT).trim_end()))),
     }
@@ -78,11 +105,13 @@ pub(super) fn mend(folder: &Folder) -> Result<(), Error> {
     let old = STEPS
         .iter()
         .find(|step| step.rewrites.iter().any(|name| *name != "layout" && folder.path().join(name).exists()));
-    write(folder, old.map_or(LAYOUT, |step| step.from))?;
-    check(folder, true)
+    let known = if records::is_prepared(folder) { LAYOUT } else { REPAIRABLE };
+    // Records that are of this layout already stay as they are.
+    write(folder, old.map_or(known, |step| step.from))?;
+    check(folder, true).map(drop)
 }
 
-fn migrate(folder: &Folder, found: u32) -> Result<(), Error> {
+fn migrate_files(folder: &Folder, found: u32) -> Result<(), Error> {
     for step in STEPS.iter().filter(|step| step.from >= found) {
         let backup = folder.path().join(format!("layout-{}", step.from));
         back_up(folder, step, &backup)?;

@@ -19,7 +19,7 @@
 //! before they write, and work again once there is room. Confirming and trimming go on; should
 //! others fill the disk to its end, `room.rs` has some held back. Below
 //! [`OPEN_FREE_BYTES_MIN`] the folder is not opened. Each log has a quota besides (`quota.rs`): at
-//! the journal's appends fail with [`Error::Quota`], at an outbox's the commits that hold lines
+//! the journal's appends fail with [`Error::Quota`], at an outbox's the commits that hold records
 //! for it.
 //!
 //! **Damage** is noticed at open or by a read that fails; either way the next open verifies all,
@@ -62,16 +62,16 @@ mod thin;
 mod told;
 mod windows;
 
-pub use deliver::{late, live};
+pub use deliver::{BatchBounds, late, live};
 pub use error::Error;
 pub use given_up::Sum;
 pub use letters::{QUEUE_MAX, Refusal, Wish};
 pub use metrics::StoreMetrics;
 pub use quota::{CLOCK_SET, MARGIN_BYTES, QUOTA_BYTES_MIN, Quota, Quotas};
 pub use repair::{Finding, Loss};
-pub use sending::{STRETCHES_MAX, Sending};
+pub use sending::{EncoderMark, STRETCHES_MAX, Sending};
 pub use session::{Delivered, Filter, Session};
-pub use thin::{Thinned, Thinner, Waiting};
+pub use thin::{PendingRecord, Replacement, ThinOutcome};
 pub use told::Harm;
 
 use codec::Row;
@@ -181,19 +181,19 @@ pub struct Commit<'a> {
 pub struct Outgoing<'a> {
     /// The outbox: an output's name, [`live`] or [`late`] of it.
     pub outbox: &'a str,
-    /// Each one NDJSON line without its line feed.
-    pub lines: Vec<Vec<u8>>,
-    /// What each of the lines can be merged by later; lines beyond the last of these cannot.
+    /// The records, as their maker encodes them: the store does not look into them.
+    pub records: Vec<Vec<u8>>,
+    /// What each of the records can be merged by later; records beyond the last of these cannot.
     pub states: Vec<Vec<u8>>,
-    /// What became of the pipeline's lines there, in its own encoding; `None` leaves it.
+    /// What became of the pipeline's records there, in its own encoding; `None` leaves it.
     pub tally: Option<Vec<u8>>,
 }
 
 impl<'a> Outgoing<'a> {
-    /// Lines that cannot be merged.
+    /// Returns records that cannot be merged.
     #[must_use]
-    pub fn new(outbox: &'a str, lines: Vec<Vec<u8>>) -> Self {
-        Self { outbox, lines, ..Self::default() }
+    pub fn new(outbox: &'a str, records: Vec<Vec<u8>>) -> Self {
+        Self { outbox, records, ..Self::default() }
     }
 }
 
@@ -217,8 +217,10 @@ pub struct Checkpoint {
 pub struct Batch {
     /// First and last + 1 result.
     pub range: Range<Seq>,
-    /// The results' lines, in order.
-    pub lines: Vec<Vec<u8>>,
+    /// The records, in order.
+    pub records: Vec<Vec<u8>>,
+    /// The encoder that it was begun with, where that is known.
+    pub encoder: Option<EncoderMark>,
 }
 
 /// Fields are dropped in this order: the lock last.
@@ -249,6 +251,8 @@ struct Inner {
     window_memory_max: usize,
     /// Pipelines that know what a repair took from them, and have not committed since.
     told: Mutex<HashSet<String>>,
+    /// What a migration of the layout left.
+    backups: Mutex<layout::Backups>,
     folder: Arc<Folder>,
 }
 
@@ -392,8 +396,8 @@ impl Store {
         let windows: usize =
             commit.windows.iter().filter_map(|(_, state)| state.as_ref()).map(Vec::len).sum();
         let letters = commit.dead_letters.iter().map(|letter| letter.payload.len());
-        let lines = commit.results.lines.iter().chain(&commit.late.lines).map(Vec::len);
-        let bytes = windows + letters.chain(lines).sum::<usize>();
+        let records = commit.results.records.iter().chain(&commit.late.records).map(Vec::len);
+        let bytes = windows + letters.chain(records).sum::<usize>();
         // With window state goes some that is there already.
         let written = bytes + recent::PACE * windows;
         let room = self.0.room.check_commit(written_for(written as u64));
@@ -413,7 +417,7 @@ impl Store {
         for (writer, Outgoing { tally, .. }) in ways {
             changes.extend(tally.as_ref().map(|tally| (Row::tally(writer), Some(tally.clone()))));
         }
-        let filled = ways.into_iter().filter(|(_, outgoing)| !outgoing.lines.is_empty());
+        let filled = ways.into_iter().filter(|(_, outgoing)| !outgoing.records.is_empty());
         let filled: Vec<_> = filled
             .map(|(writer, outgoing)| Ok((writer, outgoing, self.outbox(outgoing.outbox)?)))
             .collect::<Result<_, Error>>()?;
@@ -488,6 +492,7 @@ impl Store {
             outbox.trim()?;
             headwater_fail::point("outbox.trimmed");
         }
+        lock(&self.0.backups).trim(self)?;
         self.0.room.tend()?;
         self.bound_letters(0, Timestamp::now())?;
         self.gauge_quotas()?;
@@ -509,13 +514,13 @@ impl Store {
     }
 }
 
-/// The lines as records of their writer.
+/// Returns the records of a commit as the log takes them.
 fn group(writer: &str, outgoing: &Outgoing<'_>, made: Timestamp) -> Group {
     let (mut group, mut record) = (Group::default(), Vec::new());
     let states = outgoing.states.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));
-    for (line, state) in outgoing.lines.iter().zip(states) {
+    for (body, state) in outgoing.records.iter().zip(states) {
         record.clear();
-        codec::put_result(&mut record, writer, made, state, line);
+        codec::put_record(&mut record, writer, made, state, body);
         group.push(&record);
     }
     group

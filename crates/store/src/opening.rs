@@ -92,7 +92,7 @@ fn open_whole(
     room: &Arc<Room>,
     metrics: &StoreMetrics,
 ) -> Result<Store, Error> {
-    layout::check(folder, true)?;
+    layout::migrate(folder, room)?;
     let health = Health::of(folder.path());
     let preparer = Preparer::start();
     if !folder.meta().exists() {
@@ -135,9 +135,11 @@ fn open_whole(
         recent: Mutex::default(),
         window_memory_max: config.window_memory_max,
         told: Mutex::default(),
+        backups: Mutex::default(),
         folder: Arc::clone(folder),
     }));
     store.open_outboxes()?;
+    *lock(&store.0.backups) = layout::Backups::find(&store)?;
     // Where the last message cannot be read nothing is known, and whoever reads it will say why.
     let last = store.read(store.journal_end().saturating_sub(1), 1).unwrap_or_default();
     let newest = last.first().map_or(0, |(_, message)| message.received.0);

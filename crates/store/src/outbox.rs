@@ -10,8 +10,8 @@ use super::error::Error;
 use super::folder::Folder;
 use super::log::{End, Log, Page, Shared};
 use super::meta::{Change, Meta};
-use super::sending::Sending;
-use super::{Batch, lock, sync};
+use super::sending::{EncoderMark, Sending};
+use super::{Batch, BatchBounds, lock, sync};
 use crate::metrics;
 use headwater_flow::{Epoch, Seq, Timestamp};
 use std::ops::{ControlFlow, Range};
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The file beside the log that holds its epoch in hexadecimal: with it and the log alone, what was sent
 /// before is sent again under the same numbers, and recognised.
-const EPOCH: &str = "epoch";
+pub(super) const EPOCH: &str = "epoch";
 
 /// One output's outbox.
 #[derive(Debug)]
@@ -171,23 +171,30 @@ impl Outbox {
         self.committed.store(end, Ordering::Release);
     }
 
-    /// In the stretch whose next result is `from`, the oldest if none is named.
-    pub(super) fn begin(&self, meta: &Meta, from: Option<Seq>, page: Page) -> Result<Option<Batch>, Error> {
+    /// Begins a batch in the stretch whose next record is `from`, the oldest if none is named; returns the one
+    /// that is begun there, if one is.
+    pub(super) fn begin(
+        &self,
+        meta: &Meta,
+        from: Option<Seq>,
+        bounds: &BatchBounds<'_>,
+        encoder: Option<&EncoderMark>,
+    ) -> Result<Option<Batch>, Error> {
         let mut sending = lock(&self.sending);
         let from = from.unwrap_or(sending.confirmed());
         let Some(stretch) = sending.stretch(from) else {
             return Err(self.no_batch(format!("no stretch goes on at {from}")));
         };
         if stretch.begun > from {
-            return self.batch(from..stretch.begun).map(Some);
+            return self.batch(from..stretch.begun, stretch.encoder).map(Some);
         }
-        let (range, lines) = self.lines(from..stretch.end.min(self.committed()), page)?;
+        let (range, records) = self.records(from..stretch.end.min(self.committed()), bounds)?;
         if range.end > from {
             // Numbers of a gap before the batch are done with.
             let missing = self.missing().saturating_sub(range.start - from);
             let passed =
                 (range.start > from).then(|| (Row::missing(&self.output), Some(codec::put_number(missing))));
-            let begun = sending.with_begun(from, &range);
+            let begun = sending.with_begun(from, &range, encoder);
             self.replace(
                 &mut sending,
                 begun,
@@ -196,19 +203,32 @@ impl Outbox {
             )?;
             self.missing.store(missing, Ordering::Release);
         }
-        Ok((!lines.is_empty()).then_some(Batch { range, lines }))
+        let encoder = encoder.cloned();
+        Ok((!records.is_empty()).then_some(Batch { range, records, encoder }))
+    }
+
+    /// Begins the begun batch of a stretch anew, under the same numbers, with another encoder.
+    pub(super) fn begin_anew(&self, meta: &Meta, from: Seq, encoder: &EncoderMark) -> Result<(), Error> {
+        let mut sending = lock(&self.sending);
+        let Some(stretch) = sending.stretch(from).filter(|stretch| stretch.begun > from) else {
+            return Err(self.no_batch(format!("none is begun at {from}")));
+        };
+        let begun = sending.with_begun(from, &(from..stretch.begun), Some(encoder));
+        let done = || headwater_fail::point("outbox.begun-anew");
+        self.replace(&mut sending, begun, done, |change| meta.apply(&[change]))
     }
 
     pub(super) fn narrow(&self, meta: &Meta, from: Option<Seq>, results: usize) -> Result<Batch, Error> {
         let mut sending = lock(&self.sending);
         let from = from.unwrap_or(sending.confirmed());
-        let begun = sending.stretch(from).map_or(from, |stretch| stretch.begun);
+        let stretch = sending.stretch(from);
+        let begun = stretch.as_ref().map_or(from, |stretch| stretch.begun);
         let end = from.saturating_add(results as Seq);
         if results == 0 || end > begun {
             return Err(self.no_batch(format!("{results} results of {from}..{begun}")));
         }
-        let batch = self.batch(from..end)?;
-        let narrowed = sending.with_begun(from, &batch.range);
+        let batch = self.batch(from..end, stretch.and_then(|stretch| stretch.encoder))?;
+        let narrowed = sending.with_begun(from, &batch.range, batch.encoder.as_ref());
         self.replace(
             &mut sending,
             narrowed,
@@ -265,36 +285,40 @@ impl Outbox {
         Ok(())
     }
 
-    fn batch(&self, range: Range<Seq>) -> Result<Batch, Error> {
-        let page = Page { records_max: usize::MAX, bytes_max: usize::MAX };
-        let (found, lines) = self.lines(range.clone(), page)?;
+    fn batch(&self, range: Range<Seq>, encoder: Option<EncoderMark>) -> Result<Batch, Error> {
+        let (found, records) = self.records(range.clone(), &BatchBounds::NONE)?;
         if found == range {
-            Ok(Batch { range, lines })
+            Ok(Batch { range, records, encoder })
         } else {
             Err(self.no_batch(format!("of the results {range:?} only {found:?} are there")))
         }
     }
 
-    /// The first results of the range that follow each other, and their numbers. Without results the
+    /// Returns the first records of the range that follow each other, and their numbers. Without records the
     /// numbers are empty, and all before them are gone.
-    fn lines(&self, range: Range<Seq>, page: Page) -> Result<(Range<Seq>, Vec<Vec<u8>>), Error> {
-        let mut lines: Vec<Vec<u8>> = Vec::new();
-        let (mut first, mut bytes) = (range.start, 0);
+    fn records(
+        &self,
+        range: Range<Seq>,
+        bounds: &BatchBounds<'_>,
+    ) -> Result<(Range<Seq>, Vec<Vec<u8>>), Error> {
+        let mut records: Vec<Vec<u8>> = Vec::new();
+        let mut first = range.start;
+        let mut bytes: usize = 0;
         let reached = self.log.read_until(range, |seq, record| {
-            if lines.is_empty() {
+            if records.is_empty() {
                 first = seq;
             }
-            if seq != first + lines.len() as Seq {
+            if seq != first + records.len() as Seq {
                 return Ok(ControlFlow::Break(()));
             }
-            let line = codec::result(record).map_err(|garbled| self.garbled(garbled))?.line;
-            bytes += line.len();
-            lines.push(line.to_vec());
-            let full = lines.len() >= page.records_max || bytes >= page.bytes_max;
+            let body = codec::record(record).map_err(|garbled| self.garbled(garbled))?.body;
+            bytes = bytes.saturating_add((bounds.size)(body));
+            records.push(body.to_vec());
+            let full = records.len() >= bounds.records_max || bytes >= bounds.bytes_max;
             Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        let end = if lines.is_empty() { reached } else { first + lines.len() as Seq };
-        Ok((if lines.is_empty() { end } else { first }..end, lines))
+        let end = if records.is_empty() { reached } else { first + records.len() as Seq };
+        Ok((if records.is_empty() { end } else { first }..end, records))
     }
 
     pub(super) fn garbled(&self, garbled: codec::Garbled) -> Error {
@@ -317,7 +341,7 @@ fn newest(log: &Log) -> Result<Timestamp, Error> {
     let (mut newest, end) = (Timestamp(0), log.end());
     log.read(end.saturating_sub(1)..end, Page { records_max: 1, bytes_max: 1 }, |_, record| {
         let garbled = |garbled| Error::garbled(log.folder(), "a result", garbled);
-        newest = codec::result(record).map_err(garbled)?.made;
+        newest = codec::record(record).map_err(garbled)?.made;
         Ok(())
     })?;
     Ok(newest)

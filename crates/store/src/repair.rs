@@ -104,7 +104,7 @@ pub(super) fn run(folder: &Folder, mode: Mode, now: Timestamp) -> Result<Vec<Fin
 
 impl Repair<'_> {
     fn layout(&mut self) -> Result<(), Error> {
-        match (layout::check(self.folder, self.mode == Mode::Mend), self.mode) {
+        match (layout::check(self.folder, self.mode == Mode::Mend).map(drop), self.mode) {
             (Err(Error::Damaged { detail, .. }), Mode::Mend) => {
                 self.find("layout", &detail, Vec::new())?;
                 layout::mend(self.folder)
@@ -225,7 +225,8 @@ impl Repair<'_> {
             let harmed = |lost: &std::ops::Range<Seq>| lost.start < begun && lost.end > pending.start;
             if mended.lost.iter().any(harmed) {
                 let none = pending.start..pending.start;
-                mended_sending = mended_sending.with_begun(pending.start, &none).unwrap_or(mended_sending);
+                mended_sending =
+                    mended_sending.with_begun(pending.start, &none, None).unwrap_or(mended_sending);
             }
         }
         if mended_sending != sending {

@@ -17,8 +17,17 @@ pub const STRETCHES_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sending(Vec<Stretch>);
 
+/// The name and version of the encoder that makes the bytes of a batch: another one makes others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncoderMark {
+    /// Its name.
+    pub name: String,
+    /// Grows when the same records give other bytes.
+    pub version: u32,
+}
+
 /// Numbers that follow each other: `confirmed..begun` is under way, `begun..end` is not begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stretch {
     /// The first number that has not arrived.
     pub confirmed: Seq,
@@ -26,12 +35,14 @@ pub struct Stretch {
     pub begun: Seq,
     /// Where the next stretch began; of the last one, the end of all numbers.
     pub end: Seq,
+    /// The encoder of the begun batch, where there is one and its encoder is known.
+    pub encoder: Option<EncoderMark>,
 }
 
 /// Nothing has arrived, and nothing is under way.
 impl Default for Sending {
     fn default() -> Self {
-        Self(vec![Stretch { confirmed: 0, begun: 0, end: Seq::MAX }])
+        Self(vec![Stretch { confirmed: 0, begun: 0, end: Seq::MAX, encoder: None }])
     }
 }
 
@@ -47,6 +58,7 @@ impl Sending {
             confirmed: numbers[3 * at],
             begun: numbers[3 * at + 1],
             end: numbers.get(3 * at + 2).copied().unwrap_or(Seq::MAX),
+            encoder: None,
         };
         let sending = Self((0..stretches).map(stretch).collect());
         // What has wholly arrived is forgotten at once: its place names the next stretch as well.
@@ -59,6 +71,24 @@ impl Sending {
             self.0.iter().flat_map(|stretch| [stretch.confirmed, stretch.begun, stretch.end]).collect();
         numbers.pop();
         numbers
+    }
+
+    /// Returns the encoder of each stretch's begun batch, where it is known.
+    pub fn encoders(&self) -> Vec<Option<&EncoderMark>> {
+        self.0.iter().map(|stretch| stretch.encoder.as_ref()).collect()
+    }
+
+    /// Returns the same with the encoders that [`Self::encoders`] gives. `None` unless there is one for each
+    /// stretch, and none where nothing is begun.
+    pub fn with_encoders(mut self, encoders: Vec<Option<EncoderMark>>) -> Option<Self> {
+        if encoders.len() != self.0.len() {
+            return None;
+        }
+        for (stretch, encoder) in self.0.iter_mut().zip(encoders) {
+            stretch.encoder = encoder;
+        }
+        let is_begun = |stretch: &Stretch| stretch.encoder.is_none() || stretch.begun > stretch.confirmed;
+        self.0.iter().all(is_begun).then_some(self)
     }
 
     /// Everything below has arrived.
@@ -94,19 +124,21 @@ impl Sending {
 
     /// The stretch whose next result is `from`.
     pub fn stretch(&self, from: Seq) -> Option<Stretch> {
-        self.0.iter().find(|stretch| stretch.confirmed == from).copied()
+        self.0.iter().find(|stretch| stretch.confirmed == from).cloned()
     }
 
     /// With this batch begun, or narrowed to it, in the stretch whose next result is `from`. Numbers
     /// from there to the batch are a gap, and done with; an empty batch says that only these were left.
-    pub fn with_begun(&self, from: Seq, batch: &Range<Seq>) -> Option<Self> {
+    pub fn with_begun(&self, from: Seq, batch: &Range<Seq>, encoder: Option<&EncoderMark>) -> Option<Self> {
         let mut next = self.clone();
         let at = next.0.iter().position(|stretch| stretch.confirmed == from)?;
         let stretch = &mut next.0[at];
         if batch.start < from || batch.end < batch.start || batch.end > stretch.end {
             return None;
         }
-        (stretch.confirmed, stretch.begun) = (batch.start, batch.end);
+        stretch.confirmed = batch.start;
+        stretch.begun = batch.end;
+        stretch.encoder = encoder.filter(|_| !batch.is_empty()).cloned();
         if stretch.confirmed == stretch.end {
             next.0.remove(at);
         }
@@ -122,6 +154,7 @@ impl Sending {
             return None;
         }
         stretch.confirmed = stretch.begun;
+        stretch.encoder = None;
         if stretch.confirmed == stretch.end {
             next.0.remove(at);
         }
@@ -134,7 +167,7 @@ impl Sending {
         let mut next = self.clone();
         let index = next.0.iter().position(|it| it.confirmed < at && it.begun <= at && at < it.end)?;
         let stretch = &mut next.0[index];
-        let behind = Stretch { confirmed: at, begun: at, end: stretch.end };
+        let behind = Stretch { confirmed: at, begun: at, end: stretch.end, encoder: None };
         stretch.end = at;
         next.0.insert(index + 1, behind);
         (next.0.len() <= STRETCHES_MAX).then_some(next)
@@ -144,6 +177,7 @@ impl Sending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -155,6 +189,27 @@ mod tests {
         let many = (0..STRETCHES_MAX as u64 * 3 + 2).collect::<Vec<_>>();
         for bad in [&[][..], &[1], &[3, 2], &[3, 3, 3, 4, 4], &[0, 1, 0, 1, 1], &[0, 1, 2], &many] {
             assert_eq!(Sending::of(bad), None, "{bad:?}");
+        }
+    }
+
+    fn mark() -> EncoderMark {
+        EncoderMark { name: "test".to_owned(), version: 7 }
+    }
+
+    fn read_back(sending: &Sending) -> Sending {
+        codec::batch(&codec::put_batch(sending)).unwrap()
+    }
+
+    #[test]
+    fn an_encoder_is_known_of_begun_batches_only() {
+        let sending = Sending::of(&[3, 7, 9, 9, 9]).unwrap();
+        let with = |encoders| sending.clone().with_encoders(encoders);
+        assert_eq!(with(vec![Some(mark()), None]).unwrap().encoders(), [Some(&mark()), None]);
+        assert_eq!(with(vec![None, None]).unwrap(), sending);
+        assert_eq!((with(vec![None, Some(mark())]), with(vec![Some(mark())])), (None, None));
+        for cut in 0..9 {
+            let row = codec::put_batch(&with(vec![Some(mark()), None]).unwrap());
+            assert!(codec::batch(&row[..cut]).is_err(), "{cut}");
         }
     }
 
@@ -202,7 +257,7 @@ mod tests {
                     let batch = pending.start..(pending.start + results).min(pending.end);
                     let known = sending.stretch(pending.start).unwrap();
                     if known.begun == known.confirmed && !batch.is_empty() {
-                        *sending = sending.with_begun(pending.start, &batch).unwrap();
+                        *sending = sending.with_begun(pending.start, &batch, Some(&mark())).unwrap();
                         self.begun.insert(batch.start, batch.end);
                     }
                 }
@@ -212,7 +267,7 @@ mod tests {
                         && first + results < *end
                     {
                         *end = first + results;
-                        *sending = sending.with_begun(first, &(first..*end)).unwrap();
+                        *sending = sending.with_begun(first, &(first..*end), Some(&mark())).unwrap();
                     }
                 }
                 Operation::Confirm { stretch } => {
@@ -228,12 +283,12 @@ mod tests {
                         *sending = cut;
                     }
                 }
-                Operation::Crash => *sending = Sending::of(&sending.numbers()).unwrap(),
+                Operation::Crash => *sending = read_back(sending),
             }
         }
 
         fn check(&self, sending: &Sending) {
-            assert_eq!(Sending::of(&sending.numbers()).as_ref(), Some(sending));
+            assert_eq!(read_back(sending), *sending);
             let pending: Vec<Seq> = sending.pending(self.committed).into_iter().flatten().collect();
             let expected: Vec<Seq> =
                 (0..self.committed).filter(|seq| !self.arrived.contains_key(seq)).collect();
@@ -244,6 +299,7 @@ mod tests {
             for (first, end) in &self.begun {
                 let stretch = sending.stretch(*first).unwrap();
                 assert_eq!(stretch.begun, *end, "a begun batch keeps its bounds");
+                assert_eq!(stretch.encoder, Some(mark()), "and its encoder");
             }
         }
     }
@@ -260,7 +316,7 @@ mod tests {
             }
             while let Some(pending) = sending.pending(model.committed).into_iter().find(|it| !it.is_empty()) {
                 let end = model.begun.remove(&pending.start).unwrap_or(pending.end);
-                sending = sending.with_begun(pending.start, &(pending.start..end)).unwrap();
+                sending = sending.with_begun(pending.start, &(pending.start..end), None).unwrap();
                 sending = sending.with_confirmed(&(pending.start..end)).unwrap();
                 (pending.start..end).for_each(|seq| *model.arrived.entry(seq).or_default() += 1);
             }

@@ -88,14 +88,14 @@ fn hands_out_the_batch_begun_before_a_reopen_with_the_same_bounds() {
     assert_eq!(store.begin_batch("central", 10, 1 << 20).unwrap(), None);
     store.commit(&commit(5, lines(0..5))).unwrap();
     let batch = store.begin_batch("central", 3, 1 << 20).unwrap().unwrap();
-    assert_eq!((batch.range.clone(), &batch.lines), (0..3, &lines(0..3)));
+    assert_eq!((batch.range.clone(), &batch.records), (0..3, &lines(0..3)));
     store.commit(&commit(9, lines(5..9))).unwrap();
     drop(store);
 
     let store = open(folder.path()).unwrap();
     assert_eq!(store.begin_batch("central", 100, 1 << 20).unwrap().unwrap(), batch);
     let narrow = store.narrow_batch("central", 2).unwrap();
-    assert_eq!((narrow.range.clone(), &narrow.lines), (0..2, &lines(0..2)));
+    assert_eq!((narrow.range.clone(), &narrow.records), (0..2, &lines(0..2)));
     drop(store);
 
     let store = open(folder.path()).unwrap();
@@ -108,7 +108,7 @@ fn hands_out_the_batch_begun_before_a_reopen_with_the_same_bounds() {
 
     let store = open(folder.path()).unwrap();
     let rest = store.begin_batch("central", 100, 1 << 20).unwrap().unwrap();
-    assert_eq!((rest.range, rest.lines), (2..9, lines(2..9)));
+    assert_eq!((rest.range, rest.records), (2..9, lines(2..9)));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn puts_a_refused_batch_into_the_dead_letters_in_the_same_step() {
     step.dead_letters = vec![letter(b"\xff\x00")];
     store.commit(&step).unwrap();
     let batch = store.begin_batch("central", 1, 1).unwrap().unwrap();
-    store.confirm_batch("central", &batch.range, Some(letter(&batch.lines[0]))).unwrap();
+    store.confirm_batch("central", &batch.range, Some(letter(&batch.records[0]))).unwrap();
     drop(store);
     let store = open(folder.path()).unwrap();
     assert_eq!(store.pending("central").unwrap(), 0);
@@ -422,7 +422,7 @@ fn pipelines_that_share_an_output_commit_at_once() {
     let letters = store.dead_letters(0, 1000).unwrap();
     for pipeline in ["a", "b", "c"] {
         let of = |line: &&Vec<u8>| ***line == *pipeline.as_bytes();
-        assert_eq!(batch.lines.iter().filter(of).count(), 60);
+        assert_eq!(batch.records.iter().filter(of).count(), 60);
         assert_eq!(letters.iter().filter(|(_, it)| it.payload == pipeline.as_bytes()).count(), 20);
         assert_eq!(store.checkpoint(pipeline).unwrap().position, Some(20));
     }

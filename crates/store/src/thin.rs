@@ -31,38 +31,38 @@ use std::path::Path;
 /// Tries of an exchange while somebody reads the segment.
 const TRIES: u32 = 50;
 
-/// One of a pipeline's lines in an outbox that is not begun.
+/// A record of a pipeline in an outbox that is not begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
+pub struct PendingRecord {
     /// Where it stands. Not kept: it tells the order.
     pub number: Seq,
     /// When it was made; never before an earlier one of the outbox.
     pub made: Timestamp,
     /// What it can be merged by; empty where it cannot.
     pub state: Vec<u8>,
-    /// As it is sent.
-    pub line: Vec<u8>,
+    /// As its maker encoded it.
+    pub record: Vec<u8>,
 }
 
-/// What is to be in the place of some lines: fewer, none of them before the first.
+/// The records that replace others: fewer, none of them before the first.
 #[derive(Debug, Default)]
-pub struct Thinner {
+pub struct Replacement {
     /// In the order of their numbers.
-    pub lines: Vec<Waiting>,
+    pub records: Vec<PendingRecord>,
     /// The pipeline's tally with it.
     pub tally: Vec<u8>,
 }
 
 /// How far thinning has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Thinned {
-    /// Fewer lines are there, as was asked; the next segment begins here.
+pub enum ThinOutcome {
+    /// Fewer records are there, as was asked; the next segment begins here.
     Fewer(Seq),
     /// Nothing in this segment gives way; the next one begins here.
     Same(Seq),
     /// The segment is being read or sent: later again.
     Busy,
-    /// No closed segment is left that holds lines of the pipeline.
+    /// No closed segment is left that holds records of the pipeline.
     End,
 }
 
@@ -85,15 +85,15 @@ pub(super) struct Exchange {
 type Records = Vec<(Seq, Vec<u8>)>;
 
 impl Store {
-    /// Hands the pipeline's lines that are not begun to `thin`, of the first closed segment from `from`
+    /// Hands the pipeline's records that are not begun to `thin`, of the first closed segment from `from`
     /// on that has any, and puts what it answers in their place. `None` leaves them.
     pub fn thin(
         &self,
         output: &str,
         pipeline: &str,
         from: Seq,
-        thin: &mut dyn FnMut(Vec<Waiting>) -> Option<Thinner>,
-    ) -> Result<Thinned, Error> {
+        thin: &mut dyn FnMut(Vec<PendingRecord>) -> Option<Replacement>,
+    ) -> Result<ThinOutcome, Error> {
         let outbox = self.outbox(output)?;
         let _exchanging = lock(&outbox.exchanging);
         self.0.health.check()?;
@@ -108,37 +108,37 @@ impl Store {
             let range = with_small_before(&outbox, &segment)?;
             let records = if range == segment { records } else { read(&outbox, &range)? };
             let may_move = clip(&movable, &range);
-            let lines = own(&outbox, pipeline, &records, &may_move)?;
-            let before = lines.len();
-            return match thin(lines) {
-                None => Ok(Thinned::Same(segment.end)),
-                Some(thinner) => {
-                    debug_assert!(thinner.lines.len() <= before, "the numbers must suffice");
+            let pending = own(&outbox, pipeline, &records, &may_move)?;
+            let before = pending.len();
+            return match thin(pending) {
+                None => Ok(ThinOutcome::Same(segment.end)),
+                Some(replacement) => {
+                    debug_assert!(replacement.records.len() <= before, "the numbers must suffice");
                     let plan = Plan { outbox: &outbox, pipeline, range, movable: &movable };
-                    let done = plan.exchange(&self.0.meta, &records, thinner);
+                    let done = plan.exchange(&self.0.meta, &records, replacement);
                     let done = self.0.health.judge(done)?;
-                    Ok(if done { Thinned::Fewer(segment.end) } else { Thinned::Busy })
+                    Ok(if done { ThinOutcome::Fewer(segment.end) } else { ThinOutcome::Busy })
                 }
             };
         }
-        Ok(Thinned::End)
+        Ok(ThinOutcome::End)
     }
 
-    /// Closes the outbox's last segment, so that it can be thinned out, if its first line was made
-    /// before.
+    /// Closes the outbox's last segment, so that it can be thinned out, if its first record was
+    /// made before.
     pub fn seal_made_before(&self, output: &str, before: Timestamp) -> Result<(), Error> {
         let outbox = self.outbox(output)?;
         let start = outbox.log.closed().last().map_or(outbox.log.start(), |closed| closed.end);
         let (mut made, first) = (None, Page { records_max: 1, bytes_max: 1 });
         outbox.log.read(start..outbox.committed(), first, |_, record| {
-            made = Some(codec::result(record).map_err(|garbled| outbox.garbled(garbled))?.made);
+            made = Some(codec::record(record).map_err(|garbled| outbox.garbled(garbled))?.made);
             Ok(())
         })?;
         let _appending = lock(&outbox.appending);
         if made.is_some_and(|made| made < before) { outbox.log.seal() } else { Ok(()) }
     }
 
-    /// When the newest line of the outbox was made: a clock that is behind it is wrong.
+    /// When the newest record of the outbox was made: a clock that is behind it is wrong.
     pub fn newest(&self, output: &str) -> Result<Timestamp, Error> {
         Ok(self.outbox(output)?.newest())
     }
@@ -154,8 +154,8 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     /// Whether it was made.
-    fn exchange(&self, meta: &Meta, before: &Records, thinner: Thinner) -> Result<bool, Error> {
-        let records = self.compose(before, thinner.lines)?;
+    fn exchange(&self, meta: &Meta, before: &Records, replacement: Replacement) -> Result<bool, Error> {
+        let records = self.compose(before, replacement.records)?;
         let made = self.outbox.log.folder().join("new-thinner");
         if made.exists() {
             std::fs::remove_dir_all(&made).map_err(|source| Error::io("remove", &made, source))?;
@@ -169,7 +169,7 @@ impl Plan<'_> {
                 range: self.range.clone(),
                 missing: self.outbox.missing() + gone,
                 digest: digest(&records),
-                tally: thinner.tally,
+                tally: replacement.tally,
             };
             let row = Row::exchange(self.outbox.output());
             meta.apply(&[(row.clone(), Some(codec::put_exchange(&exchange)))])?;
@@ -197,7 +197,7 @@ impl Plan<'_> {
     }
 
     /// The records after it: what is under way where it was, the rest packed in order.
-    fn compose(&self, before: &Records, lines: Vec<Waiting>) -> Result<Records, Error> {
+    fn compose(&self, before: &Records, replacing: Vec<PendingRecord>) -> Result<Records, Error> {
         let under_way = clip(&self.outbox.under_way(), &self.range);
         let within = |ranges: &[Range<Seq>], seq: Seq| ranges.iter().any(|range| range.contains(&seq));
         let mut records: Records = Vec::with_capacity(before.len());
@@ -209,10 +209,10 @@ impl Plan<'_> {
                 moving.push((*seq, record.clone()));
             }
         }
-        moving.extend(lines.into_iter().map(|line| {
-            let mut record = Vec::with_capacity(line.line.len() + line.state.len() + 40);
-            codec::put_result(&mut record, self.pipeline, line.made, &line.state, &line.line);
-            (line.number, record)
+        moving.extend(replacing.into_iter().map(|one| {
+            let mut record = Vec::with_capacity(one.record.len() + one.state.len() + 40);
+            codec::put_record(&mut record, self.pipeline, one.made, &one.state, &one.record);
+            (one.number, record)
         }));
         moving.sort_by_key(|(seq, _)| *seq);
         let mut moving = moving.into_iter().peekable();
@@ -228,7 +228,7 @@ impl Plan<'_> {
     }
 
     fn owner<'r>(&self, record: &'r [u8]) -> Result<&'r str, Error> {
-        Ok(codec::result(record).map_err(|garbled| self.outbox.garbled(garbled))?.pipeline)
+        Ok(codec::record(record).map_err(|garbled| self.outbox.garbled(garbled))?.writer)
     }
 
     /// Records that may move.
@@ -295,22 +295,26 @@ fn read(outbox: &Outbox, range: &Range<Seq>) -> Result<Records, Error> {
     Ok(records)
 }
 
-/// The pipeline's lines among the records that may move.
+/// Returns the pipeline's own among the records that may move.
 fn own(
     outbox: &Outbox,
     pipeline: &str,
     records: &Records,
     movable: &[Range<Seq>],
-) -> Result<Vec<Waiting>, Error> {
-    let mut lines = Vec::new();
+) -> Result<Vec<PendingRecord>, Error> {
+    let mut pending = Vec::new();
     for (number, record) in records {
-        let stored = codec::result(record).map_err(|garbled| outbox.garbled(garbled))?;
-        if stored.pipeline == pipeline && movable.iter().any(|range| range.contains(number)) {
-            let (state, line) = (stored.state.to_vec(), stored.line.to_vec());
-            lines.push(Waiting { number: *number, made: stored.made, state, line });
+        let stored = codec::record(record).map_err(|garbled| outbox.garbled(garbled))?;
+        if stored.writer == pipeline && movable.iter().any(|range| range.contains(number)) {
+            pending.push(PendingRecord {
+                number: *number,
+                made: stored.made,
+                state: stored.state.to_vec(),
+                record: stored.body.to_vec(),
+            });
         }
     }
-    Ok(lines)
+    Ok(pending)
 }
 
 /// What tells a segment as it is to be from the one before.

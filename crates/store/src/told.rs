@@ -36,7 +36,7 @@ impl Store {
                 let report = AgentReport { agent: agent.into(), pipeline: None, time: now, report };
                 let mut record = Vec::new();
                 // Of no pipeline: no policy of any gives it up.
-                codec::put_result(&mut record, "", made, &[], &Record::Report(report).to_line());
+                codec::put_record(&mut record, "", made, &[], &Record::Report(report).to_bytes());
                 record
             });
             let range = outbox.log.append(Group::of(records))?;

@@ -225,7 +225,7 @@ fn check(folder: &Path, told: &Told) {
         assert!(batch.range.end == end || batch.range.end == first + 1, "{batch:?} {told:?}");
     }
     let expected = &results[confirmed as usize..batch.range.end as usize];
-    assert!(batch.lines == expected.iter().copied().map(line).collect::<Vec<_>>());
+    assert!(batch.records == expected.iter().copied().map(line).collect::<Vec<_>>());
 }
 
 /// All window state of the pipeline.

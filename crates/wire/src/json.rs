@@ -24,13 +24,15 @@ impl<'a> JsonText<'a> {
     pub fn checked(json: &'a [u8]) -> Result<Self, serde_json::Error> {
         check_levels(json, LEVELS_MAX)?;
         let text = str::from_utf8(json.trim_ascii()).map_err(serde_json::Error::custom)?;
+        Ok(Self::in_one_line(Cow::Borrowed(text)))
+    }
+
+    /// Takes a value that was checked.
+    pub(crate) fn in_one_line(text: Cow<'a, str>) -> Self {
         let is_feed = |byte: &u8| matches!(byte, b'\n' | b'\r');
         // They can stand between tokens only: within a string they are escaped.
-        Ok(Self(if text.as_bytes().iter().any(is_feed) {
-            Cow::Owned(text.replace(['\n', '\r'], " "))
-        } else {
-            Cow::Borrowed(text)
-        }))
+        let has_feed = text.as_bytes().iter().any(is_feed);
+        Self(if has_feed { Cow::Owned(text.replace(['\n', '\r'], " ")) } else { text })
     }
 
     /// The text of a value that was checked before it was kept.

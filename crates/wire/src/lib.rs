@@ -27,7 +27,7 @@ pub use json::JsonText;
 pub use key::BatchKey;
 pub use line::{
     LineError, ParsedLate, ParsedLine, ParsedReport, ParsedResult, ResultSpan, UnparsedLine, WindowFacts,
-    micros,
+    line_bytes_about, micros,
 };
 pub use record::{
     AgentReport, EventResult, LateReading, OpaqueLine, Record, RecordError, ResultState, WindowResult,

@@ -60,6 +60,13 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Returns about how many bytes the line of a record takes, with its line feed: the texts are those of the
+/// record, and numbers, times and names take about the same in each line.
+#[must_use]
+pub fn line_bytes_about(record: &[u8]) -> usize {
+    record.len() + Record::line_bytes_more(record)
+}
+
 fn put_window(out: &mut Vec<u8>, result: &WindowResult<'_>) {
     out.extend_from_slice(b"{\"agent\":");
     put_text(out, &result.agent);

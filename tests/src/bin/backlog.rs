@@ -273,8 +273,8 @@ fn fill_outbox(store: &Store, records: u64, size: usize) -> anyhow::Result<()> {
     let position = checkpoint.position.context("the pipeline was started once")?;
     let line = |id| {
         let value = |pad| format!(r#"{{"id":{id},"pad":"{}"}}"#, "x".repeat(pad));
-        let line = |value: String| {
-            let value = JsonText::checked(value.as_bytes()).expect("it is JSON");
+        let record = |value: String| {
+            let value = JsonText::checked(value.as_bytes()).expect("it is JSON").into_owned();
             let key = format!("dev-{}", id % 100).into();
             let time = Timestamp(1_767_225_600_000_000);
             let event = EventResult {
@@ -285,9 +285,9 @@ fn fill_outbox(store: &Store, records: u64, size: usize) -> anyhow::Result<()> {
                 module: None,
                 value,
             };
-            Record::Event(event).to_line()
+            Record::Event(event)
         };
-        line(value(size.saturating_sub(line(value(0)).len())))
+        record(value(size.saturating_sub(record(value(0)).to_line().len()))).to_bytes()
     };
     for first in (0..records).step_by(1_000) {
         store.commit(&Commit {

@@ -127,7 +127,7 @@ fn look(store: &Store) -> anyhow::Result<StoreContents> {
         let batch = store.begin_batch(name, 1, usize::MAX)?;
         let pending = store.pending(name)?;
         let (range, marks) = match batch {
-            Some(batch) => (batch.range, batch.lines.iter().map(|line| mark(line)).collect()),
+            Some(batch) => (batch.range, batch.records.iter().map(|line| mark(line)).collect()),
             None => (0..0, Vec::new()),
         };
         seen.outputs.insert(name.to_owned(), (range, marks, pending));

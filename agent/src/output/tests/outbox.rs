@@ -2,7 +2,8 @@
 
 use crate::flow::{DeadLetter, Epoch, Seq};
 use crate::output::Outbox;
-use crate::store::{Batch, Error, STRETCHES_MAX, Sending};
+use crate::store::{Batch, BatchBounds, EncoderMark, Error, STRETCHES_MAX, Sending};
+use crate::wire::Record;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
@@ -27,7 +28,7 @@ struct Box {
 
 #[derive(Debug, Default)]
 struct State {
-    lines: Vec<Vec<u8>>,
+    records: Vec<Vec<u8>>,
     sending: Sending,
 }
 
@@ -82,15 +83,16 @@ impl Box {
 
     fn put(&self, lines: impl IntoIterator<Item = String>) {
         let mut state = self.state.lock().unwrap();
-        state.lines.extend(lines.into_iter().map(String::into_bytes));
-        self.changed.send_replace(state.lines.len() as Seq);
+        state.records.extend(lines.into_iter().map(|line| Record::of_line(line.as_bytes(), "p").to_bytes()));
+        self.changed.send_replace(state.records.len() as Seq);
     }
 }
 
 impl State {
     fn batch(&self, range: Range<Seq>) -> Batch {
-        let lines = self.lines[range.start as usize..range.end as usize].to_vec();
-        Batch { range, lines }
+        let records = self.records[range.start as usize..range.end as usize].to_vec();
+        let encoder = self.sending.stretch(range.start).unwrap().encoder;
+        Batch { range, records, encoder }
     }
 }
 
@@ -106,57 +108,61 @@ impl Outbox for Memory {
 
     fn stretches(&self, outbox: &str) -> Result<Vec<Range<Seq>>, Error> {
         let state = self.state(outbox);
-        Ok(state.sending.pending(state.lines.len() as Seq))
+        Ok(state.sending.pending(state.records.len() as Seq))
     }
 
     fn begin_batch_at(
         &self,
         outbox: &str,
         from: Seq,
-        results_max: usize,
-        bytes_max: usize,
+        bounds: &BatchBounds<'_>,
+        encoder: &EncoderMark,
     ) -> Result<Option<Batch>, Error> {
         let mut state = self.state(outbox);
         let stretch = state.sending.stretch(from).expect("a stretch that is there");
         let mut end = stretch.begun;
         if end == from {
             let mut bytes = 0;
-            let fits = |line: &&Vec<u8>| {
-                bytes += line.len() + 1;
-                bytes <= bytes_max
+            let fits = |record: &&Vec<u8>| {
+                bytes += (bounds.size)(record);
+                bytes <= bounds.bytes_max
             };
-            let until = stretch.end.min(state.lines.len() as Seq);
-            let waiting = &state.lines[from as usize..until as usize];
+            let until = stretch.end.min(state.records.len() as Seq);
+            let waiting = &state.records[from as usize..until as usize];
             if waiting.is_empty() {
                 return Ok(None);
             }
-            end = from + waiting.iter().take(results_max).take_while(fits).count().max(1) as Seq;
-            state.sending = state.sending.with_begun(from, &(from..end)).unwrap();
+            end = from + waiting.iter().take(bounds.records_max).take_while(fits).count().max(1) as Seq;
+            state.sending = state.sending.with_begun(from, &(from..end), Some(encoder)).unwrap();
         }
         Ok(Some(state.batch(from..end)))
     }
 
-    fn narrow_batch_at(&self, outbox: &str, from: Seq, results: usize) -> Result<Batch, Error> {
+    fn begin_batch_anew(&self, outbox: &str, from: Seq, encoder: &EncoderMark) -> Result<(), Error> {
         let mut state = self.state(outbox);
         let begun = from..state.sending.stretch(from).unwrap().begun;
+        assert!(!begun.is_empty(), "nothing is begun at {from}");
+        state.sending = state.sending.with_begun(from, &begun, Some(encoder)).unwrap();
+        Ok(())
+    }
+
+    fn narrow_batch_at(&self, outbox: &str, from: Seq, results: usize) -> Result<Batch, Error> {
+        let mut state = self.state(outbox);
+        let stretch = state.sending.stretch(from).unwrap();
+        let begun = from..stretch.begun;
         assert!(
             results >= 1 && (results as Seq) < begun.end - begun.start,
             "narrowed {begun:?} to {results}"
         );
         let narrow = from..from + results as Seq;
-        state.sending = state.sending.with_begun(from, &narrow).unwrap();
+        state.sending = state.sending.with_begun(from, &narrow, stretch.encoder.as_ref()).unwrap();
         Ok(state.batch(narrow))
     }
 
-    fn confirm_batch(
-        &self,
-        outbox: &str,
-        batch: &Range<Seq>,
-        refused: Option<DeadLetter>,
-    ) -> Result<(), Error> {
+    fn confirm_batch(&self, outbox: &str, batch: &Range<Seq>, refused: Vec<DeadLetter>) -> Result<(), Error> {
         let mut state = self.state(outbox);
         state.sending = state.sending.with_confirmed(batch).expect("a begun batch is confirmed");
-        if let Some(letter) = refused {
+        for letter in refused {
             assert_eq!(batch.end - batch.start, 1, "more than a culprit dead-lettered");
             self.dead.lock().unwrap().push((batch.start, letter));
         }
@@ -169,7 +175,7 @@ impl Outbox for Memory {
     fn cut(&self, outbox: &str, at: Seq) -> Result<bool, Error> {
         assert_ne!(outbox, "central", "order is kept there");
         let mut state = self.state(outbox);
-        let cut = state.sending.with_cut(at).filter(|_| at <= state.lines.len() as Seq);
+        let cut = state.sending.with_cut(at).filter(|_| at <= state.records.len() as Seq);
         let is_cut = cut.is_some();
         state.sending = cut.unwrap_or_else(|| state.sending.clone());
         assert!(state.sending.pending(0).len() <= STRETCHES_MAX);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::roster::InputEntry;
 use crate::store::{Commit, Config as StoreConfig, Outgoing};
+use crate::wire::Record;
 use std::path::Path;
 
 fn open(path: &Path) -> Store {
@@ -27,7 +28,8 @@ fn start_with(
 }
 
 fn put(store: &Store, outbox: &str, numbers: std::ops::Range<u32>) {
-    let results = lines(numbers).into_iter().map(String::into_bytes).collect();
+    let record = |line: String| Record::of_line(line.as_bytes(), "p").to_bytes();
+    let results = lines(numbers).into_iter().map(record).collect();
     let commit = Commit { pipeline: "p", results: Outgoing::new(outbox, results), ..Commit::default() };
     store.commit(&commit).unwrap();
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::store::{Outgoing, Quota, Quotas};
+use crate::wire::{EventResult, JsonText};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -27,9 +28,8 @@ fn read(plant: &Plant, pipeline: &mut Pipeline) {
 /// Reports that wait in the outbox, without their words, and how many other lines.
 fn waiting(plant: &Plant) -> (Vec<Value>, usize) {
     let batch = plant.store.begin_batch("central", 100, 1 << 20).unwrap().unwrap();
-    let lines = batch.lines.iter().map(|line| serde_json::from_slice(line).unwrap());
     let (mut reports, results): (Vec<Value>, Vec<Value>) =
-        lines.partition(|line: &Value| !line["report"].is_null());
+        values(&batch).into_iter().partition(|line| !line["report"].is_null());
     for report in &mut reports {
         *report = report["report"].take();
         report.as_object_mut().unwrap().remove("reason");
@@ -61,14 +61,14 @@ fn messages_too_old_are_given_up_unread_unless_their_stamp_tells_no_age() {
         "from": old, "to": old.after(HOUR / 2),
     });
     assert_eq!(waiting(&plant), (vec![expected], 3));
-    assert_eq!((pipeline.counts.read, pipeline.results.full.tally.expired_messages), (3, 2));
+    assert_eq!((pipeline.counts.read, pipeline.results.overflow.tally.expired_messages), (3, 2));
     assert_eq!(plant.metrics.pipeline("p").expired_messages.get(), 2);
 
     // What came last has a stamp that this clock is behind: it is wrong, and judges nothing.
     publish(old);
     publish(now.after(HOUR));
     read(&plant, &mut pipeline);
-    assert_eq!((pipeline.counts.read, pipeline.results.full.tally.expired_messages), (5, 2));
+    assert_eq!((pipeline.counts.read, pipeline.results.overflow.tally.expired_messages), (5, 2));
 }
 
 #[test]
@@ -79,8 +79,16 @@ fn results_too_old_are_given_up_undelivered_unless_their_stamp_tells_no_age() {
     let plant = plant(Quotas { outboxes, ..Quotas::default() });
     let (mut pipeline, today) = (plant.build(), Timestamp(1_800_000_000_000_000));
     for (now, count) in [(Timestamp(5), 3), (today, 2), (today.after(second * 10), 1)] {
-        let line = json!({ "agent": "gw", "pipeline": "p", "key": "k", "time": now, "value": 1 });
-        let results = vec![line.to_string().into_bytes(); count];
+        let value = JsonText::checked(b"1").unwrap();
+        let event = EventResult {
+            agent: "gw".into(),
+            pipeline: "p".into(),
+            key: "k".into(),
+            time: now,
+            module: None,
+            value,
+        };
+        let results = vec![Record::Event(event).to_bytes(); count];
         plant
             .store
             .commit(&Commit {
@@ -94,9 +102,9 @@ fn results_too_old_are_given_up_undelivered_unless_their_stamp_tells_no_age() {
     let mut expire = |now: Timestamp| {
         // So often it looks.
         std::thread::sleep(Duration::from_millis(110));
-        let whose = Whose { agent: "gw", pipeline: "p", what: What::Results, now };
-        pipeline.results.expire(&plant.store, whose).unwrap();
-        pipeline.results.full.tally.expired
+        let owner = RecordOwner { agent: "gw", pipeline: "p", kind: RecordKind::Results, now };
+        pipeline.results.expire(&plant.store, owner).unwrap();
+        pipeline.results.overflow.tally.expired
     };
     assert_eq!(expire(Timestamp(9_000_000)), 0, "booted in 1970");
     assert_eq!(expire(today.after(second * 9)), 0, "a clock that is behind the newest judges nothing");

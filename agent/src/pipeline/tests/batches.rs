@@ -60,7 +60,8 @@ fn made(plant: &Plant, sent: &[Sent], mut batches: impl Iterator<Item = usize>) 
         let payload = String::from_utf8(letter.payload).unwrap();
         format!("{} {:?} {}: {payload}", letter.stage, letter.event_time, letter.reason)
     });
-    let lines = step.results.into_iter().map(|line| String::from_utf8(line).unwrap());
+    let line = |record: &Vec<u8>| String::from_utf8(Record::from_bytes(record).unwrap().to_line()).unwrap();
+    let lines = step.results.iter().map(line);
     let mut made: Vec<_> = lines.chain(letters).collect();
     made.sort_unstable();
     (made, step.counts)

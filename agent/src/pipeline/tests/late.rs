@@ -45,7 +45,7 @@ impl Plant {
     fn late(&self) -> Vec<Value> {
         let mut lines = Vec::new();
         while let Some(batch) = self.store.begin_batch(LATE, 100, usize::MAX).unwrap() {
-            lines.extend(batch.lines.iter().map(|line| serde_json::from_slice::<Value>(line).unwrap()));
+            lines.extend(values(&batch));
             self.store.confirm_batch(LATE, &batch.range, None).unwrap();
         }
         lines
@@ -75,12 +75,12 @@ fn a_late_reading_goes_out_as_it_was_and_without_an_output_it_is_only_counted() 
     };
     let late = Late { output: "store".to_owned(), when_full: WhenFull::Block };
     let (plant, sent) = run(Some(late));
-    let lines = plant.store.begin_batch(LATE, 9, usize::MAX).unwrap().unwrap().lines;
+    let lines = lines(&plant.store.begin_batch(LATE, 9, usize::MAX).unwrap().unwrap());
     let expected = concat!(
         r#"{"agent":"gw","pipeline":"p","kind":"late","topic":"a","key":"a","time":"2027-01-15T07:59:55Z","#,
         r#""module":null,"value":{"ts":1799999995,"t":1,"n":2,"filling":"x"}}"#
     );
-    assert_eq!((sent, lines.len(), str::from_utf8(&lines[0]).unwrap()), (2, 2, expected));
+    assert_eq!((sent, lines.len(), &*lines[0]), (2, 2, expected));
     assert_eq!(plant.store.outboxes("store").unwrap(), ["store", LATE]);
     let (plant, sent) = run(None);
     assert_eq!((sent, plant.store.outboxes("store").unwrap().len()), (0, 1));
@@ -181,10 +181,11 @@ fn late_readings_too_old_are_given_up_and_reported_as_such() {
         plant.reading(NOW - 100, number, 1);
     }
     read(&plant, &mut pipeline);
-    let whose = |now| Whose { agent: "gw", pipeline: "p", what: What::Results, now };
+    let kind = RecordKind::Results;
+    let owner = |now| RecordOwner { agent: "gw", pipeline: "p", kind, now };
     std::thread::sleep(Duration::from_millis(130));
     let late = pipeline.late.as_mut().unwrap();
-    late.expire(&plant.store, whose(Timestamp::now().after(Duration::from_secs(3)))).unwrap();
+    late.expire(&plant.store, owner(Timestamp::now().after(Duration::from_secs(3)))).unwrap();
     assert_eq!(told(&plant), (Vec::new(), vec![json!(["expired", "late", 3])]));
     assert_eq!(plant.metrics.pipeline("p").expired_late_events.get(), 3);
 }
@@ -198,7 +199,7 @@ fn a_late_reading_that_its_output_refused_goes_there_again_when_it_is_replayed()
         payload: payload.into(),
         ..DeadLetter::default()
     };
-    let line = r#"{"agent":"gw","pipeline":"p","kind":"late","value":1}"#;
+    let line = r#"{"agent":"gw","pipeline":"p","kind":"late","topic":"a","key":"a","time":"2027-01-15T07:59:55Z","module":null,"value":1}"#;
     let dead_letters = vec![letter(line), letter(r#"{"agent":"gw"}"#)];
     plant.store.commit(&Commit { pipeline: "other", dead_letters, ..Commit::default() }).unwrap();
     let replay = |plant: &Plant| {

@@ -33,7 +33,7 @@ fn run_with(window_memory_max: usize) -> (i64, Vec<serde_json::Value>) {
         }
     }
     while let Some(batch) = plant.store.begin_batch("central", 1_000, 1 << 20).unwrap() {
-        lines.extend(batch.lines.iter().map(|line| serde_json::from_slice(line).unwrap()));
+        lines.extend(values(&batch));
         plant.store.confirm_batch("central", &batch.range, None).unwrap();
     }
     (most, lines)

@@ -172,7 +172,7 @@ fn results_that_were_not_committed_are_gone_after_a_reopen() {
     assert_eq!(store.pending("central").unwrap(), 3);
     store.commit(&commit(2, lines(3..5))).unwrap();
     let batch = store.begin_batch("central", 10_000, usize::MAX).unwrap().unwrap();
-    assert_eq!((batch.range, batch.lines), (0..5, lines(0..5)));
+    assert_eq!((batch.range, batch.records), (0..5, lines(0..5)));
     assert_eq!(store.dead_letters(0, 9).unwrap(), [(0, letter(b"1"))]);
 }
 

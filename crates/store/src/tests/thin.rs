@@ -6,7 +6,9 @@ use crate::meta::Meta;
 use crate::metrics::StoreMetrics;
 use crate::segments::Segments;
 use crate::thin::{Exchange, digest};
-use crate::{Batch, Commit, Config, Error, Outgoing, Quota, Quotas, Store, Thinned, Thinner, Waiting};
+use crate::{
+    Batch, Commit, Config, Error, Outgoing, PendingRecord, Quota, Quotas, Replacement, Store, ThinOutcome,
+};
 use headwater_flow::Timestamp;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
@@ -93,14 +95,14 @@ impl Both {
             Act::Begin(max) => self.begin(max),
             Act::Narrow => {
                 if let Some(batch) = &self.begun {
-                    let half = batch.lines.len().div_ceil(2);
+                    let half = batch.records.len().div_ceil(2);
                     self.begun = Some(self.store().narrow_batch("central", half).unwrap());
                 }
             }
             Act::Confirm => {
                 if let Some(batch) = self.begun.take() {
                     self.store().confirm_batch("central", &batch.range, None).unwrap();
-                    self.waiting.drain(..batch.lines.len());
+                    self.waiting.drain(..batch.records.len());
                 }
             }
             Act::Trim => self.store().trim(&[]).unwrap(),
@@ -145,14 +147,14 @@ impl Both {
                 thinner
             });
             match thinned.unwrap() {
-                Thinned::Fewer(_) => assert!(seen.is_some()),
-                Thinned::Same(next) => from = next,
-                Thinned::End => return,
-                Thinned::Busy => panic!("nobody else is there"),
+                ThinOutcome::Fewer(_) => assert!(seen.is_some()),
+                ThinOutcome::Same(next) => from = next,
+                ThinOutcome::End => return,
+                ThinOutcome::Busy => panic!("nobody else is there"),
             }
         }
         self.tallies[pipeline] = tally;
-        let gone: Vec<Line> = seen.unwrap_or_default().iter().map(|line| decode(&line.line)).collect();
+        let gone: Vec<Line> = seen.unwrap_or_default().iter().map(|line| decode(&line.record)).collect();
         for group in gone.chunks(into) {
             let all = group.iter().flat_map(|(_, results)| results.clone()).collect();
             let at = self.waiting.iter().position(|line| *line == group[0]).expect("it waits");
@@ -166,7 +168,7 @@ impl Both {
             assert!(self.waiting.is_empty());
             return;
         };
-        let lines: Vec<Line> = batch.lines.iter().map(|line| decode(line)).collect();
+        let lines: Vec<Line> = batch.records.iter().map(|line| decode(line)).collect();
         assert_eq!(lines[..], self.waiting.make_contiguous()[..lines.len()]);
         assert!(self.begun.as_ref().is_none_or(|begun| *begun == batch), "the same bytes again");
         self.begun = Some(batch);
@@ -174,14 +176,14 @@ impl Both {
 }
 
 /// Groups of lines become one each, which stands for all of them.
-fn thinner(lines: &[Waiting], into: usize, tally: u64) -> Option<Thinner> {
+fn thinner(lines: &[PendingRecord], into: usize, tally: u64) -> Option<Replacement> {
     let groups = lines.chunks(into).map(|group| {
-        let all: Vec<Line> = group.iter().map(|line| decode(&line.line)).collect();
+        let all: Vec<Line> = group.iter().map(|line| decode(&line.record)).collect();
         let line = (all[0].0, all.iter().flat_map(|(_, results)| results.clone()).collect());
-        Waiting { line: encode(&line), ..group[0].clone() }
+        PendingRecord { record: encode(&line), ..group[0].clone() }
     });
-    let after: Vec<Waiting> = groups.collect();
-    (after.len() < lines.len()).then(|| Thinner { lines: after, tally: tally.to_le_bytes().to_vec() })
+    let after: Vec<PendingRecord> = groups.collect();
+    (after.len() < lines.len()).then(|| Replacement { records: after, tally: tally.to_le_bytes().to_vec() })
 }
 
 proptest! {
@@ -286,7 +288,7 @@ fn a_crash_in_an_exchange_leaves_it_done_or_not_done() {
         assert_eq!(held.try_into().map_or(0, u64::from_le_bytes), tally);
         let mut lines = 0;
         while let Some(batch) = store.begin_batch("central", 100, usize::MAX).unwrap() {
-            lines += batch.lines.len() as u64;
+            lines += batch.records.len() as u64;
             store.confirm_batch("central", &batch.range, None).unwrap();
         }
         assert_eq!(lines, expected, "exchanged: {exchanged}");

@@ -164,7 +164,7 @@ fn digest(module: Option<String>) -> Option<ModuleDigest<'static>> {
     module.map(|module| ModuleDigest::from(&*module).into_owned())
 }
 
-/// A value that was checked with its line.
+/// A value that was checked with its line, which may have been written over several.
 fn kept(value: String) -> JsonText<'static> {
-    JsonText::kept(Cow::Owned(value))
+    JsonText::in_one_line(Cow::Owned(value))
 }

@@ -62,6 +62,17 @@ impl Record<'_> {
         out
     }
 
+    /// Returns about how many bytes more than the record its line takes.
+    pub(crate) fn line_bytes_more(record: &[u8]) -> usize {
+        match record.get(1) {
+            Some(&WINDOW) => 250,
+            Some(&EVENT) => 110,
+            Some(&LATE) => 140,
+            Some(&REPORT) => 190,
+            _ => 0,
+        }
+    }
+
     /// About how many bytes it takes there.
     fn bytes_about(&self) -> usize {
         const NUMBERS: usize = 128;

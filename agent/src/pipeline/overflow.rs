@@ -1,4 +1,4 @@
-//! What a pipeline does when the outbox of its output has reached its quota, and with what is too old.
+//! The overflow policy of a pipeline: at the quota of its outbox, and for records that are too old.
 //!
 //! | policy | at the quota |
 //! | --- | --- |
@@ -20,20 +20,20 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tracing::{info, warn};
 
-use super::tally::Tally;
-use super::thin::{self, Merge, What, Whose};
+use super::tally::LossTally;
+use super::thin::{self, RecordKind, RecordOwner, WindowMerge};
 use crate::flow::{ReportKind, Seq, Timestamp};
 use crate::metrics;
-use crate::store::{self, CLOCK_SET, Store, Thinned};
+use crate::store::{self, CLOCK_SET, PendingRecord, Store, ThinOutcome};
 
 /// Merging doubles the width of windows at most so often.
 const LEVELS_MAX: usize = 16;
 /// The outbox counts as full until it had room for so long.
 const ROOM_FOR: Duration = Duration::from_secs(30);
-/// What is older than `age_max` by this part of it goes: so often there is a report at most.
+/// Records older than `age_max` by this part of it are dropped: so often there is a report at most.
 const AGE_PARTS: u32 = 16;
 
-/// What a pipeline does when its outbox is full.
+/// The policy of a pipeline for a full outbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
     /// Waits, and loses nothing.
@@ -49,7 +49,7 @@ pub enum WhenFull {
 
 /// A pipeline's own bounds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct OverflowBounds {
     pub(super) policy: WhenFull,
     /// Length of a window as it is made, in microseconds.
     pub(super) window: u64,
@@ -59,9 +59,9 @@ pub(super) struct Bounds {
     pub(super) age_max: Option<Duration>,
 }
 
-/// What to do about a commit that found no room.
+/// The way on for a commit that found no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Relief {
+pub(super) enum OverflowRelief {
     /// There may be room now.
     Again,
     /// Only time helps.
@@ -70,14 +70,14 @@ pub(super) enum Relief {
     Drop,
 }
 
-/// A pipeline's dealings with its outbox.
+/// The policy of a pipeline at one outbox, and how far it has come there.
 #[derive(Debug)]
-pub(super) struct Full {
-    bounds: Bounds,
+pub(super) struct OverflowPolicyState {
+    bounds: OverflowBounds,
     /// As committed.
-    pub(super) tally: Tally,
+    pub(super) tally: LossTally,
     metrics: metrics::Pipeline,
-    lines: Lines,
+    counters: LossCounters,
     /// Before this nothing of the pipeline's own is left to drop.
     dropped: Seq,
     /// Before this all is merged, by how often the width was doubled.
@@ -87,66 +87,85 @@ pub(super) struct Full {
     looked: Instant,
 }
 
-/// Where it finds its lines.
+/// The place of the pipeline's records in the store.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct OutboxPlace<'a> {
     pub(super) store: &'a Store,
     pub(super) outbox: &'a str,
-    /// By what name the outbox knows them.
+    /// The name under which the outbox knows them.
     pub(super) writer: &'a str,
-    pub(super) whose: Whose<'a>,
+    pub(super) owner: RecordOwner<'a>,
 }
 
-/// Counters of what becomes of the lines.
+/// Counters of the records that are gone.
 #[derive(Debug)]
-struct Lines {
+struct LossCounters {
     dropped: Counter,
     expired: Counter,
     reports: Gauge,
 }
 
-impl Lines {
-    fn of(what: What, metrics: &metrics::Pipeline) -> Self {
-        let (dropped, expired, reports) = match what {
-            What::Results => (&metrics.dropped_results, &metrics.expired_results, &metrics.report_lines),
-            What::Late => {
-                (&metrics.dropped_late_events, &metrics.expired_late_events, &metrics.late_report_lines)
-            }
-        };
-        Self { dropped: dropped.clone(), expired: expired.clone(), reports: reports.clone() }
+impl LossCounters {
+    fn new(kind: RecordKind, metrics: &metrics::Pipeline) -> Self {
+        match kind {
+            RecordKind::Results => Self {
+                dropped: metrics.dropped_results.clone(),
+                expired: metrics.expired_results.clone(),
+                reports: metrics.report_lines.clone(),
+            },
+            RecordKind::Late => Self {
+                dropped: metrics.dropped_late_events.clone(),
+                expired: metrics.expired_late_events.clone(),
+                reports: metrics.late_report_lines.clone(),
+            },
+        }
     }
 }
 
-impl Full {
-    pub(super) fn new(what: What, bounds: Bounds, tally: Tally, metrics: metrics::Pipeline) -> Self {
-        let lines = Lines::of(what, &metrics);
-        let (dropped, merged, looked) = (0, [0; LEVELS_MAX], Instant::now());
-        let full = Self { bounds, tally, metrics, lines, dropped, merged, since: None, looked };
-        full.count(&Tally::default());
-        full
+impl OverflowPolicyState {
+    pub(super) fn new(
+        kind: RecordKind,
+        bounds: OverflowBounds,
+        tally: LossTally,
+        metrics: metrics::Pipeline,
+    ) -> Self {
+        let state = Self {
+            bounds,
+            tally,
+            counters: LossCounters::new(kind, &metrics),
+            metrics,
+            dropped: 0,
+            merged: [0; LEVELS_MAX],
+            since: None,
+            looked: Instant::now(),
+        };
+        state.count(&LossTally::default());
+        state
     }
 
-    /// What helps now that there is no room.
+    /// Does what helps now that there is no room.
     pub(super) fn relieve(
         &mut self,
-        place: Place<'_>,
-        aggregate: Option<&mut impl Merge>,
-    ) -> Result<Relief, store::Error> {
+        place: OutboxPlace<'_>,
+        aggregate: Option<&mut impl WindowMerge>,
+    ) -> Result<OverflowRelief, store::Error> {
         if self.since.replace(Instant::now()).is_none() {
-            let (pipeline, outbox, policy) = (place.whose.pipeline, place.outbox, self.bounds.policy);
+            let pipeline = place.owner.pipeline;
+            let outbox = place.outbox;
+            let policy = self.bounds.policy;
             warn!(pipeline, outbox, ?policy, "outbox has reached its quota");
         }
         let expired = self.tally.expired;
         self.expire(place)?;
         if self.tally.expired > expired {
-            return Ok(Relief::Again);
+            return Ok(OverflowRelief::Again);
         }
         match self.bounds.policy {
             WhenFull::Block => {
                 self.metrics.blocked.set(1);
-                Ok(Relief::Wait)
+                Ok(OverflowRelief::Wait)
             }
-            WhenFull::DropNewest => Ok(Relief::Drop),
+            WhenFull::DropNewest => Ok(OverflowRelief::Drop),
             WhenFull::DropOldest => self.drop_oldest(place),
             WhenFull::Coarsen => match aggregate {
                 Some(aggregate) => self.coarsen(place, aggregate),
@@ -155,8 +174,8 @@ impl Full {
         }
     }
 
-    /// A commit had room, or needed none.
-    pub(super) fn committed(&mut self, tally: Tally, pipeline: &str) {
+    /// Takes note of a commit that had room, or needed none.
+    pub(super) fn committed(&mut self, tally: LossTally, pipeline: &str) {
         self.metrics.blocked.set(0);
         self.set(tally);
         if self.since.is_some_and(|since| since.elapsed() >= ROOM_FOR) {
@@ -165,40 +184,43 @@ impl Full {
         }
     }
 
-    /// Gives up what is too old, if it is time to look.
-    pub(super) fn expire(&mut self, place: Place<'_>) -> Result<(), store::Error> {
+    /// Drops records that are too old, if it is time to look.
+    pub(super) fn expire(&mut self, place: OutboxPlace<'_>) -> Result<(), store::Error> {
         let Some(age_max) = self.bounds.age_max else { return Ok(()) };
         let every = (age_max / AGE_PARTS).clamp(Duration::from_millis(100), Duration::from_mins(10));
         if self.looked.elapsed() < every {
             return Ok(());
         }
         self.looked = Instant::now();
-        let now = place.whose.now;
+        let now = place.owner.now;
         if now < place.store.newest(place.outbox)? {
             return Ok(());
         }
-        let (oldest, due) = (now.before(age_max), now.before(age_max + every));
+        let oldest = now.before(age_max);
+        let due = now.before(age_max + every);
         place.store.seal_made_before(place.outbox, due)?;
         let is_old = |made: Timestamp, limit| (CLOCK_SET..limit).contains(&made);
         let mut from = 0;
         loop {
-            let (tally, mut next) = (self.tally, None);
+            let tally = self.tally;
+            let mut next = None;
             let mut young = false;
-            let thinned = place.store.thin(place.outbox, place.writer, from, &mut |lines| {
-                young = lines.last().is_some_and(|line| line.made >= oldest);
-                lines.iter().any(|line| is_old(line.made, due)).then_some(())?;
-                let is_old = |line: &store::Waiting| is_old(line.made, oldest);
-                let (thinner, tally) = thin::drop(lines, place.whose, ReportKind::Expired, &tally, is_old)?;
+            let thinned = place.store.thin(place.outbox, place.writer, from, &mut |records| {
+                young = records.last().is_some_and(|record| record.made >= oldest);
+                records.iter().any(|record| is_old(record.made, due)).then_some(())?;
+                let is_old = |record: &PendingRecord| is_old(record.made, oldest);
+                let (replacement, tally) =
+                    thin::drop(records, place.owner, ReportKind::Expired, &tally, is_old)?;
                 next = Some(tally);
-                Some(thinner)
+                Some(replacement)
             })?;
             match thinned {
-                Thinned::Fewer(after) => {
+                ThinOutcome::Fewer(after) => {
                     self.set(next.unwrap_or(tally));
                     from = after;
                 }
-                Thinned::Same(after) => from = after,
-                Thinned::Busy | Thinned::End => return Ok(()),
+                ThinOutcome::Same(after) => from = after,
+                ThinOutcome::Busy | ThinOutcome::End => return Ok(()),
             }
             if young {
                 return Ok(());
@@ -206,78 +228,87 @@ impl Full {
         }
     }
 
-    fn drop_oldest(&mut self, place: Place<'_>) -> Result<Relief, store::Error> {
+    fn drop_oldest(&mut self, place: OutboxPlace<'_>) -> Result<OverflowRelief, store::Error> {
         loop {
-            let (tally, mut next) = (self.tally, None);
-            let thinned = place.store.thin(place.outbox, place.writer, self.dropped, &mut |lines| {
-                let (thinner, tally) = thin::drop(lines, place.whose, ReportKind::Dropped, &tally, |_| true)?;
+            let tally = self.tally;
+            let mut next = None;
+            let thinned = place.store.thin(place.outbox, place.writer, self.dropped, &mut |records| {
+                let (replacement, tally) =
+                    thin::drop(records, place.owner, ReportKind::Dropped, &tally, |_| true)?;
                 next = Some(tally);
-                Some(thinner)
+                Some(replacement)
             })?;
             match thinned {
-                Thinned::Fewer(after) => {
+                ThinOutcome::Fewer(after) => {
                     self.set(next.unwrap_or(tally));
                     self.dropped = after;
-                    return Ok(Relief::Again);
+                    return Ok(OverflowRelief::Again);
                 }
-                Thinned::Same(after) => self.dropped = after,
-                Thinned::Busy => return Ok(Relief::Wait),
-                Thinned::End => return Ok(Relief::Drop),
+                ThinOutcome::Same(after) => self.dropped = after,
+                ThinOutcome::Busy => return Ok(OverflowRelief::Wait),
+                ThinOutcome::End => return Ok(OverflowRelief::Drop),
             }
         }
     }
 
-    fn coarsen(&mut self, place: Place<'_>, aggregate: &mut impl Merge) -> Result<Relief, store::Error> {
-        let Bounds { window, widest, .. } = self.bounds;
+    fn coarsen(
+        &mut self,
+        place: OutboxPlace<'_>,
+        aggregate: &mut impl WindowMerge,
+    ) -> Result<OverflowRelief, store::Error> {
+        let OverflowBounds { window, widest, .. } = self.bounds;
         for level in 0..LEVELS_MAX {
             let cell = window.saturating_mul(2 << level);
             if cell > widest {
                 break;
             }
             loop {
-                let (tally, mut next) = (self.tally, None);
+                let tally = self.tally;
+                let mut next = None;
                 let metrics = &self.metrics;
                 let failed = |reason: String| {
                     metrics.failed_merges.inc();
                     if metrics.failed_merges.get() == 1 {
-                        warn!(pipeline = place.whose.pipeline, reason, "failed to merge windows");
+                        warn!(pipeline = place.owner.pipeline, reason, "failed to merge windows");
                     }
                 };
-                let (outbox, writer) = (place.outbox, place.writer);
-                let thinned = place.store.thin(outbox, writer, self.merged[level], &mut |lines| {
-                    let (thinner, tally) =
-                        thin::coarsen(lines, place.whose, cell, aggregate, &tally, failed)?;
+                let from = self.merged[level];
+                let thinned = place.store.thin(place.outbox, place.writer, from, &mut |records| {
+                    let (replacement, tally) =
+                        thin::coarsen(records, place.owner, cell, aggregate, &tally, failed)?;
                     next = Some(tally);
-                    Some(thinner)
+                    Some(replacement)
                 })?;
                 match thinned {
-                    Thinned::Fewer(after) => {
+                    ThinOutcome::Fewer(after) => {
                         self.set(next.unwrap_or(tally));
                         self.merged[level] = after;
-                        return Ok(Relief::Again);
+                        return Ok(OverflowRelief::Again);
                     }
-                    Thinned::Same(after) => self.merged[level] = after,
-                    Thinned::Busy => return Ok(Relief::Wait),
-                    Thinned::End => break,
+                    ThinOutcome::Same(after) => self.merged[level] = after,
+                    ThinOutcome::Busy => return Ok(OverflowRelief::Wait),
+                    ThinOutcome::End => break,
                 }
             }
         }
         self.drop_oldest(place)
     }
 
-    fn set(&mut self, tally: Tally) {
+    fn set(&mut self, tally: LossTally) {
         let before = std::mem::replace(&mut self.tally, tally);
         self.count(&before);
     }
 
     /// Brings the counters, which show committed work only, up to date.
-    fn count(&self, before: &Tally) {
-        let (metrics, lines, now) = (&self.metrics, &self.lines, &self.tally);
-        lines.dropped.inc_by(now.dropped - before.dropped);
+    fn count(&self, before: &LossTally) {
+        let metrics = &self.metrics;
+        let counters = &self.counters;
+        let now = &self.tally;
+        counters.dropped.inc_by(now.dropped - before.dropped);
         metrics.coarsened_results.inc_by(now.coarsened - before.coarsened);
-        lines.expired.inc_by(now.expired - before.expired);
+        counters.expired.inc_by(now.expired - before.expired);
         metrics.expired_messages.inc_by(now.expired_messages - before.expired_messages);
         metrics.given_up_letters.inc_by(now.given_up_letters - before.given_up_letters);
-        lines.reports.set(i64::try_from(now.reports).unwrap_or(i64::MAX));
+        counters.reports.set(i64::try_from(now.reports).unwrap_or(i64::MAX));
     }
 }
