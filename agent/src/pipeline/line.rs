@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::tally::{LossRun, TimeSpan, UNKNOWN_SPAN};
 use crate::decode::check_json;
 use crate::flow::{Event, ReportKind, Timestamp};
-use crate::window::Outcome;
+use crate::window::WindowOutcome;
 
 #[derive(Serialize)]
 struct WindowedLine<'a> {
@@ -74,7 +74,7 @@ pub(super) fn result(
     agent: &str,
     pipeline: &str,
     module: &str,
-    outcome: &Outcome,
+    outcome: &WindowOutcome,
 ) -> Result<Vec<u8>, (String, Vec<u8>)> {
     let json = outcome.value.clone()?;
     let value: &RawValue =
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_result_is_one_line_whatever_the_module_writes() {
-        let outcome = Outcome {
+        let outcome = WindowOutcome {
             key: "hall \"2\"\n".into(),
             start: Timestamp(60_000_000),
             end: Timestamp(120_000_000),

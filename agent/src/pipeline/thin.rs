@@ -10,7 +10,7 @@ use super::tally::{LossRun, Tally, UNKNOWN_SPAN};
 use crate::flow::{ReportKind, Timestamp};
 use crate::module::Closed;
 use crate::store::{Thinner, Waiting};
-use crate::window::Outcome;
+use crate::window::WindowOutcome;
 
 /// Whose lines they are, and by when.
 #[derive(Clone, Copy, Debug)]
@@ -279,7 +279,7 @@ fn line_of(
     whose: Whose<'_>,
     digest: &str,
 ) -> Result<Vec<u8>, String> {
-    let outcome = Outcome {
+    let outcome = WindowOutcome {
         key: group.key.clone(),
         start: group.start,
         end: group.end,
