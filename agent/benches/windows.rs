@@ -35,9 +35,10 @@ use headwater_agent::module::{CallMetrics, Host, Limits};
 use headwater_agent::pipeline::{COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, COMMIT_MESSAGES_MAX};
 use headwater_agent::store::{self, Commit, Outgoing, Store};
 use headwater_agent::window::{
-    Aggregate, HoppingWindow, OpenWindows, RowVisitor, SlidingWindow, TumblingWindow, WindowConfig,
-    WindowError, WindowKind, WindowOutcome, WindowStore,
+    Aggregate, HoppingWindow, ObservedReading, OpenWindows, RowVisitor, SlidingWindow, TumblingWindow,
+    WindowConfig, WindowError, WindowKind, WindowOutcome, WindowStore,
 };
+use headwater_agent::wire::{JsonText, ModuleDigest, Record, ResultState, WindowResult};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -300,7 +301,7 @@ impl WindowStore for Rows {
             }
             Ok(())
         });
-        read.map_err(|error: store::WindowError| WindowError::Store(Box::new(error)))?;
+        read.map_err(|error: store::Error| WindowError::Store(Box::new(error)))?;
         shown
     }
 }
@@ -321,8 +322,7 @@ struct Bench {
 
 impl Bench {
     fn open(folder: &Path, config: WindowConfig, aggregate: Box<dyn Aggregate>) -> Self {
-        let store =
-            store::WindowConfig { ballast_bytes: 1 << 20, ..store::WindowConfig::new(folder.join("state")) };
+        let store = store::Config { ballast_bytes: 1 << 20, ..store::Config::new(folder.join("state")) };
         let store = Store::open(&store, &StoreMetrics::default()).unwrap();
         store.outbox_epoch("central").unwrap();
         let windows = OpenWindows::new(config, Box::new(Rows(store.clone())), store.at_hand_bytes_max());
@@ -342,7 +342,8 @@ impl Bench {
 
     fn slice(&mut self, readings: impl Iterator<Item = (String, Timestamp, Vec<u8>)>) {
         for (key, time, payload) in readings {
-            self.windows.observe(self.aggregate.as_mut(), &key, time, payload).unwrap().unwrap();
+            let observed = self.windows.observe(self.aggregate.as_mut(), &key, time, payload).unwrap();
+            assert_eq!(observed, ObservedReading::Used);
             self.position += 1;
         }
         let settled = self.windows.apply(self.aggregate.as_mut()).unwrap();
@@ -385,16 +386,25 @@ impl Bench {
     }
 }
 
-/// About as long as a pipeline's.
+/// As a pipeline's.
 fn line(outcome: &WindowOutcome) -> Vec<u8> {
-    let WindowOutcome { key, start, end, revision, count, late, rejected, watermark, .. } = outcome;
-    let mut line = format!(
-        r#"{{"agent":"bench","pipeline":"bench","key":"{key}","window":{{"start":"{start}","end":"{end}"}},"revision":{revision},"module":"builtin:0123456789abcdef","count":{count},"late":{late},"rejected":{rejected},"watermark":"{watermark}","value":"#
-    )
-    .into_bytes();
-    line.extend(outcome.value.as_ref().unwrap());
-    line.push(b'}');
-    line
+    let result = WindowResult {
+        agent: "bench".into(),
+        pipeline: "bench".into(),
+        key: (&*outcome.key).into(),
+        start: outcome.start,
+        end: outcome.end,
+        part: outcome.part,
+        revision: outcome.revision,
+        state: ResultState::Closed,
+        module: Some(ModuleDigest::from("builtin:0123456789abcdef")),
+        count: outcome.count,
+        late: outcome.late,
+        rejected: outcome.rejected,
+        watermark: Some(outcome.watermark),
+        value: JsonText::checked(outcome.value.as_ref().unwrap()).unwrap(),
+    };
+    Record::Window(result).to_line()
 }
 
 /// Of all threads, in ticks of a hundredth of a second.

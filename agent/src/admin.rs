@@ -1,16 +1,19 @@
 //! The agent's own HTTP: `/live`, `/ready`, `/metrics`, `/status`, `/dead-letters`, `/v1/reload`,
 //! `/v1/pipelines/NAME/resume`.
 //!
-//! It only reads, mostly counters, so nothing it is asked can change the way of the data, except for
-//! the replay of dead letters and what it is told about modules, which take a key. Answers are bounded, and
-//! so is the body of a replay, the only one read. It listens on loopback unless configured otherwise.
+//! It only reads, mostly counters, so no request can change the way of the data, but for the replay of dead letters
+//! and for what pipelines are told about their modules, which take a key. The stages that it shows are those of the
+//! roster. It listens on loopback unless configured otherwise.
+//!
+//! **Bounds.** Answers are bounded, and so is the body of a replay, the only one read. The store is asked on one
+//! thread; `/metrics` and `/status` wait for it no longer than [`STORE_ANSWER_MAX`], and `/live` and `/ready` not at
+//! all, so that an agent whose disk stands still can say so.
 
 mod letters;
 mod reload;
 
-pub use letters::{Answered, Ask, KEY_FILE, Key, PAGE as DEAD_LETTERS_PAGE, Waiting};
+pub use letters::{AdminKey, KEY_FILE, PAGE as DEAD_LETTERS_PAGE, ReplayAnswer, ReplayAsk, ReplayProgress};
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,90 +22,65 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::audit::Verdict;
+use crate::audit::AuditView;
 use crate::blocking::{BlockingThread, ThreadError};
-use crate::config::Config;
-use crate::metrics::{self, Metrics};
-use crate::pipeline::Post;
-use crate::reload::Door;
+use crate::metrics::Metrics;
+use crate::reload::ReloadHandle;
+use crate::roster::{PipelineEntry, RosterReader};
 use crate::store::Store;
 
 /// How long `/metrics` and `/status` wait for the store; then they show what is known without it.
 const STORE_ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// What the endpoints show.
+/// The endpoints. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Admin(Arc<Shown>);
+pub struct Admin(Arc<AdminState>);
+
+/// The handles that the endpoints need.
+#[derive(Debug)]
+pub struct AdminParts {
+    /// The agent's id.
+    pub agent: String,
+    /// The agent's metrics.
+    pub metrics: Arc<Metrics>,
+    /// The stages that run.
+    pub roster: RosterReader,
+    /// The outcome of the audit's last look.
+    pub audit: AuditView,
+    /// The store, for dead letters and for what is pending.
+    pub store: Store,
+    /// The key that a caller shows to change something.
+    pub key: AdminKey,
+    /// The way to ask for a reload.
+    pub reload: ReloadHandle,
+}
 
 #[derive(Debug)]
-struct Shown {
-    agent: String,
+struct AdminState {
+    parts: AdminParts,
     started: Instant,
-    metrics: Arc<Metrics>,
-    inputs: Vec<(String, metrics::Input)>,
-    pipelines: Vec<(String, (metrics::Pipeline, metrics::CallMetrics))>,
-    outputs: Vec<(String, metrics::Output)>,
-    verdict: Verdict,
-    store: Store,
-    key: Key,
-    posts: BTreeMap<String, Arc<Post>>,
-    door: Door,
     /// For what is asked of the store.
     thread: BlockingThread,
 }
 
-/// What a caller who shows the key can ask for beside a replay.
-#[derive(Debug)]
-pub struct Told {
-    /// Who may ask.
-    pub key: Key,
-    /// Of the pipelines, by name.
-    pub posts: BTreeMap<String, Arc<Post>>,
-    /// Of the configuration.
-    pub door: Door,
-}
-
 impl Admin {
-    /// Shows the stages of `config`.
+    /// Starts the thread that asks the store; nothing is served yet.
     ///
     /// # Errors
-    /// When there is no thread for what is asked of the store.
-    pub fn new(
-        config: &Config,
-        metrics: Arc<Metrics>,
-        verdict: Verdict,
-        store: Store,
-        told: Told,
-    ) -> Result<Self, ThreadError> {
-        let Told { key, posts, door } = told;
-        let (inputs, pipelines, outputs) =
-            (config.inputs.keys(), config.pipelines.keys(), config.outputs.keys());
-        Ok(Self(Arc::new(Shown {
-            agent: config.agent.id.clone(),
-            started: Instant::now(),
-            inputs: inputs.map(|name| (name.clone(), metrics.input(name))).collect(),
-            pipelines: pipelines
-                .map(|name| (name.clone(), (metrics.pipeline(name), metrics.calls(name))))
-                .collect(),
-            outputs: outputs.map(|name| (name.clone(), metrics.output(name))).collect(),
-            metrics,
-            verdict,
-            store,
-            key,
-            posts,
-            door,
-            thread: BlockingThread::start("admin")?,
-        })))
+    /// When the system gives no thread.
+    pub fn start(parts: AdminParts) -> Result<Self, ThreadError> {
+        let thread = BlockingThread::start("admin")?;
+        Ok(Self(Arc::new(AdminState { parts, started: Instant::now(), thread })))
     }
 
-    /// What is counted.
+    /// Returns the agent's metrics.
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
-        self.0.metrics.clone()
+        self.0.parts.metrics.clone()
     }
 
     /// Answers until it is dropped.
@@ -121,14 +99,15 @@ impl Admin {
         axum::serve(listener, router).await
     }
 
-    /// What is pending is the store's to say: the output's own count lags behind a commit. A store that does not
-    /// answer keeps no count from being shown.
+    /// Counts what is pending, since an output's own count lags behind a commit. A store that does not answer keeps
+    /// nothing from being shown.
     async fn refresh(&self) {
-        let admin = self.clone();
+        let store = self.0.parts.store.clone();
+        let roster = self.0.parts.roster.current();
         let refresh = self.0.thread.call(move || {
-            for (name, output) in &admin.0.outputs {
-                if let Ok(pending) = admin.0.store.pending(name) {
-                    output.pending_results.set(i64::try_from(pending).unwrap_or(i64::MAX));
+            for (name, output) in &roster.outputs {
+                if let Ok(pending) = store.pending(name) {
+                    output.metrics.pending_results.set(i64::try_from(pending).unwrap_or(i64::MAX));
                 }
             }
         });
@@ -139,10 +118,10 @@ impl Admin {
         }
     }
 
-    /// The ledger now; null when the store cannot be asked.
+    /// Returns the ledger of now; null when the store cannot be asked.
     async fn ledger(&self) -> Value {
-        let verdict = self.0.verdict.clone();
-        let read = self.0.thread.call(move || verdict.ledger().map_err(|error| error.to_string()));
+        let audit = self.0.parts.audit.clone();
+        let read = self.0.thread.call(move || audit.ledger().map_err(|error| error.to_string()));
         let reason = match timeout(STORE_ANSWER_MAX, read).await {
             Ok(Ok(Ok(ledger))) => return ledger,
             Ok(Ok(Err(reason)) | Err(reason)) => reason,
@@ -152,20 +131,22 @@ impl Admin {
         Value::Null
     }
 
-    fn unready(&self) -> Vec<&str> {
-        let apart = self.0.inputs.iter().filter(|(_, input)| input.connected.get() == 0);
-        apart.map(|(name, _)| name.as_str()).collect()
+    /// Returns the inputs that are not connected and subscribed.
+    fn unready(&self) -> Vec<Arc<str>> {
+        let roster = self.0.parts.roster.current();
+        let apart = roster.inputs.iter().filter(|(_, input)| input.metrics.connected.get() == 0);
+        apart.map(|(name, _)| name.clone()).collect()
     }
 }
 
-/// Progress, not presence: 503 names the stages that are stuck, and what waits for them.
+/// Shows progress, not presence: 503 names the stages that are stuck, and the work that waits for them.
 async fn live(State(admin): State<Admin>) -> Response {
-    let stuck = admin.0.verdict.stuck(Instant::now());
+    let stuck = admin.0.parts.audit.stuck(Instant::now());
     let named = stuck.iter().map(|stuck| json!({ "stage": stuck.stage, "cause": stuck.cause }));
     answer(stuck.is_empty(), json!({ "live": stuck.is_empty(), "stuck": named.collect::<Vec<_>>() }))
 }
 
-/// 503 names the inputs that are not connected and subscribed.
+/// Names the inputs that are not connected and subscribed, with 503.
 async fn ready(State(admin): State<Admin>) -> Response {
     let unready = admin.unready();
     answer(unready.is_empty(), json!({ "ready": unready.is_empty(), "inputs_not_connected": unready }))
@@ -174,33 +155,38 @@ async fn ready(State(admin): State<Admin>) -> Response {
 async fn metrics_text(State(admin): State<Admin>) -> Response {
     admin.refresh().await;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], admin.0.metrics.encode()).into_response()
+    ([(header::CONTENT_TYPE, kind)], admin.0.parts.metrics.encode()).into_response()
 }
 
 async fn status(State(admin): State<Admin>) -> Json<Value> {
     admin.refresh().await;
-    let shown = &admin.0;
-    let named = |all: Vec<(&String, Value)>| -> Value {
-        all.into_iter().map(|(name, value)| (name.clone(), value)).collect::<serde_json::Map<_, _>>().into()
-    };
+    let parts = &admin.0.parts;
+    let roster = parts.roster.current();
+    let now = Instant::now();
+    let stuck: Vec<_> = parts.audit.stuck(now).into_iter().map(|stuck| stuck.stage).collect();
     Json(json!({
-        "agent": shown.agent,
+        "agent": parts.agent,
         "version": env!("CARGO_PKG_VERSION"),
-        "uptime_seconds": shown.started.elapsed().as_secs(),
+        "uptime_seconds": admin.0.started.elapsed().as_secs(),
         "ready": admin.unready().is_empty(),
-        "stuck": shown.verdict.stuck(Instant::now()).iter().map(|stuck| stuck.stage.clone()).collect::<Vec<_>>(),
+        "stuck": stuck,
         "ledger": admin.ledger().await,
-        "inputs": named(shown.inputs.iter().map(|(name, input)| (name, input.values())).collect()),
-        "pipelines": named(shown.pipelines.iter().map(|(name, pipeline)| (name, pipeline_values(pipeline))).collect()),
-        "modules": named(shown.posts.iter().map(|(name, post)| (name, post.value(Instant::now()))).collect()),
-        "outputs": named(shown.outputs.iter().map(|(name, output)| (name, output.values())).collect()),
+        "inputs": named(roster.inputs.iter().map(|(name, input)| (name, input.metrics.values()))),
+        "pipelines": named(roster.pipelines.iter().map(|(name, pipeline)| (name, counts(pipeline)))),
+        "modules": named(roster.pipelines.iter().map(|(name, pipeline)| (name, pipeline.mailbox.value(now)))),
+        "outputs": named(roster.outputs.iter().map(|(name, output)| (name, output.metrics.values()))),
     }))
 }
 
-/// The counts of a pipeline and those of its modules' calls, as one object.
-fn pipeline_values((pipeline, calls): &(metrics::Pipeline, metrics::CallMetrics)) -> Value {
-    let mut values = pipeline.values();
-    if let (Value::Object(values), Value::Object(calls)) = (&mut values, calls.values()) {
+/// Returns an object with a value for each name.
+fn named<'a>(values: impl Iterator<Item = (&'a Arc<str>, Value)>) -> Value {
+    values.map(|(name, value)| (name.to_string(), value)).collect::<Map<_, _>>().into()
+}
+
+/// Returns the counts of a pipeline and those of its modules' calls, as one object.
+fn counts(pipeline: &PipelineEntry) -> Value {
+    let mut values = pipeline.metrics.values();
+    if let (Value::Object(values), Value::Object(calls)) = (&mut values, pipeline.calls.values()) {
         values.extend(calls);
     }
     values

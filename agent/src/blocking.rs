@@ -146,7 +146,8 @@ mod tests {
         let (begun, has_begun) = oneshot::channel();
         let (go_on, held) = std::sync::mpsc::sync_channel::<()>(0);
         let holding = thread.clone();
-        let holding = tokio::task::spawn(async move {
+        let mut calls = tokio::task::JoinSet::new();
+        calls.spawn(async move {
             let hold = move || (begun.send(()), held.recv());
             holding.call(hold).await.map(drop)
         });
@@ -158,7 +159,7 @@ mod tests {
             assert!(polled.is_pending(), "it waits for its turn");
         }
         go_on.send(()).unwrap();
-        holding.await.unwrap().unwrap();
+        calls.join_next().await.unwrap().unwrap().unwrap();
         assert_eq!(thread.call(|| 7).await, Ok(7));
         assert!(is_made.try_recv().is_err());
     }

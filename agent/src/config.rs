@@ -29,16 +29,10 @@ use toml::de::DeTable;
 
 use crate::decode::Place;
 use crate::input::mqtt;
+use crate::roster::{INPUTS_MAX, OUTPUTS_MAX, PIPELINES_MAX};
 use crate::secret::Secret;
 use crate::store::{QUOTA_BYTES_MIN, Quota};
 use crate::{module, pipeline as stage, store, tls};
-
-/// Most inputs of one agent: each has two threads.
-pub const INPUTS_MAX: usize = 256;
-/// Most pipelines of one agent: each has a thread.
-pub const PIPELINES_MAX: usize = 1_024;
-/// Most outputs of one agent: each has a thread, and the open files of its outboxes.
-pub const OUTPUTS_MAX: usize = 256;
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ mod template;
 use std::time::Duration;
 
 pub use crate::flow::json::check_json;
-use crate::flow::json::{Fields, Scalar};
+use crate::flow::json::{JsonScalar, WantedFields};
 use crate::flow::{Event, Message, Timestamp};
 use crate::topic;
 use guard::TIME_MAX;
@@ -100,7 +100,7 @@ impl Error {
 #[derive(Debug)]
 pub struct Decode {
     config: Config,
-    fields: Fields,
+    fields: WantedFields,
     time_slot: Option<usize>,
 }
 
@@ -108,7 +108,7 @@ impl Decode {
     /// Prepares the single pass over each payload.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let mut fields = Fields::strict();
+        let mut fields = WantedFields::strict();
         let time_slot = match config.time.as_ref().map(|stamp| &stamp.place) {
             Some(Place::Field(path)) => Some(fields.want_exactly(path)),
             _ => None,
@@ -174,7 +174,7 @@ impl Decode {
     fn time(
         &self,
         message: &Message,
-        found: &[Option<Scalar>],
+        found: &[Option<JsonScalar>],
         arrival: Arrival,
     ) -> Result<(Timestamp, Found), Error> {
         let Some(stamp) = &self.config.time else { return Ok((arrival.time, Found::Good)) };

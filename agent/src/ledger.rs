@@ -21,7 +21,7 @@
 //! any load. In the other two the stages count at different moments: a result is in the outbox a
 //! moment before its pipeline says so, and confirmed a moment before the output does. Such a
 //! difference is gone at the next look; a real one stays, and nothing but a restart takes it away.
-//! So [`Audit`] says that an equation is broken when [`LOOKS`] checks in a row saw it broken to the
+//! So [`LedgerAudit`] says that an equation is broken when [`LOOKS`] checks in a row saw it broken to the
 //! same side, each of them in all its looks. In `journal` it is the other way: its bounds allow for
 //! all that is in flight, so that one look outside them is proof, and later ones inside are none.
 //!
@@ -37,10 +37,10 @@ pub const LOOKS: u32 = 3;
 /// The equation that one look disproves.
 const JOURNAL: &str = "journal";
 
-/// An input, since the process started.
+/// The counts of an input since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the terms of the equation above")]
-pub struct Input {
+pub struct InputTerms {
     pub received: u64,
     pub journaled: u64,
     pub duplicates: u64,
@@ -49,19 +49,19 @@ pub struct Input {
     pub in_flight: u64,
 }
 
-/// The journal, since the process started.
+/// The counts of the journal since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the terms of the equation above")]
-pub struct Journal {
+pub struct JournalTerms {
     pub appended: u64,
     pub journaled: u64,
     pub in_flight: u64,
 }
 
-/// A pipeline, since the state folder was made.
+/// The counts of a pipeline since the state folder was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the terms of the equations above")]
-pub struct Pipeline {
+pub struct PipelineTerms {
     pub position: u64,
     pub skipped: u64,
     pub lost: u64,
@@ -74,27 +74,27 @@ pub struct Pipeline {
     pub used: u64,
     pub late: u64,
     pub lost_events: u64,
-    /// Of no equation: of the late, those committed to the late output.
+    /// Late events that were committed to the late output; in no equation, as are those that follow.
     pub sent_late: u64,
-    /// Of no equation: what it has committed to its output.
+    /// Results that were committed to the output.
     pub results: u64,
-    /// Of no equation: what it has dead-lettered, results that could not be finished included.
+    /// Dead letters, results that could not be finished included.
     pub dead_letters: u64,
-    /// Of no equation: of those, given up before they were replayed.
+    /// Dead letters that were given up before they were replayed.
     pub given_up_letters: u64,
-    /// Of no equation: messages in the journal behind its position.
+    /// Messages in the journal behind its position.
     pub pending: u64,
 }
 
-/// An output, since the process started.
+/// The counts of an output since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the terms of the equation above")]
-pub struct Output {
+pub struct OutputTerms {
     pub opening: u64,
     pub results: u64,
-    /// Late readings that are sent to it: what becomes of them is counted with the results.
+    /// Late readings that are sent to it; their fate is counted with that of the results.
     pub late: u64,
-    /// Fewer than at the start where reports were merged.
+    /// Lines that report losses: fewer than at the start where reports were merged.
     pub reports: i64,
     pub delivered: u64,
     pub refused: u64,
@@ -105,24 +105,77 @@ pub struct Output {
     pub pending: u64,
 }
 
-/// One look at all of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the stages, by name")]
-pub struct Book {
-    pub journal: Journal,
-    pub inputs: BTreeMap<String, Input>,
-    pub pipelines: BTreeMap<String, Pipeline>,
-    pub outputs: BTreeMap<String, Output>,
+/// The terms of inputs that were removed, in the journal's equation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the terms of the equation above")]
+pub struct DepartedInputs {
+    pub journaled: u64,
+    pub in_flight: u64,
 }
 
-impl Input {
+impl DepartedInputs {
+    /// Adds those of another input.
+    pub fn add(&mut self, other: &Self) {
+        self.journaled += other.journaled;
+        self.in_flight += other.in_flight;
+    }
+}
+
+/// The lines that a pipeline wrote to an output's outboxes, and those that it gave up there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the terms of the equation above")]
+pub struct OutboxWrites {
+    pub results: u64,
+    pub late: u64,
+    pub reports: i64,
+    pub dropped: u64,
+    pub coarsened: u64,
+    pub expired: u64,
+}
+
+impl OutboxWrites {
+    /// Adds those of another pipeline.
+    pub fn add(&mut self, other: &Self) {
+        self.results += other.results;
+        self.late += other.late;
+        self.reports += other.reports;
+        self.dropped += other.dropped;
+        self.coarsened += other.coarsened;
+        self.expired += other.expired;
+    }
+
+    /// Returns those that came after `opening`.
+    #[must_use]
+    pub fn since(&self, opening: &Self) -> Self {
+        Self {
+            results: self.results - opening.results,
+            late: self.late - opening.late,
+            reports: self.reports - opening.reports,
+            dropped: self.dropped - opening.dropped,
+            coarsened: self.coarsened - opening.coarsened,
+            expired: self.expired - opening.expired,
+        }
+    }
+}
+
+/// The counts of all stages, read together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the stages, by name")]
+pub struct LedgerSnapshot {
+    pub journal: JournalTerms,
+    pub inputs: BTreeMap<String, InputTerms>,
+    pub pipelines: BTreeMap<String, PipelineTerms>,
+    pub outputs: BTreeMap<String, OutputTerms>,
+}
+
+impl InputTerms {
     fn missing(&self) -> i64 {
         let Self { received, journaled, duplicates, shed, refused, in_flight } = *self;
         difference([received], [journaled, duplicates, shed, refused, in_flight])
     }
 }
 
-impl Journal {
+impl JournalTerms {
     /// A group is in the journal a moment before its input knows.
     fn missing(&self) -> i64 {
         let early = difference([self.appended], [self.journaled]);
@@ -131,7 +184,7 @@ impl Journal {
     }
 }
 
-impl Pipeline {
+impl PipelineTerms {
     fn missing_messages(&self) -> i64 {
         let Self { position, read, skipped, lost, expired, .. } = *self;
         difference([position], [read, skipped, lost, expired])
@@ -143,7 +196,7 @@ impl Pipeline {
     }
 }
 
-impl Output {
+impl OutputTerms {
     fn missing(&self) -> i64 {
         let Self { opening, results, late, reports, .. } = *self;
         let Self { delivered, refused, lost, dropped, coarsened, expired, pending, .. } = *self;
@@ -152,8 +205,8 @@ impl Output {
     }
 }
 
-impl Book {
-    /// Each equation by name, and how many records it misses; below 0 it has too many.
+impl LedgerSnapshot {
+    /// Returns the number of records that each equation misses, by its name; below 0 it has too many.
     #[must_use]
     pub fn missing(&self) -> BTreeMap<String, i64> {
         let mut missing = BTreeMap::from([(JOURNAL.to_owned(), self.journal.missing())]);
@@ -174,8 +227,7 @@ fn difference<const N: usize, const M: usize>(came: [u64; N], went: [u64; M]) ->
     i64::try_from(missing).unwrap_or(if missing < 0 { i64::MIN } else { i64::MAX })
 }
 
-/// Of the looks of one check what speaks best for each equation: one that held is no loss. Of the
-/// journal what speaks worst.
+/// Returns the better of two looks for each equation, since one that held is no loss; for the journal the worse.
 #[must_use]
 pub fn least(one: BTreeMap<String, i64>, other: &BTreeMap<String, i64>) -> BTreeMap<String, i64> {
     let least = |name: &str, missing: i64| match other.get(name) {
@@ -190,32 +242,32 @@ pub fn least(one: BTreeMap<String, i64>, other: &BTreeMap<String, i64>) -> BTree
         .collect()
 }
 
-/// What a check has changed.
+/// A change that a check has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// The equation does not hold, by so many records.
+pub enum LedgerFinding {
+    /// The equation does not hold, by that number of records.
     Broken(String, i64),
-    /// It holds again.
+    /// The equation holds again, or its stage was removed.
     Mended(String),
 }
 
-/// Tells what is really broken from what was only read at different moments.
+/// Tells an equation that is broken from one that was only read at different moments.
 #[derive(Debug, Default)]
-pub struct Audit {
-    equations: BTreeMap<String, Streak>,
+pub struct LedgerAudit {
+    equations: BTreeMap<String, EquationStreak>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Streak {
+struct EquationStreak {
     /// Checks in a row to the side of `missing`.
     checks: u32,
     missing: i64,
     told: i64,
 }
 
-impl Audit {
-    /// Takes one check in; what is new since the last.
-    pub fn check(&mut self, missing: &BTreeMap<String, i64>) -> Vec<Finding> {
+impl LedgerAudit {
+    /// Takes in the outcome of a check, and returns the changes since the last one.
+    pub fn check(&mut self, missing: &BTreeMap<String, i64>) -> Vec<LedgerFinding> {
         let mut findings = Vec::new();
         for (name, &missing) in missing {
             let streak = self.equations.entry(name.clone()).or_default();
@@ -230,14 +282,21 @@ impl Audit {
             }
             streak.told = broken;
             findings.push(match broken {
-                0 => Finding::Mended(name.clone()),
-                _ => Finding::Broken(name.clone(), broken),
+                0 => LedgerFinding::Mended(name.clone()),
+                _ => LedgerFinding::Broken(name.clone(), broken),
             });
         }
+        self.equations.retain(|name, streak| {
+            let remains = missing.contains_key(name);
+            if !remains && streak.told != 0 {
+                findings.push(LedgerFinding::Mended(name.clone()));
+            }
+            remains
+        });
         findings
     }
 
-    /// The equations that are broken, and by how many records.
+    /// Returns the equations that are broken, with the number of records that each misses.
     #[must_use]
     pub fn broken(&self) -> BTreeMap<String, i64> {
         let broken = self.equations.iter().filter(|(_, streak)| streak.told != 0);
@@ -249,9 +308,10 @@ impl Audit {
 mod tests {
     use super::*;
 
-    fn balanced() -> Book {
-        let input = Input { received: 20, journaled: 10, duplicates: 4, shed: 3, refused: 2, in_flight: 1 };
-        let pipeline = Pipeline {
+    fn balanced() -> LedgerSnapshot {
+        let input =
+            InputTerms { received: 20, journaled: 10, duplicates: 4, shed: 3, refused: 2, in_flight: 1 };
+        let pipeline = PipelineTerms {
             position: 31,
             skipped: 10,
             lost: 7,
@@ -270,7 +330,7 @@ mod tests {
             given_up_letters: 1,
             pending: 7,
         };
-        let output = Output {
+        let output = OutputTerms {
             opening: 5,
             results: 28,
             late: 2,
@@ -283,8 +343,8 @@ mod tests {
             expired: 1,
             pending: 3,
         };
-        Book {
-            journal: Journal { appended: 10, journaled: 10, in_flight: 1 },
+        LedgerSnapshot {
+            journal: JournalTerms { appended: 10, journaled: 10, in_flight: 1 },
             inputs: BTreeMap::from([("i".to_owned(), input)]),
             pipelines: BTreeMap::from([("p".to_owned(), pipeline)]),
             outputs: BTreeMap::from([("o".to_owned(), output)]),
@@ -293,7 +353,7 @@ mod tests {
 
     /// After a change of one term exactly these equations miss so many.
     #[track_caller]
-    fn check(change: impl FnOnce(&mut Book), expected: &[(&str, i64)]) {
+    fn check(change: impl FnOnce(&mut LedgerSnapshot), expected: &[(&str, i64)]) {
         let mut book = balanced();
         change(&mut book);
         let broken: Vec<_> = book.missing().into_iter().filter(|(_, missing)| *missing != 0).collect();
@@ -302,15 +362,15 @@ mod tests {
         assert_eq!(broken, expected);
     }
 
-    fn input(book: &mut Book) -> &mut Input {
+    fn input(book: &mut LedgerSnapshot) -> &mut InputTerms {
         book.inputs.get_mut("i").unwrap()
     }
 
-    fn pipeline(book: &mut Book) -> &mut Pipeline {
+    fn pipeline(book: &mut LedgerSnapshot) -> &mut PipelineTerms {
         book.pipelines.get_mut("p").unwrap()
     }
 
-    fn output(book: &mut Book) -> &mut Output {
+    fn output(book: &mut LedgerSnapshot) -> &mut OutputTerms {
         book.outputs.get_mut("o").unwrap()
     }
 
@@ -354,21 +414,21 @@ mod tests {
     #[test]
     fn every_term_of_an_output_is_in_its_equation() {
         for came in [
-            |output: &mut Output| output.opening += 1,
-            |output: &mut Output| output.results += 1,
-            |output: &mut Output| output.late += 1,
-            |output: &mut Output| output.reports += 1,
+            |output: &mut OutputTerms| output.opening += 1,
+            |output: &mut OutputTerms| output.results += 1,
+            |output: &mut OutputTerms| output.late += 1,
+            |output: &mut OutputTerms| output.reports += 1,
         ] {
             check(|book| came(output(book)), &[("outbox/o", 1)]);
         }
         for went in [
-            |output: &mut Output| output.delivered += 1,
-            |output: &mut Output| output.refused += 1,
-            |output: &mut Output| output.lost += 1,
-            |output: &mut Output| output.dropped += 1,
-            |output: &mut Output| output.coarsened += 1,
-            |output: &mut Output| output.expired += 1,
-            |output: &mut Output| output.pending += 1,
+            |output: &mut OutputTerms| output.delivered += 1,
+            |output: &mut OutputTerms| output.refused += 1,
+            |output: &mut OutputTerms| output.lost += 1,
+            |output: &mut OutputTerms| output.dropped += 1,
+            |output: &mut OutputTerms| output.coarsened += 1,
+            |output: &mut OutputTerms| output.expired += 1,
+            |output: &mut OutputTerms| output.pending += 1,
         ] {
             check(|book| went(output(book)), &[("outbox/o", -1)]);
         }
@@ -377,13 +437,13 @@ mod tests {
     /// What each check finds, and what is told at the end.
     #[track_caller]
     fn audited(missing: &[i64], findings: &[(usize, i64)], told: i64) {
-        let (name, mut audit) = ("e".to_owned(), Audit::default());
+        let (name, mut audit) = ("e".to_owned(), LedgerAudit::default());
         let mut found = Vec::new();
         for (at, &missing) in missing.iter().enumerate() {
             for finding in audit.check(&BTreeMap::from([(name.clone(), missing)])) {
                 found.push(match finding {
-                    Finding::Broken(_, records) => (at, records),
-                    Finding::Mended(_) => (at, 0),
+                    LedgerFinding::Broken(_, records) => (at, records),
+                    LedgerFinding::Mended(_) => (at, 0),
                 });
             }
         }
@@ -407,9 +467,9 @@ mod tests {
     #[test]
     fn what_the_journal_once_missed_is_not_mended_by_what_is_in_flight() {
         let (mut audit, journal) =
-            (Audit::default(), |missing| BTreeMap::from([(JOURNAL.to_owned(), missing)]));
+            (LedgerAudit::default(), |missing| BTreeMap::from([(JOURNAL.to_owned(), missing)]));
         let findings: Vec<_> = [0, 1, 0, 0, 0].map(|missing| audit.check(&journal(missing))).concat();
-        assert_eq!(findings, [Finding::Broken(JOURNAL.to_owned(), 1)]);
+        assert_eq!(findings, [LedgerFinding::Broken(JOURNAL.to_owned(), 1)]);
         assert_eq!(audit.broken(), journal(1));
     }
 

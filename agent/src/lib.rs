@@ -10,6 +10,7 @@
 //! The disk is the queue: stages hand over through the store, never through channels of data.
 
 pub use headwater_flow as flow;
+pub use headwater_wire as wire;
 
 pub mod input;
 
@@ -32,9 +33,10 @@ pub mod audit;
 pub mod blocking;
 pub mod config;
 pub mod ledger;
-pub mod live;
+pub mod liveness;
 pub mod metrics;
 pub mod reload;
+pub mod roster;
 pub use headwater_access::{secret, tls};
 
 pub use headwater_fail as fail;

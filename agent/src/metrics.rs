@@ -293,6 +293,26 @@ impl Metrics {
         self.calls.named(pipeline)
     }
 
+    /// Shows the input of that name no more.
+    pub fn forget_input(&self, name: &str) {
+        self.inputs.forget(name);
+    }
+
+    /// Shows the pipeline of that name no more, nor its modules: so many transforms, and an aggregate.
+    pub fn forget_pipeline(&self, name: &str, transforms: usize) {
+        self.pipelines.forget(name);
+        self.calls.forget(name);
+        self.modules.forget(&format!("{name}/aggregate"));
+        for index in 0..transforms {
+            self.modules.forget(&format!("{name}/transform[{index}]"));
+        }
+    }
+
+    /// Shows the output of that name no more.
+    pub fn forget_output(&self, name: &str) {
+        self.outputs.forget(name);
+    }
+
     /// The handle of the reloads.
     #[must_use]
     pub fn reload(&self) -> Reload {

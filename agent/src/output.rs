@@ -61,6 +61,7 @@ pub use outbox::Outbox;
 use crate::blocking::{BlockingThread, ThreadError};
 use crate::flow::{Seq, Timestamp};
 use crate::metrics;
+use crate::roster::RosterReader;
 use crate::secret::{self, Revealed};
 use crate::store::{self, Store};
 use alarm::Alarm;
@@ -190,7 +191,6 @@ impl<O: Outbox> HttpOutput<O> {
         }
         let client = Client::build(&config).map_err(|source| Error::Client { output: output(), source })?;
         let outboxes = outbox.outboxes(name).map_err(|source| Error::Store { output: output(), source })?;
-        let live = outboxes.iter().position(|outbox| *outbox == store::live(name));
         let parcels = Parcels {
             output: name.into(),
             agent: agent.into(),
@@ -199,11 +199,12 @@ impl<O: Outbox> HttpOutput<O> {
             outbox,
             outboxes: outboxes.into(),
         };
+        let lanes = Lanes::new(Portion::new(config.results_max, config.bytes_max), parcels.live());
         Ok(Self {
             client,
             parcels,
             metrics,
-            lanes: Lanes::new(Portion::new(config.results_max, config.bytes_max), live),
+            lanes,
             held: None,
             refused_token: None,
             breaker: Breaker::new(config.breaker_failures),
@@ -215,13 +216,17 @@ impl<O: Outbox> HttpOutput<O> {
     }
 
     /// Runs until `shutdown` turns true or its sender is gone; an attempt under way may then end
-    /// within `drain`.
+    /// within `drain`. Whenever the roster changes it looks for outboxes that new pipelines have brought.
     ///
     /// # Errors
     ///
     /// Only where a restart helps: the store has failed.
-    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
-        let mut changed = Changed(self.parcels.changed());
+    pub async fn run(
+        mut self,
+        roster: RosterReader,
+        mut shutdown: watch::Receiver<bool>,
+    ) -> Result<(), Error> {
+        let mut changed = OutboxWatch { outboxes: self.parcels.changed(), roster, is_stale: true };
         while self.step(&mut changed, &mut shutdown).await?.is_continue() {}
         Ok(())
     }
@@ -229,7 +234,7 @@ impl<O: Outbox> HttpOutput<O> {
     /// One attempt for the lane whose turn it is, or the wait until there is one.
     async fn step(
         &mut self,
-        changed: &mut Changed,
+        changed: &mut OutboxWatch,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<ControlFlow<()>, Error> {
         self.look(changed).await?;
@@ -268,7 +273,11 @@ impl<O: Outbox> HttpOutput<O> {
     }
 
     /// Brings the lanes and the metric in line with the outboxes.
-    async fn look(&mut self, changed: &mut Changed) -> Result<(), Error> {
+    async fn look(&mut self, changed: &mut OutboxWatch) -> Result<(), Error> {
+        if std::mem::take(&mut changed.is_stale) && self.parcels.find_outboxes().await? {
+            changed.outboxes = self.parcels.changed();
+            self.lanes.set_live(self.parcels.live());
+        }
         changed.seen();
         let stretches = self.parcels.stretches().await?;
         self.lanes.follow(&stretches, Instant::now());
@@ -280,7 +289,7 @@ impl<O: Outbox> HttpOutput<O> {
     async fn idle(
         &self,
         until: Instant,
-        changed: &mut Changed,
+        changed: &mut OutboxWatch,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<ControlFlow<()>, Error> {
         tokio::select! {
@@ -322,7 +331,7 @@ impl<O: Outbox> HttpOutput<O> {
     /// are others.
     async fn pause(
         &mut self,
-        changed: &mut Changed,
+        changed: &mut OutboxWatch,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<ControlFlow<()>, Error> {
         loop {
@@ -464,7 +473,7 @@ impl<O: Outbox> HttpOutput<O> {
             && self.parcels.cut(parcel.outbox, parcel.batch.range.end).await?
         {
             let (output, key) = (&self.parcels.output, &parcel.key);
-            warn!(%output, key, %fault, "batch failed again and again, live results overtake it");
+            warn!(%output, %key, %fault, "batch failed again and again, live results overtake it");
         }
         Ok(())
     }
@@ -481,7 +490,7 @@ impl<O: Outbox> HttpOutput<O> {
         };
         if let Some(results) = results {
             self.metrics.failed_attempts.inc();
-            debug!(output = %self.parcels.output, key = parcel.key, results, %fault, "batch refused, trying fewer results");
+            debug!(output = %self.parcels.output, key = %parcel.key, results, %fault, "batch refused, trying fewer results");
         }
         results
     }
@@ -503,7 +512,7 @@ impl<O: Outbox> HttpOutput<O> {
         }
         if self.alarm.failed(now, discriminant(&fault)) {
             let (output, destination) = (&self.parcels.output, self.config.destination());
-            warn!(%output, %destination, key, in_row, %fault, "result refused and dead-lettered");
+            warn!(%output, %destination, %key, in_row, %fault, "result refused and dead-lettered");
         }
         Ok(())
     }
@@ -526,28 +535,38 @@ impl<O: Outbox> HttpOutput<O> {
     }
 }
 
-/// New results in any outbox.
-struct Changed(Vec<watch::Receiver<Seq>>);
+/// Watches for new results in any outbox, and for outboxes that there may be more of.
+struct OutboxWatch {
+    /// At most three: the output's own, that of live pipelines and that of late readings.
+    outboxes: Vec<watch::Receiver<Seq>>,
+    roster: RosterReader,
+    /// Outboxes may have come since they were last looked for.
+    is_stale: bool,
+}
 
-impl Changed {
+impl OutboxWatch {
     fn seen(&mut self) {
-        self.0.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        self.outboxes.iter_mut().for_each(watch::Receiver::mark_unchanged);
     }
 
     async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
-        match self.0.as_mut_slice() {
-            [one] => one.changed().await,
-            [one, other] => tokio::select! {
-                changed = one.changed() => changed,
-                changed = other.changed() => changed,
-            },
-            [one, other, third] => tokio::select! {
-                changed = one.changed() => changed,
-                changed = other.changed() => changed,
-                changed = third.changed() => changed,
-            },
-            _ => std::future::pending().await,
+        let mut outboxes = self.outboxes.iter_mut();
+        tokio::select! {
+            changed = grown(outboxes.next()) => changed,
+            changed = grown(outboxes.next()) => changed,
+            changed = grown(outboxes.next()) => changed,
+            () = self.roster.changed() => {
+                self.is_stale = true;
+                Ok(())
+            }
         }
+    }
+}
+
+async fn grown(outbox: Option<&mut watch::Receiver<Seq>>) -> Result<(), watch::error::RecvError> {
+    match outbox {
+        Some(outbox) => outbox.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -17,10 +17,11 @@ mod build;
 mod commit;
 mod full;
 mod line;
+mod mailbox;
 mod migrate;
 mod modules;
-mod post;
 mod progress;
+mod records;
 mod remembered;
 mod replay;
 mod rows;
@@ -47,8 +48,8 @@ use crate::{builtin, decode, window};
 use awaited::Awaited;
 pub use build::Parts;
 pub use full::WhenFull;
+pub use mailbox::{Offer, PipelineMailbox};
 pub use modules::{Blame, Modules, StepVersion, Version, at_hand, load_modules};
-pub use post::{Offer, Post};
 pub use progress::Counts;
 pub use replay::is_replayable;
 use step::{Step, Steps};
@@ -240,7 +241,7 @@ pub struct Pipeline {
     config: Config,
     steps: Steps,
     trips: Trips,
-    post: Arc<Post>,
+    mailbox: Arc<PipelineMailbox>,
     versions: Versions,
     /// Modules that it was built without.
     awaited: Option<Awaited>,
@@ -456,8 +457,9 @@ impl Pipeline {
         stage: &'static str,
         reason: String,
     ) {
-        let report = LossReport { kind: ReportKind::Lost, stage, count, first, last, from, to, reason };
-        self.steps.report(&report, Timestamp::now(), &mut self.step);
+        let report =
+            LossReport { kind: ReportKind::Lost, stage: stage.into(), count, first, last, from, to, reason };
+        self.steps.report(report, Timestamp::now(), &mut self.step);
     }
 
     /// Takes in what a repair took: windows whose state is lost give no result, and upstream is told.

@@ -1,11 +1,11 @@
-//! Reads the configuration again while the agent runs, and offers the pipelines what changed of their modules.
+//! Reads the configuration again while the agent runs, and offers the pipelines new versions of their modules.
 //!
-//! Asked for by SIGHUP, by the agent's own HTTP, or by a change of the files where `agent.watch` is set. Only
-//! modules and their settings can change: any other difference, or a fault in the file, refuses the whole, and
-//! what runs goes on. New modules are fetched, compiled and started beside the pipelines' threads; the switch
-//! itself is the pipeline's (`pipeline/swap.rs`).
+//! A reload is asked for by SIGHUP, by the agent's own HTTP, or by a change of the files where `agent.watch` is set.
+//! Only modules and their settings can change: any other difference, or a fault in the file, refuses the whole, and
+//! what runs goes on. New modules are fetched, compiled and started on a thread of their own; the switch
+//! itself is the pipeline's (`pipeline/swap.rs`). The pipelines that run are in the roster.
 //!
-//! Bounds: one reload at a time, [`ASKS_MAX`] wait; a pipeline's modules have [`LOAD_MAX`] to be loaded.
+//! **Bounds**: one reload at a time, [`REQUESTS_MAX`] wait; a pipeline's modules have [`LOAD_MAX`] to be loaded.
 //! A crash in here costs nothing: the next start reads the file.
 
 mod difference;
@@ -23,72 +23,74 @@ use crate::blocking;
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::module::{Host, Network};
-use crate::pipeline::{self, Modules, Offer, Post, Version};
+use crate::pipeline::{self, Modules, Offer, PipelineMailbox, Version};
+use crate::roster::RosterReader;
 
-/// Longest that modules of a pipeline may take to be loaded; what compiles them cannot be stopped, but what
-/// comes of it later is dropped.
+/// Longest time for loading the modules of a pipeline. The compiler cannot be stopped, but what comes of it later is
+/// dropped.
 pub const LOAD_MAX: Duration = Duration::from_mins(10);
-/// Reloads that wait for their turn.
-const ASKS_MAX: usize = 4;
+/// Reloads that wait for the one under way.
+const REQUESTS_MAX: usize = 4;
 
-/// What came of a reload.
+/// The outcome of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Outcome {
-    /// Why nothing of it was used.
+pub struct ReloadOutcome {
+    /// The reason that nothing of it was used.
     pub refused: Option<String>,
-    /// What each pipeline does about it.
-    pub pipelines: BTreeMap<String, Offered>,
+    /// The change of each pipeline's modules.
+    pub pipelines: BTreeMap<String, ModulesChange>,
 }
 
-/// What a pipeline does about it.
+/// The change of a pipeline's modules that a reload brings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Offered {
-    /// It runs what the file says.
+pub enum ModulesChange {
+    /// The pipeline runs the modules of the file.
     Unchanged,
-    /// It switches behind its next commit, or runs both for the time of its `shadow` first; `/status` tells.
+    /// The pipeline switches behind its next commit, or runs both versions for the time of its `shadow` first;
+    /// `/status` tells.
     Switching,
-    /// The modules cannot be used; what runs goes on.
+    /// The modules cannot be used, for this reason; those that run go on.
     Refused(String),
 }
 
-/// Where a reload is asked for. Cheap to clone.
+/// A handle by which a reload is asked for. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Door(mpsc::Sender<oneshot::Sender<Outcome>>);
+pub struct ReloadHandle(mpsc::Sender<oneshot::Sender<ReloadOutcome>>);
 
-impl Door {
-    /// Reloads; `None` when the agent is stopping.
-    pub async fn knock(&self) -> Option<Outcome> {
+impl ReloadHandle {
+    /// Reloads, and returns the outcome; `None` when the agent is stopping.
+    pub async fn request(&self) -> Option<ReloadOutcome> {
         let (answer, answered) = oneshot::channel();
         self.0.send(answer).await.ok()?;
         answered.await.ok()
     }
 }
 
-/// The one who reloads.
+/// The part of the agent that reloads.
 #[derive(Debug)]
 pub struct Reloader {
     running: Config,
     host: Host,
     metrics: Arc<Metrics>,
-    posts: BTreeMap<String, Arc<Post>>,
-    asks: mpsc::Receiver<oneshot::Sender<Outcome>>,
+    roster: RosterReader,
+    requests: mpsc::Receiver<oneshot::Sender<ReloadOutcome>>,
 }
 
-/// What files looked like: when they were written, and how long they are.
-type Look = BTreeMap<PathBuf, Option<(SystemTime, u64)>>;
+/// The time of writing and the length of each file, where it is there.
+type FileTimes = BTreeMap<PathBuf, Option<(SystemTime, u64)>>;
 
 impl Reloader {
-    /// For the pipelines that have these posts.
+    /// Reloads for the pipelines of the roster, which run `running`.
     #[must_use]
     pub fn new(
         running: Config,
         host: Host,
         metrics: Arc<Metrics>,
-        posts: BTreeMap<String, Arc<Post>>,
-    ) -> (Self, Door) {
-        let (door, asks) = mpsc::channel(ASKS_MAX);
-        (Self { running, host, metrics, posts, asks }, Door(door))
+        roster: RosterReader,
+    ) -> (Self, ReloadHandle) {
+        let (handle, requests) = mpsc::channel(REQUESTS_MAX);
+        (Self { running, host, metrics, roster, requests }, ReloadHandle(handle))
     }
 
     /// Reloads whenever it is asked to, for ever.
@@ -101,7 +103,7 @@ impl Reloader {
         let mut last = known.clone();
         loop {
             tokio::select! {
-                asked = self.asks.recv() => {
+                asked = self.requests.recv() => {
                     let Some(answer) = asked else { return std::future::pending().await };
                     let (outcome, named) = self.reload().await;
                     files = named.unwrap_or(files);
@@ -125,21 +127,22 @@ impl Reloader {
         }
     }
 
-    /// Reads the file and offers what changed; the files that count from now on, if it was good.
-    async fn reload(&self) -> (Outcome, Option<Vec<PathBuf>>) {
+    /// Reads the file and offers what changed; returns the files to watch from now on, if it was good.
+    async fn reload(&self) -> (ReloadOutcome, Option<Vec<PathBuf>>) {
         let new = match self.read() {
             Ok(new) => new,
             Err(reason) => {
                 error!(reason, "the configuration is not read again: what runs goes on");
                 self.metrics.reload().refused.inc();
-                return (Outcome { refused: Some(reason), ..Outcome::default() }, None);
+                return (ReloadOutcome { refused: Some(reason), ..ReloadOutcome::default() }, None);
             }
         };
-        let mut outcome = Outcome::default();
+        let mut outcome = ReloadOutcome::default();
+        let roster = self.roster.current();
         for (name, config) in &new.pipelines {
-            let Some(post) = self.posts.get(name) else { continue };
-            let offered = self.offer(name, config.clone(), post.clone()).await;
-            outcome.pipelines.insert(name.clone(), offered);
+            let Some(running) = roster.pipelines.get(name.as_str()) else { continue };
+            let change = self.offer(name, config.clone(), running.mailbox.clone()).await;
+            outcome.pipelines.insert(name.clone(), change);
         }
         self.metrics.reload().done.inc();
         (outcome, Some(files(&new)))
@@ -154,9 +157,16 @@ impl Reloader {
         Err(format!("{} changed: that needs a restart; only modules can change without", others.join(", ")))
     }
 
-    async fn offer(&self, name: &str, config: pipeline::Config, post: Arc<Post>) -> Offered {
-        let (host, metrics) = (self.host.clone(), self.metrics.calls(name));
-        let (of_name, asked) = (name.to_owned(), post.clone());
+    async fn offer(
+        &self,
+        name: &str,
+        config: pipeline::Config,
+        mailbox: Arc<PipelineMailbox>,
+    ) -> ModulesChange {
+        let host = self.host.clone();
+        let metrics = self.metrics.calls(name);
+        let of_name = name.to_owned();
+        let asked = mailbox.clone();
         // A thread for each: one that compiles too long is left alone, and the next reload does not wait for it.
         let load = blocking::spawn(&format!("reload-{name}"), move || {
             let config = pipeline::at_hand(&of_name, &config, &host, Network::Until(&|| false))?;
@@ -169,10 +179,10 @@ impl Reloader {
         });
         let load = async { load.map_err(|error| error.to_string())?.await };
         let reason = match tokio::time::timeout(LOAD_MAX, load).await {
-            Ok(Ok(Ok(None))) => return Offered::Unchanged,
+            Ok(Ok(Ok(None))) => return ModulesChange::Unchanged,
             Ok(Ok(Ok(Some(offer)))) => {
-                post.offer(offer);
-                return Offered::Switching;
+                mailbox.offer(offer);
+                return ModulesChange::Switching;
             }
             Ok(Ok(Err(error))) => error.to_string(),
             Ok(Err(reason)) => reason,
@@ -180,19 +190,19 @@ impl Reloader {
         };
         error!(pipeline = name, reason, "modules are not switched: what runs goes on");
         self.metrics.pipeline(name).refused_swaps.inc();
-        post.refused(reason.clone());
-        Offered::Refused(reason)
+        mailbox.refused(reason.clone());
+        ModulesChange::Refused(reason)
     }
 }
 
-/// The configuration and the files of modules that it names: what is fetched is pinned, and does not change.
+/// Returns the configuration's file and those of the modules that it names; fetched ones are pinned and do not change.
 fn files(config: &Config) -> Vec<PathBuf> {
     let modules = config.pipelines.values().flat_map(pipeline::Config::modules);
     let files = modules.filter(|module| module.origin.remote.is_none()).map(|it| it.origin.file.clone());
     std::iter::once(config.file.clone()).chain(files).collect()
 }
 
-fn look(files: &[PathBuf]) -> Look {
+fn look(files: &[PathBuf]) -> FileTimes {
     let look = |file: &Path| {
         let seen = std::fs::metadata(file).ok()?;
         Some((seen.modified().ok()?, seen.len()))

@@ -136,10 +136,10 @@ fn run_agent(file: &Path) -> anyhow::Result<()> {
             agent = Agent::build(&config) => agent?,
             () = &mut stop => return Ok(()),
         };
-        let door = agent.door();
+        let handle = agent.reload_handle();
         let reload = async move {
             while hangup.recv().await.is_some() {
-                door.knock().await;
+                handle.request().await;
             }
             std::future::pending().await
         };

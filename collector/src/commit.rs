@@ -16,7 +16,7 @@ mod coverage;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::batch::Batch;
+use crate::batch::ReceivedBatch;
 
 /// The receipt of a stored batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) enum CommitError {
 
 /// A batch on its way to the thread that commits.
 struct CommitJob {
-    batch: Batch,
+    batch: ReceivedBatch,
     /// The time of its arrival, in microseconds since the Unix epoch.
     received: i64,
     reply: oneshot::Sender<Result<CommitReceipt, CommitError>>,
@@ -68,7 +68,11 @@ impl BatchWriter {
 
     /// Stores a batch that arrived at `received`, in microseconds since the Unix epoch. Once this has
     /// returned a receipt, the batch survives a power cut.
-    pub(crate) async fn commit(&self, batch: Batch, received: i64) -> Result<CommitReceipt, CommitError> {
+    pub(crate) async fn commit(
+        &self,
+        batch: ReceivedBatch,
+        received: i64,
+    ) -> Result<CommitReceipt, CommitError> {
         let (reply, answer) = oneshot::channel();
         let job = CommitJob { batch, received, reply };
         self.jobs.send(job).await.map_err(|_| CommitError::Broken)?;
@@ -122,7 +126,7 @@ fn classify(error: CommitError) -> CommitError {
 /// Stores a batch in one transaction.
 fn store_batch(
     connection: &mut Connection,
-    batch: &Batch,
+    batch: &ReceivedBatch,
     received: i64,
 ) -> Result<CommitReceipt, CommitError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -157,9 +161,9 @@ fn store_batch(
 }
 
 /// Returns the id of the batch's epoch, and inserts the epoch if it is new.
-fn epoch_id(transaction: &Transaction<'_>, batch: &Batch, received: i64) -> rusqlite::Result<i64> {
+fn epoch_id(transaction: &Transaction<'_>, batch: &ReceivedBatch, received: i64) -> rusqlite::Result<i64> {
     let agent = &batch.key.agent;
-    let epoch = &batch.key.epoch;
+    let epoch = &batch.key.epoch.to_string();
     let known = transaction
         .prepare_cached("SELECT id FROM epochs WHERE agent = ? AND epoch = ?")?
         .query_row([agent, epoch], |row| row.get(0))
@@ -175,7 +179,7 @@ fn epoch_id(transaction: &Transaction<'_>, batch: &Batch, received: i64) -> rusq
 fn stored_digest(
     transaction: &Transaction<'_>,
     epoch: i64,
-    batch: &Batch,
+    batch: &ReceivedBatch,
 ) -> rusqlite::Result<Option<[u8; 32]>> {
     transaction
         .prepare_cached("SELECT digest FROM batches WHERE epoch = ? AND first = ? AND last = ?")?

@@ -17,7 +17,7 @@
 //! **Not protected**: reading. The token guards only the storing of batches; anybody who reaches the
 //! address may read.
 
-pub mod batch;
+mod batch;
 
 mod receive;
 

@@ -9,9 +9,10 @@ use std::pin::Pin;
 
 use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, header};
+use headwater_wire::BatchKey;
 
 use crate::CollectorConfig;
-use crate::batch::{Batch, BatchError, BatchKey};
+use crate::batch::{BatchError, ReceivedBatch};
 
 /// Most memory that one zstd frame may ask of its reader, as a power of 2: RFC 8878 tells every reader
 /// to support 2^23 bytes.
@@ -74,7 +75,7 @@ pub(crate) fn read_head(config: &CollectorConfig, headers: &HeaderMap) -> Result
         return Err(ReceiveError::Key("there is more than one"));
     }
     let key = text(headers, "idempotency-key").ok_or(ReceiveError::Key("it is missing"))?;
-    let key: BatchKey = key.parse().map_err(ReceiveError::Key)?;
+    let key = BatchKey::from_header(key).map_err(ReceiveError::Key)?;
     let length = text(headers, header::CONTENT_LENGTH.as_str()).and_then(|l| l.parse::<u64>().ok());
     if length.is_some_and(|length| length > config.encoded_bytes_max as u64) {
         return Err(ReceiveError::TooLarge(config.encoded_bytes_max));
@@ -124,9 +125,9 @@ pub(crate) fn decode_batch(
     config: &CollectorConfig,
     head: BatchHead,
     sent: Vec<u8>,
-) -> Result<Batch, ReceiveError> {
+) -> Result<ReceivedBatch, ReceiveError> {
     let decoded = decode(head.encoding, sent, config.decoded_bytes_max)?;
-    Ok(Batch::parse(head.key, &decoded)?)
+    Ok(ReceivedBatch::parse(head.key, &decoded)?)
 }
 
 fn decode(encoding: BodyEncoding, sent: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, ReceiveError> {

@@ -113,15 +113,11 @@ async fn each_policy_keeps_its_promise_while_the_destination_is_away() {
 /// Returns the lines that [`FakeDestination::accepted_lines`] does, but allows gaps between batches: the
 /// numbers of dropped results are never sent.
 fn confirmed_lines(destination: &FakeDestination) -> Vec<Value> {
-    let confirmed: BTreeMap<String, Vec<Value>> = destination
+    let confirmed: BTreeMap<u64, Vec<Value>> = destination
         .requests()
         .into_iter()
         .filter(|request| request.confirmed)
-        .map(|request| {
-            let first = request.key.rsplit('/').next().and_then(|range| range.split('-').next());
-            let first: u64 = first.and_then(|first| first.parse().ok()).expect("a number in the key");
-            (format!("{first:020}"), request.lines)
-        })
+        .map(|request| (request.key.first, request.lines))
         .collect();
     confirmed.into_values().flatten().collect()
 }

@@ -15,13 +15,13 @@ use headwater_tests::image::DiskImage;
 use headwater_tests::plant::{self, ConfigBuilder, KEY, TOPICS};
 use headwater_tests::process::{built_program, eventually};
 use headwater_tests::proxy::ProxyMode;
-use headwater_tests::world::{Host, Options, World};
+use headwater_tests::world::{TestHost, TestWorld, WorldOptions};
 
 const SOON: Duration = Duration::from_secs(30);
 const DISK_BYTES: u64 = 128 << 20;
 
-async fn world() -> World {
-    World::start(&Options { disk_bytes: Some(DISK_BYTES), ..Options::default() }).await
+async fn world() -> TestWorld {
+    TestWorld::start(&WorldOptions { disk_bytes: Some(DISK_BYTES), ..WorldOptions::default() }).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,7 +151,7 @@ async fn a_first_start_on_a_full_disk_waits_too() {
 /// Checks a single failure after which the disk reports success: a second try would wrongly believe it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_or_write_that_failed_once_is_never_tried_again() {
-    let mut world = World::start(&Options { padding: 2_000, ..Options::default() }).await;
+    let mut world = TestWorld::start(&WorldOptions { padding: 2_000, ..WorldOptions::default() }).await;
     for rules in [
         "disk.sync=error@40x1",
         "disk.write=error@40x1",
@@ -178,7 +178,7 @@ async fn a_sync_or_write_that_failed_once_is_never_tried_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_takes_two_seconds_a_sync_loses_no_connection() {
     let keep_alive = ", keep_alive = \"5s\"".to_owned();
-    let mut world = World::start(&Options { input: keep_alive, ..Options::default() }).await;
+    let mut world = TestWorld::start(&WorldOptions { input: keep_alive, ..WorldOptions::default() }).await;
     let (connections, syncs, messages) = world
         .under_load(async |host| {
             host.kill();
@@ -250,17 +250,17 @@ fn unreachable_plan() -> ConfigBuilder {
         .output("central", "http://127.0.0.1:9/v1/batches", "")
 }
 
-async fn good(world: &mut World) {
+async fn good(world: &mut TestWorld) {
     let verdict = world.settle().await;
     assert!(verdict.is_good(), "{verdict:?}");
     assert!(!world.host.agent.log_text().contains("panicked"), "{}", world.host.agent.log_text());
 }
 
-async fn metric(host: &Host, metric: &str, name: &str) -> Option<u64> {
+async fn metric(host: &TestHost, metric: &str, name: &str) -> Option<u64> {
     Some(host.agent.metrics().await.ok()?.of(metric, name))
 }
 
-fn ballast(host: &Host) -> PathBuf {
+fn ballast(host: &TestHost) -> PathBuf {
     host.agent.state().join("store/ballast")
 }
 
@@ -295,12 +295,12 @@ impl DiskFiller {
         Self { file: File::create(&path).expect("the first block"), path }
     }
 
-    fn none(host: &Host) -> Self {
+    fn none(host: &TestHost) -> Self {
         Self::at(&host.agent.state())
     }
 
     /// Takes all space but this many bytes.
-    fn leave(host: &Host, bytes: u64) -> Self {
+    fn leave(host: &TestHost, bytes: u64) -> Self {
         let filler = Self::none(host);
         let free = rustix::fs::statvfs(&filler.path).expect("a mounted disk");
         let take = free.f_bavail * free.f_frsize - bytes;

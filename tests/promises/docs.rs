@@ -11,9 +11,10 @@ mod pages;
 #[cfg(feature = "machine")]
 mod sessions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use headwater_agent::metrics::Metrics;
 use headwater_tests::agent::TestAgent;
 use headwater_tests::client::client;
 use headwater_tests::collector::TestCollector;
@@ -59,6 +60,22 @@ fn the_summary_has_every_page_once() {
 }
 
 #[test]
+fn source_files_that_documents_name_are_there() {
+    let faults = links::path_faults(&pages::all());
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn metrics_that_documents_name_are_there() {
+    let known: BTreeSet<String> = Metrics::entries().iter().map(|entry| entry.exposed_name()).collect();
+    let named = links::metrics(&pages::all());
+    assert!(named.len() > 20, "the metrics are not found any more: {named:?}");
+    let is_known = |name: &str| known.contains(name) || known.contains(&format!("{name}_total"));
+    let unknown: Vec<_> = named.iter().filter(|(_, name)| !is_known(name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?} are none of {known:?}");
+}
+
+#[test]
 fn short_documents_stay_short() {
     for (path, lines_max) in LINES_MAX {
         let lines = pages::read(path).lines().count();
@@ -68,20 +85,20 @@ fn short_documents_stay_short() {
 
 #[test]
 fn configurations_pass_the_check() {
+    let folder = frames::CheckFolder::new();
     let mut faults = String::new();
     let mut checked = 0;
     for block in every_block() {
-        let text = match &block.role {
-            Ok(BlockRole::Configuration) => Ok(block.text.clone()),
-            Ok(BlockRole::Fragment { frame, .. }) => frames::complete(frame, &block.text),
+        let checking = match &block.role {
+            Ok(BlockRole::Configuration) => folder.check(&block.text),
+            Ok(BlockRole::Fragment { frame, modules }) => {
+                let whole = frames::complete(frame, &block.text);
+                whole.and_then(|text| if *modules { check_with_modules(&text) } else { folder.check(&text) })
+            }
             _ => continue,
         };
-        let shown = text.and_then(|text| {
-            let modules = matches!(block.role, Ok(BlockRole::Fragment { modules: true, .. }));
-            if modules { check_with_modules(&text) } else { check(&text) }
-        });
         checked += 1;
-        if let Err(fault) = shown {
+        if let Err(fault) = checking {
             writeln!(faults, "{}: {fault}", block.place()).expect("a String takes all");
         }
     }
@@ -178,12 +195,6 @@ async fn pages_with_commands_run_from_an_empty_folder() {
 
 fn every_block() -> Vec<CodeBlock> {
     pages::with_code().iter().flat_map(blocks::of).collect()
-}
-
-/// Checks a whole configuration whose modules are not looked at.
-fn check(text: &str) -> Result<(), String> {
-    let file = std::path::Path::new("headwater.toml");
-    headwater_agent::config::parse(file, text).map(|_| ()).map_err(|faults| faults.to_string())
 }
 
 /// Checks a whole configuration with the modules of the repository beside it, as `headwater check` does.

@@ -1,13 +1,16 @@
 //! Many agents that lost the same collector and come back at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_agent::flow::Timestamp;
 use headwater_agent::metrics::{self, Metrics};
 use headwater_agent::output::{Compression, Config, HttpOutput};
+use headwater_agent::roster::Roster;
 use headwater_agent::store::{self, Commit, Outgoing, Store};
 use headwater_tests::collector::TestCollector;
 use headwater_tests::process::eventually;
+use headwater_wire::{EventResult, JsonText, Record};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,10 +34,18 @@ impl FleetMember {
         let store =
             Store::open(&store::Config::new(home.path().join("store")), &metrics.store()).expect("a store");
         let line = |id: usize| {
-            let time = Timestamp(1_767_225_600_000_000 + id as u64).to_string();
-            let value = json!({ "id": id, "image": "x".repeat(8_000) });
-            let line = json!({ "agent": name, "pipeline": "p", "key": "k", "time": time, "module": null, "value": value });
-            line.to_string().into_bytes()
+            let time = Timestamp(1_767_225_600_000_000 + id as u64);
+            let value = json!({ "id": id, "image": "x".repeat(8_000) }).to_string();
+            let value = JsonText::checked(value.as_bytes()).expect("it is JSON");
+            let event = EventResult {
+                agent: name.into(),
+                pipeline: "p".into(),
+                key: "k".into(),
+                time,
+                module: None,
+                value,
+            };
+            Record::Event(event).to_line()
         };
         let results = (0..RESULTS).map(line).collect();
         let commit = Commit {
@@ -52,7 +63,8 @@ impl FleetMember {
         let metrics = metrics.output("central");
         let output =
             HttpOutput::build("central", name, config, store, metrics.clone()).expect("a valid output");
-        tasks.spawn(async move { output.run(stop).await.expect("it stops when it is asked to") });
+        let roster = Roster::new(Arc::default()).reader();
+        tasks.spawn(async move { output.run(roster, stop).await.expect("it stops when it is asked to") });
         Self { metrics, _home: home }
     }
 }

@@ -12,7 +12,7 @@ use headwater_tests::plant::{self, ConfigBuilder, KEY, PlantLoad, TOPICS};
 use headwater_tests::process::eventually;
 use headwater_tests::proxy::ProxyMode;
 use headwater_tests::publisher::TestPublisher;
-use headwater_tests::world::{Host, Options, World};
+use headwater_tests::world::{TestHost, TestWorld, WorldOptions};
 
 /// The circumstances in which the agent passes a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ async fn a_panic_at_every_point_ends_it_and_it_loses_and_doubles_nothing() {
 
 async fn fail_at_every_point(action: &str) {
     // Large readings fill segments soon.
-    let mut world = World::start(&Options { padding: 4_000, ..Options::default() }).await;
+    let mut world = TestWorld::start(&WorldOptions { padding: 4_000, ..WorldOptions::default() }).await;
     let mut missed = Vec::new();
     for (point, _) in POINTS {
         let rule = format!("{point}={action}@{}", hit_number(point));
@@ -102,14 +102,14 @@ const HELPED: [&str; 4] = ["segment.ordered", "engine.created", "engine.filled",
 
 /// Returns true if the agent passes the panic and then either ends or goes on. It has gone on once more is
 /// acknowledged than fits into the segments begun before.
-async fn survives_panic(world: &mut World, rule: &str) -> bool {
+async fn survives_panic(world: &mut TestWorld, rule: &str) -> bool {
     world
         .under_load(async |host| {
             host.kill();
             // The first hit is of the start, which makes a segment without that thread.
             host.fail(&rule.replace("@1", "@2x1"));
             let before = host.agent.log_text().matches("panic at").count();
-            let acknowledged = async |host: &Host| {
+            let acknowledged = async |host: &TestHost| {
                 let metrics = host.agent.metrics().await.ok();
                 metrics.map_or(0, |metrics| metrics.of("input_acknowledged_messages", "plant"))
             };
@@ -143,7 +143,7 @@ fn hit_number(point: &str) -> u32 {
 
 /// Kills the agent and starts it once for each rule, the last time with a stop if so asked. Returns true if
 /// that last run died of its rule. The agent runs again afterwards.
-async fn dies_at(world: &mut World, rules: &[&str], is_asked_to_stop: bool) -> bool {
+async fn dies_at(world: &mut TestWorld, rules: &[&str], is_asked_to_stop: bool) -> bool {
     world
         .under_load(async |host| {
             host.kill();
@@ -155,7 +155,7 @@ async fn dies_at(world: &mut World, rules: &[&str], is_asked_to_stop: bool) -> b
                     host.agent.terminate();
                 }
                 let patience = if number == 0 { Duration::from_secs(20) } else { Duration::from_secs(2) };
-                died = host.dies(patience).await;
+                died = host.wait_for_death(patience).await;
             }
             host.start().await;
             died
@@ -168,7 +168,7 @@ async fn killed_at_every_point_of_its_first_start_it_starts_all_the_same() {
     for (point, _) in POINTS.iter().filter(|(point, _)| trigger_of(point) == PointTrigger::FirstStart) {
         for action in ["kill", "panic"] {
             let first_start = Some(format!("{point}={action}@1"));
-            let mut world = World::start(&Options { first_start, ..Options::default() }).await;
+            let mut world = TestWorld::start(&WorldOptions { first_start, ..WorldOptions::default() }).await;
             let text = world.host.agent.log_text();
             assert!(text.contains(&format!("at {point}")), "it never reached {point}: {text}");
             world.under_load(async |_| tokio::time::sleep(Duration::from_millis(200)).await).await;
@@ -219,7 +219,7 @@ async fn killed_while_it_narrows_down_it_loses_and_doubles_nothing() {
 /// Checks that the newest results overtake those that gathered while the collector was away.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_live_results_overtake_it_loses_and_doubles_nothing() {
-    let mut world = World::start(&Options { live: true, ..Options::default() }).await;
+    let mut world = TestWorld::start(&WorldOptions { live: true, ..WorldOptions::default() }).await;
     for action in ["kill", "panic"] {
         let died = world
             .under_load(async |host| {
@@ -228,7 +228,7 @@ async fn killed_while_live_results_overtake_it_loses_and_doubles_nothing() {
                 host.kill();
                 host.fail(&format!("outbox.cut={action}@1"));
                 host.http.set(ProxyMode::Pass);
-                let died = host.dies(Duration::from_secs(20)).await;
+                let died = host.wait_for_death(Duration::from_secs(20)).await;
                 host.start().await;
                 died
             })
@@ -244,9 +244,7 @@ fn accepted_ids(destination: &FakeDestination) -> Vec<u64> {
     let mut seen = BTreeSet::new();
     let mut ids = Vec::new();
     for request in destination.requests().into_iter().filter(|request| request.confirmed) {
-        let first = request.key.rsplit('/').next().and_then(|range| range.split('-').next()?.parse().ok());
-        let first: u64 = first.expect("a range in the key");
-        for (number, line) in (first..).zip(&request.lines) {
+        for (number, line) in (request.key.first..).zip(&request.lines) {
             if seen.insert(number) {
                 ids.push(line["value"]["id"].as_u64().expect("an id"));
             }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use headwater_tests::proxy::{FaultDirection, ProxyMode};
-use headwater_tests::world::{Options, World};
+use headwater_tests::world::{TestWorld, WorldOptions};
 
 const KEEP_ALIVE: &str = ", keep_alive = \"5s\"";
 /// The time for which the network misbehaves, longer than the broker or the collector may be silent.
@@ -83,20 +83,20 @@ async fn a_bad_network_to_the_collector_loses_and_doubles_nothing() {
 }
 
 /// Makes a world with a new seed, which is printed so that a run can be repeated.
-async fn seeded_world() -> World {
+async fn seeded_world() -> TestWorld {
     let given = std::env::var("HEADWATER_SEED").ok();
     let seed = given.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("a number"));
     eprintln!("HEADWATER_SEED={seed}");
-    World::start(&Options { input: KEEP_ALIVE.to_owned(), seed, ..Options::default() }).await
+    TestWorld::start(&WorldOptions { input: KEEP_ALIVE.to_owned(), seed, ..WorldOptions::default() }).await
 }
 
-async fn settled(world: &mut World, mode: ProxyMode) {
+async fn settled(world: &mut TestWorld, mode: ProxyMode) {
     let verdict = world.settle().await;
     eprintln!("{mode:?}: {:?}", world.published());
     assert!(verdict.is_good(), "{mode:?}: {verdict:?}");
 }
 
-async fn finish(mut world: World) {
+async fn finish(mut world: TestWorld) {
     let letters = world.host.agent.dead_letters().await.len() as u64;
     assert_eq!(letters, 2 * world.poisons(), "nothing but what is no reading is a dead letter");
     assert!(!world.host.agent.log_text().contains("panicked"), "no thread panicked");

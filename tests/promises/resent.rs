@@ -1,17 +1,17 @@
-//! Messages that the journal had stored and the broker had no acknowledgement for, when damage took them: they are
-//! reported lost and read when they come again, and no others are in the books twice.
+//! Messages that damage took after the journal had stored them and before the broker had their
+//! acknowledgement: they are reported lost and read when they come again, and no others count twice.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
-use headwater_tests::world::{Options, World};
+use headwater_tests::world::{TestWorld, WorldOptions};
 
 const SOON: Duration = Duration::from_secs(20);
-/// Groups of messages that are stored and acknowledged before the one that is only stored.
+/// Number of groups of messages that are stored and acknowledged before the one that is only stored.
 const ACKNOWLEDGED_GROUPS: u32 = 20;
 
-/// Cuts the journal's last segment short within the last message that was written to it.
+/// Cuts the last segment of the journal short within the last message that was written to it.
 fn cut_last_message(store: &Path) {
     let mut segments: Vec<_> =
         fs::read_dir(store.join("journal")).expect("a journal").flatten().map(|entry| entry.path()).collect();
@@ -27,12 +27,15 @@ fn cut_last_message(store: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_was_not_acknowledged_is_reported_lost_and_read() {
-    let mut world = World::start(&Options::default()).await;
+    let mut world = TestWorld::start(&WorldOptions::default()).await;
     world
         .under_load(async |host| {
             host.kill();
             host.fail(&format!("input.durable=kill@{}", ACKNOWLEDGED_GROUPS + 1));
-            assert!(host.dies(SOON).await, "it dies with a stored message that it has not acknowledged");
+            assert!(
+                host.wait_for_death(SOON).await,
+                "it dies with a stored message that it has not acknowledged"
+            );
             host.note_journal();
             cut_last_message(&host.agent.state().join("store"));
             host.agent.spawn();

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater_agent::config::PIPELINES_MAX;
+use headwater_agent::roster::PIPELINES_MAX;
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::collector::TestCollector;

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 /// The limits as they are now. The goals: under 3 %, under 1 %, under 30 %, under 10 %, none, none.
 const LIMITS: LanguageLimits = LanguageLimits {
-    relative_openers: 0.205,
-    particle_openers: 0.082,
-    one_word_types: 0.905,
-    shared_type_names: 0.515,
-    tuple_lets: 391,
-    forbidden_names: 7,
+    relative_openers: 0.16,
+    particle_openers: 0.06,
+    one_word_types: 0.66,
+    shared_type_names: 0.33,
+    tuple_lets: 225,
+    forbidden_names: 2,
 };
 
 /// Words that open a clause where a doc comment needs a verb or a noun.
@@ -271,14 +271,12 @@ fn without_tests(text: &str) -> &str {
 /// Finds the source files of the workspace and of the modules, but for their tests.
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for folder in ["agent", "collector", "crates", "tests", "transforms"] {
-        collect(&root().join(folder), true, &mut files);
-    }
+    collect(&root(), true, &mut files);
     files.sort();
     files
 }
 
-fn collect(folder: &Path, is_first: bool, files: &mut Vec<PathBuf>) {
+fn collect(folder: &Path, is_root: bool, files: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -287,7 +285,7 @@ fn collect(folder: &Path, is_first: bool, files: &mut Vec<PathBuf>) {
             || name.starts_with('.')
             || stem.ends_with("_test")
             || stem.ends_with("_tests");
-        if is_left_out && !(is_first && name == "tests") {
+        if is_left_out && !(is_root && name == "tests") {
             continue;
         }
         if path.is_dir() {

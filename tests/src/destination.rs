@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Response, StatusCode};
+use headwater_wire::BatchKey;
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
@@ -34,8 +35,8 @@ pub enum ScriptedAnswer {
 pub struct ReceivedRequest {
     /// The time at which it had arrived completely.
     pub at: Instant,
-    /// The `Idempotency-Key`, without its quotes.
-    pub key: String,
+    /// The `Idempotency-Key`.
+    pub key: BatchKey,
     /// The body as it was sent.
     pub raw: Bytes,
     /// The lines of the decoded body.
@@ -153,10 +154,10 @@ impl FakeDestination {
         let mut next = 0;
         let mut lines = Vec::new();
         for (index, request) in requests.iter().enumerate() {
-            let (epoch, first, last) = range(&request.key);
-            assert_eq!(last + 1 - first, request.lines.len() as u64, "lines of {}", request.key);
+            let BatchKey { epoch, first, last, .. } = request.key;
+            assert_eq!(request.key.lines(), request.lines.len() as u64, "lines of {}", request.key);
             for before in &requests[..index] {
-                assert_eq!(range(&before.key).0, epoch, "one outbox has one epoch");
+                assert_eq!(before.key.epoch, epoch, "one outbox has one epoch");
                 if before.key == request.key {
                     assert_eq!(before.raw, request.raw, "bytes of {} changed", request.key);
                     assert!(!before.confirmed, "{} came again after it was confirmed", request.key);
@@ -189,16 +190,6 @@ fn bound(port: u16) -> TcpSocket {
     socket
 }
 
-/// Returns the epoch and the first and last number of a batch's key.
-fn range(key: &str) -> (String, u64, u64) {
-    let parts: Vec<_> = key.split('/').collect();
-    let [_, epoch, range] = parts.as_slice() else { panic!("key {key} has not three parts") };
-    assert!(epoch.len() == 32 && epoch.bytes().all(|it| it.is_ascii_hexdigit()), "epoch in {key}");
-    let (first, last) = range.split_once('-').expect("a range in the key");
-    let number = |text: &str| text.parse().expect("a number in the key");
-    ((*epoch).to_owned(), number(first), number(last))
-}
-
 async fn receive(
     State(shared): State<Arc<DestinationState>>,
     headers: HeaderMap,
@@ -206,9 +197,8 @@ async fn receive(
 ) -> Response<Body> {
     let at = Instant::now();
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let quoted = header("idempotency-key");
-    let key = quoted.strip_prefix('"').and_then(|key| key.strip_suffix('"'));
-    let key = key.unwrap_or_else(|| panic!("Idempotency-Key {quoted} is no string")).to_owned();
+    let key = header("idempotency-key");
+    let key = BatchKey::from_header(key).unwrap_or_else(|words| panic!("Idempotency-Key {key}: {words}"));
     let lines = decode(header("content-encoding"), &raw);
     let mut answer = lock(&shared.script).pop_front().unwrap_or(ScriptedAnswer::Accept);
     if let ScriptedAnswer::RefuseWith(status, text) = &answer {
@@ -235,9 +225,8 @@ async fn receive(
     respond(&key, answer).await
 }
 
-async fn respond(key: &str, answer: ScriptedAnswer) -> Response<Body> {
-    let last: u64 = range(key).2;
-    let receipt = json!({ "accepted": key, "watermark": last }).to_string();
+async fn respond(key: &BatchKey, answer: ScriptedAnswer) -> Response<Body> {
+    let receipt = json!({ "accepted": key.to_string(), "watermark": key.last }).to_string();
     let response = Response::builder().header("content-type", "application/json");
     let response = match answer {
         ScriptedAnswer::Accept | ScriptedAnswer::RefuseWith(..) => response.body(Body::from(receipt)),

@@ -1,9 +1,9 @@
-//! Messages that a broker sends again although the journal had stored them, because it had no
-//! acknowledgement for them when the agent died.
+//! Messages that a broker sends again although the journal had stored them, because it had no acknowledgement
+//! for them when the agent died.
 //!
-//! Where damage took such a message from the journal, a report names its number among what is lost, and the
-//! message is read under a new number as well: the books hold it twice. Which messages these are is known
-//! here from both sides: from the journal as it was before the damage, and from what the broker says it sends.
+//! If damage took such a message from the journal, a report counts its position as lost, and the message is
+//! read at a new position as well: the counts include it twice. These messages are known from both sides,
+//! from the journal as it was before the damage and from the broker's log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -14,21 +14,21 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use headwater_agent::store::Store;
 
-/// Segments that are copied: the last one may have been begun just now, and the one before it holds more
-/// messages than a broker leaves unacknowledged.
+/// The number of segments that are copied: the last one may have been begun just now, and the one before it
+/// holds more messages than a broker leaves unacknowledged.
 const SEGMENTS: usize = 2;
 
-/// The end of a journal as it was before it was damaged, and how much the broker had said by then.
+/// The end of a journal as it was before it was damaged, and the length of the broker's log at that time.
 #[derive(Debug)]
 pub struct JournalEnd {
     copy: PathBuf,
     broker_log: PathBuf,
-    said_bytes: u64,
+    log_bytes: u64,
 }
 
 impl JournalEnd {
-    /// Copies the last segments of a journal that nobody has open into the folder `copy`, in the place of what
-    /// is there, and notes where the broker's log ends.
+    /// Copies the last segments of a journal that no process has open into the folder `copy`, which it
+    /// empties first, and records the length of the broker's log.
     ///
     /// # Errors
     /// When the store cannot be read, or the copy cannot be written.
@@ -48,8 +48,8 @@ impl JournalEnd {
             let name = segment.file_name().context("a segment has a name")?;
             copy_tree(segment, &journal.join(name))?;
         }
-        let said_bytes = fs::metadata(broker_log)?.len();
-        Ok(Self { copy, broker_log: broker_log.to_owned(), said_bytes })
+        let log_bytes = fs::metadata(broker_log)?.len();
+        Ok(Self { copy, broker_log: broker_log.to_owned(), log_bytes })
     }
 
     /// Counts the messages with one of the numbers `lost` that the broker has sent again since.
@@ -58,38 +58,36 @@ impl JournalEnd {
     /// When the copy or the broker's log cannot be read.
     pub fn resent(&self, lost: &[RangeInclusive<u64>]) -> anyhow::Result<u64> {
         let mut log = File::open(&self.broker_log)?;
-        log.seek(SeekFrom::Start(self.said_bytes))?;
-        let mut said = Vec::new();
-        log.read_to_end(&mut said)?;
-        let resent = resent_packets(&String::from_utf8_lossy(&said));
+        log.seek(SeekFrom::Start(self.log_bytes))?;
+        let mut text = Vec::new();
+        log.read_to_end(&mut text)?;
+        let resent = resent_packets(&String::from_utf8_lossy(&text));
         let numbers = self.numbers()?.into_iter();
         let numbers = numbers.filter(|(packet, _)| resent.contains(packet)).map(|(_, number)| number);
         Ok(numbers.filter(|number| lost.iter().any(|range| range.contains(number))).count() as u64)
     }
 
-    /// The number of the last message under each packet identifier.
+    /// Returns the position of the last message under each packet identifier.
     fn numbers(&self) -> anyhow::Result<BTreeMap<u16, u64>> {
         let mut numbers = BTreeMap::new();
         Store::dump_journal(&self.copy, 0, usize::MAX, &mut |line| {
             let packet = line["packet"].as_u64().and_then(|packet| u16::try_from(packet).ok());
-            if let (Some(packet), Some(number)) = (packet, line["number"].as_u64()) {
-                numbers.insert(packet, number);
-            }
+            numbers.extend(packet.zip(line["number"].as_u64()));
             true
         })?;
         Ok(numbers)
     }
 }
 
-/// The packet identifiers of what mosquitto says it sends with the DUP flag.
-fn resent_packets(said: &str) -> BTreeSet<u16> {
+/// Returns the packet identifiers of the messages that mosquitto has sent with the DUP flag.
+fn resent_packets(log: &str) -> BTreeSet<u16> {
     let packet = |line: &str| {
         let (_, publish) = line.split_once("Sending PUBLISH to ")?;
         let (_, flags) = publish.split_once(" (d1, ")?;
         let (_, packet) = flags.split_once(", m")?;
         packet.split(',').next()?.parse().ok()
     };
-    said.lines().filter_map(packet).collect()
+    log.lines().filter_map(packet).collect()
 }
 
 fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -112,10 +110,10 @@ mod tests {
 
     #[test]
     fn only_what_mosquitto_marks_as_sent_before_was_sent_again() {
-        let said = "1764392546: Sending PUBLISH to edge-1 (d0, q1, r0, m7, 'plant/a', ... (67 bytes))\n\
+        let log = "1764392546: Sending PUBLISH to edge-1 (d0, q1, r0, m7, 'plant/a', ... (67 bytes))\n\
                     1764392546: Sending PUBLISH to edge-1 (d1, q2, r0, m8, 'plant/a', ... (67 bytes))\n\
                     1764392546: Received PUBLISH from plant (d1, q1, r0, m9, 'plant/a', ... (67 bytes))\n\
                     1764392546: Sending PUBLISH to edge-1 (d1, q1, r0, m65535, 'plant/a', ... (7 bytes))\n";
-        assert_eq!(resent_packets(said), BTreeSet::from([8, 65_535]));
+        assert_eq!(resent_packets(log), BTreeSet::from([8, 65_535]));
     }
 }

@@ -1,6 +1,6 @@
-//! A whole world around one agent, which goes on over any number of its deaths: devices that
-//! publish without pause, a mosquitto, the agent, a proxy and the collector; and the verdict on
-//! what came of all that was published.
+//! A whole world around one agent, which goes on over any number of its deaths: devices that publish without
+//! pause, a mosquitto, the agent, proxies and the collector; and the verdict on the results of everything
+//! published.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,115 +25,116 @@ use crate::resent::JournalEnd;
 
 mod books;
 
-pub use books::Reported;
+pub use books::ReportedLosses;
 
-/// Tells a program that plays several parts to be this one.
+/// The variable that tells a program with several roles which one to take.
 pub const ROLE: &str = "HEADWATER_TEST_ROLE";
-/// How the pipeline `windows` cuts event time.
+/// The windows of the pipeline `windows`.
 const WINDOWS: TumblingWindows = TumblingWindows { size: 1_000, lateness: 10_000, revise: 0 };
-/// One message of so many is no reading.
+/// The number of messages of which one is no reading.
 const POISON_EVERY: u64 = 50;
-/// Longest wait for all that was published to arrive.
+/// Longest wait for the arrival of everything published.
 const ARRIVAL: Duration = Duration::from_secs(30);
-/// What has not arrived when an agent with nothing to do was quiet for so long never will.
+/// The time for which an idle agent must be quiet until everything that has not arrived counts as lost.
 const QUIET: Duration = Duration::from_secs(4);
 
-/// What a world is made of.
+/// The settings of a world.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct WorldOptions {
     /// Bytes that each reading carries beside its value.
     pub padding: usize,
-    /// The state folder is on a disk of its own, of that size, whose power can be cut. Needs root.
+    /// Size in bytes of a disk of its own for the state folder, whose power can be cut. Needs root.
     pub disk_bytes: Option<u64>,
-    /// What plays agent and collector, told by [`ROLE`]; the programs built with the tests without.
+    /// The program that runs as agent and as collector, told by [`ROLE`]; `None` for the programs built with
+    /// the tests.
     pub player: Option<PathBuf>,
-    /// What follows in the input's table: `, keep_alive = "2s"`.
+    /// Text appended to the input's table: `, keep_alive = "2s"`.
     pub input: String,
     /// Lets the newest results overtake a backlog.
     pub live: bool,
-    /// Of the proxies' chances.
+    /// The seed of the proxies' random faults.
     pub seed: u64,
-    /// Rules of the agent's first start (`headwater_agent::fail`): it dies there, or is killed soon, and
-    /// started again.
+    /// The rules of the agent's first start (`headwater_agent::fail`): it dies of them or is killed soon, and
+    /// is started again.
     pub first_start: Option<String>,
 }
 
-/// Devices, broker, agent, collector.
+/// The devices, the broker, the agent and the collector.
 #[derive(Debug)]
-pub struct World {
-    /// Who publishes.
-    pub devices: Devices,
-    /// Who receives.
-    pub host: Host,
+pub struct TestWorld {
+    /// The devices that publish.
+    pub devices: WorldDevices,
+    /// The agent and all that is behind it.
+    pub host: TestHost,
     _broker: MosquittoBroker,
 }
 
-/// Publishers, and what they have published.
+/// The publishers, and everything that they have published.
 #[derive(Debug)]
-pub struct Devices {
+pub struct WorldDevices {
     publisher: TestPublisher,
     load: PlantLoad,
     poisons: u64,
 }
 
-/// The agent, its disk, and what arrived behind it.
+/// The agent, its disk, and the results that arrived behind it.
 #[derive(Debug)]
-pub struct Host {
-    // Before its disk: a process that runs keeps it busy.
-    /// The agent.
+pub struct TestHost {
+    // The agent is dropped before its disk, because a running process keeps the disk busy.
+    /// The agent itself.
     pub agent: TestAgent,
-    /// Where results go.
+    /// The collector that gets the results.
     pub collector: TestCollector,
-    /// Between the broker and the agent.
+    /// The proxy between the broker and the agent.
     pub mqtt: FaultProxy,
-    /// Between the agent and the collector.
+    /// The proxy between the agent and the collector.
     pub http: FaultProxy,
-    /// Longest time from a start to being ready.
+    /// Longest time from a start until the agent was ready.
     pub ready_max: Duration,
-    /// Most memory that any life of the agent took, in bytes.
+    /// Most memory of the agent in any of its runs, in bytes.
     pub rss_max: u64,
     disk: Option<DiskImage>,
-    seen: Seen,
+    seen: ArrivedLines,
     broker_log: PathBuf,
-    /// The journal before it was damaged, where it was.
+    /// The journal as it was before the last damage, if there was any.
     journal_end: Option<JournalEnd>,
 }
 
-/// What the collector has shown so far.
+/// The lines that the collector has shown so far.
 #[derive(Debug, Default)]
-struct Seen {
+struct ArrivedLines {
     change: i64,
-    /// Lines of each reading, forwarded one by one.
+    /// The lines of each reading, sent one by one.
     each: HashMap<u64, Vec<Value>>,
     windows: Vec<Value>,
 }
 
-/// What came of all that was published.
+/// The verdict on the results of everything published.
 #[derive(Clone, Debug, Default)]
-pub struct Verdict {
-    /// Readings that did not arrive.
+pub struct WorldVerdict {
+    /// The readings that did not arrive.
     pub lost: Vec<u64>,
-    /// Readings that arrived more than once, or were never published.
+    /// The readings that arrived more than once, or were never published.
     pub doubled: Vec<u64>,
-    /// Windows whose results are missing or not what they must be, in words.
+    /// The windows whose results are missing or wrong, as text.
     pub windows: Vec<String>,
-    /// What else is not as it must be, in words.
+    /// All other faults, as text.
     pub wrong: Vec<String>,
-    /// Messages in each pipeline's books twice, rightly: damage took what was stored of them, which is
-    /// reported, and the broker sent them again, since it had no acknowledgement for them.
+    /// The number of messages that each pipeline rightly counts twice: damage took them from the journal,
+    /// which is reported, and the broker sent them again, because it had no acknowledgement for them.
     pub resent: u64,
 }
 
-impl Verdict {
-    /// Whether everything counted once.
+impl WorldVerdict {
+    /// Returns true if everything counted once.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.is_good_but_for(Reported::default())
+        self.is_good_but_for(ReportedLosses::default())
     }
 
-    /// Whether everything counted once, or is reported as lost.
+    /// Returns true if everything counted once or is reported as lost.
     #[must_use]
-    pub fn is_good_but_for(&self, reported: Reported) -> bool {
+    pub fn is_good_but_for(&self, reported: ReportedLosses) -> bool {
         self.lost.len() as u64 <= reported.readings
             && (self.windows.is_empty() || reported.windows)
             && self.doubled.is_empty()
@@ -141,12 +142,12 @@ impl Verdict {
     }
 }
 
-impl World {
-    /// Starts all of it; the agent is ready.
+impl TestWorld {
+    /// Starts all parts, and returns once the agent is ready.
     ///
     /// # Panics
     /// When a part does not start.
-    pub async fn start(options: &Options) -> Self {
+    pub async fn start(options: &WorldOptions) -> Self {
         let broker = MosquittoBroker::start_unsaved_logging_packets().await;
         let role = |part| options.player.clone().map(|program| (program, (ROLE, part)));
         let collector = TestCollector::start_as(role("collector")).await;
@@ -169,23 +170,30 @@ impl World {
         }
         let image = |bytes| DiskImage::make(agent.home(), "state", bytes).expect("images can be mounted");
         let disk = options.disk_bytes.map(image);
-        let (ready_max, rss_max, seen) = (Duration::ZERO, 0, Seen::default());
-        let broker_log = broker.log();
-        let journal_end = None;
-        let mut host =
-            Host { agent, collector, mqtt, http, ready_max, rss_max, disk, seen, broker_log, journal_end };
+        let mut host = TestHost {
+            agent,
+            collector,
+            mqtt,
+            http,
+            ready_max: Duration::ZERO,
+            rss_max: 0,
+            disk,
+            seen: ArrivedLines::default(),
+            broker_log: broker.log(),
+            journal_end: None,
+        };
         if let Some(rules) = &options.first_start {
             host.fail(rules);
-            host.dies(Duration::from_secs(2)).await;
+            host.wait_for_death(Duration::from_secs(2)).await;
         }
         host.start().await;
         let publisher = TestPublisher::connect("plant", broker.port());
         let load = PlantLoad::new(10).padded(options.padding);
-        Self { devices: Devices { publisher, load, poisons: 0 }, host, _broker: broker }
+        Self { devices: WorldDevices { publisher, load, poisons: 0 }, host, _broker: broker }
     }
 
-    /// Lets the devices publish while something happens to the agent.
-    pub async fn under_load<T>(&mut self, happens: impl AsyncFnOnce(&mut Host) -> T) -> T {
+    /// Lets the devices publish while `happens` does something to the agent.
+    pub async fn under_load<T>(&mut self, happens: impl AsyncFnOnce(&mut TestHost) -> T) -> T {
         let stop = AtomicBool::new(false);
         let happening = async {
             let happened = happens(&mut self.host).await;
@@ -195,48 +203,50 @@ impl World {
         tokio::join!(self.devices.publish(&stop), happening).1
     }
 
-    /// Waits until all that was published has arrived, or a while, and judges.
-    pub async fn settle(&mut self) -> Verdict {
+    /// Waits until everything published has arrived, or long enough, and returns the verdict.
+    pub async fn settle(&mut self) -> WorldVerdict {
         self.devices.publisher.confirmed().await;
         let deadline = Instant::now() + ARRIVAL;
-        let (mut change, mut quiet_since) = (self.host.seen.change, Instant::now());
+        let mut change = self.host.seen.change;
+        let mut quiet_since = Instant::now();
         loop {
-            self.host.revive().await;
-            self.host.look().await;
+            self.host.restart_after_damage().await;
+            self.host.take_new_lines().await;
             let verdict = self.host.seen.judge(&self.devices.load);
             if change != self.host.seen.change || !self.host.is_idle().await {
-                (change, quiet_since) = (self.host.seen.change, Instant::now());
+                change = self.host.seen.change;
+                quiet_since = Instant::now();
             }
             let is_over = quiet_since.elapsed() > QUIET || Instant::now() > deadline;
             if verdict.is_good() || is_over {
-                return self.books(verdict).await;
+                return self.check_books(verdict).await;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Keeps the agent's home and the collector's on disk when this is dropped, or does not. What is not as
-    /// it must be in the books also keeps the broker's log in the agent's home.
+    /// Keeps the homes of agent and collector on disk when this is dropped, if `keep` is true. If the counts
+    /// are wrong, the broker's log is kept in the agent's home as well.
     pub fn keep(&mut self, keep: bool) {
         self.host.agent.keep(keep);
         self.host.collector.keep(keep);
     }
 
-    /// Messages that are no readings; each becomes a dead letter of each pipeline.
+    /// The number of messages that are no readings. Each becomes a dead letter of each pipeline.
     #[must_use]
     pub fn poisons(&self) -> u64 {
         self.devices.poisons
     }
 
-    /// Readings published, and how many messages the broker has confirmed.
+    /// Returns the number of readings published and the number of messages that the broker has confirmed.
     #[must_use]
     pub fn published(&self) -> (u64, u64) {
         (self.devices.load.published(), self.devices.publisher.confirmed_now())
     }
 }
 
-impl Devices {
-    /// Some thousand messages a second until told to stop, half of them at QoS 2.
+impl WorldDevices {
+    /// Publishes some thousand messages a second until `stop` is set, half of them at QoS 2.
     async fn publish(&mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             for _ in 0..5 {
@@ -259,7 +269,7 @@ impl Devices {
     }
 }
 
-impl Host {
+impl TestHost {
     /// Starts the agent and waits until it is ready.
     ///
     /// # Panics
@@ -269,7 +279,7 @@ impl Host {
         self.ready().await;
     }
 
-    /// Waits until it is ready, and takes the time.
+    /// Waits until the agent is ready, and records the time that it took.
     ///
     /// # Panics
     /// When it does not become ready.
@@ -279,11 +289,12 @@ impl Host {
         self.ready_max = self.ready_max.max(began.elapsed());
     }
 
-    /// What a supervisor does: an agent that ended because it found damage is started again, to mend it.
+    /// Starts an agent that ended because it found damage again, as a supervisor does, so that it repairs its
+    /// store.
     ///
     /// # Panics
     /// When it ended for another reason.
-    pub async fn revive(&mut self) {
+    pub async fn restart_after_damage(&mut self) {
         if let Some(status) = self.agent.wait_for_exit(Duration::ZERO).await {
             let named = matches!(status.code(), Some(1 | 78)) && self.agent.log_text().contains("damaged");
             assert!(named, "the agent ended with {status} and named no damage");
@@ -291,16 +302,16 @@ impl Host {
         }
     }
 
-    /// Starts the agent with rules to fail by (`headwater_agent::fail`), and waits for nothing.
+    /// Starts the agent with rules to fail by (`headwater_agent::fail`), without waiting for anything.
     pub fn fail(&mut self, rules: &str) {
         self.agent.environment([(fail::VARIABLE, rules.to_owned())]);
         self.agent.spawn();
         self.agent.environment([]);
     }
 
-    /// Waits until the agent dies by itself, and kills it when that takes too long; whether it did.
-    pub async fn dies(&mut self, within: Duration) -> bool {
-        self.weigh();
+    /// Waits until the agent dies by itself, and kills it if that takes too long. Returns true if it died.
+    pub async fn wait_for_death(&mut self, within: Duration) -> bool {
+        self.note_memory();
         let died = self.agent.wait_for_exit(within).await.is_some();
         if !died {
             self.kill();
@@ -308,22 +319,22 @@ impl Host {
         died
     }
 
-    /// `kill -9`.
+    /// Kills the agent with SIGKILL.
     ///
     /// # Panics
     /// When it does not run.
     pub fn kill(&mut self) {
-        self.weigh();
+        self.note_memory();
         self.agent.kill9();
     }
 
-    /// Cuts the power of the state folder's disk: what it has not flushed is gone, and the agent
-    /// with it.
+    /// Cuts the power of the disk of the state folder: all that was not flushed is lost, and the agent is
+    /// killed.
     ///
     /// # Panics
     /// When it has no disk of its own, or images cannot be copied and mounted.
     pub async fn cut(&mut self) {
-        self.weigh();
+        self.note_memory();
         let disk = self.disk.as_mut().expect("a world with a disk");
         freeze(self.agent.id().expect("the agent runs")).await.expect("it can be stopped");
         let copy = disk.copy().expect("an image can be copied");
@@ -331,13 +342,13 @@ impl Host {
         disk.replace(&copy).expect("images can be mounted");
     }
 
-    /// Takes note of the most memory it had.
-    fn weigh(&mut self) {
+    /// Records the most memory that the agent has used.
+    fn note_memory(&mut self) {
         let most = self.agent.id().and_then(|id| memory(id, "VmHWM").ok());
         self.rss_max = self.rss_max.max(most.unwrap_or(0));
     }
 
-    /// Whether it is connected and has nothing on its way.
+    /// Returns true if the agent is connected and has no work left.
     async fn is_idle(&self) -> bool {
         let Ok(metrics) = self.agent.metrics().await else { return false };
         let sum = |metric: &str| metrics.all(metric).iter().sum::<f64>();
@@ -346,8 +357,8 @@ impl Host {
             && sum("output_pending_results") == 0.0
     }
 
-    /// Takes in what is new at the collector.
-    async fn look(&mut self) {
+    /// Takes the new lines from the collector.
+    async fn take_new_lines(&mut self) {
         let (lines, change) = self.collector.changes(self.seen.change).await;
         self.seen.change = change;
         for line in lines {
@@ -359,9 +370,9 @@ impl Host {
     }
 }
 
-impl Seen {
-    fn judge(&self, load: &PlantLoad) -> Verdict {
-        let mut verdict = Verdict::default();
+impl ArrivedLines {
+    fn judge(&self, load: &PlantLoad) -> WorldVerdict {
+        let mut verdict = WorldVerdict::default();
         for (id, reading) in (0..).zip(load.readings()) {
             match self.each.get(&id).map(Vec::as_slice) {
                 None => verdict.lost.push(id),

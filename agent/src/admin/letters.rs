@@ -1,6 +1,6 @@
-//! `/dead-letters`: what could not be used, page by page; and its replay.
+//! `/dead-letters`: the dead letters, page by page, and their replay.
 //!
-//! Who asks for a replay shows the [`Key`] that lies in the state folder, readable by its owner
+//! A caller that asks for a replay shows the [`AdminKey`] that lies in the state folder, readable by its owner
 //! alone: a page in a browser on this machine, or a stranger where `agent.admin` is not loopback,
 //! may look and not touch.
 //!
@@ -11,6 +11,7 @@ use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -38,11 +39,11 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/dead-letters/replay", post(replay).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)))
 }
 
-/// What lets a caller change something: made anew at each start.
+/// The key that lets a caller change something: made anew at each start.
 #[derive(Clone)]
-pub struct Key(String);
+pub struct AdminKey(String);
 
-impl Key {
+impl AdminKey {
     /// Makes one and writes it into the state folder.
     ///
     /// # Errors
@@ -61,7 +62,7 @@ impl Key {
         Ok(Self(key))
     }
 
-    /// The answer to who does not show it.
+    /// Returns the answer to a caller who does not show it.
     pub(super) fn refuses(&self, headers: &HeaderMap) -> Option<Response> {
         let words = || format!("show the key: it lies in the state folder, in {KEY_FILE}");
         (!self.is_shown(headers)).then(|| (StatusCode::UNAUTHORIZED, words()).into_response())
@@ -76,55 +77,55 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for AdminKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(***)")
+        f.write_str("AdminKey(***)")
     }
 }
 
-/// What is asked for: a request holds some, each in a line of its own.
+/// One letter that is to be replayed: a request holds some, each in a line of its own.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Ask {
+pub struct ReplayAsk {
     /// The letter's number.
     pub number: Seq,
-    /// Also if it was replayed before.
+    /// Replays it also if it was replayed before.
     #[serde(default)]
     pub again: bool,
-    /// What goes in its place: topic, key, event time and bytes count, and the module that made them.
+    /// The letters that go in its place: topic, key, event time and bytes count, and the module that made them.
     #[serde(default)]
     pub mended: Vec<StoredLetter>,
 }
 
-/// What came of it, in the order of the asking.
+/// The answer for one letter, in the order of the request.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Answered {
+pub struct ReplayAnswer {
     /// The letter's number.
     pub number: Seq,
-    /// Why it is not replayed; `None` when it is.
+    /// The reason that it is not replayed; `None` when it is.
     pub refused: Option<String>,
-    /// The queue has no room: the same again in a moment.
+    /// The queue has no room: the same request helps in a moment.
     pub full: bool,
     /// It was replayed before, or will be.
     pub replayed: bool,
 }
 
-/// How far things are.
+/// The progress of replays.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Waiting {
-    /// One past the last letter.
+pub struct ReplayProgress {
+    /// The number behind the last letter.
     pub end: Seq,
-    /// Letters that wait to be replayed, by pipeline.
+    /// The letters that wait to be replayed, by pipeline.
     pub pipelines: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Deserialize)]
-struct From {
+struct PageStart {
     #[serde(default)]
     from: Seq,
 }
 
-/// A page as NDJSON, oldest first, from a number on; empty behind the last.
-async fn page(State(admin): State<Admin>, Query(From { from }): Query<From>) -> Response {
+/// Answers a page as NDJSON, oldest first, from a number on; empty behind the last.
+async fn page(State(admin): State<Admin>, Query(PageStart { from }): Query<PageStart>) -> Response {
     aside(admin, move |store, _| {
         let page = store.kept_letters(from, PAGE)?;
         let lines: String = page.iter().map(|kept| kept.to_line() + "\n").collect();
@@ -135,18 +136,18 @@ async fn page(State(admin): State<Admin>, Query(From { from }): Query<From>) -> 
 
 async fn waiting(State(admin): State<Admin>) -> Response {
     aside(admin, |store, known| {
-        let waiting = known.iter().map(|name| Ok((name.clone(), store.waiting_letters(name)?)));
+        let waiting = known.iter().map(|name| Ok((name.to_string(), store.waiting_letters(name)?)));
         let pipelines = waiting.collect::<Result<_, store::Error>>()?;
-        Ok(Json(Waiting { end: store.letters_end(), pipelines }).into_response())
+        Ok(Json(ReplayProgress { end: store.letters_end(), pipelines }).into_response())
     })
     .await
 }
 
 async fn replay(State(admin): State<Admin>, headers: HeaderMap, body: String) -> Response {
-    if let Some(refused) = admin.0.key.refuses(&headers) {
+    if let Some(refused) = admin.0.parts.key.refuses(&headers) {
         return refused;
     }
-    let asks: Result<Vec<Ask>, _> = body.lines().take(PAGE).map(serde_json::from_str).collect();
+    let asks: Result<Vec<ReplayAsk>, _> = body.lines().take(PAGE).map(serde_json::from_str).collect();
     match asks {
         Ok(asks) => {
             aside(admin, move |store, known| Ok(Json(answer(store, known, asks)?).into_response())).await
@@ -155,16 +156,20 @@ async fn replay(State(admin): State<Admin>, headers: HeaderMap, body: String) ->
     }
 }
 
-/// Letters go to the queues of their pipelines, those of one pipeline together.
-fn answer(store: &Store, known: &[String], asks: Vec<Ask>) -> Result<Vec<Answered>, store::Error> {
-    let mut answers: Vec<Answered> = Vec::with_capacity(asks.len());
+/// Puts letters into the queues of their pipelines, those of one pipeline together.
+fn answer(
+    store: &Store,
+    known: &[Arc<str>],
+    asks: Vec<ReplayAsk>,
+) -> Result<Vec<ReplayAnswer>, store::Error> {
+    let mut answers: Vec<ReplayAnswer> = Vec::with_capacity(asks.len());
     let mut wishes: BTreeMap<String, Vec<(usize, Wish)>> = BTreeMap::new();
     for (index, ask) in asks.into_iter().enumerate() {
         let letter = store.dead_letters(ask.number, 1)?.pop().filter(|(number, _)| *number == ask.number);
-        let answered = |refused| Answered { number: ask.number, refused, full: false, replayed: false };
+        let answered = |refused| ReplayAnswer { number: ask.number, refused, full: false, replayed: false };
         let letter = match letter.map(|(_, letter)| letter) {
             None => Err(Refusal::Missing.to_string()),
-            Some(letter) if !known.contains(&letter.pipeline) => Err(format!(
+            Some(letter) if !known.iter().any(|name| **name == *letter.pipeline) => Err(format!(
                 "its pipeline {:?} is not in the configuration: only the one that refused it can take it",
                 letter.pipeline
             )),
@@ -195,7 +200,7 @@ fn answer(store: &Store, known: &[String], asks: Vec<Ask>) -> Result<Vec<Answere
     Ok(answers)
 }
 
-/// The letter as a module mended it: a letter of its own, which leads back to the old one.
+/// Returns the letter as a module mended it: a letter of its own, which leads back to the old one.
 fn mend(number: Seq, letter: &DeadLetter, by: DeadLetter) -> DeadLetter {
     let module = by.module.unwrap_or_default();
     DeadLetter {
@@ -214,12 +219,12 @@ fn mend(number: Seq, letter: &DeadLetter, by: DeadLetter) -> DeadLetter {
 /// Answers with what the store says; not at all when too many wait for that already.
 async fn aside(
     admin: Admin,
-    ask: impl FnOnce(&Store, &[String]) -> Result<Response, store::Error> + Send + 'static,
+    ask: impl FnOnce(&Store, &[Arc<str>]) -> Result<Response, store::Error> + Send + 'static,
 ) -> Response {
-    let shown = admin.0.clone();
+    let state = admin.0.clone();
     let asked = admin.0.thread.begin(move || {
-        let known: Vec<String> = shown.pipelines.iter().map(|(name, _)| name.clone()).collect();
-        ask(&shown.store, &known)
+        let roster = state.parts.roster.current();
+        ask(&state.parts.store, &roster.pipelines.keys().cloned().collect::<Vec<_>>())
     });
     let words = match asked.await {
         Ok(Ok(response)) => return response,

@@ -1,5 +1,5 @@
-//! `/v1/reload` and `/v1/pipelines/NAME/resume`: what the agent can be told about its modules. Who asks shows
-//! the [`Key`](super::Key).
+//! `/v1/reload` and `/v1/pipelines/NAME/resume`: requests about the modules that run. A caller shows
+//! the [`AdminKey`](super::AdminKey).
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -13,12 +13,12 @@ pub(super) fn routes() -> Router<Admin> {
     Router::new().route("/v1/reload", post(reload)).route("/v1/pipelines/{name}/resume", post(resume))
 }
 
-/// 200 says what each pipeline does about it, 409 why nothing was used.
+/// Answers 200 with the change of each pipeline, or 409 with the reason that nothing was used.
 async fn reload(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    if let Some(refused) = admin.0.key.refuses(&headers) {
+    if let Some(refused) = admin.0.parts.key.refuses(&headers) {
         return refused;
     }
-    match admin.0.door.knock().await {
+    match admin.0.parts.reload.request().await {
         Some(outcome) if outcome.refused.is_none() => Json(outcome).into_response(),
         Some(outcome) => (StatusCode::CONFLICT, Json(outcome)).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping").into_response(),
@@ -26,12 +26,12 @@ async fn reload(State(admin): State<Admin>, headers: HeaderMap) -> Response {
 }
 
 async fn resume(State(admin): State<Admin>, headers: HeaderMap, Path(name): Path<String>) -> Response {
-    if let Some(refused) = admin.0.key.refuses(&headers) {
+    if let Some(refused) = admin.0.parts.key.refuses(&headers) {
         return refused;
     }
-    match admin.0.posts.get(&name) {
-        Some(post) => {
-            post.resume();
+    match admin.0.parts.roster.current().pipelines.get(name.as_str()) {
+        Some(pipeline) => {
+            pipeline.mailbox.resume();
             (StatusCode::OK, "it goes on\n").into_response()
         }
         None => (StatusCode::NOT_FOUND, format!("there is no pipeline {name:?}")).into_response(),

@@ -1,12 +1,16 @@
 //! The ledger between a real store and a real pipeline, under load, with and without a leak.
 
+mod changes;
 mod policies;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::config::Config;
 use crate::flow::{Message, MqttDelivery, Timestamp};
-use crate::pipeline::{Parts, Pipeline as Stage};
+use crate::pipeline::{Parts, Pipeline};
+use crate::roster::{InputEntry, OutputEntry, PipelineEntry, Roster};
+use crate::store::Store;
 
 const CONFIG: &str = r##"
 [agent]
@@ -33,22 +37,57 @@ struct Plant {
 
 impl Plant {
     fn new() -> Self {
+        Self::of(CONFIG)
+    }
+
+    fn of(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = crate::config::parse(&folder.path().join("agent.toml"), CONFIG).unwrap();
+        let config = crate::config::parse(&folder.path().join("agent.toml"), config).unwrap();
         let metrics = Arc::new(Metrics::new());
         let store = Store::open(&store::Config::new(folder.path().join("store")), &metrics.store()).unwrap();
         Self { store, metrics, config, stop: Arc::default(), _folder: folder }
     }
 
-    /// To be built before the books are opened, as the agent does.
-    fn pipeline(&self) -> Stage {
+    /// Builds a pipeline, which comes before it is entered in the roster.
+    fn pipeline(&self, name: &str) -> Pipeline {
         let host = Host::new(None).unwrap();
-        let (config, store, metrics) = (&self.config.pipelines["each"], &self.store, &self.metrics);
-        Parts { name: "each", agent: "gw", config, host: &host, store, metrics }.build().unwrap()
+        let config = &self.config.pipelines[name];
+        let parts =
+            Parts { name, agent: "gw", config, host: &host, store: &self.store, metrics: &self.metrics };
+        parts.build().unwrap()
     }
 
-    fn books(&self) -> Books {
-        Books::open(&self.config, &self.metrics, &self.store).unwrap()
+    /// Enters all stages of the configuration, of which the pipelines are built.
+    fn roster(&self) -> Roster {
+        let roster = Roster::new(self.metrics.clone());
+        for name in self.config.inputs.keys() {
+            roster.add_input(name, InputEntry::new(self.metrics.input(name))).unwrap();
+        }
+        for name in self.config.outputs.keys() {
+            self.enter_output(&roster, name);
+        }
+        for name in self.config.pipelines.keys() {
+            self.enter(&roster, name);
+        }
+        roster
+    }
+
+    fn enter_output(&self, roster: &Roster, name: &str) {
+        let pending = self.store.pending(name).unwrap();
+        let entry = OutputEntry::new(&self.config.outputs[name], self.metrics.output(name), pending);
+        roster.add_output(name, entry).unwrap();
+    }
+
+    fn enter(&self, roster: &Roster, name: &str) {
+        let config = &self.config.pipelines[name];
+        let metrics = self.metrics.pipeline(name);
+        let calls = self.metrics.calls(name);
+        let entry = PipelineEntry::new(config, Arc::default(), Arc::default(), metrics, calls);
+        roster.add_pipeline(name, entry).unwrap();
+    }
+
+    fn ledger(&self) -> LedgerReader {
+        LedgerReader::open(self.store.clone(), self.roster().reader())
     }
 
     fn runs(&self) -> bool {
@@ -57,8 +96,13 @@ impl Plant {
 
     /// As an input does: received under a turn, durable, and counted under a turn.
     fn publish(&self, count: u64) {
-        let input = self.metrics.input("plant");
-        let messages: Vec<_> = (0..count).map(message).collect();
+        self.publish_to("plant", count);
+    }
+
+    fn publish_to(&self, name: &str, count: u64) {
+        let input = self.metrics.input(name);
+        let messages: Vec<_> =
+            (0..count).map(|number| Message { input: name.into(), ..message(number) }).collect();
         for _ in &messages {
             let _together = input.turn();
             input.received_messages.inc();
@@ -83,7 +127,7 @@ impl Plant {
     }
 
     /// Runs a plant that never rests while `during` looks on.
-    fn load(&self, pipeline: Stage, during: impl FnOnce()) {
+    fn load(&self, pipeline: Pipeline, during: impl FnOnce()) {
         std::thread::scope(|threads| {
             let stop = Stop(self);
             threads.spawn(|| {
@@ -126,11 +170,12 @@ fn message(number: u64) -> Message {
     }
 }
 
-/// Checks for so long, often; what they found.
-fn checks(books: &Books, audit: &mut Audit, time: Duration) -> Vec<Finding> {
-    let (end, mut findings) = (Instant::now() + time, Vec::new());
+/// Checks often for so long, and returns what that found.
+fn checks(ledger: &LedgerReader, audit: &mut LedgerAudit, time: Duration) -> Vec<LedgerFinding> {
+    let end = Instant::now() + time;
+    let mut findings = Vec::new();
     while Instant::now() < end {
-        findings.extend(audit.check(&books.missing().unwrap()));
+        findings.extend(audit.check(&ledger.missing().unwrap()));
         std::thread::sleep(Duration::from_millis(20));
     }
     findings
@@ -140,34 +185,38 @@ fn checks(books: &Books, audit: &mut Audit, time: Duration) -> Vec<Finding> {
 fn the_ledger_balances_at_every_check_under_load() {
     let plant = Plant::new();
     // What is pending before the start is the opening balance.
-    plant.load(plant.pipeline(), || std::thread::sleep(Duration::from_millis(300)));
+    plant.load(plant.pipeline("each"), || std::thread::sleep(Duration::from_millis(300)));
     let plant = Plant { stop: Arc::default(), metrics: Arc::new(Metrics::new()), ..plant };
-    let (pipeline, books, mut audit) = (plant.pipeline(), plant.books(), Audit::default());
+    let pipeline = plant.pipeline("each");
+    let ledger = plant.ledger();
+    let mut audit = LedgerAudit::default();
     // The store's rooms are closed for good after one stop, which only costs this run its waiting.
-    plant.load(pipeline, || assert_eq!(checks(&books, &mut audit, Duration::from_secs(3)), []));
-    let book = books.look().unwrap();
-    let pipeline = book.pipelines["each"];
-    assert!(book.inputs["plant"].journaled > 1_000, "there was load: {book:?}");
-    assert!(pipeline.skipped > 0 && pipeline.rejected > 0 && pipeline.used > 0, "{book:?}");
-    assert!(book.outputs["central"].delivered > 100, "{book:?}");
+    plant.load(pipeline, || assert_eq!(checks(&ledger, &mut audit, Duration::from_secs(3)), []));
+    let counts = ledger.read().unwrap();
+    let pipeline = counts.pipelines["each"];
+    assert!(counts.inputs["plant"].journaled > 1_000, "there was load: {counts:?}");
+    assert!(pipeline.skipped > 0 && pipeline.rejected > 0 && pipeline.used > 0, "{counts:?}");
+    assert!(counts.outputs["central"].delivered > 100, "{counts:?}");
 }
 
 /// After the leak exactly this is found soon, under load, and stays so.
 #[track_caller]
 fn finds(leak: impl FnOnce(&Plant), expected: &[(&str, i64)]) {
     let plant = Plant::new();
-    let (pipeline, books, mut audit) = (plant.pipeline(), plant.books(), Audit::default());
+    let pipeline = plant.pipeline("each");
+    let ledger = plant.ledger();
+    let mut audit = LedgerAudit::default();
     plant.load(pipeline, || {
-        assert_eq!(checks(&books, &mut audit, Duration::from_millis(500)), []);
+        assert_eq!(checks(&ledger, &mut audit, Duration::from_millis(500)), []);
         leak(&plant);
-        checks(&books, &mut audit, Duration::from_secs(1));
+        checks(&ledger, &mut audit, Duration::from_secs(1));
         let expected = expected.iter().map(|(name, missing)| ((*name).to_owned(), *missing)).collect();
         assert_eq!(audit.broken(), expected);
     });
 }
 
 #[test]
-fn one_message_that_the_source_forgets_is_found_under_load() {
+fn one_message_that_the_input_forgets_is_found_under_load() {
     finds(|plant| _ = plant.metrics.input("plant").received_messages.inc(), &[("input/plant", 1)]);
 }
 
@@ -195,17 +244,19 @@ fn one_message_that_a_pipeline_misses_is_found_under_load() {
 #[test]
 fn results_that_leave_the_outbox_uncounted_are_found_under_load() {
     let plant = Plant::new();
-    let (pipeline, books, mut audit) = (plant.pipeline(), plant.books(), Audit::default());
+    let pipeline = plant.pipeline("each");
+    let ledger = plant.ledger();
+    let mut audit = LedgerAudit::default();
     plant.load(pipeline, || {
-        assert_eq!(checks(&books, &mut audit, Duration::from_millis(500)), []);
+        assert_eq!(checks(&ledger, &mut audit, Duration::from_millis(500)), []);
         plant.metrics.output("central").delivered_results.inc();
-        checks(&books, &mut audit, Duration::from_secs(1));
+        checks(&ledger, &mut audit, Duration::from_secs(1));
         assert_eq!(audit.broken(), BTreeMap::from([("outbox/central".to_owned(), -1)]));
     });
     let lost = plant.store.pending("central").unwrap();
     if lost > 0 {
         while plant.deliver(false) {}
-        checks(&books, &mut audit, Duration::from_millis(200));
+        checks(&ledger, &mut audit, Duration::from_millis(200));
         assert_eq!(audit.broken()["outbox/central"], i64::try_from(lost).unwrap() - 1);
     }
 }

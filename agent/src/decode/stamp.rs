@@ -5,7 +5,7 @@
 
 use super::Error;
 use crate::flow::Message;
-use crate::flow::json::Scalar;
+use crate::flow::json::JsonScalar;
 
 /// Where event time stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub enum TimeUnit {
 impl Stamp {
     /// Microseconds since 1970, negative before it; `None` where there is no stamp. `field` is what the
     /// payload holds in the place.
-    pub(super) fn read(&self, message: &Message, field: Option<&Scalar>) -> Result<Option<i64>, Error> {
+    pub(super) fn read(&self, message: &Message, field: Option<&JsonScalar>) -> Result<Option<i64>, Error> {
         let (words, read) = match &self.place {
             Place::Field(_) => match field {
                 None => return Ok(None),
@@ -94,12 +94,12 @@ impl std::fmt::Display for Place {
 }
 
 impl TimeUnit {
-    fn scalar(self, scalar: &Scalar) -> Option<i64> {
+    fn scalar(self, scalar: &JsonScalar) -> Option<i64> {
         match (self, scalar) {
-            (Self::Rfc3339, Scalar::Text(text)) | (_, Scalar::Text(text)) => self.text(text),
-            (Self::Rfc3339, _) | (_, Scalar::Bool(_)) => None,
-            (_, Scalar::Integer(_) | Scalar::Float(_)) => self.text(&scalar.to_string()),
-            (_, Scalar::Decimal(text)) => self.text(text),
+            (Self::Rfc3339, JsonScalar::Text(text)) | (_, JsonScalar::Text(text)) => self.text(text),
+            (Self::Rfc3339, _) | (_, JsonScalar::Bool(_)) => None,
+            (_, JsonScalar::Integer(_) | JsonScalar::Float(_)) => self.text(&scalar.to_string()),
+            (_, JsonScalar::Decimal(text)) => self.text(text),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::flow::json::Scalar;
+use crate::flow::json::JsonScalar;
 
 /// A parsed key template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Template {
     pub(super) fn render<'a>(
         &self,
         topic: &str,
-        field: impl Fn(&[String]) -> Option<&'a Scalar>,
+        field: impl Fn(&[String]) -> Option<&'a JsonScalar>,
     ) -> Result<String, String> {
         use std::fmt::Write as _;
         let mut key = String::new();

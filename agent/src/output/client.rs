@@ -11,6 +11,7 @@ use super::config::{Compression, Config, is_loopback};
 use super::judge::{Answer, Fault, Outcome};
 use crate::error_text;
 use crate::secret::Revealed;
+use crate::wire::BatchKey;
 use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{redirect, retry};
@@ -60,7 +61,7 @@ impl Client {
     }
 
     /// One attempt, bounded by the time-outs it was built with. Dropping it abandons the request.
-    pub(super) async fn post(&mut self, key: &str, body: Bytes, token: Option<&Revealed>) -> Outcome {
+    pub(super) async fn post(&mut self, key: &BatchKey, body: Bytes, token: Option<&Revealed>) -> Outcome {
         if let Err(error) = self.renew().await {
             return Outcome::Failed(Fault::Trust(error_text::of(&*error)));
         }
@@ -68,7 +69,7 @@ impl Client {
             .inner
             .post(self.config.url.clone())
             .headers(self.headers.clone())
-            .header(HeaderName::from_static("idempotency-key"), format!("\"{key}\""))
+            .header(HeaderName::from_static("idempotency-key"), key.to_header())
             .body(body);
         if let Some(token) = token {
             // Marks the header as one that no log of the client may show.

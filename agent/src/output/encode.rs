@@ -1,22 +1,14 @@
-//! What goes over the wire: the body and the key of a batch.
+//! The body of a batch.
 //!
 //! A body is made once for each batch and kept for all its attempts. After a restart it is made
 //! again from the same lines; should the compression differ then, what it decodes to does not,
 //! and that is what a collector compares.
 
 use super::config::Compression;
-use crate::flow::{Epoch, Seq};
 use std::io::{self, Write};
-use std::ops::Range;
 
 /// Fast enough for a small device; higher ones gain some percent on JSON and cost a multiple.
 const ZSTD_LEVEL: i32 = 3;
-
-/// `<agent>/<epoch>/<first>-<last>`: `last` belongs to the batch, so a receiver sees a gap in
-/// the numbers without counting lines. The range is not empty.
-pub(super) fn key(agent: &str, epoch: Epoch, range: &Range<Seq>) -> String {
-    format!("{agent}/{epoch}/{}-{}", range.start, range.end.saturating_sub(1))
-}
 
 /// NDJSON: every line with its line feed, compressed.
 ///
@@ -79,12 +71,6 @@ mod tests {
             assert!(body.len() < plain.len());
             assert_eq!(decoded(&body, compression), plain, "{compression:?}");
         }
-    }
-
-    #[test]
-    fn a_key_names_first_and_last() {
-        assert_eq!(key("a", Epoch(255), &(7..9)), "a/000000000000000000000000000000ff/7-8");
-        assert_eq!(key("a", Epoch(255), &(7..8)), "a/000000000000000000000000000000ff/7-7");
     }
 
     #[test]

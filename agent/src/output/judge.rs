@@ -3,6 +3,7 @@
 use super::config::Expect;
 use crate::flow::Timestamp;
 use crate::secret;
+use crate::wire::BatchKey;
 use std::time::Duration;
 
 /// Characters of an answer, or of anything else a stranger sent, that a log line or a dead
@@ -35,7 +36,7 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Terms<'a> {
     pub(super) expect: Expect,
-    pub(super) key: &'a str,
+    pub(super) key: &'a BatchKey,
     pub(super) now: Timestamp,
     pub(super) retry_after_max: Duration,
 }
@@ -176,7 +177,7 @@ fn confirmation(answer: Answer, terms: &Terms<'_>) -> Verdict {
     }
     let status = answer.status;
     let fault = match (serde_json::from_slice::<Receipt>(&answer.body), answer.broken) {
-        (Ok(receipt), _) if receipt.accepted == terms.key => return Verdict::Confirmed,
+        (Ok(receipt), _) if receipt.accepted == terms.key.to_string() => return Verdict::Confirmed,
         (Ok(receipt), _) => Fault::WrongReceipt { accepted: words(receipt.accepted.as_bytes()) },
         (Err(_), Some(fault)) => fault,
         (Err(_), None) => Fault::NoReceipt { status, words: words(&answer.body) },
@@ -232,7 +233,8 @@ mod tests {
 
     fn verdict(answer: Answer, expect: Expect) -> Verdict {
         let now = Timestamp(784_111_777_000_000);
-        let terms = Terms { expect, key: KEY, now, retry_after_max: Duration::from_secs(300) };
+        let key = &KEY.parse().unwrap();
+        let terms = Terms { expect, key, now, retry_after_max: Duration::from_secs(300) };
         judge(Outcome::Answered(answer), &terms)
     }
 

@@ -86,6 +86,11 @@ impl Lanes {
         Self { lanes: Vec::new(), portion, live, turn: 0, first_had_it: false }
     }
 
+    /// Says which outbox is that of the live pipelines, when it has come: before it has lanes.
+    pub(super) fn set_live(&mut self, live: Option<usize>) {
+        self.live = live;
+    }
+
     /// Brings them in line with what is pending in each outbox.
     pub(super) fn follow(&mut self, outboxes: &[Vec<Range<Seq>>], now: Instant) {
         let mut known = std::mem::take(&mut self.lanes);

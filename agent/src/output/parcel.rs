@@ -6,6 +6,7 @@ use super::{Error, Outbox, encode};
 use crate::blocking::BlockingThread;
 use crate::flow::{DeadLetter, Seq, Timestamp};
 use crate::store::{self, Batch};
+use crate::wire::BatchKey;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub(super) struct Parcel {
     /// Which of the output's outboxes it is from.
     pub(super) outbox: usize,
     pub(super) batch: Batch,
-    pub(super) key: String,
+    pub(super) key: BatchKey,
     pub(super) body: Bytes,
 }
 
@@ -68,6 +69,23 @@ impl Parcel {
 }
 
 impl<O: Outbox> Parcels<O> {
+    /// Looks for outboxes that it does not know yet, and puts them behind the others; returns whether there are any.
+    pub(super) async fn find_outboxes(&mut self) -> Result<bool, Error> {
+        let found =
+            self.call(|this| this.outbox.outboxes(&this.output).map_err(|source| this.store_failed(source)));
+        let mut outboxes = self.outboxes.to_vec();
+        outboxes.extend(found.await?.into_iter().filter(|found| !self.outboxes.contains(found)));
+        let is_more = outboxes.len() > self.outboxes.len();
+        self.outboxes = outboxes.into();
+        Ok(is_more)
+    }
+
+    /// Returns which of the outboxes is that of the live pipelines, where there is one.
+    pub(super) fn live(&self) -> Option<usize> {
+        let live = store::live(&self.output);
+        self.outboxes.iter().position(|outbox| *outbox == live)
+    }
+
     /// What is pending in each outbox, stretch by stretch.
     pub(super) async fn stretches(&self) -> Result<Vec<Vec<Range<Seq>>>, Error> {
         self.call(|this| {
@@ -138,7 +156,7 @@ impl<O: Outbox> Parcels<O> {
         let epoch = self.outbox.outbox_epoch(&self.outboxes[outbox]).map_err(failed)?;
         let body = encode::body(&batch.lines, self.compression)
             .map_err(|source| Error::Encode { output: self.output.to_string(), source })?;
-        let key = encode::key(&self.agent, epoch, &batch.range);
+        let key = BatchKey::new(&self.agent, epoch, &batch.range);
         Ok(Parcel { outbox, batch, key, body: body.into() })
     }
 

@@ -10,7 +10,9 @@ mod trouble;
 
 use super::*;
 use crate::metrics::Metrics;
+use crate::roster::Roster;
 use crate::secret::Secret;
+use crate::wire::BatchKey;
 use backend::{Backend, Reply, give_receipt, receipt};
 use outbox::{EPOCH, LIVE_EPOCH, Memory};
 use std::sync::{Arc, Mutex};
@@ -37,7 +39,7 @@ impl Running {
         let output = HttpOutput::build("central", "gw-1", config, outbox.clone(), metrics.clone()).unwrap();
         let (shutdown, stop) = watch::channel(false);
         let mut task = JoinSet::new();
-        task.spawn(output.run(stop));
+        task.spawn(output.run(Roster::new(Arc::default()).reader(), stop));
         Self { outbox: outbox.clone(), metrics, shutdown, task }
     }
 
@@ -70,7 +72,12 @@ fn lines(range: std::ops::Range<u32>) -> Vec<String> {
 }
 
 fn key(first: Seq, last: Seq) -> String {
-    format!("gw-1/{EPOCH}/{first}-{last}")
+    BatchKey::new("gw-1", EPOCH, &(first..last + 1)).to_string()
+}
+
+/// Any key at all.
+fn batch_key() -> BatchKey {
+    BatchKey::new("gw-1", EPOCH, &(0..1))
 }
 
 /// Every request was the same, in every byte that matters.
@@ -342,7 +349,7 @@ async fn an_answer_without_end_is_read_to_its_limit_only() {
     })
     .await;
     let mut client = Client::build(&Config::new(backend.url())).unwrap();
-    let answer = timeout(PATIENCE / 2, client.post("a/b/0-0", "{}\n".into(), None)).await.expect("an end");
+    let answer = timeout(PATIENCE / 2, client.post(&batch_key(), "{}\n".into(), None)).await.expect("an end");
     let judge::Outcome::Answered(answer) = answer else { panic!("{answer:?}") };
     assert!(answer.body.len() == 64 * 1024 && answer.broken.is_none());
 }
@@ -387,7 +394,8 @@ async fn connecting_and_reading_have_bounds_of_their_own() {
         let url = Url::parse(&format!("{scheme}://{}/", silent.local_addr().unwrap())).unwrap();
         let config = Config { timeout: long, connect_timeout, read_timeout, ..Config::new(url) };
         let mut client = Client::build(&config).unwrap();
-        let ended = timeout(PATIENCE / 2, client.post("a/b/0-0", "{}\n".into(), None)).await.expect("an end");
+        let ended =
+            timeout(PATIENCE / 2, client.post(&batch_key(), "{}\n".into(), None)).await.expect("an end");
         assert!(matches!(ended, judge::Outcome::Failed(_)), "{scheme}: {ended:?}");
     }
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
+use super::mailbox::{LOOK_EVERY, PipelineMailbox};
 use super::modules::{Blame, Modules, at_hand};
-use super::post::{LOOK_EVERY, Post};
 use super::versions::Versions;
 use super::{Config, Error, Pipeline};
 use crate::module::{Network, Trips};
@@ -36,8 +36,8 @@ pub(super) struct Awaited {
 impl Pipeline {
     /// Takes in who asks of it, and that its modules are still to be fetched.
     #[must_use]
-    pub fn awaiting(mut self, post: Arc<Post>, state: PathBuf) -> Self {
-        self.post = post;
+    pub fn awaiting(mut self, mailbox: Arc<PipelineMailbox>, state: PathBuf) -> Self {
+        self.mailbox = mailbox;
         self.awaited = Some(Awaited { state, config: self.config.clone() });
         self
     }
@@ -76,17 +76,17 @@ impl Pipeline {
     fn show_awaited(&self, reason: String, until: Instant) {
         let trips = Trips { count: 0, reason };
         let blame = Blame { place: "modules".to_owned(), digest: String::new(), trips };
-        self.post.show(|shown| shown.paused = Some((blame, until)));
+        self.mailbox.show(|shown| shown.paused = Some((blame, until)));
     }
 
     /// Until it is time to try again, maybe with another configuration; `None` when it is to stop.
     fn rest(&self, time: Duration, is_over: &impl Fn() -> bool) -> Option<Option<Config>> {
         let until = Instant::now() + time;
         while !is_over() {
-            if let Some(offer) = self.post.take_offer() {
+            if let Some(offer) = self.mailbox.take_offer() {
                 return Some(Some(offer.config));
             }
-            if self.post.take_resume() || Instant::now() >= until {
+            if self.mailbox.take_resume() || Instant::now() >= until {
                 return Some(None);
             }
             std::thread::sleep(LOOK_EVERY);

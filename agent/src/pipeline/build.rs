@@ -105,7 +105,7 @@ impl Parts<'_> {
             input,
             config: config.clone(),
             trips: Trips::new(config.on_trip.clone()),
-            post: Arc::default(),
+            mailbox: Arc::default(),
             versions: Versions::default(),
             awaited: None,
             ended: None,

@@ -9,8 +9,8 @@
 use std::time::Instant;
 
 use super::aggregate::Aggregate;
+use super::mailbox::{DIFFERENCES_MAX, Offer};
 use super::modules::Blame;
-use super::post::{DIFFERENCES_MAX, Offer};
 use crate::flow::{Event, Timestamp};
 use crate::module::{Closed, Group, Rejection, Updated};
 use crate::window;

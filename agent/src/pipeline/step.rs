@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::line;
 use super::modules::{Blame, Modules};
 use super::progress::{Counts, MadeBy};
+use super::records;
 use super::remembered;
 use super::shadow::{Shadow, Watched};
 use super::tally::Tally;
@@ -14,6 +14,7 @@ use crate::flow::{DeadLetter, Event, LossReport, Message, Seq, Timestamp, Unfini
 use crate::module;
 use crate::store::{CLOCK_SET, Change};
 use crate::window::{self, ObservedReading, OpenWindows, SettledBatch, WindowOutcome};
+use crate::wire::{AgentReport, Record};
 
 /// Results given at once.
 const RESULTS_MAX: usize = 256;
@@ -218,8 +219,11 @@ impl Steps {
     }
 
     /// Says upstream what is lost.
-    pub(super) fn report(&self, report: &LossReport, now: Timestamp, step: &mut Step) {
-        step.result(report.line(&self.agent, Some(&self.pipeline), now));
+    pub(super) fn report(&self, report: LossReport, now: Timestamp, step: &mut Step) {
+        let agent = (&*self.agent).into();
+        let pipeline = Some((&*self.pipeline).into());
+        let report = Record::Report(AgentReport { agent, pipeline, time: now, report });
+        step.result(report.to_line());
     }
 
     /// Nothing came for this long though nothing was waiting.
@@ -433,10 +437,10 @@ impl Steps {
     fn forward_each(&self, events: Vec<Event>, at: Times, step: &mut Step) {
         let module = self.transforms.last().map(module::Transform::digest);
         for event in events {
-            match line::event(&self.agent, &self.pipeline, module, &event) {
-                Ok(line) => {
+            match records::event(&self.agent, &self.pipeline, module, &event) {
+                Ok(event) => {
                     step.counts.used += 1;
-                    step.result(line);
+                    step.result(event.to_line());
                 }
                 Err(error) => {
                     let reason = format!("failed to read the transforms' output as JSON: {error}");
@@ -453,10 +457,10 @@ impl Steps {
             return;
         }
         let module = self.transforms.last().map(module::Transform::digest);
-        match line::late(&self.agent, &self.pipeline, module, &event) {
-            Ok(line) => {
+        match records::late(&self.agent, &self.pipeline, module, &event) {
+            Ok(reading) => {
                 step.counts.late += 1;
-                step.late(line);
+                step.late(reading.to_line());
             }
             Err(error) => {
                 let reason = format!("failed to read the late reading as JSON: {error}");
@@ -489,9 +493,9 @@ impl Steps {
 
     /// A finished window's result, or its state as a dead letter.
     pub(super) fn take_outcome(&self, outcome: WindowOutcome, module: &str, at: Times, step: &mut Step) {
-        match line::result(&self.agent, &self.pipeline, module, &outcome) {
-            Ok(line) => {
-                step.result(line);
+        match records::window(&self.agent, &self.pipeline, module, &outcome) {
+            Ok(result) => {
+                step.result(result.to_line());
                 if self.keeps_states && !outcome.early && outcome.part == 0 {
                     step.state(outcome.state);
                 }

@@ -17,8 +17,8 @@ use std::time::Instant;
 use tracing::{error, info, warn};
 
 use super::build::open_stage;
+use super::mailbox::{LOOK_EVERY, Offer, PipelineMailbox, SHADOWING, Swap};
 use super::modules::{Blame, Modules};
-use super::post::{LOOK_EVERY, Offer, Post, SHADOWING, Swap};
 use super::progress::Progress;
 use super::shadow::Shadow;
 use super::step::Step;
@@ -44,9 +44,10 @@ pub(super) enum Ended {
 impl Pipeline {
     /// Takes in who asks of it, and the versions that its modules are of.
     #[must_use]
-    pub fn with(mut self, post: Arc<Post>, mut versions: Versions) -> Self {
+    pub fn with(mut self, mailbox: Arc<PipelineMailbox>, mut versions: Versions) -> Self {
         versions.started(&self.config);
-        (self.post, self.versions) = (post, versions);
+        self.mailbox = mailbox;
+        self.versions = versions;
         if self.versions.is_on_trial() {
             self.trips.switched(Instant::now());
         }
@@ -97,7 +98,7 @@ impl Pipeline {
             }
         }
         let Some(blame) = blames.into_iter().next_back() else { return };
-        self.post.show(|shown| shown.last_trip = Some(blame.clone()));
+        self.mailbox.show(|shown| shown.last_trip = Some(blame.clone()));
         let before = self.trips.policy();
         self.ended = match self.trips.judge(count, Instant::now()) {
             Verdict::GoOn | Verdict::Bypass => None,
@@ -113,13 +114,13 @@ impl Pipeline {
 
     /// Begins what was asked for; whether the modules are to be switched now.
     pub(super) fn attend(&mut self, now: Instant) -> Result<Option<Box<Offer>>, Error> {
-        if self.post.take_resume() {
+        if self.mailbox.take_resume() {
             self.forget_trips();
         }
         if self.versions.is_on_trial() && !self.trips.is_on_trial(now) {
             self.versions.proven(&self.config);
         }
-        if let Some(mut offer) = self.post.take_offer() {
+        if let Some(mut offer) = self.mailbox.take_offer() {
             self.steps.shadow = None;
             self.metrics.shadowing.set(0);
             if offer.version == *self.versions.running() {
@@ -143,7 +144,7 @@ impl Pipeline {
 
     fn show_shadow(&self, shadow: &Shadow) {
         let seen = (shadow.events, shadow.differences, shadow.first.clone());
-        self.post.show(|shown| {
+        self.mailbox.show(|shown| {
             shown.swap = Some(Swap { outcome: SHADOWING, reason: None, shadow: Some(seen) });
         });
     }
@@ -173,18 +174,18 @@ impl Pipeline {
         let until = Instant::now() + wait;
         error!(pipeline = self.name, module = blame.place, reason = blame.trips.reason, position = self.position,
             tries_again = ?wait, "pipeline pauses: mend the module and reload, or resume it");
-        self.post.show(|shown| shown.paused = Some((blame, until)));
+        self.mailbox.show(|shown| shown.paused = Some((blame, until)));
         self.metrics.paused.set(1);
         // What is on its way in may be the remedy, and there is nothing to compare it on.
         let mut waiting = self.steps.shadow.take().map(|shadow| shadow.offer);
         while !stop.load(Ordering::Acquire) {
             beat();
-            let offer = waiting.take().or_else(|| self.post.take_offer());
+            let offer = waiting.take().or_else(|| self.mailbox.take_offer());
             let switched = match offer {
                 Some(offer) => self.switch(*offer).map(|()| self.trips.is_on_trial(Instant::now()))?,
                 None => false,
             };
-            let told = self.post.take_resume();
+            let told = self.mailbox.take_resume();
             if told {
                 self.forget_trips();
             }
@@ -224,7 +225,7 @@ impl Pipeline {
         self.rewind(modules)?;
         self.metrics.swaps.inc();
         info!(pipeline = self.name, digests = ?self.digests(), "modules are switched");
-        self.post.show(|shown| {
+        self.mailbox.show(|shown| {
             let shadow = shown.swap.take().and_then(|swap| swap.shadow);
             shown.swap = Some(Swap { outcome: "switched", reason: None, shadow });
         });
@@ -262,7 +263,7 @@ impl Pipeline {
         self.rewind(modules)?;
         self.trips.forget();
         self.metrics.rollbacks.inc();
-        self.post.show(|shown| {
+        self.mailbox.show(|shown| {
             shown.swap = Some(Swap { outcome: "taken back", reason: Some(reason), shadow: None });
         });
         self.arm();
@@ -323,7 +324,7 @@ impl Pipeline {
     fn refuse(&self, reason: &str) {
         error!(pipeline = self.name, reason, "modules are not switched");
         self.metrics.refused_swaps.inc();
-        self.post.show(|shown| {
+        self.mailbox.show(|shown| {
             let shadow = shown.swap.take().and_then(|swap| swap.shadow);
             shown.swap = Some(Swap { outcome: "refused", reason: Some(reason.to_owned()), shadow });
         });
@@ -344,12 +345,12 @@ impl Pipeline {
         }
         self.metrics.bypassing.set(i64::from(bypass));
         let policy = self.trips.policy().name();
-        self.post.show(|shown| shown.policy = policy);
+        self.mailbox.show(|shown| shown.policy = policy);
     }
 
     pub(super) fn show(&self) {
         let (running, policy) = (self.versions.running().clone(), self.trips.policy().name());
-        self.post.show(|shown| {
+        self.mailbox.show(|shown| {
             (shown.running, shown.policy, shown.paused) = (running, policy, None);
         });
     }

@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 
 use super::line::{self, Said};
+use super::records;
 use super::tally::{LossRun, Tally, UNKNOWN_SPAN};
-use crate::flow::{ReportKind, Timestamp};
+use crate::flow::{LossReport, ReportKind, Timestamp};
 use crate::module::Closed;
 use crate::store::{Thinner, Waiting};
 use crate::window::WindowOutcome;
+use crate::wire::{AgentReport, Record};
 
 /// Whose lines they are, and by when.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,15 @@ pub(super) struct Whose<'a> {
     pub(super) pipeline: &'a str,
     pub(super) what: What,
     pub(super) now: Timestamp,
+}
+
+impl<'a> Whose<'a> {
+    /// The record of a report of theirs.
+    pub(super) fn report(&self, report: LossReport) -> Record<'a> {
+        let agent = self.agent.into();
+        let pipeline = Some(self.pipeline.into());
+        Record::Report(AgentReport { agent, pipeline, time: self.now, report })
+    }
 }
 
 /// What lines an outbox holds.
@@ -189,7 +200,7 @@ fn told(
 ) -> Thinner {
     let (number, made) = at.unwrap_or_default();
     let report = run.report(kind, whose.what.stage(), reason);
-    let line = report.line(whose.agent, Some(whose.pipeline), whose.now);
+    let line = whose.report(report).to_line();
     let place = kept.partition_point(|line| line.number < number);
     kept.insert(place, Waiting { number, made, state: Vec::new(), line });
     Thinner { lines: kept, tally: tally.encode() }
@@ -294,7 +305,8 @@ fn line_of(
         value: Ok(value?),
         state: Vec::new(),
     };
-    line::result(whose.agent, whose.pipeline, digest, &outcome).map_err(|(reason, _)| reason)
+    let result = records::window(whose.agent, whose.pipeline, digest, &outcome);
+    result.map(|result| result.to_line()).map_err(|(reason, _)| reason)
 }
 
 /// The time that lines speak of, for a run.

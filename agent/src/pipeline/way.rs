@@ -53,9 +53,7 @@ impl<'a> Share<'a> {
         self.tally = self.way.full.tally.and(&self.with);
         if self.reports {
             let owed = self.tally.take_reports(self.way.what);
-            let line =
-                |report: crate::flow::LossReport| report.line(whose.agent, Some(whose.pipeline), whose.now);
-            outgoing.lines.extend(owed.into_iter().map(line));
+            outgoing.lines.extend(owed.into_iter().map(|report| whose.report(report).to_line()));
         }
         outgoing.tally = (self.tally != self.way.full.tally).then(|| self.tally.encode());
     }

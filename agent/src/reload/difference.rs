@@ -1,8 +1,8 @@
-//! What differs between two texts of the configuration, beside modules and their settings.
+//! Compares two texts of the configuration, beside modules and their settings.
 
 use toml::{Table, Value};
 
-/// The names of what differs, such as `output.central.http.url`. Both texts were read before.
+/// Returns the names of what differs, such as `output.central.http.url`. Both texts were read before.
 pub(super) fn others(old: &str, new: &str) -> Vec<String> {
     let table = |text: &str| text.parse::<Table>().unwrap_or_default();
     let mut names = Vec::new();
@@ -25,10 +25,11 @@ fn compare(path: &mut Vec<String>, old: &Table, new: &Table, names: &mut Vec<Str
     }
 }
 
-/// Whether that is the same number of modules in both.
+/// Returns whether the path leads to the same number of modules in both.
 fn is_modules(path: &[String], old: Option<&Value>, new: Option<&Value>) -> bool {
     let [first, _, step] = path else { return false };
-    let (Some(old), Some(new)) = (old, new) else { return false };
+    let Some(old) = old else { return false };
+    let Some(new) = new else { return false };
     let is_module = |value: &Value| value.get("module").is_some();
     match (first.as_str(), step.as_str()) {
         ("pipeline", "aggregate") => is_module(old) && is_module(new),

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Desk, Filter, Of, own_http};
-use headwater_agent::admin::{Answered, Ask, DEAD_LETTERS_PAGE, KEY_FILE, Waiting};
+use headwater_agent::admin::{DEAD_LETTERS_PAGE, KEY_FILE, ReplayAnswer, ReplayAsk, ReplayProgress};
 use headwater_agent::config::Config;
 use headwater_agent::flow::{DeadLetter, Event, Seq, StoredLetter};
 use headwater_agent::module::CallMetrics;
@@ -114,7 +114,7 @@ struct Round<'a> {
     agent: &'a Agent,
     options: &'a Options,
     mender: Option<Mender<'a>>,
-    asks: Vec<Ask>,
+    asks: Vec<ReplayAsk>,
     bytes: usize,
     outcome: Outcome,
 }
@@ -129,7 +129,7 @@ impl Round<'_> {
             mended => mended.and_then(Result::ok).unwrap_or_default(),
         };
         self.bytes += mended.iter().map(|kept| kept.letter.payload.len()).sum::<usize>();
-        self.asks.push(Ask { number: kept.number, again: self.options.again, mended });
+        self.asks.push(ReplayAsk { number: kept.number, again: self.options.again, mended });
         if self.asks.len() == DEAD_LETTERS_PAGE || self.bytes >= REQUEST_BYTES_MAX {
             self.send()?;
         }
@@ -161,12 +161,12 @@ impl Agent {
         Ok(Self { desk: Desk::Running(address), address, key })
     }
 
-    fn waiting(&self) -> anyhow::Result<Waiting> {
+    fn waiting(&self) -> anyhow::Result<ReplayProgress> {
         Ok(serde_json::from_str(&own_http::get(self.address, "/dead-letters/waiting")?)?)
     }
 
     /// Asks until each has an answer: a full queue has room again when the agent has taken some.
-    fn ask(&self, asks: &[Ask], by_number: bool, outcome: &mut Outcome) -> anyhow::Result<()> {
+    fn ask(&self, asks: &[ReplayAsk], by_number: bool, outcome: &mut Outcome) -> anyhow::Result<()> {
         let mut lines: BTreeMap<Seq, String> = BTreeMap::new();
         for ask in asks {
             lines.insert(ask.number, serde_json::to_string(ask)? + "\n");
@@ -175,7 +175,7 @@ impl Agent {
             let body: String = lines.values().map(String::as_str).collect();
             let answers =
                 own_http::post(self.address, "/dead-letters/replay", &self.key, &body, own_http::PATIENCE)?;
-            let answers: Vec<Answered> = serde_json::from_str(&answers)?;
+            let answers: Vec<ReplayAnswer> = serde_json::from_str(&answers)?;
             let before = lines.len();
             for answer in answers {
                 match answer.refused {

@@ -1,8 +1,8 @@
 mod states;
 
 use super::*;
-use crate::batch::{BatchKey, Late, Line, Measured, Span, State, Window};
 use crate::{CollectorConfig, query, store as file};
+use headwater_wire::{BatchKey, ParsedLate, ParsedLine, ParsedResult, ResultSpan, ResultState, WindowFacts};
 use proptest::prelude::*;
 
 const EPOCH: &str = "0123456789abcdef0123456789abcdef";
@@ -12,20 +12,20 @@ fn open(folder: &tempfile::TempDir) -> (Connection, CollectorConfig) {
     (file::open(&config).unwrap(), config)
 }
 
-fn batch(first: u64, lines: Vec<Line>) -> Batch {
+fn batch(first: u64, lines: Vec<ParsedLine>) -> ReceivedBatch {
     let last = first + lines.len() as u64 - 1;
-    let key = BatchKey { agent: "a".into(), epoch: EPOCH.into(), first, last };
+    let key = BatchKey { agent: "a".into(), epoch: EPOCH.parse().unwrap(), first, last };
     let digest = crate::batch::digest(format!("{lines:?}").as_bytes());
-    Batch { key, digest, lines }
+    ReceivedBatch { key, digest, lines }
 }
 
-fn window(key: &str, start: i64, revision: u32, count: i64) -> Line {
-    let window = Window {
+fn window(key: &str, start: i64, revision: u32, count: i64) -> ParsedLine {
+    let window = WindowFacts {
         start,
         end: start + 10,
         part: 0,
         revision,
-        state: State::Closed,
+        state: ResultState::Closed,
         watermark: None,
         count,
         late: 1,
@@ -33,18 +33,24 @@ fn window(key: &str, start: i64, revision: u32, count: i64) -> Line {
     };
     let value = format!("{{\"revision\":{revision},\"count\":{count}}}");
     let module = Some("sha256:00".into());
-    Line::Result(Measured {
+    ParsedLine::Result(ParsedResult {
         pipeline: "p".into(),
         key: key.into(),
-        span: Span::Window(window),
+        span: ResultSpan::Window(window),
         module,
         value,
     })
 }
 
-fn event(time: i64, value: &str) -> Line {
-    let span = Span::Event(time);
-    Line::Result(Measured { pipeline: "e".into(), key: "k".into(), span, module: None, value: value.into() })
+fn event(time: i64, value: &str) -> ParsedLine {
+    let span = ResultSpan::Event(time);
+    ParsedLine::Result(ParsedResult {
+        pipeline: "e".into(),
+        key: "k".into(),
+        span,
+        module: None,
+        value: value.into(),
+    })
 }
 
 fn values(store: &Connection) -> Vec<String> {
@@ -188,7 +194,7 @@ fn late_readings_are_kept_apart_from_results_and_once() {
     let folder = tempfile::tempdir().unwrap();
     let (mut connection, _) = open(&folder);
     let late = |value: &str| {
-        Line::Late(Late {
+        ParsedLine::Late(ParsedLate {
             pipeline: "p".into(),
             key: "k".into(),
             topic: "plant/k".into(),

@@ -5,11 +5,11 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use headwater_wire::micros;
 use serde::{Deserialize, Serialize};
 
 use super::error_response::ErrorResponse;
 use crate::Collector;
-use crate::batch::micros;
 use crate::query::{
     AgentSummary, CSV_HEADER, LateQuery, LateRow, PipelineTotals, ROWS_MAX, ReportQuery, ReportRow,
     ResultOrder, ResultPage, ResultQuery,

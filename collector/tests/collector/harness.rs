@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 pub(crate) const EPOCH: &str = "00112233445566778899aabbccddeeff";
 
 /// A collector that serves from a temporary folder, in this process.
-pub(crate) struct TestCollector {
+pub(crate) struct ServedCollector {
     pub(crate) url: String,
     pub(crate) client: Client,
     stop: oneshot::Sender<()>,
@@ -22,11 +22,11 @@ pub(crate) struct TestCollector {
     _folder: TempDir,
 }
 
-pub(crate) async fn serve() -> TestCollector {
+pub(crate) async fn serve() -> ServedCollector {
     serve_with(|_| {}).await
 }
 
-pub(crate) async fn serve_with(change: impl FnOnce(&mut CollectorConfig)) -> TestCollector {
+pub(crate) async fn serve_with(change: impl FnOnce(&mut CollectorConfig)) -> ServedCollector {
     let folder = tempfile::tempdir().unwrap();
     let mut config = CollectorConfig::new(folder.path().join("collector.db"));
     change(&mut config);
@@ -39,7 +39,7 @@ pub(crate) async fn serve_with(change: impl FnOnce(&mut CollectorConfig)) -> Tes
         let shutdown = async { drop(stopped.await) };
         collector.serve(listener, shutdown).await.unwrap();
     });
-    TestCollector { url, client: client(), stop, ended, _folder: folder }
+    ServedCollector { url, client: client(), stop, ended, _folder: folder }
 }
 
 pub(crate) fn client() -> Client {
@@ -49,7 +49,7 @@ pub(crate) fn client() -> Client {
     Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap()
 }
 
-impl TestCollector {
+impl ServedCollector {
     pub(crate) fn begin_stop(self) -> JoinSet<()> {
         self.stop.send(()).unwrap();
         self.ended

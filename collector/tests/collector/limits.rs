@@ -6,10 +6,10 @@ use reqwest::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::harness::{EPOCH, TestCollector, serve_with, window};
+use crate::harness::{EPOCH, ServedCollector, serve_with, window};
 
 /// Sends the head of a batch, without its body.
-async fn begin(served: &TestCollector, length: &str) -> TcpStream {
+async fn begin(served: &ServedCollector, length: &str) -> TcpStream {
     let mut stream = TcpStream::connect(served.address()).await.unwrap();
     let head = format!(
         "POST /v1/batches HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n\

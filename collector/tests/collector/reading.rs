@@ -3,9 +3,9 @@
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{TestCollector, event, serve, serve_with, time, window};
+use crate::harness::{ServedCollector, event, serve, serve_with, time, window};
 
-async fn filled() -> TestCollector {
+async fn filled() -> ServedCollector {
     let served = serve().await;
     let mut lines: Vec<_> = (0..6).map(|i| window("hall/1", i * 10, 0, 1)).collect();
     lines.extend((0..6).map(|i| window("hall/2", i * 10, 0, 2)));

@@ -17,7 +17,9 @@
 
 #[cfg(feature = "fail-points")]
 mod rules;
-#[cfg(all(test, feature = "fail-points"))]
+// Two attributes, because clippy knows tests only by a `cfg(test)` that stands alone.
+#[cfg(feature = "fail-points")]
+#[cfg(test)]
 mod tests;
 
 #[cfg(feature = "fail-points")]

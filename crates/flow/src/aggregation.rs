@@ -1,66 +1,69 @@
-//! What windows and aggregates hand to each other.
+//! The values that windows and aggregates hand to each other.
 
 use super::Timestamp;
 
-/// What a window's readings become: a module, or a built-in. The empty state is neutral, and readings
-/// given one by one come to the same state as given at once.
+/// A function from the readings of a window to its result: a module or a built-in. The empty state is
+/// neutral, and readings give the same state one by one as all at once.
 pub trait Aggregate {
-    /// New states, one for each group, in their order.
+    /// Adds the samples of each group to its state, and returns one update for each group, in their order.
     fn update(&mut self, groups: &[Group]) -> Vec<Updated>;
-    /// Two states of one key as one, or why not; the earlier readings are in the first.
+    /// Merges two states of one key, the one with the earlier readings first.
+    ///
+    /// # Errors
+    /// The reason, if the states cannot be merged.
     fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String>;
-    /// The results' JSON, or why there is none, one for each window, in their order.
+    /// Returns the result of each window as JSON, or the reason for which there is none, in their order.
     fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>>;
 }
 
-/// New samples of one (key, window).
+/// The new samples of one key in one window.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// What the samples belong to.
+    /// The key of the samples.
     pub key: String,
-    /// The window's first moment.
+    /// The first instant of the window.
     pub start: Timestamp,
-    /// The first moment after the window.
+    /// The first instant after the window.
     pub end: Timestamp,
-    /// What the last update of it returned; empty the first time.
+    /// The state that the last update returned; empty the first time.
     pub state: Vec<u8>,
-    /// Event times and payloads.
+    /// The samples: event time and payload.
     pub samples: Vec<(Timestamp, Vec<u8>)>,
 }
 
-/// A group's new state and the samples refused.
+/// The new state of a group, and the samples that were refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Updated {
-    /// To be kept, and handed over with the next samples.
+    /// The state to keep and to hand over with the next samples.
     pub state: Vec<u8>,
-    /// Indexes count within the group's samples.
+    /// The refused samples, with their indexes within the group.
     pub rejected: Vec<Rejection>,
 }
 
-/// A window to be turned into its result.
+/// A window whose result is due.
 #[derive(Clone, Debug)]
 pub struct Closed {
-    /// What the readings belong to.
+    /// The key of the readings.
     pub key: String,
-    /// The window's first moment.
+    /// The first instant of the window.
     pub start: Timestamp,
-    /// The first moment after the window.
+    /// The first instant after the window.
     pub end: Timestamp,
-    /// What the last update of it returned.
+    /// The state that the last update returned.
     pub state: Vec<u8>,
-    /// Readings used.
+    /// The number of readings used.
     pub count: u64,
-    /// Of these, readings that came after the window had first closed.
+    /// The number of these that came after the window had first closed.
     pub late: u64,
-    /// 0 the first time, then one more with each time late readings change the result.
+    /// The revision of the result: 0, and one more each time that late readings change it.
     pub revision: u32,
 }
 
-/// An input the module refused, with its reason.
+/// An input that was refused, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// Position in the call's list.
+    /// The index in the list of the call.
     pub index: usize,
-    /// The module's or the host's words.
+    /// The reason, in the words of the module or the host.
     pub reason: String,
 }

@@ -1,4 +1,4 @@
-//! One pass over a JSON payload: checks all of it, keeps the few scalars that are wanted.
+//! Reads a JSON payload in one pass that checks all of it and keeps the few scalars that are wanted.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,20 +10,20 @@ use serde_json::value::RawValue;
 
 /// A JSON value that can be a key or a time.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Scalar {
+pub enum JsonScalar {
     /// A string.
     Text(String),
     /// A whole number that is not below 0.
     Integer(u64),
     /// Another number.
     Float(f64),
-    /// The digits of a number that is wanted exactly.
+    /// The digits of a number that was asked for exactly.
     Decimal(String),
     /// `true` or `false`.
     Bool(bool),
 }
 
-impl fmt::Display for Scalar {
+impl fmt::Display for JsonScalar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) | Self::Decimal(text) => text.fmt(f),
@@ -34,37 +34,37 @@ impl fmt::Display for Scalar {
     }
 }
 
-/// The wanted paths, as a tree along which the pass descends.
+/// The wanted paths of a payload, as a tree along which the pass descends.
 #[derive(Debug, Default)]
-pub struct Fields {
+pub struct WantedFields {
     paths: Vec<Vec<String>>,
-    root: Node,
-    /// Refuse what readers take for different things: a name twice in an object, and an integer that
-    /// is no exact double. A wanted one is read to its last digit, and so is fine.
+    root: PathNode,
+    /// Refuses JSON that readers read differently: a name twice in an object, and an integer that is no
+    /// exact double. A wanted integer is read to its last digit, so it may be larger.
     strict: bool,
 }
 
-/// Greatest integer that every reader takes for itself.
+/// The greatest integer that every reader reads exactly.
 pub const INTEGER_MAX: u64 = 1 << 53;
-/// Names of one object up to which a list is faster than a set.
+/// The number of names in an object up to which a list is faster than a set.
 const LISTED_MAX: usize = 16;
 
-/// Where a pass stands in the tree of wanted paths.
+/// A node in the tree of wanted paths.
 #[derive(Debug, Default)]
-pub struct Node {
+pub struct PathNode {
     slot: Option<usize>,
-    /// A number there is read by its digits.
+    /// True if a number here is kept by its digits.
     exact: bool,
-    children: Vec<(String, Node)>,
+    children: Vec<(String, PathNode)>,
 }
 
-impl Node {
-    /// What the path leads to goes to this place.
+impl PathNode {
+    /// Sends the value at a path to this slot.
     pub fn put(&mut self, path: &[String], slot: usize) {
         self.at(path).slot = Some(slot);
     }
 
-    /// What the path leads to, made if it is not there.
+    /// Returns the node at a path, and makes it if it is not there.
     fn at(&mut self, path: &[String]) -> &mut Self {
         let mut node = self;
         for name in path {
@@ -77,27 +77,27 @@ impl Node {
         node
     }
 
-    /// Where what stands here goes.
+    /// Returns the slot for the value at this node.
     pub fn slot(&self) -> Option<usize> {
         self.slot
     }
 
-    /// Whether anything at or below it is.
+    /// Returns true if a value at or below this node is wanted.
     pub fn is_wanted(&self) -> bool {
         self.slot.is_some() || !self.children.is_empty()
     }
 }
 
-/// What is not on a wanted path: checked and dropped.
-static NOWHERE: Node = Node { slot: None, exact: false, children: Vec::new() };
+/// The node for all values off the wanted paths, which are checked and dropped.
+static NOWHERE: PathNode = PathNode { slot: None, exact: false, children: Vec::new() };
 
-impl Fields {
-    /// For what devices send.
+impl WantedFields {
+    /// Returns an empty tree for the payloads of devices, which are checked strictly.
     pub fn strict() -> Self {
         Self { strict: true, ..Self::default() }
     }
 
-    /// Asks for a path; returns its place in what [`Fields::pick`] returns.
+    /// Asks for a path, and returns its index in the result of [`WantedFields::pick`].
     pub fn want(&mut self, path: &[String]) -> usize {
         if let Some(slot) = self.slot(path) {
             return slot;
@@ -108,28 +108,29 @@ impl Fields {
         slot
     }
 
-    /// The same, and a number there is kept as it was written.
+    /// Asks for a path at which a number is kept as it was written.
     pub fn want_exactly(&mut self, path: &[String]) -> usize {
         self.root.at(path).exact = true;
         self.want(path)
     }
 
-    /// The place of a path that was asked for.
+    /// Returns the index of a path that was asked for.
     #[must_use]
     pub fn slot(&self, path: &[String]) -> Option<usize> {
         self.paths.iter().position(|wanted| wanted == path)
     }
 
-    /// Reads the payload; one entry a wanted path, `None` where it is missing or no scalar.
+    /// Reads a payload. The result has an entry for each wanted path, `None` if the value is missing or no scalar.
     ///
     /// # Errors
-    /// Where it is no JSON that every reader takes.
-    pub fn pick(&self, payload: &[u8]) -> Result<Vec<Option<Scalar>>, serde_json::Error> {
+    /// When it is no JSON that every reader accepts.
+    pub fn pick(&self, payload: &[u8]) -> Result<Vec<Option<JsonScalar>>, serde_json::Error> {
         let mut found = vec![None; self.paths.len()];
         let mut huge = false;
         let mut reader = serde_json::Deserializer::from_slice(payload);
-        let pick = Pick { node: &self.root, found: &mut found, strict: self.strict, huge: &mut huge };
-        pick.deserialize(&mut reader)?;
+        let visitor =
+            ValueVisitor { node: &self.root, found: &mut found, strict: self.strict, huge: &mut huge };
+        visitor.deserialize(&mut reader)?;
         reader.end()?;
         if huge && self.strict && has_long_integer(payload) {
             return Err(too_great());
@@ -138,22 +139,25 @@ impl Fields {
     }
 }
 
-/// Whether it is JSON that every reader takes: UTF-8, finite numbers, at most 127 levels deep.
+/// Checks that a text is JSON that every reader accepts: UTF-8, finite numbers, at most 127 levels deep.
 ///
 /// # Errors
-/// Where it is not.
+/// When it is not.
 pub fn check_json(text: &[u8]) -> Result<(), serde_json::Error> {
-    Fields::default().pick(text).map(drop)
+    WantedFields::default().pick(text).map(drop)
 }
 
 fn too_great<E: serde::de::Error>() -> E {
     E::custom("an integer beyond 2^53, which readers would round: send it as text, or smaller")
 }
 
-/// Whether the text, known to be JSON, holds an integer of twenty digits or more outside of strings. The
-/// reader makes a float of it, as it does of 1e20.
+/// Returns true if the text, known to be JSON, has an integer of twenty digits or more outside of
+/// strings. The reader makes a float of it, as it does of 1e20.
 fn has_long_integer(text: &[u8]) -> bool {
-    let (mut digits, mut plain, mut quoted, mut escaped) = (0, true, false, false);
+    let mut digits = 0;
+    let mut plain = true;
+    let mut quoted = false;
+    let mut escaped = false;
     for byte in text.iter().chain(b" ") {
         if quoted {
             quoted = escaped || *byte != b'"';
@@ -170,17 +174,17 @@ fn has_long_integer(text: &[u8]) -> bool {
     false
 }
 
-/// Visits every value (not `IgnoredAny`, which skips UTF-8, number and depth checks).
-struct Pick<'a> {
-    node: &'a Node,
-    found: &'a mut [Option<Scalar>],
+/// A visitor of every value. (`IgnoredAny` would skip the checks of UTF-8, numbers and depth.)
+struct ValueVisitor<'a> {
+    node: &'a PathNode,
+    found: &'a mut [Option<JsonScalar>],
     strict: bool,
-    /// A float was seen that may have been written as an integer.
+    /// Set once a float was seen that may have been written as an integer.
     huge: &'a mut bool,
 }
 
-impl Pick<'_> {
-    fn keep<E: serde::de::Error>(self, scalar: impl FnOnce() -> Scalar) -> Result<(), E> {
+impl ValueVisitor<'_> {
+    fn keep<E: serde::de::Error>(self, scalar: impl FnOnce() -> JsonScalar) -> Result<(), E> {
         let Some(slot) = self.node.slot else { return Ok(()) };
         if self.found[slot].is_some() {
             return Err(E::custom("a field that makes the key or the time stands there twice"));
@@ -189,19 +193,19 @@ impl Pick<'_> {
         Ok(())
     }
 
-    /// The value of a node that is wanted exactly.
+    /// Keeps the value of a node that is wanted exactly.
     fn exactly(self, raw: &str) -> Result<(), serde_json::Error> {
         let bytes = raw.as_bytes();
         if let Ok(integer) = raw.parse::<u64>() {
-            return self.keep(|| Scalar::Integer(integer));
+            return self.keep(|| JsonScalar::Integer(integer));
         }
         if !matches!(bytes.first(), Some(b'-' | b'0'..=b'9')) {
             return serde_json::Deserializer::from_str(raw).deserialize_any(self);
         }
-        // The same bounds as everywhere: the payload travels on.
+        // The payload is passed on as it is, so the limits of all numbers hold here too.
         let size: f64 = serde_json::from_str(raw)?;
         *self.huge |= size.abs() >= 9e18;
-        self.keep(|| Scalar::Decimal(raw.to_owned()))
+        self.keep(|| JsonScalar::Decimal(raw.to_owned()))
     }
 
     fn check_integer<E: serde::de::Error>(&self, size: u64) -> Result<(), E> {
@@ -209,12 +213,12 @@ impl Pick<'_> {
         if rounded { Err(too_great()) } else { Ok(()) }
     }
 
-    fn at<'b>(&'b mut self, node: &'b Node) -> Pick<'b> {
-        Pick { node, found: &mut *self.found, strict: self.strict, huge: &mut *self.huge }
+    fn at<'b>(&'b mut self, node: &'b PathNode) -> ValueVisitor<'b> {
+        ValueVisitor { node, found: &mut *self.found, strict: self.strict, huge: &mut *self.huge }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Pick<'_> {
+impl<'de> DeserializeSeed<'de> for ValueVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -226,7 +230,7 @@ impl<'de> DeserializeSeed<'de> for Pick<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Pick<'_> {
+impl<'de> Visitor<'de> for ValueVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -238,12 +242,12 @@ impl<'de> Visitor<'de> for Pick<'_> {
     }
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
-        self.keep(|| Scalar::Bool(value))
+        self.keep(|| JsonScalar::Bool(value))
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
         self.check_integer(value)?;
-        self.keep(|| Scalar::Integer(value))
+        self.keep(|| JsonScalar::Integer(value))
     }
 
     #[expect(
@@ -252,16 +256,16 @@ impl<'de> Visitor<'de> for Pick<'_> {
     )]
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
         self.check_integer(value.unsigned_abs())?;
-        self.keep(|| Scalar::Float(value as f64))
+        self.keep(|| JsonScalar::Float(value as f64))
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
         *self.huge |= value.abs() >= 9e18;
-        self.keep(|| Scalar::Float(value))
+        self.keep(|| JsonScalar::Float(value))
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
-        self.keep(|| Scalar::Text(value.to_owned()))
+        self.keep(|| JsonScalar::Text(value.to_owned()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
@@ -270,8 +274,9 @@ impl<'de> Visitor<'de> for Pick<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
-        let (node, mut names) = (self.node, Names::default());
-        while let Some((child, name)) = entries.next_key_seed(Child(node))? {
+        let node = self.node;
+        let mut names = ObjectNames::default();
+        while let Some((child, name)) = entries.next_key_seed(ChildLookup(node))? {
             if self.strict && !names.insert(name) {
                 return Err(serde::de::Error::custom("a name stands twice in one object"));
             }
@@ -283,13 +288,13 @@ impl<'de> Visitor<'de> for Pick<'_> {
 
 /// The names of one object.
 #[derive(Default)]
-struct Names<'de> {
+struct ObjectNames<'de> {
     listed: Vec<Cow<'de, str>>,
     set: HashSet<Cow<'de, str>>,
 }
 
-impl<'de> Names<'de> {
-    /// Whether it is new.
+impl<'de> ObjectNames<'de> {
+    /// Adds a name, and returns true if it is new.
     fn insert(&mut self, name: Cow<'de, str>) -> bool {
         if self.listed.len() < LISTED_MAX {
             let new = !self.listed.contains(&name);
@@ -300,25 +305,25 @@ impl<'de> Names<'de> {
     }
 }
 
-/// Finds the child of a name; copies the name only where it is escaped.
-pub struct Child<'a>(pub &'a Node);
+/// A seed that reads a field name and finds the child node for it. It copies the name only if it is escaped.
+pub struct ChildLookup<'a>(pub &'a PathNode);
 
-impl<'a> Child<'a> {
-    fn named(&self, name: &str) -> &'a Node {
+impl<'a> ChildLookup<'a> {
+    fn named(&self, name: &str) -> &'a PathNode {
         self.0.children.iter().find(|(child, _)| child == name).map_or(&NOWHERE, |(_, node)| node)
     }
 }
 
-impl<'de, 'a> DeserializeSeed<'de> for Child<'a> {
-    type Value = (&'a Node, Cow<'de, str>);
+impl<'de, 'a> DeserializeSeed<'de> for ChildLookup<'a> {
+    type Value = (&'a PathNode, Cow<'de, str>);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl<'de, 'a> Visitor<'de> for Child<'a> {
-    type Value = (&'a Node, Cow<'de, str>);
+impl<'de, 'a> Visitor<'de> for ChildLookup<'a> {
+    type Value = (&'a PathNode, Cow<'de, str>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field name")

@@ -52,7 +52,7 @@ impl LossRun {
         let numbered = self.numbers.0 <= self.numbers.1;
         LossReport {
             kind,
-            stage,
+            stage: stage.into(),
             count: Some(self.count),
             first: numbered.then_some(self.numbers.0),
             last: numbered.then_some(self.numbers.1),

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Timestamp;
 
-/// One MQTT publish, as the journal keeps it.
+/// An MQTT publish, as the journal keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// The name of the `[input.NAME]` it came through.

@@ -119,6 +119,13 @@ macro_rules! stage {
                 );)*
             }
 
+            /// Shows that label no more; handles that are left count for nobody, and the next one begins at 0.
+            pub fn forget(&self, name: &str) {
+                let label = $crate::NameLabel { name: name.to_owned() };
+                self.turn.remove(&label);
+                $(self.$field.remove(&label);)*
+            }
+
             /// The handle of that label.
             #[must_use]
             pub fn named(&self, name: &str) -> $handle {

@@ -348,12 +348,7 @@ impl Loss {
     fn report(&self, reason: &str) -> LossReport {
         LossReport {
             kind: ReportKind::Lost,
-            stage: match self.stage.as_str() {
-                "outbox" => "outbox",
-                "dead-letters" => "dead-letters",
-                "windows" => "windows",
-                _ => "journal",
-            },
+            stage: self.stage.clone().into(),
             count: self.count,
             first: self.first,
             last: self.last,

@@ -20,6 +20,7 @@ pub struct Sending(Vec<Stretch>);
 /// Numbers that follow each other: `confirmed..begun` is under way, `begun..end` is not begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
+    /// The first number that has not arrived.
     pub confirmed: Seq,
     /// End of the begun batch; `confirmed` when none is.
     pub begun: Seq,
@@ -82,7 +83,7 @@ impl Sending {
     }
 
     /// What is neither arrived nor begun, stretch by stretch.
-    pub fn movable(&self, committed: Seq) -> Vec<Range<Seq>> {
+    pub(crate) fn movable(&self, committed: Seq) -> Vec<Range<Seq>> {
         self.0.iter().map(|stretch| stretch.begun..stretch.end.min(committed)).collect()
     }
 

@@ -6,7 +6,8 @@ use super::error::Error;
 use super::frame::Group;
 use super::meta::Change;
 use super::{Store, lock};
-use headwater_flow::Timestamp;
+use headwater_flow::{LossReport, Timestamp};
+use headwater_wire::{AgentReport, Record};
 
 /// What a repair took from a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,16 +28,15 @@ impl Store {
     pub fn tell(&self, agent: &str, now: Timestamp) -> Result<(), Error> {
         for (row, value) in self.0.meta.all(b'l') {
             let Some((_, output)) = row.parts() else { continue };
-            let reports: Vec<serde_json::Value> = serde_json::from_slice(&value).unwrap_or_default();
+            let reports: Vec<LossReport> = serde_json::from_slice(&value).unwrap_or_default();
             let outbox = self.outbox(output)?;
             let _appending = lock(&outbox.appending);
             let made = outbox.stamp(now);
-            let records = reports.iter().map(|report| {
-                let line =
-                    serde_json::json!({ "agent": agent, "pipeline": null, "time": now, "report": report });
+            let records = reports.into_iter().map(|report| {
+                let report = AgentReport { agent: agent.into(), pipeline: None, time: now, report };
                 let mut record = Vec::new();
                 // Of no pipeline: no policy of any gives it up.
-                codec::put_result(&mut record, "", made, &[], line.to_string().as_bytes());
+                codec::put_result(&mut record, "", made, &[], &Record::Report(report).to_line());
                 record
             });
             let range = outbox.log.append(Group::of(records))?;

@@ -11,15 +11,15 @@ pub(super) struct CodeBlock {
     pub(super) page: String,
     /// The line of its fence.
     pub(super) line: usize,
-    /// What is to be done with it, or why that cannot be known.
+    /// The role of the block, or the reason for which that is unknown.
     pub(super) role: Result<BlockRole, String>,
-    /// The file that a reader writes it to, below the folder of the page.
+    /// The file that a reader writes it to, in the folder that the commands before it lead to.
     pub(super) file: Option<String>,
-    /// Its content.
+    /// The content of the block.
     pub(super) text: String,
 }
 
-/// What is to be done with a code block.
+/// The role of a code block in the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BlockRole {
     /// A whole configuration, which must pass the check.
@@ -38,9 +38,9 @@ pub(super) enum BlockRole {
     },
     /// Commands that are only parsed.
     CommandLines,
-    /// What the commands before it print.
+    /// The output of the commands before it.
     Output,
-    /// One JSON value.
+    /// A single JSON value.
     JsonValue,
     /// A JSON value on each line.
     JsonLines,

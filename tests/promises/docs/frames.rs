@@ -1,5 +1,9 @@
-//! Fragments of a configuration, completed to a whole one.
+//! Fragments of a configuration, completed to a whole one, and the files that configurations name.
 
+use std::fs;
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tempfile::TempDir;
 use toml::{Table, Value};
 
 /// The configuration that a fragment is put into.
@@ -18,11 +22,37 @@ output = "central"
 [output.central]
 http = { url = "https://collect.example.com/v1/batches" }
 "#;
-/// What the frame `windowed` has beside it.
+/// The lines that only the frame `windowed` has.
 const WINDOW: &str = r#"
 window = { tumbling = "1m" }
 aggregate = { compute = ["count"] }
 "#;
+
+/// A folder with the files that the configurations of the documents name.
+#[derive(Debug)]
+pub(super) struct CheckFolder(TempDir);
+
+impl CheckFolder {
+    /// Makes the folder, with certificates and a file in the place of a module.
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let names = vec!["gateway.example.com".to_owned()];
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("a certificate");
+        let key = signing_key.serialize_pem();
+        let files =
+            [("ca.pem", cert.pem()), ("us.pem", cert.pem()), ("us.key", key), ("scale.wasm", String::new())];
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).expect("a writable folder");
+        }
+        Self(folder)
+    }
+
+    /// Checks a whole configuration whose modules are not looked into.
+    pub(super) fn check(&self, text: &str) -> Result<(), String> {
+        let file = self.0.path().join("headwater.toml");
+        headwater_agent::config::parse(&file, text).map(|_| ()).map_err(|faults| faults.to_string())
+    }
+}
 
 /// Puts a fragment into the frame of that name.
 pub(super) fn complete(frame: &str, fragment: &str) -> Result<String, String> {

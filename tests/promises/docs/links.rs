@@ -38,6 +38,65 @@ pub(super) fn summary_faults(pages: &[DocPage]) -> Vec<String> {
     wrong.map(|(path, times)| format!("{path} is in the summary {times} times")).collect()
 }
 
+/// Names the paths of source files in code font that lead to no file; a map may begin them at a crate.
+pub(super) fn path_faults(pages: &[DocPage]) -> Vec<String> {
+    let root = root();
+    let starts = ["", "agent/src/", "cli/src/", "collector/src/", "author/src/", "demo/src/"];
+    let mut faults = Vec::new();
+    for page in pages {
+        for path in code_spans(&page.text).iter().filter(|span| is_source_path(span)) {
+            let in_a_crate = path.split_once('/').map(|(name, rest)| format!("crates/{name}/src/{rest}"));
+            let candidates = starts.iter().map(|start| format!("{start}{path}")).chain(in_a_crate);
+            if !candidates.into_iter().any(|candidate| root.join(candidate).exists()) {
+                faults.push(format!("{}: `{path}`: there is no such file", page.path));
+            }
+        }
+    }
+    faults
+}
+
+fn is_source_path(span: &str) -> bool {
+    let plain = span.chars().all(|character| character.is_ascii_alphanumeric() || "/._-".contains(character));
+    let known = ["agent/", "author/", "cli/", "collector/", "crates/", "demo/", "deploy/", "docs/", "tests/"];
+    let of_the_root = known.iter().any(|start| span.starts_with(start));
+    plain && span.contains('/') && (span.ends_with(".rs") || of_the_root) && !span.starts_with("src/")
+}
+
+/// Finds the metrics that pages name in code font, with braces opened: the page and the name.
+pub(super) fn metrics(pages: &[DocPage]) -> Vec<(String, String)> {
+    let named = pages.iter().flat_map(|page| {
+        let spans = code_spans(&page.text).into_iter().filter(|span| span.starts_with("headwater_"));
+        let names = spans.flat_map(|span| open_braces(&span));
+        names.filter(|name| is_metric(name)).map(|name| (page.path.clone(), name)).collect::<Vec<_>>()
+    });
+    named.collect()
+}
+
+/// Tells a metric from a Rust path, a form with placeholders and a whole prefix.
+fn is_metric(name: &str) -> bool {
+    let plain = name.chars().all(|character| character.is_ascii_lowercase() || character == '_');
+    plain && name.matches('_').count() > 1
+}
+
+/// Writes out what braces leave to choose, as a shell does.
+fn open_braces(text: &str) -> Vec<String> {
+    let opened = text.split_once('{').and_then(|(head, rest)| Some((head, rest.split_once('}')?)));
+    let Some((head, (choices, tail))) = opened else { return vec![text.to_owned()] };
+    let tails = open_braces(tail);
+    let choices =
+        choices.split(',').flat_map(|choice| tails.iter().map(move |tail| format!("{head}{choice}{tail}")));
+    choices.collect()
+}
+
+fn code_spans(text: &str) -> Vec<String> {
+    let events = Parser::new_ext(text, Options::ENABLE_TABLES);
+    let spans = events.filter_map(|event| match event {
+        Event::Code(code) => Some(code.into_string()),
+        _ => None,
+    });
+    spans.collect()
+}
+
 fn follow(page: &DocPage, link: &str, anchors: &BTreeMap<&str, BTreeSet<String>>) -> Result<(), String> {
     if link.starts_with("https://") {
         return Ok(());
@@ -141,6 +200,23 @@ mod tests {
         assert_eq!(faults.len(), 4, "{faults:?}");
         assert!(faults[0].contains("no heading") && faults[1].contains("nowhere.md"), "{faults:?}");
         assert!(faults[2].contains("no https") && faults[3].contains("out of the book"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_path_that_leads_to_no_file_is_found() {
+        let text =
+            "`store/lib.rs` `tests/promises/docs.rs` `deploy/nothing.conf` `store/nowhere.rs` `a/b` `x.rs`\n";
+        let faults = path_faults(&[page("README.md", text)]);
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].contains("nothing.conf") && faults[1].contains("nowhere.rs"), "{faults:?}");
+    }
+
+    #[test]
+    fn metrics_are_found_with_their_braces_opened() {
+        let found =
+            metrics(&[page("a.md", "`headwater_a_{b,c_d}_total` `headwater_module::state` `headwater`\n")]);
+        let names: Vec<_> = found.into_iter().map(|(_, name)| name).collect();
+        assert_eq!(names, ["headwater_a_b_total", "headwater_a_c_d_total"]);
     }
 
     #[test]

@@ -11,9 +11,9 @@ pub(super) const BOOK: &str = "docs/src/";
 /// A Markdown file.
 #[derive(Debug)]
 pub(super) struct DocPage {
-    /// Its path below the root of the repository.
+    /// The path below the root of the repository.
     pub(super) path: String,
-    /// Its whole text.
+    /// The whole text.
     pub(super) text: String,
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn run(page: &str, blocks: &[CodeBlock]) {
     symlink(built_program("headwater-collector"), programs.join("headwater-collector"))
         .expect("a writable folder");
     let file = home.path().join("page.sh");
-    fs::write(&file, script(blocks, &printed, &work)).expect("a writable folder");
+    fs::write(&file, script(blocks, &printed)).expect("a writable folder");
 
     let online = blocks.iter().any(|block| matches!(block.role, Ok(BlockRole::Run { online: true })));
     let mut command = shell(&file, online);
@@ -69,14 +69,14 @@ fn shell(file: &Path, online: bool) -> Command {
     command
 }
 
-/// Makes one script of the blocks of a page, which keeps what each of them prints in a file of its own.
-fn script(blocks: &[CodeBlock], printed: &Path, work: &Path) -> String {
+/// Makes one script of the blocks of a page, which keeps what each of them prints in a file of its own. Files are
+/// written into the folder that the shell is in.
+fn script(blocks: &[CodeBlock], printed: &Path) -> String {
     let mut script = "set -eu\n".to_owned();
     for (number, block) in blocks.iter().enumerate() {
         if let Some(file) = &block.file {
             assert!(!block.text.contains(END_OF_FILE), "{}", block.place());
-            let target = work.join(file);
-            write!(script, "cat > '{}' <<'{END_OF_FILE}'\n{}{END_OF_FILE}\n", target.display(), block.text)
+            write!(script, "cat > '{file}' <<'{END_OF_FILE}'\n{}{END_OF_FILE}\n", block.text)
                 .expect("a String takes all");
         }
         if matches!(block.role, Ok(BlockRole::Run { .. })) {

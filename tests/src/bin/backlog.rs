@@ -23,6 +23,7 @@ use headwater_tests::agent::TestAgent;
 use headwater_tests::feeder::{FeedPlan, FeedSubscriber, FeedingBroker};
 use headwater_tests::plant::{ConfigBuilder, TOPICS};
 use headwater_tests::process::memory;
+use headwater_wire::{BatchKey, EventResult, JsonText, Record};
 
 /// The variable that tells a child to run as the agent.
 const ROLE: (&str, &str) = ("HEADWATER_BACKLOG_ROLE", "agent");
@@ -243,7 +244,7 @@ async fn sink() -> anyhow::Result<String> {
     let url = format!("http://{}/", listener.local_addr()?);
     let take = async |headers: HeaderMap, _body: Bytes| {
         let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or_default();
-        let key = key.trim_matches('"');
+        let key = BatchKey::from_header(key).map(|key| key.to_string()).unwrap_or_default();
         axum::Json(serde_json::json!({ "accepted": key, "watermark": null }))
     };
     let router = axum::Router::new().route("/", post(take)).layer(DefaultBodyLimit::disable());
@@ -271,11 +272,22 @@ fn fill_outbox(store: &Store, records: u64, size: usize) -> anyhow::Result<()> {
     let checkpoint = store.checkpoint(PIPELINE)?;
     let position = checkpoint.position.context("the pipeline was started once")?;
     let line = |id| {
-        let head = format!(
-            r#"{{"agent":"edge-1","pipeline":"bench","key":"dev-{}","time":"2026-01-01T00:00:00Z","module":null,"value":{{"id":{id},"pad":""#,
-            id % 100
-        );
-        format!(r#"{head}{}"}}}}"#, "x".repeat(size.saturating_sub(head.len() + 3))).into_bytes()
+        let value = |pad| format!(r#"{{"id":{id},"pad":"{}"}}"#, "x".repeat(pad));
+        let line = |value: String| {
+            let value = JsonText::checked(value.as_bytes()).expect("it is JSON");
+            let key = format!("dev-{}", id % 100).into();
+            let time = Timestamp(1_767_225_600_000_000);
+            let event = EventResult {
+                agent: "edge-1".into(),
+                pipeline: PIPELINE.into(),
+                key,
+                time,
+                module: None,
+                value,
+            };
+            Record::Event(event).to_line()
+        };
+        line(value(size.saturating_sub(line(value(0)).len())))
     };
     for first in (0..records).step_by(1_000) {
         store.commit(&Commit {

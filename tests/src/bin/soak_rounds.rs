@@ -1,12 +1,13 @@
-//! Breaks one agent again and again, and counts what came of it: `cargo run --release --bin soak --
-//! --kills 1000 --cuts 200 --corruptions 60 --seed 1` (the program `soak` only builds and calls this
-//! one, which has fail points in it and plays agent and collector itself).
+//! Breaks one agent again and again, and counts the losses: `cargo run --release --bin soak -- --kills 1000
+//! --cuts 200 --corruptions 60 --seed 1` (the program `soak` only builds and calls this one, which has fail
+//! points in it and runs as agent and collector itself).
 //!
-//! A round breaks the agent under load, lets it go on, and holds what the collector has against the
-//! oracle: every reading once, every result right, every message read once. Reported losses are
-//! none. A message that damage took before the broker had its acknowledgement is reported lost and read
-//! when the broker sends it again: exactly these may be in a pipeline's counts twice. The last line sums it up; the status is a failure after any loss that nobody reported, any
-//! double, any wrong result. A failed round keeps its folders and says where.
+//! A round breaks the agent under load, lets it go on, and compares the collector with the oracle: every
+//! reading once, every result right, every message read once. Losses that are reported do not count as
+//! losses. A message that damage took before the broker had its acknowledgement is reported lost and read
+//! when the broker sends it again: only such messages may be in a pipeline's counts twice. The last line sums
+//! up all rounds. The program fails after a loss without a report, a reading that counts twice, or a wrong
+//! result. A failed round keeps its folders and prints their path.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,18 +19,18 @@ use fastrand::Rng;
 use headwater_agent::error_text;
 use headwater_agent::fail::POINTS;
 use headwater_tests::proxy::ProxyMode;
-use headwater_tests::world::{Options as WorldOptions, ROLE, Reported, Verdict, World};
+use headwater_tests::world::{ROLE, ReportedLosses, TestWorld, WorldOptions, WorldVerdict};
 
-/// Longest time until a damaged store is mended and the agent ready.
+/// Longest time until a damaged store is repaired and the agent ready.
 const MENDED: Duration = Duration::from_secs(30);
-/// Rounds after which a world is left for a new one: first starts are broken too, and the oracle
-/// looks at all of a world's readings each time.
+/// Rounds after which a new world replaces the old one: first starts are broken too, and the oracle looks at
+/// all readings of a world each time.
 const WORLD_ROUNDS: u32 = 25;
-/// What the agent wants free, its ballast, and as much again.
+/// Size of the disk in bytes: the space that the agent wants free, its ballast, and as much again.
 const DISK_BYTES: u64 = 128 << 20;
 
 #[derive(Clone, Copy, Debug, Parser)]
-struct Options {
+struct SoakOptions {
     /// Rounds of `kill -9`, at random instants and at random fail points.
     #[arg(long, default_value_t = 60)]
     kills: u32,
@@ -39,33 +40,33 @@ struct Options {
     /// Rounds of bytes flipped, pages zeroed and files cut short in the stopped agent's store.
     #[arg(long, default_value_t = 60)]
     corruptions: u32,
-    /// The same number gives the same choices; without, a new one.
+    /// The seed of all choices; without it a new one.
     #[arg(long)]
     seed: Option<u64>,
 }
 
-/// What a round does to the agent.
+/// The kind of damage that a round does to the agent.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum RoundKind {
     Kill,
     Cut,
     Corruption,
 }
 
-/// The sums of all rounds.
+/// The sums over all rounds.
 #[derive(Debug, Default)]
-struct Tally {
+struct SoakTally {
     rounds: u32,
     published: u64,
     acknowledged: u64,
     lost: usize,
     reported: usize,
     incomplete: usize,
-    /// Messages reported lost that the broker sent again: nothing is lost of them.
+    /// Messages that were reported lost and sent again by the broker, so that nothing of them is lost.
     resent: u64,
     doubled: usize,
     wrong: usize,
-    /// What came of each round that is not as it must be.
+    /// The outcome of each round that failed.
     failed: Vec<String>,
     ready_max: Duration,
     rss_max: u64,
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }),
         Err(_) => runtime.map_err(Into::into).and_then(|runtime| {
-            let rounds = soak(Options::parse());
+            let rounds = soak(SoakOptions::parse());
             tokio::task::LocalSet::new().block_on(&runtime, rounds)
         }),
     };
@@ -91,50 +92,54 @@ fn main() -> ExitCode {
     })
 }
 
-async fn soak(options: Options) -> anyhow::Result<ExitCode> {
+async fn soak(options: SoakOptions) -> anyhow::Result<ExitCode> {
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     println!("seed {seed}");
-    let mut tally = Tally::default();
-    let parts =
-        [(Kind::Kill, options.kills), (Kind::Cut, options.cuts), (Kind::Corruption, options.corruptions)];
+    let mut tally = SoakTally::default();
+    let parts = [
+        (RoundKind::Kill, options.kills),
+        (RoundKind::Cut, options.cuts),
+        (RoundKind::Corruption, options.corruptions),
+    ];
     for (kind, rounds) in parts {
         let mut world = None;
         for number in 0..rounds {
             let mut rng =
                 Rng::with_seed(seed ^ (u64::from(number) << 2 | kind as u64).wrapping_mul(0x9e37_79b9));
             if number % WORLD_ROUNDS == 0 {
-                leave(world.take(), &mut tally);
+                add_world(world.take(), &mut tally);
             }
             world = round(kind, number, world, &mut rng, &mut tally).await?;
         }
-        leave(world, &mut tally);
+        add_world(world, &mut tally);
     }
     tally.failed.iter().for_each(|failed| println!("{failed}"));
     println!("{tally}, seed {seed}");
     Ok(if tally.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One round; the world to go on with, unless there is something wrong with it. What panics in it
-/// fails the round, not the soak.
+/// Runs a round, and returns the world for the next one unless something is wrong with it. A panic fails the
+/// round, not the soak.
 async fn round(
-    kind: Kind,
+    kind: RoundKind,
     number: u32,
-    world: Option<World>,
+    world: Option<TestWorld>,
     rng: &mut Rng,
-    tally: &mut Tally,
-) -> anyhow::Result<Option<World>> {
+    tally: &mut SoakTally,
+) -> anyhow::Result<Option<TestWorld>> {
     let began = Instant::now();
     let mut world = match world {
         Some(world) => world,
-        None => World::start(&options(kind, rng)?).await,
+        None => TestWorld::start(&options(kind, rng)?).await,
     };
     world.keep(true);
-    let (home, mut chance) = (world.host.agent.home().to_owned(), rng.fork());
+    let home = world.host.agent.home().to_owned();
+    let mut chance = rng.fork();
     let done = tokio::task::spawn_local(async move {
         let (what, verdict) = match kind {
-            Kind::Kill => (kill(&mut world, &mut chance).await, world.settle().await),
-            Kind::Cut => (cut(&mut world, &mut chance).await, world.settle().await),
-            Kind::Corruption => corrupt(&mut world, &mut chance).await,
+            RoundKind::Kill => (kill(&mut world, &mut chance).await, world.settle().await),
+            RoundKind::Cut => (cut(&mut world, &mut chance).await, world.settle().await),
+            RoundKind::Corruption => corrupt(&mut world, &mut chance).await,
         };
         (world, what, verdict)
     });
@@ -156,26 +161,29 @@ async fn round(
             return Ok(None);
         }
     };
-    let reported =
-        if matches!(kind, Kind::Corruption) { world.reported().await } else { Reported::default() };
+    let reported = if matches!(kind, RoundKind::Corruption) {
+        world.reported().await
+    } else {
+        ReportedLosses::default()
+    };
     let is_good = tally.count(&verdict, reported);
-    let line = format!("{kind:?} {number}: {what}, {took} ms{}", said(&verdict, is_good, &home));
+    let line = format!("{kind:?} {number}: {what}, {took} ms{}", verdict_text(&verdict, is_good, &home));
     if is_good {
         println!("{line}");
         world.keep(false);
     } else {
         tally.fail(line);
     }
-    // A report explains losses of its own round only.
+    // A report explains only the losses of its own round.
     if reported.readings > 0 || reported.windows || !verdict.is_good() {
-        leave(Some(world), tally);
+        add_world(Some(world), tally);
         return Ok(None);
     }
     Ok(Some(world))
 }
 
-fn options(kind: Kind, rng: &mut Rng) -> anyhow::Result<WorldOptions> {
-    let is_cut = matches!(kind, Kind::Cut);
+fn options(kind: RoundKind, rng: &mut Rng) -> anyhow::Result<WorldOptions> {
+    let is_cut = matches!(kind, RoundKind::Cut);
     let first_start = (rng.bool() && !is_cut).then(|| rule(rng, 3, true));
     Ok(WorldOptions {
         padding: if rng.u8(..4) == 0 { 2_000 } else { 0 },
@@ -187,7 +195,7 @@ fn options(kind: Kind, rng: &mut Rng) -> anyhow::Result<WorldOptions> {
     })
 }
 
-/// To be killed at a random point, half the time at its first hit, else at one of the next.
+/// Returns a rule to be killed at a random point, half the time at its first hit, else at one of the next.
 fn rule(rng: &mut Rng, exponent: u32, is_first_start: bool) -> String {
     let only_first = |name: &str| {
         ["layout.", "meta.made", "meta.renamed", "ballast.", "session.", "outbox.created"]
@@ -208,8 +216,9 @@ fn millis(rng: &mut Rng, to: u64) -> Duration {
     Duration::from_micros(rng.u64(..to * 1_000))
 }
 
-/// At a random instant; then mostly again: while it starts, at a fail point, or while it stops.
-async fn kill(world: &mut World, rng: &mut Rng) -> String {
+/// Kills the agent at a random instant, and then mostly again: while it starts, at a fail point, or while it
+/// stops.
+async fn kill(world: &mut TestWorld, rng: &mut Rng) -> String {
     world
         .under_load(async |host| {
             let moment = millis(rng, 600);
@@ -228,14 +237,14 @@ async fn kill(world: &mut World, rng: &mut Rng) -> String {
                     host.fail(&rule(rng, 2, false));
                     if host.agent.wait_for_exit(Duration::from_millis(400)).await.is_none() {
                         host.agent.terminate();
-                        host.dies(millis(rng, 800)).await;
+                        host.wait_for_death(millis(rng, 800)).await;
                     }
                     what += ", stopping";
                 }
                 3..9 => {
                     let rule = rule(rng, 6, false);
                     host.fail(&rule);
-                    let died = host.dies(Duration::from_millis(900)).await;
+                    let died = host.wait_for_death(Duration::from_millis(900)).await;
                     what += &format!(", {rule}{}", if died { "" } else { " (not reached)" });
                 }
                 _ => {}
@@ -246,8 +255,8 @@ async fn kill(world: &mut World, rng: &mut Rng) -> String {
         .await
 }
 
-/// At a random instant; now and then while it starts.
-async fn cut(world: &mut World, rng: &mut Rng) -> String {
+/// Cuts the power at a random instant, now and then while the agent starts.
+async fn cut(world: &mut TestWorld, rng: &mut Rng) -> String {
     world
         .under_load(async |host| {
             let moment = millis(rng, 1_500);
@@ -267,8 +276,8 @@ async fn cut(world: &mut World, rng: &mut Rng) -> String {
         .await
 }
 
-/// One to three places, with results on their way out or without.
-async fn corrupt(world: &mut World, rng: &mut Rng) -> (String, Verdict) {
+/// Damages the store in one to three places, with or without results in the outbox.
+async fn corrupt(world: &mut TestWorld, rng: &mut Rng) -> (String, WorldVerdict) {
     let is_cut_off = rng.bool();
     let places = world
         .under_load(async |host| {
@@ -280,7 +289,7 @@ async fn corrupt(world: &mut World, rng: &mut Rng) -> (String, Verdict) {
             host.kill();
             host.note_journal();
             let store = host.agent.state().join("store");
-            let places: Vec<_> = (0..rng.u8(1..4)).map(|_| harm(&store, rng)).collect();
+            let places: Vec<_> = (0..rng.u8(1..4)).map(|_| damage_file(&store, rng)).collect();
             host.agent.spawn();
             host.http.set(ProxyMode::Pass);
             places
@@ -296,10 +305,11 @@ async fn corrupt(world: &mut World, rng: &mut Rng) -> (String, Verdict) {
     (what, world.settle().await)
 }
 
-/// A byte flipped, a page zeroed, or the rest cut off, somewhere in the files below the folder.
-fn harm(folder: &Path, rng: &mut Rng) -> String {
+/// Flips a byte, zeros a page or cuts off the rest, somewhere in the files below the folder, and returns what
+/// it did.
+fn damage_file(folder: &Path, rng: &mut Rng) -> String {
     let mut files = Vec::new();
-    list(folder, &mut files);
+    list_files(folder, &mut files);
     files.sort();
     let file = &files[rng.usize(..files.len())];
     let mut bytes = std::fs::read(file).expect("a file that was listed");
@@ -324,22 +334,23 @@ fn harm(folder: &Path, rng: &mut Rng) -> String {
     format!("{} {how} at {place}", file.strip_prefix(folder).unwrap_or(file).display())
 }
 
-/// Files with something in them, but for those that hold nothing of the store any more.
-fn list(folder: &Path, files: &mut Vec<PathBuf>) {
+/// Lists the files that are not empty, without those that hold nothing of the store any more.
+fn list_files(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("the store is a folder").flatten() {
-        let (path, name) = (entry.path(), entry.file_name());
+        let path = entry.path();
+        let name = entry.file_name();
         if name == "quarantine" {
             continue;
         }
         if path.is_dir() {
-            list(&path, files);
+            list_files(&path, files);
         } else if name != "ballast" && entry.metadata().is_ok_and(|file| file.len() > 0) {
             files.push(path);
         }
     }
 }
 
-fn leave(world: Option<World>, tally: &mut Tally) {
+fn add_world(world: Option<TestWorld>, tally: &mut SoakTally) {
     if let Some(world) = world {
         let (published, acknowledged) = world.published();
         tally.published += published + world.poisons();
@@ -349,38 +360,39 @@ fn leave(world: Option<World>, tally: &mut Tally) {
     }
 }
 
-fn said(verdict: &Verdict, is_good: bool, home: &Path) -> String {
-    let Verdict { lost, doubled, windows, wrong, resent } = verdict;
+fn verdict_text(verdict: &WorldVerdict, is_good: bool, home: &Path) -> String {
+    let WorldVerdict { lost, doubled, windows, wrong, resent } = verdict;
     if is_good && verdict.is_good() && *resent == 0 {
         return String::new();
     }
     let first = wrong.iter().chain(windows).next().map_or("", String::as_str);
     let kept = if is_good { String::new() } else { format!("; FAILED, kept {}", home.display()) };
-    let (lost, doubled, wrong) = (lost.len(), doubled.len(), wrong.len() + windows.len());
+    let lost = lost.len();
+    let doubled = doubled.len();
+    let wrong = wrong.len() + windows.len();
     format!(": lost {lost}, sent again {resent}, doubled {doubled}, wrong {wrong} {first}{kept}")
 }
 
-impl Tally {
+impl SoakTally {
     fn fail(&mut self, what: String) {
         println!("{what}");
         self.failed.push(what);
     }
 
-    /// Whether the round is as it must be, but for what is `reported`.
-    fn count(&mut self, verdict: &Verdict, reported: Reported) -> bool {
+    /// Adds a round. Returns true if nothing is wrong with it but the losses in `reported`.
+    fn count(&mut self, verdict: &WorldVerdict, reported: ReportedLosses) -> bool {
         let is_good = verdict.is_good_but_for(reported);
-        let told = if is_good { &mut self.reported } else { &mut self.lost };
-        *told += verdict.lost.len();
-        let (windows, wrong) = (verdict.windows.len(), verdict.wrong.len());
-        *(if is_good { &mut self.incomplete } else { &mut self.wrong }) += windows;
-        self.wrong += wrong;
+        let lost_count = if is_good { &mut self.reported } else { &mut self.lost };
+        *lost_count += verdict.lost.len();
+        *(if is_good { &mut self.incomplete } else { &mut self.wrong }) += verdict.windows.len();
+        self.wrong += verdict.wrong.len();
         self.doubled += verdict.doubled.len();
         self.resent += verdict.resent;
         is_good
     }
 }
 
-impl std::fmt::Display for Tally {
+impl std::fmt::Display for SoakTally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { rounds, published, acknowledged, lost, reported, resent, incomplete, .. } = self;
         let Self { doubled, wrong, .. } = self;

@@ -1,38 +1,39 @@
-//! The pipelines' books: each message read once, or in a report. One that damage took before the broker had
-//! its acknowledgement is in both, and no other.
+//! The account of the messages: each pipeline has read each message once, or a report says that it is lost. A
+//! message that damage took before the broker had its acknowledgement may be both, and no other.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Host, Verdict, World};
+use super::{TestHost, TestWorld, WorldVerdict};
 use crate::resent::JournalEnd;
 
-/// Stands for a number that a report does not know.
+/// The number that stands for one that a report does not know.
 const UNKNOWN: u64 = u32::MAX as u64;
 
-/// The losses that reports at the collector tell of.
+/// The losses in the reports at the collector.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Reported {
-    /// Readings, or results that may have been one each; as many as there are where one does not know.
+pub struct ReportedLosses {
+    /// The number of readings, or of results that may have been one each; very large if a report does not
+    /// know it.
     pub readings: u64,
-    /// Whether windows may lack readings.
+    /// True if windows may lack readings.
     pub windows: bool,
 }
 
-/// The numbers in the journal that a pipeline misses, as reports at the collector say.
+/// The positions in the journal that a pipeline has missed, by the reports at the collector.
 #[derive(Debug, Default)]
 struct MissedNumbers {
     ranges: Vec<RangeInclusive<u64>>,
-    /// A report does not say how many.
+    /// True if a report does not know the number of messages.
     uncounted: bool,
 }
 
-impl World {
-    /// Sums up the losses that reports at the collector tell of.
-    pub async fn reported(&self) -> Reported {
-        let mut reported = Reported::default();
+impl TestWorld {
+    /// Sums up the losses in the reports at the collector.
+    pub async fn reported(&self) -> ReportedLosses {
+        let mut reported = ReportedLosses::default();
         for line in self.loss_reports().await {
             let pipeline = line["pipeline"].as_str();
             let report = &line["report"];
@@ -47,9 +48,10 @@ impl World {
         reported
     }
 
-    /// Checks that each pipeline has read each message once, over all lives: its counts are committed with its
-    /// results. Its counts hold too what damage took from the journal, and what the broker sent again of that.
-    pub(super) async fn books(&self, mut verdict: Verdict) -> Verdict {
+    /// Checks that each pipeline has read each message once since the first start: its counts are committed
+    /// with its results. The counts include the messages that damage took from the journal, and those of them
+    /// that the broker sent again.
+    pub(super) async fn check_books(&self, mut verdict: WorldVerdict) -> WorldVerdict {
         let messages = self.devices.load.published() + self.devices.poisons;
         let deadline = Instant::now() + Duration::from_secs(5);
         for pipeline in ["windows", "each"] {
@@ -58,7 +60,7 @@ impl World {
                     it.of(&format!("pipeline_{name}_messages"), pipeline)
                 };
                 let metrics = self.host.agent.metrics().await;
-                let missed = self.missed(pipeline).await;
+                let missed = self.missed_numbers(pipeline).await;
                 let resent = self.host.resent(&missed.ranges).unwrap_or_else(|error| {
                     eprintln!("the journal before its damage says nothing: {error:#}");
                     0
@@ -68,7 +70,7 @@ impl World {
                         verdict.resent = verdict.resent.max(resent);
                         break;
                     }
-                    // How many are lost nobody can know, and that is reported.
+                    // The report says that nobody can know how many are lost.
                     Ok(read) if read < messages + resent && missed.uncounted => break,
                     Ok(read) if Instant::now() > deadline => {
                         let wrong =
@@ -91,8 +93,8 @@ impl World {
         verdict
     }
 
-    /// The numbers in the journal that reports say the pipeline misses.
-    async fn missed(&self, pipeline: &str) -> MissedNumbers {
+    /// Returns the positions in the journal that the pipeline has missed, by the reports.
+    async fn missed_numbers(&self, pipeline: &str) -> MissedNumbers {
         let mut missed = MissedNumbers::default();
         for line in self.loss_reports().await {
             let report = &line["report"];
@@ -106,7 +108,7 @@ impl World {
         missed
     }
 
-    /// The reports of losses at the collector, none while it does not answer.
+    /// Returns the reports of losses at the collector; none while it does not answer.
     async fn loss_reports(&self) -> Vec<Value> {
         match self.host.collector.get("/v1/reports?kind=lost").await {
             Ok(mut answer) => serde_json::from_value(answer["reports"].take()).unwrap_or_default(),
@@ -115,8 +117,8 @@ impl World {
     }
 }
 
-impl Host {
-    /// Notes what the journal of the killed agent ends with, before it is damaged.
+impl TestHost {
+    /// Records the end of the killed agent's journal before it is damaged.
     ///
     /// # Panics
     /// When it cannot be copied.
@@ -127,7 +129,8 @@ impl Host {
         self.journal_end = Some(end.expect("a journal that can be copied"));
     }
 
-    /// Counts the messages with these numbers in the journal before its damage that the broker sent again.
+    /// Counts the messages at these positions of the journal before its damage that the broker has sent
+    /// again.
     fn resent(&self, numbers: &[RangeInclusive<u64>]) -> anyhow::Result<u64> {
         match &self.journal_end {
             Some(end) if !numbers.is_empty() => end.resent(numbers),

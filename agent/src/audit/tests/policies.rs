@@ -84,18 +84,10 @@ fn deliver(plant: &Plant, output: &str, results_max: usize, uncounted: u64) -> b
 #[test]
 fn the_ledger_balances_while_results_are_given_up_and_one_lost_record_raises_the_alarm() {
     let plant = plant();
-    let host = Host::new(None).unwrap();
-    let built: Vec<_> = plant
-        .config
-        .pipelines
-        .iter()
-        .map(|(name, config)| {
-            let (host, store, metrics) = (&host, &plant.store, &*plant.metrics);
-            Parts { name, agent: "gw", config, host, store, metrics }.build().unwrap()
-        })
-        .collect();
-    let (books, beats) = (plant.books(), BTreeMap::new());
-    let mut auditor = Auditor::new(&plant.config, plant.metrics.clone(), books, host, &beats);
+    let built: Vec<_> = plant.config.pipelines.keys().map(|name| plant.pipeline(name)).collect();
+    let ledger = plant.ledger();
+    let mut auditor =
+        Auditor::new(ledger.clone(), Duration::from_mins(1), plant.metrics.clone(), Host::new(None).unwrap());
     let alarm = |equation: &str| plant.metrics.imbalance(equation).imbalance_records.get();
     let read = |name: &str| plant.metrics.pipeline(name).read_messages.get();
     std::thread::scope(|threads| {
@@ -103,18 +95,18 @@ fn the_ledger_balances_while_results_are_given_up_and_one_lost_record_raises_the
         for stage in built {
             threads.spawn(|| stage.run(&plant.stop, || {}).unwrap());
         }
-        let (mut published, mut audit) = (0, Audit::default());
+        let (mut published, mut audit) = (0, LedgerAudit::default());
         let mut go_on = |messages: u64| {
             let until = published + messages;
             while published < until {
                 publish(&plant, published..published + 500);
                 published += 500;
-                assert_eq!(checks(&auditor.verdict.books, &mut audit, Duration::from_millis(10)), []);
+                assert_eq!(checks(&ledger, &mut audit, Duration::from_millis(10)), []);
             }
             let patience = Instant::now() + Duration::from_mins(1);
             while plant.config.pipelines.keys().any(|name| read(name) < published) {
                 assert!(Instant::now() < patience, "the pipelines read on");
-                assert_eq!(checks(&auditor.verdict.books, &mut audit, Duration::from_millis(50)), []);
+                assert_eq!(checks(&ledger, &mut audit, Duration::from_millis(50)), []);
             }
         };
         // The destinations are away, come back for a while, and are away again.
@@ -125,8 +117,9 @@ fn the_ledger_balances_while_results_are_given_up_and_one_lost_record_raises_the
         go_on(5_000);
         std::thread::sleep(Duration::from_secs(1));
         go_on(500);
-        let outputs = auditor.verdict.books.look().unwrap().outputs;
-        let (central, aged) = (outputs["central"], outputs["aged"]);
+        let outputs = ledger.read().unwrap().outputs;
+        let central = outputs["central"];
+        let aged = outputs["aged"];
         let all_ways =
             central.dropped > 0 && central.coarsened > 0 && central.reports > 0 && central.delivered > 0;
         assert!(all_ways, "{central:?}");

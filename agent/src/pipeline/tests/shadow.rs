@@ -4,7 +4,7 @@ use super::*;
 use crate::flow::Event;
 use crate::module::{Capability, Closed, Group, Transform};
 use crate::pipeline::aggregate::Aggregate;
-use crate::pipeline::post::{DIFFERENCES_MAX, Offer};
+use crate::pipeline::mailbox::{DIFFERENCES_MAX, Offer};
 use crate::pipeline::shadow::{Shadow, Watched};
 use crate::window::Aggregate as _;
 use headwater_bundle::{HOSTILE_AGGREGATE_PATH, HOSTILE_PATH, HOSTILE_STATEFUL_PATH};

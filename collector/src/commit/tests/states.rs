@@ -14,13 +14,13 @@ fn temporary() -> (tempfile::TempDir, Connection) {
 
 /// Returns a result of the window (start, end, part) with `count` readings, one of them late, and one
 /// rejected.
-fn result((start, end, part): (i64, i64, u32), revision: u32, state: State, count: i64) -> Line {
-    let [count, late, rejected] = if state == State::Retracted { [0; 3] } else { [count, 1, 1] };
+fn result((start, end, part): (i64, i64, u32), revision: u32, state: ResultState, count: i64) -> ParsedLine {
+    let [count, late, rejected] = if state == ResultState::Retracted { [0; 3] } else { [count, 1, 1] };
     let watermark = Some(i64::from(revision));
-    let window = Window { start, end, part, revision, state, watermark, count, late, rejected };
-    let value = if state == State::Retracted { "null".into() } else { count.to_string() };
-    let span = Span::Window(window);
-    Line::Result(Measured { pipeline: "p".into(), key: "k".into(), span, module: None, value })
+    let window = WindowFacts { start, end, part, revision, state, watermark, count, late, rejected };
+    let value = if state == ResultState::Retracted { "null".into() } else { count.to_string() };
+    let span = ResultSpan::Window(window);
+    ParsedLine::Result(ParsedResult { pipeline: "p".into(), key: "k".into(), span, module: None, value })
 }
 
 /// Returns the results (on which all orders must agree), the retracted windows, and the sums.
@@ -73,7 +73,7 @@ fn permutations(n: usize) -> Vec<Vec<usize>> {
 /// Stores the lines in every order, each line a batch, and checks the values, and the sums as
 /// [results, early, retracted, readings, late, rejected].
 #[track_caller]
-fn check(lines: &[Line], values: &[&str], sums: [u64; 6]) {
+fn check(lines: &[ParsedLine], values: &[&str], sums: [u64; 6]) {
     for order in permutations(lines.len()) {
         let (_folder, mut connection) = temporary();
         for &index in &order {
@@ -97,7 +97,7 @@ const WINDOW: (i64, i64, u32) = (0, 10, 0);
 
 #[test]
 fn parts_of_a_window_are_results_of_their_own() {
-    let part = |part, revision, count| result((0, 10, part), revision, State::Closed, count);
+    let part = |part, revision, count| result((0, 10, part), revision, ResultState::Closed, count);
     let lines = [part(0, 0, 3), part(1, 0, 4), part(2, 0, 5), part(1, 1, 6)];
     check(&lines, &["3", "6", "5"], [3, 0, 0, 14, 3, 3]);
 }
@@ -105,26 +105,31 @@ fn parts_of_a_window_are_results_of_their_own() {
 #[test]
 fn an_early_result_counts_until_a_later_revision_takes_its_place() {
     let of = |revision, state, count| result(WINDOW, revision, state, count);
-    let early = [of(0, State::Early, 2), of(1, State::Early, 3)];
+    let early = [of(0, ResultState::Early, 2), of(1, ResultState::Early, 3)];
     check(&early, &["3"], [1, 1, 0, 3, 1, 1]);
-    let closed = [of(0, State::Early, 2), of(1, State::Early, 3), of(2, State::Closed, 4)];
+    let closed = [of(0, ResultState::Early, 2), of(1, ResultState::Early, 3), of(2, ResultState::Closed, 4)];
     check(&closed, &["4"], [1, 0, 0, 4, 1, 1]);
 }
 
 #[test]
 fn a_retraction_withdraws_its_result_in_either_order() {
     let of = |revision, state| result(WINDOW, revision, state, 7);
-    check(&[of(0, State::Closed), of(1, State::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
-    check(&[of(1, State::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
-    check(&[of(0, State::Early), of(1, State::Early), of(2, State::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
-    let before = [of(0, State::Closed), of(1, State::Closed), of(2, State::Retracted)];
+    check(&[of(0, ResultState::Closed), of(1, ResultState::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
+    check(&[of(1, ResultState::Retracted)], &[], [0, 0, 1, 0, 0, 0]);
+    check(
+        &[of(0, ResultState::Early), of(1, ResultState::Early), of(2, ResultState::Retracted)],
+        &[],
+        [0, 0, 1, 0, 0, 0],
+    );
+    let before = [of(0, ResultState::Closed), of(1, ResultState::Closed), of(2, ResultState::Retracted)];
     check(&before, &[], [0, 0, 1, 0, 0, 0]);
 }
 
 #[test]
 fn a_window_comes_back_with_a_revision_above_its_retraction() {
     let of = |revision, state, count| result(WINDOW, revision, state, count);
-    let lines = [of(0, State::Closed, 1), of(1, State::Retracted, 0), of(2, State::Closed, 3)];
+    let lines =
+        [of(0, ResultState::Closed, 1), of(1, ResultState::Retracted, 0), of(2, ResultState::Closed, 3)];
     check(&lines, &["3"], [1, 0, 0, 3, 1, 1]);
 }
 
@@ -132,11 +137,11 @@ fn a_window_comes_back_with_a_revision_above_its_retraction() {
 fn merged_sessions_leave_the_one_that_they_became() {
     let session = |start, end, revision, state, count| result((start, end, 0), revision, state, count);
     let lines = [
-        session(0, 10, 0, State::Closed, 3),
-        session(12, 20, 0, State::Closed, 4),
-        session(0, 10, 1, State::Retracted, 0),
-        session(12, 20, 1, State::Retracted, 0),
-        session(0, 20, 0, State::Closed, 8),
+        session(0, 10, 0, ResultState::Closed, 3),
+        session(12, 20, 0, ResultState::Closed, 4),
+        session(0, 10, 1, ResultState::Retracted, 0),
+        session(12, 20, 1, ResultState::Retracted, 0),
+        session(0, 20, 0, ResultState::Closed, 8),
     ];
     check(&lines, &["8"], [1, 0, 2, 8, 1, 1]);
 }
@@ -145,7 +150,8 @@ fn merged_sessions_leave_the_one_that_they_became() {
 fn an_old_retraction_that_comes_again_under_another_key_withdraws_nothing() {
     let (_folder, mut connection) = temporary();
     let of = |revision, state, count| result(WINDOW, revision, state, count);
-    let lines = vec![of(0, State::Closed, 1), of(1, State::Retracted, 0), of(2, State::Closed, 3)];
+    let lines =
+        vec![of(0, ResultState::Closed, 1), of(1, ResultState::Retracted, 0), of(2, ResultState::Closed, 3)];
     store_batch(&mut connection, &batch(0, lines.clone()), 1).unwrap();
     store_batch(&mut connection, &batch(0, lines[..2].to_vec()), 1).unwrap();
     store_batch(&mut connection, &batch(1, lines[1..2].to_vec()), 1).unwrap();
@@ -155,10 +161,11 @@ fn an_old_retraction_that_comes_again_under_another_key_withdraws_nothing() {
 }
 
 /// A window as (start, end, part), with state and count of each of its revisions.
-type WindowHistory = ((i64, i64, u32), Vec<(State, i64)>);
+type WindowHistory = ((i64, i64, u32), Vec<(ResultState, i64)>);
 
 fn window_histories() -> impl Strategy<Value = Vec<WindowHistory>> {
-    let state = prop_oneof![Just(State::Closed), Just(State::Early), Just(State::Retracted)];
+    let state =
+        prop_oneof![Just(ResultState::Closed), Just(ResultState::Early), Just(ResultState::Retracted)];
     let window = (0i64..3, 1i64..3, 0u32..2).prop_map(|(start, length, part)| (start, start + length, part));
     let revisions = prop::collection::vec((state, 0i64..100), 1..5);
     let windows = prop::collection::btree_map(window, revisions, 1..7);
@@ -176,7 +183,7 @@ proptest! {
         size in 1usize..5,
         sent in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..30),
     ) {
-        let lines: Vec<Line> = histories
+        let lines: Vec<ParsedLine> = histories
             .iter()
             .flat_map(|(window, revisions)| {
                 let revisions = revisions.iter().zip(0..);
@@ -192,7 +199,7 @@ proptest! {
         }
         let (_folder, mut connection) = temporary();
         let mut applied = 0;
-        let mut send = |batch: &Batch| {
+        let mut send = |batch: &ReceivedBatch| {
             let receipt = store_batch(&mut connection, batch, 1).unwrap();
             applied += if receipt.duplicate { 0 } else { batch.lines.len() as u64 };
         };
@@ -215,15 +222,15 @@ proptest! {
         let stored = |sums: ResultSums| ResultSums { replaced: 0, ignored: 0, ..sums };
         prop_assert_eq!(stored(sums), stored(sums_in_order));
 
-        let last = |wanted: fn(State) -> bool| {
+        let last = |wanted: fn(ResultState) -> bool| {
             let last = histories.iter().filter_map(|(_, revisions)| revisions.last());
             last.filter(move |(state, _)| wanted(*state))
         };
-        let counted = last(|state| state != State::Retracted).map(|(_, count)| *count);
+        let counted = last(|state| state != ResultState::Retracted).map(|(_, count)| *count);
         prop_assert_eq!(sums.readings as i64, counted.clone().sum::<i64>());
         prop_assert_eq!([sums.results, sums.late, sums.rejected], [counted.count() as u64; 3]);
-        prop_assert_eq!(sums.early, last(|state| state == State::Early).count() as u64);
-        prop_assert_eq!(sums.retracted, last(|state| state == State::Retracted).count() as u64);
+        prop_assert_eq!(sums.early, last(|state| state == ResultState::Early).count() as u64);
+        prop_assert_eq!(sums.retracted, last(|state| state == ResultState::Retracted).count() as u64);
         prop_assert_eq!((results.len(), retracted.len()), (sums.results as usize, sums.retracted as usize));
         prop_assert_eq!(sums.results + sums.retracted + sums.replaced + sums.ignored, applied);
     }

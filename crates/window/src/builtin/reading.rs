@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::top::ITEM_BYTES_MAX;
-use headwater_flow::json::{Child, INTEGER_MAX, Node};
+use headwater_flow::json::{ChildLookup, INTEGER_MAX, PathNode};
 
 /// The value of a field.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,7 +41,7 @@ pub(super) enum FieldDemand {
 /// Reads the wanted fields.
 #[derive(Debug, Default)]
 pub(super) struct FieldReader {
-    root: Node,
+    root: PathNode,
     fields: Vec<WantedField>,
     /// The position of the field that a payload gives which is no object.
     alone: Option<usize>,
@@ -149,7 +149,7 @@ impl FieldValue<'_> {
 }
 
 struct FieldVisitor<'v, 'a> {
-    node: &'v Node,
+    node: &'v PathNode,
     /// The position for a value to which no path leads.
     alone: Option<usize>,
     values: &'v mut [FieldValue<'a>],
@@ -220,7 +220,7 @@ impl<'a> Visitor<'a> for FieldVisitor<'_, 'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut entries: A) -> Result<(), A::Error> {
-        while let Some((child, _)) = entries.next_key_seed(Child(self.node))? {
+        while let Some((child, _)) = entries.next_key_seed(ChildLookup(self.node))? {
             if child.is_wanted() {
                 entries.next_value_seed(FieldVisitor {
                     node: child,

@@ -1,5 +1,5 @@
-//! Whether a stage goes on. Time is an argument, a monotonic one: a host clock that jumps makes
-//! nobody look stuck.
+//! Liveness: the signs of life of the stages, and the judgement that one is stuck. Time is an argument, a monotonic
+//! one: a host clock that jumps makes no stage look stuck.
 //!
 //! A stage is stuck when it has work and nothing of it has moved for longer than it may take. One
 //! that waits for disk space or a quota, or whose destination cannot be reached, is degraded and
@@ -8,48 +8,48 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Signs of life of one stage, counted.
+/// The signs of life of one stage, counted.
 #[derive(Debug, Default)]
-pub struct Beat(AtomicU64);
+pub struct Heartbeat(AtomicU64);
 
-impl Beat {
-    /// Another one.
-    pub fn now(&self) {
+impl Heartbeat {
+    /// Gives another one.
+    pub fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many there were.
+    /// Returns how many there were.
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What was seen of a stage.
+/// The work of a stage at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sign {
-    /// Whether it has work that it could do now.
+pub struct ProgressSign {
+    /// It has work that it could do now.
     pub pending: bool,
-    /// Anything that changes whenever a part of the work is done.
+    /// A number that changes whenever a part of the work is done.
     pub progress: u64,
 }
 
-/// Since when a stage has work and does nothing of it.
+/// Measures how long a stage has had work and done nothing of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Watch {
-    last: Sign,
+pub struct StandstillWatch {
+    last: ProgressSign,
     since: Instant,
 }
 
-impl Watch {
-    /// Nothing is known yet.
+impl StandstillWatch {
+    /// Begins with nothing known.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { last: Sign { pending: false, progress: 0 }, since: now }
+        Self { last: ProgressSign { pending: false, progress: 0 }, since: now }
     }
 
-    /// How long nothing has moved, zero while there is nothing to do. Never more than it was: what
-    /// came since the last look counts from this one.
-    pub fn look(&mut self, sign: Sign, now: Instant) -> Duration {
+    /// Takes in what is seen now, and returns how long nothing has moved: zero while there is nothing to do. Work
+    /// that came since the last look counts from this one.
+    pub fn look(&mut self, sign: ProgressSign, now: Instant) -> Duration {
         if !sign.pending || sign != self.last {
             *self = Self { last: sign, since: now };
         }
@@ -61,16 +61,16 @@ impl Watch {
 mod tests {
     use super::*;
 
-    /// Looks a second apart; how long it is still at each.
+    /// Looks a second apart, and compares how long it has stood still at each.
     #[track_caller]
     fn check(looks: &[(bool, u64)], still: &[u64]) {
         let start = Instant::now();
-        let mut watch = Watch::new(start);
+        let mut watch = StandstillWatch::new(start);
         let at = |second: usize| start + Duration::from_secs(second as u64);
         let looks = looks.iter().enumerate();
         let seen: Vec<u64> = looks
             .map(|(second, &(pending, progress))| {
-                watch.look(Sign { pending, progress }, at(second)).as_secs()
+                watch.look(ProgressSign { pending, progress }, at(second)).as_secs()
             })
             .collect();
         assert_eq!(seen, still);

@@ -1,4 +1,4 @@
-//! Between a pipeline's thread and who asks of it: what it is to do about its modules, and what it did.
+//! The mailbox of a pipeline: others leave there what its thread is to do about its modules, and read what it did.
 //!
 //! A later offer takes the place of one that was not taken yet.
 
@@ -26,9 +26,9 @@ pub struct Offer {
     pub config: Config,
 }
 
-/// One pipeline's.
+/// The mailbox of one pipeline.
 #[derive(Debug, Default)]
-pub struct Post(Mutex<Inner>);
+pub struct PipelineMailbox(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -56,7 +56,7 @@ pub(super) struct Swap {
     pub(super) shadow: Option<(u64, u64, Vec<String>)>,
 }
 
-impl Post {
+impl PipelineMailbox {
     /// Asks the pipeline to switch.
     pub fn offer(&self, offer: Offer) {
         self.lock().offer = Some(Box::new(offer));
