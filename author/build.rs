@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What the templates are made of, and where it is in them.
+/// The files that the templates are made of, and their places in them.
 const SOURCES: [(&str, &str); 4] = [
     ("languages", ""),
     ("languages/javascript/headwater.js", "typescript/headwater.js"),
@@ -14,7 +14,7 @@ const SOURCES: [(&str, &str); 4] = [
     ("sdk", "rust/headwater/sdk/"),
 ];
 
-/// What a build leaves in a folder, and no template has.
+/// The files that a build leaves in a folder, and no template has.
 const LEFT: [&str; 6] = [".tools", "node_modules", "target", "__pycache__", "Cargo.lock", ".gitkeep"];
 
 fn main() -> io::Result<()> {

@@ -31,7 +31,7 @@
 use headwater_agent::builtin::{self, AggregateFunction, BuiltinAggregate, ComputedMember};
 use headwater_agent::flow::Timestamp;
 use headwater_agent::metrics::StoreMetrics;
-use headwater_agent::module::{CallMetrics, Host, Limits};
+use headwater_agent::module::{CallMetrics, ModuleHost, ModuleLimits};
 use headwater_agent::pipeline::{COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, COMMIT_MESSAGES_MAX};
 use headwater_agent::store::{self, Commit, Outgoing, Store};
 use headwater_agent::window::{
@@ -253,10 +253,10 @@ fn kind(word: &str) -> WindowKind {
 
 fn aggregate(word: &str) -> Box<dyn Aggregate> {
     if word == "module" {
-        let host = Host::new(None).unwrap();
+        let host = ModuleHost::new(None).unwrap();
         let path = Path::new(headwater_bundle::STATS_PATH);
         let settings = r#"{"fields":["temperature"]}"#;
-        let aggregate = host.aggregate(path, settings, &Limits::default(), &CallMetrics::default());
+        let aggregate = host.aggregate(path, settings, &ModuleLimits::default(), &CallMetrics::default());
         return Box::new(aggregate.unwrap());
     }
     let of = |function, field: Option<&str>, name: &str| ComputedMember {

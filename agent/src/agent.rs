@@ -28,7 +28,7 @@ use crate::flow::Timestamp;
 use crate::input::mqtt::MqttInput;
 use crate::liveness::Heartbeat;
 use crate::metrics::Metrics;
-use crate::module::{self, Host, Network};
+use crate::module::{self, ModuleHost, NetworkAccess};
 use crate::output::{self, HttpOutput};
 use crate::pipeline::{self, Parts, Pipeline, PipelineMailbox, Versions};
 use crate::reload::{ReloadHandle, Reloader};
@@ -66,7 +66,7 @@ pub enum Error {
     },
     /// The module host cannot work here.
     #[error(transparent)]
-    Host(module::Error),
+    Host(module::ModuleError),
     /// A pipeline cannot start.
     #[error(transparent)]
     Pipeline(#[from] pipeline::Error),
@@ -149,7 +149,7 @@ impl Agent {
         let state = &config.agent.state;
         let metrics = Arc::new(Metrics::new());
         let store = folder::open(config, &metrics).await?;
-        let host = Host::guarded(state, &config.modules, &metrics.host()).map_err(Error::Host)?;
+        let host = ModuleHost::guarded(state, &config.modules, &metrics.host()).map_err(Error::Host)?;
         let roster = Roster::new(metrics.clone());
         let pipelines = build_pipelines(config, &host, &store, &metrics).await?;
         store.tell(&config.agent.id, Timestamp::now())?;
@@ -238,7 +238,7 @@ impl Agent {
 /// Builds the pipelines on a thread of their own: compiling a module may take minutes, and a stop waits for none.
 async fn build_pipelines(
     config: &Config,
-    host: &Host,
+    host: &ModuleHost,
     store: &Store,
     metrics: &Arc<Metrics>,
 ) -> Result<BTreeMap<String, BuiltPipeline>, Error> {
@@ -261,7 +261,7 @@ async fn build_pipelines(
 
 fn build_pipeline(parts: &Parts<'_>, state: &std::path::Path) -> Result<BuiltPipeline, Error> {
     let mailbox = Arc::<PipelineMailbox>::default();
-    let pipeline = match pipeline::at_hand(parts.name, parts.config, parts.host, Network::Off) {
+    let pipeline = match pipeline::at_hand(parts.name, parts.config, parts.host, NetworkAccess::Off) {
         Ok(config) => {
             let (versions, config) = Versions::open(state, parts.name, &config)?;
             Parts { config: &config, ..*parts }.build()?.with(mailbox.clone(), versions)

@@ -18,7 +18,7 @@ use crate::blocking::{BlockingThread, ThreadError};
 use crate::ledger::{LedgerAudit, LedgerFinding};
 use crate::liveness::StandstillWatch;
 use crate::metrics::Metrics;
-use crate::module::Host;
+use crate::module::ModuleHost;
 use crate::store;
 pub use reader::LedgerReader;
 
@@ -106,7 +106,7 @@ pub struct Auditor {
     view: AuditView,
     audit: LedgerAudit,
     metrics: Arc<Metrics>,
-    host: Host,
+    host: ModuleHost,
     /// The time that each stage has stood still, by its name in the log.
     watches: BTreeMap<String, StandstillWatch>,
 }
@@ -114,7 +114,7 @@ pub struct Auditor {
 impl Auditor {
     /// Looks after all that the reader's roster lists.
     #[must_use]
-    pub fn new(reader: LedgerReader, stuck_after: Duration, metrics: Arc<Metrics>, host: Host) -> Self {
+    pub fn new(reader: LedgerReader, stuck_after: Duration, metrics: Arc<Metrics>, host: ModuleHost) -> Self {
         let nothing = AuditResult { at: Instant::now(), stuck: Vec::new(), broken: BTreeMap::new() };
         let view = AuditView { last: Arc::new(Mutex::new(nothing)), reader, stuck_after };
         Self { view, audit: LedgerAudit::default(), metrics, host, watches: BTreeMap::new() }

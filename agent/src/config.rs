@@ -22,7 +22,7 @@ use std::time::Duration;
 #[cfg(feature = "author")]
 pub use input::listener;
 #[cfg(feature = "author")]
-pub use project::{Kind, NAME_REMEDY, Project, plain_name};
+pub use project::{NAME_REMEDY, Project, WorldKind, plain_name};
 pub use read::Faults;
 use read::{Report, Section, duration, size, text};
 use toml::de::DeTable;
@@ -40,7 +40,7 @@ pub struct Config {
     /// `[agent]`.
     pub agent: Agent,
     /// `[modules]`.
-    pub modules: module::Config,
+    pub modules: module::HostConfig,
     /// `[input.NAME]`, by name.
     pub inputs: BTreeMap<String, mqtt::Config>,
     /// `[pipeline.NAME]`, by name.
@@ -156,7 +156,7 @@ fn root_section(mut root: Section<'_>, folder: &Path) -> Option<Config> {
     let agent = root.section("agent").map(|section| agent_section(section, folder));
     let modules = root
         .optional_section("modules")
-        .map_or_else(module::Config::default, |section| modules::section(section, folder));
+        .map_or_else(module::HostConfig::default, |section| modules::section(section, folder));
     let id = agent.as_ref().and_then(Option::as_ref).map_or("", |agent| agent.id.as_str());
     let mut inputs = read_all(root.named("input"), |name, section| input::section(section, name, id, folder));
     let outputs = read_all(root.named("output"), |_, section| output::section(section, folder));

@@ -6,7 +6,7 @@ use headwater_host::metrics as host;
 use headwater_meter::{MetricEntry, Registry, stage};
 use headwater_store::metrics as store;
 
-pub use host::{CallMetrics, Compile, Fetch, HostMetrics, Module, OfModules};
+pub use host::{CallMetrics, CompileMetrics, FetchMetrics, HostMetrics, TripHandles, TripMetrics};
 pub use store::{Disk, Log, StoreMetrics};
 
 stage!(
@@ -204,9 +204,9 @@ stage!(
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    modules: host::Modules,
-    compiles: host::Compiles,
-    fetches: host::Fetches,
+    modules: host::TripFamilies,
+    compiles: host::CompileFamilies,
+    fetches: host::FetchFamilies,
     reloads: Reloads,
     inputs: Inputs,
     logs: store::Logs,
@@ -223,9 +223,9 @@ impl Metrics {
     pub fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
-            modules: host::Modules::default(),
-            compiles: host::Compiles::default(),
-            fetches: host::Fetches::default(),
+            modules: host::TripFamilies::default(),
+            compiles: host::CompileFamilies::default(),
+            fetches: host::FetchFamilies::default(),
             reloads: Reloads::default(),
             inputs: Inputs::default(),
             logs: store::Logs::default(),
@@ -254,9 +254,9 @@ impl Metrics {
     #[must_use]
     pub fn entries() -> Vec<MetricEntry> {
         [
-            host::Modules::entries(),
-            host::Compiles::entries(),
-            host::Fetches::entries(),
+            host::TripFamilies::entries(),
+            host::CompileFamilies::entries(),
+            host::FetchFamilies::entries(),
             Reloads::entries(),
             Inputs::entries(),
             store::Logs::entries(),
@@ -321,8 +321,8 @@ impl Metrics {
 
     /// The handles of modules.
     #[must_use]
-    pub fn of_modules(&self) -> OfModules {
-        OfModules::new(self.modules.clone())
+    pub fn trips(&self) -> TripHandles {
+        TripHandles::new(self.modules.clone())
     }
 
     /// The handles of the module host.
@@ -369,7 +369,7 @@ mod tests {
     fn the_table_is_that_of_the_text() {
         let metrics = Metrics::new();
         metrics.store().log("journal").appended_records.inc();
-        metrics.of_modules().module("p/transform[0]").trips.inc();
+        metrics.trips().module("p/transform[0]").trips.inc();
         drop((metrics.input("i"), metrics.pipeline("p"), metrics.calls("p"), metrics.output("o")));
         drop((metrics.reload(), metrics.host(), metrics.imbalance("source")));
         let text = metrics.encode();

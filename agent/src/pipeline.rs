@@ -42,7 +42,7 @@ use tracing::{error, warn};
 
 use crate::flow::{LossReport, LossRun, Message, ReportKind, Seq, Timestamp, UNKNOWN_SPAN};
 use crate::metrics;
-use crate::module::{self, Host, Limits, Origin};
+use crate::module::{self, ModuleHost, ModuleLimits, ModuleOrigin};
 use crate::store::{self, Store};
 use crate::{builtin, decode, window};
 use awaited::Awaited;
@@ -150,11 +150,11 @@ pub enum AggregateConfig {
 #[derive(Clone, Debug)]
 pub struct ModuleConfig {
     /// The component, and which one it has to be.
-    pub origin: Origin,
+    pub origin: ModuleOrigin,
     /// Settings as JSON, given to its `init`.
     pub settings: String,
     /// Bounds of its calls.
-    pub limits: Limits,
+    pub limits: ModuleLimits,
 }
 
 /// Why a pipeline cannot start or go on.
@@ -166,7 +166,7 @@ pub enum Error {
         /// Which of its modules.
         place: String,
         /// Why.
-        source: module::Error,
+        source: module::ModuleError,
     },
     /// Window states of another version of the aggregate.
     #[error(
@@ -209,7 +209,7 @@ impl Error {
     /// Whether a module is not here and may be fetched.
     #[must_use]
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::Module { source: module::Error::Fetch { .. }, .. })
+        matches!(self, Self::Module { source: module::ModuleError::Fetch { .. }, .. })
     }
 }
 
@@ -233,10 +233,10 @@ pub struct Pipeline {
     /// Where late readings go, if anywhere.
     late: Option<Way>,
     store: Store,
-    host: Host,
+    host: ModuleHost,
     metrics: metrics::Pipeline,
     calls: metrics::CallMetrics,
-    of_modules: metrics::OfModules,
+    of_modules: metrics::TripHandles,
     input: metrics::Input,
     config: Config,
     steps: Steps,
@@ -478,7 +478,7 @@ impl Pipeline {
         if harm.end && !harm.position {
             self.report(None, None, None, (None, None), "journal", harm.reason.clone());
         }
-        if harm.windows && self.steps.transforms.iter().any(module::Transform::is_stateful) {
+        if harm.windows && self.steps.transforms.iter().any(module::TransformModule::is_stateful) {
             self.report(None, None, None, (None, None), "state", harm.reason.clone());
         }
         if harm.windows

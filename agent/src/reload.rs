@@ -22,7 +22,7 @@ use tracing::{error, info};
 use crate::blocking;
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
-use crate::module::{Host, Network};
+use crate::module::{ModuleHost, NetworkAccess};
 use crate::pipeline::{self, Modules, Offer, PipelineMailbox, Version};
 use crate::roster::RosterReader;
 
@@ -71,7 +71,7 @@ impl ReloadHandle {
 #[derive(Debug)]
 pub struct Reloader {
     running: Config,
-    host: Host,
+    host: ModuleHost,
     metrics: Arc<Metrics>,
     roster: RosterReader,
     requests: mpsc::Receiver<oneshot::Sender<ReloadOutcome>>,
@@ -85,7 +85,7 @@ impl Reloader {
     #[must_use]
     pub fn new(
         running: Config,
-        host: Host,
+        host: ModuleHost,
         metrics: Arc<Metrics>,
         roster: RosterReader,
     ) -> (Self, ReloadHandle) {
@@ -169,7 +169,7 @@ impl Reloader {
         let asked = mailbox.clone();
         // A thread for each: one that compiles too long is left alone, and the next reload does not wait for it.
         let load = blocking::spawn(&format!("reload-{name}"), move || {
-            let config = pipeline::at_hand(&of_name, &config, &host, Network::Until(&|| false))?;
+            let config = pipeline::at_hand(&of_name, &config, &host, NetworkAccess::Until(&|| false))?;
             let version = Version::of(&of_name, &config)?;
             if version == asked.running() && !asked.is_offered() {
                 return Ok(None);

@@ -1,17 +1,17 @@
-//! `headwater module try`: what a module makes of live messages, or of captured dead letters.
+//! `headwater module try`: the output of a module for live messages, or for captured dead letters.
 //!
 //! It takes part in nothing: a client of its own at QoS 0 whose session ends with it, or a look at the letters that
-//! changes none of them. What comes of it is printed, one line each as `test` has them, and goes nowhere else.
+//! changes none of them. The output is printed, one line each as `test` has them, and goes nowhere else.
 
 use super::DeadLetters;
-use super::Kind;
+use super::WorldKind;
 use super::outcome::{of_event, of_windows};
-use super::subject::{Subject, checked, file_of};
+use super::subject::{ModuleSubject, checked, file_of};
 use anyhow::{Context, bail};
 use headwater_agent::config::listener;
 use headwater_agent::flow::{Event, Timestamp};
 use headwater_agent::input::mqtt::listen::listen;
-use headwater_agent::module::Transform;
+use headwater_agent::module::TransformModule;
 use headwater_agent::secret::Secret;
 use serde_json::Value;
 use std::io::Write;
@@ -21,11 +21,11 @@ use std::time::Duration;
 
 /// `headwater module try`.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub struct TryOptions {
     /// The module, or its project's folder.
     #[arg(default_value = ".")]
     file: PathBuf,
-    /// Its settings, as JSON. Default: `settings` in the `module.toml` beside it, or `{}`.
+    /// The module's settings, as JSON. Default: `settings` in the `module.toml` beside it, or `{}`.
     #[arg(long)]
     settings: Option<String>,
     /// Live messages of this broker: mqtt://host:port, mqtts://…, ws://…, wss://….
@@ -34,19 +34,19 @@ pub struct Options {
     /// The topics to listen to; the topic is the event's key.
     #[arg(long)]
     topic: Vec<String>,
-    /// For the broker.
+    /// The name of the broker's user.
     #[arg(long, requires = "broker")]
     username: Option<String>,
     /// The file that the broker's password is in.
     #[arg(long, requires = "username")]
     password_file: Option<PathBuf>,
-    /// What an agent could not use, as it came.
+    /// Dead letters: what an agent could not use, as it came.
     #[arg(long, requires = "config")]
     dead_letters: bool,
     /// The agent's configuration file.
     #[arg(long, short)]
     config: Option<PathBuf>,
-    /// Stop after so many.
+    /// Stop after so many inputs.
     #[arg(long, default_value_t = 100)]
     count: usize,
     /// Stop after so many seconds.
@@ -54,15 +54,15 @@ pub struct Options {
     seconds: u64,
 }
 
-pub(super) fn run(options: &Options, letters: DeadLetters<'_>) -> anyhow::Result<()> {
-    let subject = Subject::open(&file_of(&options.file)?, checked(options.settings.as_deref())?)?;
-    let mut shown = Shown::new(&subject, options.count)?;
+pub(super) fn run(options: &TryOptions, letters: DeadLetters<'_>) -> anyhow::Result<()> {
+    let subject = ModuleSubject::open(&file_of(&options.file)?, checked(options.settings.as_deref())?)?;
+    let mut shown = OutcomePrinter::new(&subject, options.count)?;
     match (&options.broker, &options.config) {
         (Some(broker), _) => live(options, broker, &mut shown)?,
         (None, Some(config)) if options.dead_letters => {
             letters(config, &mut |kept| {
                 let letter = kept.letter;
-                // Results that could not be made or sent are not what a module is given.
+                // Results that could not be made or sent were never inputs of a module.
                 if letter.window.is_some() || letter.payload.is_empty() {
                     return Ok(ControlFlow::Continue(()));
                 }
@@ -76,7 +76,7 @@ pub(super) fn run(options: &Options, letters: DeadLetters<'_>) -> anyhow::Result
     shown.finish(&subject)
 }
 
-fn live(options: &Options, broker: &str, shown: &mut Shown) -> anyhow::Result<()> {
+fn live(options: &TryOptions, broker: &str, shown: &mut OutcomePrinter) -> anyhow::Result<()> {
     let client_id = format!("headwater-try-{:08x}", fastrand::u32(..));
     let mut config = listener(broker, &client_id, options.topic.clone()).map_err(anyhow::Error::msg)?;
     config.username.clone_from(&options.username);
@@ -84,8 +84,12 @@ fn live(options: &Options, broker: &str, shown: &mut Shown) -> anyhow::Result<()
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut failed = None;
     let listening = listen(&config, |topic, payload| {
-        let (topic, payload) = (topic.to_owned(), payload.to_vec());
-        let event = Event { key: topic.clone(), topic, time: Timestamp::now(), payload };
+        let event = Event {
+            topic: topic.to_owned(),
+            key: topic.to_owned(),
+            time: Timestamp::now(),
+            payload: payload.to_vec(),
+        };
         shown.take(event).unwrap_or_else(|error| {
             failed = Some(error);
             ControlFlow::Break(())
@@ -99,20 +103,20 @@ fn live(options: &Options, broker: &str, shown: &mut Shown) -> anyhow::Result<()
     failed.map_or(Ok(()), Err)
 }
 
-/// What came, up to a bound.
-struct Shown {
+/// Prints the output for the inputs that come, up to a bound.
+struct OutcomePrinter {
     /// An aggregate gets all at the end.
-    transform: Option<Transform>,
+    transform: Option<TransformModule>,
     events: Vec<Event>,
     count: usize,
     taken: usize,
 }
 
-impl Shown {
-    fn new(subject: &Subject, count: usize) -> anyhow::Result<Self> {
+impl OutcomePrinter {
+    fn new(subject: &ModuleSubject, count: usize) -> anyhow::Result<Self> {
         let transform = match subject.kind {
-            Kind::Transform => Some(subject.transform()?),
-            Kind::Aggregate => None,
+            WorldKind::Transform => Some(subject.transform()?),
+            WorldKind::Aggregate => None,
         };
         Ok(Self { transform, events: Vec::new(), count, taken: 0 })
     }
@@ -129,8 +133,8 @@ impl Shown {
         Ok(if self.taken == self.count { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
-    fn finish(self, subject: &Subject) -> anyhow::Result<()> {
-        if subject.kind == Kind::Aggregate {
+    fn finish(self, subject: &ModuleSubject) -> anyhow::Result<()> {
+        if subject.kind == WorldKind::Aggregate {
             let minute = Duration::from_mins(1);
             let window = subject.project.as_ref().map_or(minute, |project| project.window);
             print(&of_windows(&mut subject.aggregate()?, &self.events, window))?;

@@ -1,53 +1,53 @@
-//! What a module costs on this machine, under the agent's host with the agent's batches.
+//! The costs of a module on this machine, under the agent's host with the agent's batches.
 
-use super::Kind;
-use super::subject::{Module, Subject, checked};
+use super::WorldKind;
+use super::subject::{ModuleArguments, ModuleSubject, checked};
 use anyhow::ensure;
 use headwater_agent::flow::Event;
-use headwater_agent::module::{Group, Host};
+use headwater_agent::module::{Group, ModuleHost};
 use std::time::{Duration, Instant};
 
-/// As the agent's.
+/// The events of one call, as many as the agent's.
 const BATCH: usize = 256;
 
-/// Fresh instances of which the quickest counts.
+/// The number of fresh instances, of which the quickest counts.
 const STARTS: usize = 20;
 
 /// `headwater module bench`.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub struct BenchOptions {
     #[command(flatten)]
-    module: Module,
-    /// For how many seconds events are given to it.
+    module: ModuleArguments,
+    /// The seconds for which events are given to it.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// As JSON.
+    /// Print the costs as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// What came of it.
+/// The costs that were measured.
 #[derive(Debug, serde::Serialize)]
-pub(super) struct Costs {
-    /// Of the file.
+pub(super) struct ModuleCosts {
+    /// The size of the file.
     bytes: usize,
     compile_ms: f64,
-    /// With `init`.
+    /// The time to instantiate, with `init`.
     instantiate_us: f64,
     events_per_second: f64,
     us_per_event: f64,
-    /// With one event a call.
+    /// The time of an event with one event a call.
     us_per_event_alone: f64,
-    /// Linear memory that the instance had at the end, which never shrinks.
+    /// The linear memory of the instance at the end, which never shrinks.
     memory_bytes: usize,
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+pub(super) fn run(options: &BenchOptions) -> anyhow::Result<()> {
     let module = &options.module;
-    // No cache: what is asked for is the compilation.
-    let host = Host::new(None)?;
+    // No cache: the compilation is to be measured.
+    let host = ModuleHost::new(None)?;
     let file = module.file()?;
-    let subject = Subject::open_in(host, &file, checked(module.settings.as_deref())?)?;
+    let subject = ModuleSubject::open_in(host, &file, checked(module.settings.as_deref())?)?;
     let events = subject.samples(module.samples.as_deref())?;
     ensure!(
         !events.is_empty(),
@@ -71,39 +71,44 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Most of the time goes to whole batches.
-pub(super) fn measure(subject: &Subject, events: &[Event], time: Duration) -> anyhow::Result<Costs> {
-    let mut machine = Machine::load(subject)?;
+/// Measures a module for about that time, most of which goes to whole batches.
+pub(super) fn measure(
+    subject: &ModuleSubject,
+    events: &[Event],
+    time: Duration,
+) -> anyhow::Result<ModuleCosts> {
+    let mut running = RunningModule::load(subject)?;
     let mut instantiate = Duration::MAX;
     for _ in 0..STARTS {
         let started = Instant::now();
-        machine.renew(&subject.settings)?;
+        running.renew(&subject.settings)?;
         instantiate = instantiate.min(started.elapsed());
     }
     let batch: Vec<Event> = events.iter().cycle().take(BATCH).cloned().collect();
-    let each = machine.rate(&batch, time);
-    let alone = machine.rate(&batch[..1], time / 10);
-    Ok(Costs {
+    let each = running.rate(&batch, time);
+    let alone = running.rate(&batch[..1], time / 10);
+    Ok(ModuleCosts {
         bytes: subject.inspection.bytes,
         compile_ms: subject.inspection.compiled_in.as_secs_f64() * 1e3,
         instantiate_us: instantiate.as_secs_f64() * 1e6,
         events_per_second: 1.0 / each,
         us_per_event: each * 1e6,
         us_per_event_alone: alone * 1e6,
-        memory_bytes: machine.memory_bytes(),
+        memory_bytes: running.memory_bytes(),
     })
 }
 
-enum Machine {
-    Transform(headwater_agent::module::Transform),
-    Aggregate(headwater_agent::module::Aggregate),
+/// A module of either world.
+enum RunningModule {
+    Transform(headwater_agent::module::TransformModule),
+    Aggregate(headwater_agent::module::AggregateModule),
 }
 
-impl Machine {
-    fn load(subject: &Subject) -> anyhow::Result<Self> {
+impl RunningModule {
+    fn load(subject: &ModuleSubject) -> anyhow::Result<Self> {
         Ok(match subject.kind {
-            Kind::Transform => Self::Transform(subject.transform()?),
-            Kind::Aggregate => Self::Aggregate(subject.aggregate()?),
+            WorldKind::Transform => Self::Transform(subject.transform()?),
+            WorldKind::Aggregate => Self::Aggregate(subject.aggregate()?),
         })
     }
 
@@ -122,7 +127,7 @@ impl Machine {
         }
     }
 
-    /// Seconds an event, over that time.
+    /// Returns the seconds an event, over that time.
     fn rate(&mut self, batch: &[Event], time: Duration) -> f64 {
         let mut group = super::conform::whole_group(batch);
         let started = Instant::now();

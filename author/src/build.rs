@@ -1,6 +1,6 @@
-//! Runs a project's `build.sh`, which alone knows its language.
+//! `headwater module build`: runs a project's `build.sh`, which alone knows its language.
 
-use super::subject::Subject;
+use super::subject::ModuleSubject;
 use anyhow::{Context, ensure};
 use headwater_agent::config::Project;
 use std::env;
@@ -9,21 +9,21 @@ use std::process::Command;
 
 /// `headwater module build`.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub struct BuildOptions {
     /// The project's folder.
     #[arg(default_value = ".")]
     folder: PathBuf,
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+pub(super) fn run(options: &BuildOptions) -> anyhow::Result<()> {
     let module = build(&options.folder)?;
-    let subject = Subject::open(&module, None)?;
+    let subject = ModuleSubject::open(&module, None)?;
     let kib = subject.inspection.bytes.div_ceil(1024);
     println!("{}: {kib} KiB, for the world `{}`", module.display(), subject.kind.world());
     Ok(())
 }
 
-/// Builds, and says where the module is.
+/// Builds a project, and returns the path of the module.
 pub(super) fn build(folder: &Path) -> anyhow::Result<PathBuf> {
     let project = Project::load(folder)?;
     let script = folder.join("build.sh");

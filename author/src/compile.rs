@@ -1,4 +1,4 @@
-//! A module compiled here, for a device that is too small for it.
+//! `headwater module compile`: compiles a module here, for a device that is too small for it.
 
 use super::sign;
 use anyhow::Context;
@@ -8,13 +8,13 @@ use std::path::PathBuf;
 
 /// `headwater module compile`.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub struct CompileOptions {
     /// The module.
     file: PathBuf,
-    /// What it is for: aarch64-, x86_64- or riscv64gc-unknown-linux-musl. Default: a machine like this one.
+    /// The machine that it is for: aarch64-, x86_64- or riscv64gc-unknown-linux-musl. Default: a machine like this one.
     #[arg(long)]
     target: Option<String>,
-    /// Where the compiled module goes. Default: FILE with `.cwasm` in place of its ending.
+    /// The compiled module's file. Default: FILE with `.cwasm` in place of its ending.
     #[arg(long, short)]
     output: Option<PathBuf>,
     /// The private key's file: agents load compiled modules only with its public key in `keys`.
@@ -22,8 +22,8 @@ pub struct Options {
     key: PathBuf,
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    let Options { file, target, key, .. } = options;
+pub(super) fn run(options: &CompileOptions) -> anyhow::Result<()> {
+    let CompileOptions { file, target, key, .. } = options;
     let output = options.output.clone().unwrap_or_else(|| file.with_extension("cwasm"));
     let pair = sign::private(key)?;
     let seal = |message: &[u8]| pair.sign(message).as_ref().try_into().expect("Ed25519's have 64 bytes");

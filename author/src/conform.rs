@@ -1,4 +1,4 @@
-//! Whether a module keeps what `wit/CONFORMANCE.md` says, whatever language it is written in.
+//! `headwater module conform`: the checks of `wit/CONFORMANCE.md` on a module, whatever language it is written in.
 //!
 //! Each check is a line, `ok` or `FAILED` with what was expected and what was found. The module is called as the agent
 //! calls it, but for one thing: a trap, or an answer that breaks the contract, is a fault here, where a pipeline
@@ -12,8 +12,8 @@ mod number;
 mod stats;
 mod transform;
 
-use super::Kind;
-use super::subject::{Module, Subject, checked};
+use super::WorldKind;
+use super::subject::{ModuleArguments, ModuleSubject, checked};
 use headwater_agent::flow::Event;
 use headwater_agent::module::Group;
 use std::path::Path;
@@ -21,40 +21,41 @@ use std::process::ExitCode;
 
 pub(super) use number::equal;
 
-/// Events of the check with many.
+/// The number of events of the check with many.
 const MANY: usize = 10_000;
 
-/// As the agent's.
+/// The inputs of one call, as many as the agent's.
 const BATCH: usize = 256;
 
-/// Characters of what is shown of a payload or an answer.
+/// The characters shown of a payload or an answer.
 const SHOWN: usize = 300;
 
 /// `headwater module conform`.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub struct ConformOptions {
     #[command(flatten)]
-    module: Module,
-    /// It is the transform `celsius` or the aggregate `stats`: check that it does what these do, too.
+    module: ModuleArguments,
+    /// Check also that the module does what the transform `celsius` or the aggregate `stats` does.
     #[arg(long, conflicts_with = "settings")]
     reference: bool,
 }
 
-/// What one check is called, and what was wrong.
+/// The name of a check, and the fault that it found.
 pub(super) type Check = (&'static str, Result<(), String>);
 
-pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+pub(super) fn run(options: &ConformOptions) -> anyhow::Result<ExitCode> {
     let module = &options.module;
     let file = module.file()?;
-    let mut subject = Subject::open(&file, checked(module.settings.as_deref())?)?;
+    let mut subject = ModuleSubject::open(&file, checked(module.settings.as_deref())?)?;
     let samples = subject.samples(module.samples.as_deref())?;
     let checks = all(&mut subject, samples, options.reference)?;
     Ok(show(&file, checks.into_iter()))
 }
 
-/// A line for each, and whether all hold.
+/// Prints a line for each check; success if all hold.
 pub(super) fn show(file: &Path, checks: impl Iterator<Item = Check>) -> ExitCode {
-    let (mut count, mut faults) = (0, 0);
+    let mut count = 0;
+    let mut faults = 0;
     for (name, result) in checks {
         count += 1;
         match result {
@@ -69,29 +70,29 @@ pub(super) fn show(file: &Path, checks: impl Iterator<Item = Check>) -> ExitCode
     if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Every check, with what came of it.
+/// Runs all checks, and returns them with their results.
 pub(super) fn all(
-    subject: &mut Subject,
+    subject: &mut ModuleSubject,
     mut samples: Vec<Event>,
     reference: bool,
 ) -> anyhow::Result<Vec<Check>> {
     if reference {
         let (settings, own) = match subject.kind {
-            Kind::Transform => (celsius::SETTINGS, celsius::samples()),
-            Kind::Aggregate => (stats::SETTINGS, stats::samples()),
+            WorldKind::Transform => (celsius::SETTINGS, celsius::samples()),
+            WorldKind::Aggregate => (stats::SETTINGS, stats::samples()),
         };
         settings.clone_into(&mut subject.settings);
         samples = own;
     }
     Ok(match subject.kind {
-        Kind::Transform => {
+        WorldKind::Transform => {
             let mut checks = transform::checks(subject.transform()?, &subject.settings, &samples);
             if reference {
                 checks.extend(celsius::checks(subject.transform()?));
             }
             checks
         }
-        Kind::Aggregate => {
+        WorldKind::Aggregate => {
             let mut checks = aggregate::checks(subject.aggregate()?, &subject.settings, &samples);
             if reference {
                 checks.extend(stats::checks(subject.aggregate()?));
@@ -101,12 +102,12 @@ pub(super) fn all(
     })
 }
 
-/// One group of what the events are to an aggregate.
+/// Returns one group of the events as an aggregate's samples.
 pub(super) fn whole_group(events: &[Event]) -> Group {
     groups::group(&[], &groups::samples(events))
 }
 
-/// What can be shown of bytes on one line.
+/// Returns the bytes as they can be shown on one line.
 fn shown(bytes: &[u8]) -> String {
     clipped(&format!("`{}`", bytes.escape_ascii()))
 }
@@ -118,7 +119,7 @@ fn clipped(text: &str) -> String {
     }
 }
 
-/// Settings that are not what any module expects: it has to answer, be it with an error.
+/// Checks that a module answers settings that no module expects, be it with an error.
 fn answers_bad_settings(mut renew: impl FnMut(&str) -> (Result<(), String>, bool)) -> Result<(), String> {
     for config in ["", "{", "not JSON", "[]", "7", "null", "\"text\"", "{\"\":{\"\":[null]}}", "\u{fffd}\0"] {
         if let (Err(reason), true) = renew(config) {

@@ -1,13 +1,13 @@
-//! `headwater module check-determinism`: those checks of `conform` that are about the same input giving the same answer.
+//! `headwater module check-determinism`: the checks of `conform` that the same input gives the same answer.
 
 use super::conform::{self, Check};
-use super::subject::{Module, Subject, checked};
+use super::subject::{ModuleArguments, ModuleSubject, checked};
 use anyhow::ensure;
 use std::process::ExitCode;
 
-pub(super) fn run(options: &Module) -> anyhow::Result<ExitCode> {
+pub(super) fn run(options: &ModuleArguments) -> anyhow::Result<ExitCode> {
     let file = options.file()?;
-    let mut subject = Subject::open(&file, checked(options.settings.as_deref())?)?;
+    let mut subject = ModuleSubject::open(&file, checked(options.settings.as_deref())?)?;
     let samples = subject.samples(options.samples.as_deref())?;
     ensure!(
         !samples.is_empty(),

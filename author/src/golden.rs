@@ -1,9 +1,9 @@
-//! `headwater module test`: what comes of a project's samples, against what came of them when its author found it right.
+//! `headwater module test`: the output for a project's samples, against the output that its author found right.
 
-use super::Kind;
+use super::WorldKind;
 use super::conform::equal;
 use super::outcome::{of_event, of_windows};
-use super::subject::{SAMPLES, Subject, file_of};
+use super::subject::{ModuleSubject, SAMPLES, file_of};
 use anyhow::{Context, ensure};
 use headwater_agent::config::Project;
 use serde_json::Value;
@@ -11,32 +11,32 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Where the golden lines are.
+/// The file of the expected lines.
 const EXPECTED: &str = "samples/expected.ndjson";
 
-/// Differences shown.
+/// The number of differences shown.
 const SHOWN: usize = 20;
 
 /// `headwater module test`.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub struct TestOptions {
     /// The project's folder.
     #[arg(default_value = ".")]
     folder: PathBuf,
-    /// Take what comes of the samples now for right from now on.
+    /// Take the output of now as right from now on.
     #[arg(long)]
     bless: bool,
 }
 
-/// A line that is not as expected: its number, what is missing, and what is there instead.
+/// A line that is not as expected: its number, the line that is missing, and the one that is there instead.
 #[derive(Debug, PartialEq)]
-pub(super) struct Difference {
+pub(super) struct LineDifference {
     line: usize,
     expected: Option<Value>,
     found: Option<Value>,
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+pub(super) fn run(options: &TestOptions) -> anyhow::Result<ExitCode> {
     let folder = &options.folder;
     let found = outcome(folder)?;
     let file = folder.join(EXPECTED);
@@ -64,11 +64,11 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// The lines that come of the project's samples.
+/// Returns the lines of the output for the project's samples.
 pub(super) fn outcome(folder: &Path) -> anyhow::Result<Vec<Value>> {
     let project = Project::load(folder)?;
     let module = file_of(folder)?;
-    let subject = Subject::open(&module, None)?;
+    let subject = ModuleSubject::open(&module, None)?;
     ensure!(
         subject.kind == project.kind,
         "failed to test {}: expected the world `{}`, as `kind` in module.toml has it, found `{}`",
@@ -80,12 +80,12 @@ pub(super) fn outcome(folder: &Path) -> anyhow::Result<Vec<Value>> {
     let events = subject.samples(Some(&samples))?;
     ensure!(!events.is_empty(), "failed to test {}: {} is empty", module.display(), samples.display());
     Ok(match subject.kind {
-        Kind::Transform => {
+        WorldKind::Transform => {
             let mut transform = subject.transform()?;
             let each = events.iter().enumerate();
             each.flat_map(|(index, event)| of_event(&mut transform, index, event)).collect()
         }
-        Kind::Aggregate => of_windows(&mut subject.aggregate()?, &events, project.window),
+        WorldKind::Aggregate => of_windows(&mut subject.aggregate()?, &events, project.window),
     })
 }
 
@@ -102,9 +102,10 @@ fn expected(file: &Path) -> anyhow::Result<Vec<Value>> {
         .collect()
 }
 
-/// Line by line, so that one that is new or gone is one difference (the longest common subsequence).
-pub(super) fn differences(expected: &[Value], found: &[Value]) -> Vec<Difference> {
-    let (rows, columns) = (expected.len(), found.len());
+/// Compares line by line, so that one that is new or gone is one difference (the longest common subsequence).
+pub(super) fn differences(expected: &[Value], found: &[Value]) -> Vec<LineDifference> {
+    let rows = expected.len();
+    let columns = found.len();
     let mut common = vec![vec![0_u32; columns + 1]; rows + 1];
     for row in (0..rows).rev() {
         for column in (0..columns).rev() {
@@ -114,35 +115,44 @@ pub(super) fn differences(expected: &[Value], found: &[Value]) -> Vec<Difference
             };
         }
     }
-    let (mut row, mut column, mut differences) = (0, 0, Vec::new());
+    let mut row = 0;
+    let mut column = 0;
+    let mut differences = Vec::new();
     while row < rows || column < columns {
         let both = row < rows && column < columns;
         if both && equal(&expected[row], &found[column]) {
-            (row, column) = (row + 1, column + 1);
+            row += 1;
+            column += 1;
             continue;
         }
         // In place of each other where neither serves later.
         let gone = row < rows && (!both || common[row + 1][column] >= common[row][column + 1]);
         let swapped = both && common[row + 1][column + 1] == common[row][column];
         let take = |yes: bool, lines: &[Value], at: usize| yes.then(|| lines[at].clone());
-        let (one, other) = (gone || swapped, !gone || swapped);
-        differences.push(Difference {
+        let is_missing = gone || swapped;
+        let is_new = !gone || swapped;
+        differences.push(LineDifference {
             line: row + 1,
-            expected: take(one, expected, row),
-            found: take(other, found, column),
+            expected: take(is_missing, expected, row),
+            found: take(is_new, found, column),
         });
-        (row, column) = (row + usize::from(one), column + usize::from(other));
+        row += usize::from(is_missing);
+        column += usize::from(is_new);
     }
     differences
 }
 
-impl Difference {
+impl LineDifference {
     fn told(&self) -> String {
         let line =
             |line: &Option<Value>| line.as_ref().map_or_else(|| "no line".to_owned(), Value::to_string);
-        let (expected, found) = (line(&self.expected), line(&self.found));
-        let mut text = format!("{}:\n  expected  {expected}\n  found     {found}\n", self.line);
-        if let (Some(expected), Some(found)) = (&self.expected, &self.found) {
+        let mut text = format!(
+            "{}:\n  expected  {}\n  found     {}\n",
+            self.line,
+            line(&self.expected),
+            line(&self.found)
+        );
+        if let Some((expected, found)) = self.expected.as_ref().zip(self.found.as_ref()) {
             for (place, expected, found) in places(expected, found, String::new()) {
                 text += &format!("  at {place}: expected {expected}, found {found}\n");
             }
@@ -151,7 +161,7 @@ impl Difference {
     }
 }
 
-/// The members that differ, by their names from the outside in.
+/// Returns the members that differ, by their names from the outside in.
 pub(super) fn places(expected: &Value, found: &Value, place: String) -> Vec<(String, String, String)> {
     let told = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
     match (expected, found) {
@@ -188,7 +198,7 @@ mod tests {
         let differences = differences(&lines(expected), &lines(found));
         let told: Vec<_> = told
             .iter()
-            .map(|&(line, expected, found)| Difference {
+            .map(|&(line, expected, found)| LineDifference {
                 line,
                 expected: expected.map(|number| json!(number)),
                 found: found.map(|number| json!(number)),
@@ -210,7 +220,8 @@ mod tests {
 
     #[test]
     fn shows_where_two_lines_differ() {
-        let (a, b) = (json!({"event":{"t":[1,2.0],"x":1}}), json!({"event":{"t":[1,3],"y":1}}));
+        let a = json!({"event":{"t":[1,2.0],"x":1}});
+        let b = json!({"event":{"t":[1,3],"y":1}});
         let found = places(&a, &b, String::new());
         let found: Vec<_> = found.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
         assert_eq!(

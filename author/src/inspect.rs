@@ -1,27 +1,27 @@
-//! What a module is, without running it.
+//! `headwater module inspect`: the facts about a module, without running it.
 
-use super::subject::{Subject, file_of};
+use super::subject::{ModuleSubject, file_of};
 use headwater_agent::config::Project;
-use headwater_agent::module::Inspection;
+use headwater_agent::module::ModuleInspection;
 use std::path::PathBuf;
 
-/// Exports that a module may have beside its world's.
+/// The exports that a module may have beside its world's.
 const OPTIONAL: [&str; 2] = ["state-version", "migrate"];
 
 /// `headwater module inspect`.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub struct InspectOptions {
     /// The module, or its project's folder.
     #[arg(default_value = ".")]
     file: PathBuf,
-    /// As JSON.
+    /// Print the facts as JSON.
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+pub(super) fn run(options: &InspectOptions) -> anyhow::Result<()> {
     let file = file_of(&options.file)?;
-    let subject = Subject::open(&file, None)?;
+    let subject = ModuleSubject::open(&file, None)?;
     let found = &subject.inspection;
     let version = version(found);
     let (optional, exports): (Vec<&String>, Vec<&String>) =
@@ -66,13 +66,13 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The contract's, as the module names it.
-fn version(found: &Inspection) -> Option<String> {
+/// Returns the version of the contract, as the module names it.
+fn version(found: &ModuleInspection) -> Option<String> {
     let own = found.imports.iter().find(|import| import.starts_with("headwater:module/"))?;
     own.split_once('@').map(|(_, version)| format!("headwater:module@{version}"))
 }
 
-/// What has to be granted for an import; an error where nothing grants it.
+/// Returns the capability that has to be granted for an import; an error where nothing grants it.
 pub(super) fn capability(import: &str) -> Result<Option<&'static str>, &'static str> {
     let name = import.split_once('@').map_or(import, |(name, _)| name);
     match name {

@@ -1,4 +1,4 @@
-//! What the author of a module works with: `headwater module …`.
+//! The tools of a module's author: `headwater module …`.
 //!
 //! Modules run here in the agent's own host ([`headwater_agent::module`]), with the same limits: there is no second one. A
 //! device's build leaves this out (the feature `author`).
@@ -23,37 +23,37 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use headwater_agent::config::Kind;
+use headwater_agent::config::WorldKind;
 use headwater_agent::flow::StoredLetter;
 
 /// The commands of `headwater module`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Begin a module: a folder that builds at once, with samples and what has to come of them.
+pub enum ModuleCommand {
+    /// Begin a module: a folder that builds at once, with samples and the output expected of them.
     #[command(name = "new")]
-    Begin(new::Options),
+    Begin(new::NewOptions),
     /// Build the module in a folder, with the build.sh that is there.
-    Build(build::Options),
-    /// Give a module its samples, and show where what comes of them is not as expected.
-    Test(golden::Options),
-    /// Show what a module is: world, digest, imports and what they need, exports.
-    Inspect(inspect::Options),
+    Build(build::BuildOptions),
+    /// Give a module its samples, and show where its output is not as expected.
+    Test(golden::TestOptions),
+    /// Show a module's world, digest, imports with the capabilities that they need, and exports.
+    Inspect(inspect::InspectOptions),
     /// Check that a module keeps the contract, whatever language it is written in (wit/CONFORMANCE.md).
-    Conform(conform::Options),
+    Conform(conform::ConformOptions),
     /// Check that the same samples always give the same: again, on fresh instances, in other batches.
-    CheckDeterminism(subject::Module),
+    CheckDeterminism(subject::ModuleArguments),
     /// Measure a module: events a second, memory, time to compile and to start.
-    Bench(bench::Options),
-    /// Show what a module makes of live messages, or of dead letters; nothing is sent, nothing is changed.
-    Try(attempt::Options),
+    Bench(bench::BenchOptions),
+    /// Show a module's output for live messages, or for dead letters; nothing is sent, nothing is changed.
+    Try(attempt::TryOptions),
     /// Make a module of the core module that a compiler has made: for the builds of languages.
-    Wrap(wrap::Options),
-    /// Compile a module for a device that is too small for it, and sign what comes of it.
-    Compile(compile::Options),
+    Wrap(wrap::WrapOptions),
+    /// Compile a module for a device that is too small for it, and sign the compiled code.
+    Compile(compile::CompileOptions),
     /// Make a pair of keys: the private one goes into a file, the public one, for `keys`, is printed.
     Keygen(sign::KeyOptions),
     /// Sign a module, for agents that have the public key in `keys` in [modules].
-    Sign(sign::Options),
+    Sign(sign::SignOptions),
 }
 
 /// Gives the dead letters of the agent of a configuration file to a function, until that has enough.
@@ -62,24 +62,24 @@ pub type DeadLetters<'a> = &'a dyn Fn(&Path, &mut LetterTaker<'_>) -> anyhow::Re
 /// Takes one dead letter, and says whether it wants more.
 pub type LetterTaker<'a> = dyn FnMut(StoredLetter) -> anyhow::Result<ControlFlow<()>> + 'a;
 
-/// Runs the command that the arguments name; `letters` is where `try` gets dead letters from.
+/// Runs the command that the arguments name; `try` gets dead letters from `letters`.
 ///
 /// # Errors
-/// In words for the author: the file, the export, what was expected and what was found.
-pub fn run(command: &Command, letters: DeadLetters<'_>) -> anyhow::Result<ExitCode> {
+/// The fault in words for the author: the file, the export, what was expected and what was found.
+pub fn run(command: &ModuleCommand, letters: DeadLetters<'_>) -> anyhow::Result<ExitCode> {
     let done = match command {
-        Command::Begin(options) => new::run(options),
-        Command::Build(options) => build::run(options),
-        Command::Inspect(options) => inspect::run(options),
-        Command::Bench(options) => bench::run(options),
-        Command::Try(options) => attempt::run(options, letters),
-        Command::Wrap(options) => wrap::run(options),
-        Command::Compile(options) => compile::run(options),
-        Command::Keygen(options) => sign::make_key(options),
-        Command::Sign(options) => sign::run(options),
-        Command::Test(options) => return golden::run(options),
-        Command::Conform(options) => return conform::run(options),
-        Command::CheckDeterminism(options) => return determinism::run(options),
+        ModuleCommand::Begin(options) => new::run(options),
+        ModuleCommand::Build(options) => build::run(options),
+        ModuleCommand::Inspect(options) => inspect::run(options),
+        ModuleCommand::Bench(options) => bench::run(options),
+        ModuleCommand::Try(options) => attempt::run(options, letters),
+        ModuleCommand::Wrap(options) => wrap::run(options),
+        ModuleCommand::Compile(options) => compile::run(options),
+        ModuleCommand::Keygen(options) => sign::make_key(options),
+        ModuleCommand::Sign(options) => sign::run(options),
+        ModuleCommand::Test(options) => return golden::run(options),
+        ModuleCommand::Conform(options) => return conform::run(options),
+        ModuleCommand::CheckDeterminism(options) => return determinism::run(options),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -1,9 +1,9 @@
-//! A new project, from the template of a language: `transforms/languages/<language>`, in this binary.
+//! `headwater module new`: a project from the template of a language, `transforms/languages/<language>`, in this binary.
 //!
 //! A project is the language's files and those of its folder `transform` or `aggregate`, with the name in place of the
-//! example's, and the contract. What the example does, the project does until its author changes it.
+//! example's, and the contract. The project does what the example does until its author changes it.
 
-use super::Kind;
+use super::WorldKind;
 use super::wrap::CONTRACT;
 use anyhow::{Context, ensure};
 use clap::builder::PossibleValuesParser;
@@ -12,33 +12,33 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Names, by language and kind as in `transforms/languages`, and bytes.
+/// The templates' files: names, by language and kind as in `transforms/languages`, and bytes.
 const TEMPLATES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 
-/// What the files of a project are called that are not its author's.
+/// The name of the files of a project that are not its author's.
 const OURS: &str = "headwater";
 
-/// What a build leaves behind.
+/// The files that a build leaves behind.
 const GITIGNORE: &str = "/.tools/\n/*.wasm\n";
 
 /// `headwater module new`.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub struct NewOptions {
     /// The module's name, and that of its folder.
     name: String,
-    /// What it is written in.
+    /// The language that it is written in.
     #[arg(long, short, value_parser = PossibleValuesParser::new(languages()))]
     lang: String,
-    /// Whether it works on events one by one, or on windows.
+    /// The kind: works on events one by one, or on windows.
     #[arg(long, short, value_enum, default_value = "transform")]
-    kind: Kind,
+    kind: WorldKind,
     /// The folder to make. Default: the name.
     #[arg(long)]
     folder: Option<PathBuf>,
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    let Options { name, lang, kind, folder } = options;
+pub(super) fn run(options: &NewOptions) -> anyhow::Result<()> {
+    let NewOptions { name, lang, kind, folder } = options;
     let folder = folder.clone().unwrap_or_else(|| PathBuf::from(name));
     make(&folder, name, lang, *kind)?;
     println!("{}: {} in {lang}; README.md says what the files are. Then:", folder.display(), kind.world());
@@ -48,14 +48,14 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Those that there is a template of.
+/// Returns the languages that there is a template of.
 fn languages() -> Vec<&'static str> {
     let builds = TEMPLATES.iter().filter_map(|(path, _)| path.strip_suffix("/build.sh"));
     builds.filter(|language| !language.contains('/')).collect()
 }
 
 /// Writes the project into a folder that is not there, or empty.
-pub(super) fn make(folder: &Path, name: &str, language: &str, kind: Kind) -> anyhow::Result<()> {
+pub(super) fn make(folder: &Path, name: &str, language: &str, kind: WorldKind) -> anyhow::Result<()> {
     ensure!(plain_name(name), "failed to make a module {name:?}: {NAME_REMEDY}");
     ensure!(
         name != OURS,
@@ -83,8 +83,8 @@ pub(super) fn make(folder: &Path, name: &str, language: &str, kind: Kind) -> any
     Ok(())
 }
 
-/// The project's files: paths and bytes.
-fn files(name: &str, language: &str, kind: Kind) -> Vec<(PathBuf, Vec<u8>)> {
+/// Returns the project's files: paths and bytes.
+fn files(name: &str, language: &str, kind: WorldKind) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = vec![
         (PathBuf::from(".gitignore"), GITIGNORE.into()),
         (PathBuf::from("wit/headwater.wit"), CONTRACT.into()),
@@ -105,16 +105,16 @@ fn files(name: &str, language: &str, kind: Kind) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// What the example is called.
-fn example(kind: Kind) -> &'static str {
+/// Returns the example's name.
+fn example(kind: WorldKind) -> &'static str {
     match kind {
-        Kind::Transform => "celsius",
-        Kind::Aggregate => "stats",
+        WorldKind::Transform => "celsius",
+        WorldKind::Aggregate => "stats",
     }
 }
 
-/// `celsius.py` becomes `<name>.py`.
-fn renamed_path(path: &str, name: &str, kind: Kind) -> String {
+/// Returns the path with the name in place of the example's: `celsius.py` becomes `<name>.py`.
+fn renamed_path(path: &str, name: &str, kind: WorldKind) -> String {
     let (folder, file) = path.rsplit_once('/').map_or(("", path), |(folder, file)| (folder, file));
     match file.strip_prefix(example(kind)) {
         Some(rest) if rest.starts_with('.') && folder.is_empty() => format!("{name}{rest}"),
@@ -122,9 +122,9 @@ fn renamed_path(path: &str, name: &str, kind: Kind) -> String {
     }
 }
 
-/// Where a file says the module's name: in module.toml, Cargo.toml, package.json, go.mod. Nowhere else, since
-/// `celsius` is also a unit.
-fn renamed(bytes: &[u8], name: &str, kind: Kind) -> Vec<u8> {
+/// Returns the file with the name where it says the module's: in module.toml, Cargo.toml, package.json, go.mod. Nowhere
+/// else, since `celsius` is also a unit.
+fn renamed(bytes: &[u8], name: &str, kind: WorldKind) -> Vec<u8> {
     let Ok(text) = str::from_utf8(bytes) else { return bytes.to_vec() };
     let example = example(kind);
     let mut text = text.to_owned();

@@ -1,4 +1,4 @@
-//! What comes of events, as lines: for `test`, which compares them, and `try`, which shows them.
+//! The output for events, as lines: for `test`, which compares them, and `try`, which shows them.
 //!
 //! `{"event":{"topic","key","time","payload"}}` for each event that a transform gives, and
 //! `{"rejected":{"index","reason"}}` for each input refused; `{"key","window":[start,end],"result":{…}}` for each window
@@ -6,13 +6,13 @@
 
 use super::samples;
 use headwater_agent::flow::{Event, Timestamp, micros};
-use headwater_agent::module::{Aggregate, Closed, Group, Transform};
+use headwater_agent::module::{AggregateModule, Closed, Group, TransformModule};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What comes of one event, which is the input `index`.
-pub(super) fn of_event(module: &mut Transform, index: usize, event: &Event) -> Vec<Value> {
+/// Returns the output for one event, which is the input `index`.
+pub(super) fn of_event(module: &mut TransformModule, index: usize, event: &Event) -> Vec<Value> {
     let (events, rejected) = module.process(std::slice::from_ref(event));
     let events = events.iter().map(|event| {
         let (name, payload) = samples::payload(&event.payload);
@@ -23,17 +23,19 @@ pub(super) fn of_event(module: &mut Transform, index: usize, event: &Event) -> V
     events.chain(rejected).collect()
 }
 
-/// What comes of all of them in tumbling windows: the windows by start and key, then what was refused.
-pub(super) fn of_windows(module: &mut Aggregate, events: &[Event], window: Duration) -> Vec<Value> {
+/// Returns the output for all events in tumbling windows: the windows by start and key, then the rejections.
+pub(super) fn of_windows(module: &mut AggregateModule, events: &[Event], window: Duration) -> Vec<Value> {
     let size = micros(window).max(1);
     let mut windows: BTreeMap<(u64, &str), Vec<usize>> = BTreeMap::new();
     for (index, event) in events.iter().enumerate() {
         let start = event.time.0 - event.time.0 % size;
         windows.entry((start, &event.key)).or_default().push(index);
     }
-    let (mut lines, mut rejected) = (Vec::new(), BTreeMap::new());
+    let mut lines = Vec::new();
+    let mut rejected = BTreeMap::new();
     for ((start, key), indexes) in windows {
-        let (start, end) = (Timestamp(start), Timestamp(start.saturating_add(size)));
+        let end = Timestamp(start.saturating_add(size));
+        let start = Timestamp(start);
         let sample = |index: &usize| (events[*index].time, events[*index].payload.clone());
         let samples = indexes.iter().map(sample).collect();
         let group = Group { key: key.to_owned(), start, end, state: Vec::new(), samples };

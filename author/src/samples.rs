@@ -12,32 +12,32 @@ use serde_json::value::RawValue;
 use std::fs;
 use std::path::Path;
 
-/// 2026-01-01T00:00:00Z, for what says no time.
+/// The time of samples that have none: 2026-01-01T00:00:00Z.
 const TIME: Timestamp = Timestamp(1_767_225_600_000_000);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct SampleLine {
     #[serde(default)]
     topic: String,
     #[serde(default)]
     key: String,
-    time: Option<Time>,
+    time: Option<SampleTime>,
     payload: Option<Box<RawValue>>,
     bytes: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Time {
+enum SampleTime {
     Micros(u64),
     Text(String),
 }
 
-/// The file's events.
+/// Reads the file's events.
 ///
 /// # Errors
-/// Names the line, and what is wrong with it.
+/// The line at fault, and its fault.
 pub(super) fn read(file: &Path) -> anyhow::Result<Vec<Event>> {
     let text = fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
@@ -49,13 +49,13 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Vec<Event>> {
 }
 
 fn event(line: &str) -> anyhow::Result<Event> {
-    let line: Line = serde_json::from_str(line).map_err(|error| {
+    let line: SampleLine = serde_json::from_str(line).map_err(|error| {
         anyhow!("expected {{\"topic\",\"key\",\"time\",\"payload\"}} as one line of JSON: {error}")
     })?;
     let time = match line.time {
         None => TIME,
-        Some(Time::Micros(micros)) => Timestamp(micros),
-        Some(Time::Text(text)) => text.parse().with_context(|| format!("`time` is {text:?}"))?,
+        Some(SampleTime::Micros(micros)) => Timestamp(micros),
+        Some(SampleTime::Text(text)) => text.parse().with_context(|| format!("`time` is {text:?}"))?,
     };
     let payload = match (line.payload, line.bytes) {
         (Some(payload), None) => payload.get().into(),
@@ -65,7 +65,7 @@ fn event(line: &str) -> anyhow::Result<Event> {
     Ok(Event { topic: line.topic, key: line.key, time, payload })
 }
 
-/// What is written of a payload: itself if it is JSON, else its bytes.
+/// Returns the name and the value of a payload: the payload if it is JSON, else its bytes.
 pub(super) fn payload(payload: &[u8]) -> (&'static str, serde_json::Value) {
     match serde_json::from_slice(payload) {
         Ok(value) => ("payload", value),

@@ -1,4 +1,4 @@
-//! Keys, and what they sign: so that an agent with `keys` in `[modules]` takes a module.
+//! Keys and signatures, for agents with `keys` in `[modules]`.
 //!
 //! A private key is a file in PEM (PKCS #8), as `openssl genpkey -algorithm ed25519` makes them too; it is
 //! read here and nowhere else: no agent has one.
@@ -17,19 +17,19 @@ use std::path::{Path, PathBuf};
 const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
 const END: &str = "-----END PRIVATE KEY-----";
 
-/// What stands before the 32 bytes of an Ed25519 key in PKCS #8 (RFC 8410).
+/// The bytes before the 32 of an Ed25519 key in PKCS #8 (RFC 8410).
 const PKCS8_HEAD: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
 
 /// `headwater module keygen`.
 #[derive(Debug, clap::Args)]
 pub struct KeyOptions {
-    /// Where the private key goes; nothing may be there.
+    /// The private key's file, which must not be there yet.
     file: PathBuf,
 }
 
 /// `headwater module sign`.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub struct SignOptions {
     /// The module; its signature goes beside it, into FILE.sig.
     file: PathBuf,
     /// The private key's file.
@@ -53,8 +53,8 @@ pub(super) fn make_key(options: &KeyOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    let Options { file, key } = options;
+pub(super) fn run(options: &SignOptions) -> anyhow::Result<()> {
+    let SignOptions { file, key } = options;
     let pair = private(key)?;
     let wasm = fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
     // A signature of anything else could be taken for something that was never meant.
@@ -66,7 +66,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The private key in a file.
+/// Reads the private key in a file.
 pub(super) fn private(file: &Path) -> anyhow::Result<Ed25519KeyPair> {
     let text = fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
     let wanted = || {
@@ -83,7 +83,7 @@ pub(super) fn private(file: &Path) -> anyhow::Result<Ed25519KeyPair> {
     Ed25519KeyPair::from_pkcs8_maybe_unchecked(&key).ok().with_context(wanted)
 }
 
-/// Of the private key.
+/// Returns the public key of a private one.
 pub(super) fn public(pair: &Ed25519KeyPair) -> PublicKey {
     PublicKey::of(pair.public_key().as_ref().try_into().expect("Ed25519's have 32 bytes"))
 }

@@ -1,40 +1,40 @@
-//! The module at hand: its file, what is known of it, and the agent's host that runs it.
+//! The module at hand: its file, its facts, and the agent's host that runs it.
 
-use super::Kind;
+use super::WorldKind;
 use super::samples;
 use anyhow::{Context, bail, ensure};
 use headwater_agent::config::Project;
 use headwater_agent::flow::Event;
 use headwater_agent::module::CallMetrics;
-use headwater_agent::module::{Aggregate, Host, Inspection, Limits, Transform};
+use headwater_agent::module::{AggregateModule, ModuleHost, ModuleInspection, ModuleLimits, TransformModule};
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Where a project's samples are.
+/// The file of a project's samples.
 pub(super) const SAMPLES: &str = "samples/input.ndjson";
 
-/// What the commands on a module's file have in common.
+/// The arguments that the commands on a module's file have in common.
 #[derive(Debug, clap::Args)]
-pub struct Module {
+pub struct ModuleArguments {
     /// The module: a component of the contract, or its project's folder.
     #[arg(default_value = ".")]
     file: PathBuf,
-    /// Its settings, as JSON. Default: `settings` in the `module.toml` beside it, or `{}`.
+    /// The module's settings, as JSON. Default: `settings` in the `module.toml` beside it, or `{}`.
     #[arg(long)]
     pub(super) settings: Option<String>,
-    /// Events for it, one a line. Default: `samples/input.ndjson` beside it, if there is one.
+    /// The events for it, one a line. Default: `samples/input.ndjson` beside it, if there is one.
     #[arg(long)]
     pub(super) samples: Option<PathBuf>,
 }
 
-impl Module {
-    /// Where it is.
+impl ModuleArguments {
+    /// Returns the path of the module.
     pub(super) fn file(&self) -> anyhow::Result<PathBuf> {
         file_of(&self.file)
     }
 }
 
-/// A module's file as it is; of a folder, the one that its project's build makes.
+/// Returns the path of a module's file: the one named, or in a folder the one that its project's build makes.
 pub(super) fn file_of(named: &Path) -> anyhow::Result<PathBuf> {
     if !named.is_dir() {
         return Ok(named.to_owned());
@@ -48,27 +48,27 @@ pub(super) fn file_of(named: &Path) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// A module, and how to run it.
+/// A module, with all that it takes to run it.
 #[derive(Debug)]
-pub(super) struct Subject {
-    pub(super) host: Host,
+pub(super) struct ModuleSubject {
+    pub(super) host: ModuleHost,
     pub(super) file: PathBuf,
-    pub(super) kind: Kind,
+    pub(super) kind: WorldKind,
     pub(super) settings: String,
-    pub(super) limits: Limits,
-    pub(super) inspection: Inspection,
-    /// The module's own, for what the options do not say.
+    pub(super) limits: ModuleLimits,
+    pub(super) inspection: ModuleInspection,
+    /// The module's project, for what the options do not say.
     pub(super) project: Option<Project>,
 }
 
-impl Subject {
-    /// Reads and compiles; nothing runs yet.
+impl ModuleSubject {
+    /// Reads and compiles the module; nothing runs yet.
     pub(super) fn open(file: &Path, settings: Option<&str>) -> anyhow::Result<Self> {
-        Self::open_in(Host::new(cache())?, file, settings)
+        Self::open_in(ModuleHost::new(cache())?, file, settings)
     }
 
-    /// In a host of the caller's.
-    pub(super) fn open_in(host: Host, file: &Path, settings: Option<&str>) -> anyhow::Result<Self> {
+    /// Opens the module in a host of the caller's.
+    pub(super) fn open_in(host: ModuleHost, file: &Path, settings: Option<&str>) -> anyhow::Result<Self> {
         let inspection = host.inspect(file)?;
         let kind = kind(&inspection, file)?;
         let project = Project::beside(file)?;
@@ -79,21 +79,21 @@ impl Subject {
             file: file.to_owned(),
             kind,
             settings: settings.unwrap_or_else(|| "{}".to_owned()),
-            limits: project.as_ref().map_or_else(Limits::default, |project| project.limits.clone()),
+            limits: project.as_ref().map_or_else(ModuleLimits::default, |project| project.limits.clone()),
             inspection,
             project,
         })
     }
 
-    pub(super) fn transform(&self) -> Result<Transform, headwater_agent::module::Error> {
+    pub(super) fn transform(&self) -> Result<TransformModule, headwater_agent::module::ModuleError> {
         self.host.transform(&self.file, &self.settings, &self.limits, &CallMetrics::default())
     }
 
-    pub(super) fn aggregate(&self) -> Result<Aggregate, headwater_agent::module::Error> {
+    pub(super) fn aggregate(&self) -> Result<AggregateModule, headwater_agent::module::ModuleError> {
         self.host.aggregate(&self.file, &self.settings, &self.limits, &CallMetrics::default())
     }
 
-    /// The events of the file named, or of the one that the project has.
+    /// Reads the events of the file named, or of the one that the project has.
     pub(super) fn samples(&self, named: Option<&Path>) -> anyhow::Result<Vec<Event>> {
         let own = self.file.parent().unwrap_or(Path::new("")).join(SAMPLES);
         match named {
@@ -104,12 +104,12 @@ impl Subject {
     }
 }
 
-/// By its exports; the host checks their types.
-fn kind(inspection: &Inspection, file: &Path) -> anyhow::Result<Kind> {
+/// Returns the world of a module by its exports; the host checks their types.
+fn kind(inspection: &ModuleInspection, file: &Path) -> anyhow::Result<WorldKind> {
     let has = |name: &str| inspection.exports.iter().any(|export| export == name);
     match (has("process"), has("update")) {
-        (true, false) => Ok(Kind::Transform),
-        (false, true) => Ok(Kind::Aggregate),
+        (true, false) => Ok(WorldKind::Transform),
+        (false, true) => Ok(WorldKind::Aggregate),
         _ => bail!(
             "failed to load the module {}: expected the export `process` of the world `transform` or `update` of \
              the world `aggregate`, found {:?}: build it for one of the worlds of wit/headwater.wit",
@@ -119,7 +119,7 @@ fn kind(inspection: &Inspection, file: &Path) -> anyhow::Result<Kind> {
     }
 }
 
-/// Compiled modules of the author's: a large one takes half a minute to compile.
+/// Returns the folder of the author's compiled modules: a large one takes half a minute to compile.
 pub(super) fn cache() -> Option<PathBuf> {
     let caches = env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
     let caches = caches.or_else(|| Some(env::home_dir()?.join(".cache")))?;
@@ -128,7 +128,7 @@ pub(super) fn cache() -> Option<PathBuf> {
     Some(folder.join("modules"))
 }
 
-/// JSON, so that a typing error is not taken for the module's.
+/// Checks that settings are JSON, so that a typing error is not taken for the module's.
 pub(super) fn checked(settings: Option<&str>) -> anyhow::Result<Option<&str>> {
     if let Some(settings) = settings {
         serde_json::from_str::<serde_json::Value>(settings)

@@ -1,9 +1,9 @@
-//! From a compiler's core module to a component of the contract.
+//! `headwater module wrap`: from a compiler's core module to a component of the contract.
 //!
-//! What a core module wants of WASI preview 1 it gets from `preview1.wat`, which becomes part of it and has nothing
+//! A core module gets WASI preview 1 from `preview1.wat`, which becomes part of it and has nothing
 //! behind it: the component imports what the contract has, and no more.
 
-use super::Kind;
+use super::WorldKind;
 use anyhow::{Context, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,24 +16,24 @@ pub(super) const CONTRACT: &str = include_str!("../../wit/headwater.wit");
 /// WASI with nothing behind it.
 const PREVIEW1: &str = include_str!("preview1.wat");
 
-/// As the core module calls what `preview1.wat` stands in for.
+/// The name under which core modules import it.
 const PREVIEW1_NAME: &str = "wasi_snapshot_preview1";
 
 /// `headwater module wrap`.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub struct WrapOptions {
     /// The core module, whose exports are those of the canonical ABI (`init`, `process`, `cabi_realloc`, …).
     core: PathBuf,
-    /// Which world of the contract it is for.
+    /// The world of the contract that it is for.
     #[arg(long, value_enum)]
-    world: Kind,
-    /// Where the module goes.
+    world: WorldKind,
+    /// The module's file.
     #[arg(long, short)]
     output: PathBuf,
 }
 
-pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    let Options { core, world, output } = options;
+pub(super) fn run(options: &WrapOptions) -> anyhow::Result<()> {
+    let WrapOptions { core, world, output } = options;
     let wasm = fs::read(core).with_context(|| format!("failed to read {}", core.display()))?;
     check_preamble(&wasm, core)?;
     let component = component(&wasm, *world).with_context(|| {
@@ -42,8 +42,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     fs::write(output, component).with_context(|| format!("failed to write {}", output.display()))
 }
 
-/// The core module as a component of the world.
-pub(crate) fn component(core: &[u8], world: Kind) -> anyhow::Result<Vec<u8>> {
+/// Makes a component of the world of a core module.
+pub(crate) fn component(core: &[u8], world: WorldKind) -> anyhow::Result<Vec<u8>> {
     let mut resolve = Resolve::default();
     let package = resolve.push_source("headwater.wit", CONTRACT)?;
     let id = resolve.select_world(&[package], Some(world.world()))?;

@@ -15,10 +15,10 @@ use tracing_subscriber::EnvFilter;
 
 use headwater_agent::agent::{self, Agent};
 use headwater_agent::config;
-use headwater_agent::module::{CallMetrics, Host, Network, aside};
+use headwater_agent::module::{CallMetrics, ModuleHost, NetworkAccess, compile_process};
 use headwater_agent::pipeline;
 #[cfg(feature = "author")]
-use headwater_author::Command as Author;
+use headwater_author::ModuleCommand;
 
 const EXIT_FAULT: u8 = 1;
 const EXIT_CONFIG: u8 = 2;
@@ -71,7 +71,7 @@ enum Command {
     /// Write, build, test and measure modules.
     #[cfg(feature = "author")]
     #[command(subcommand)]
-    Module(Author),
+    Module(ModuleCommand),
     /// Compile a module, bounded, from standard input to standard output: the agent starts it.
     #[command(hide = true)]
     CompileModule {
@@ -110,7 +110,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => dead_letters::run(&command),
         #[cfg(feature = "author")]
         Command::Module(command) => return headwater_author::run(&command, &dead_letters::each),
-        Command::CompileModule { memory_bytes_max } => return Ok(aside::child(memory_bytes_max)),
+        Command::CompileModule { memory_bytes_max } => return Ok(compile_process::child(memory_bytes_max)),
         Command::Store(command) => return store::run(&command),
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -158,10 +158,10 @@ fn run_agent(file: &Path) -> anyhow::Result<()> {
 
 fn check(file: &Path) -> anyhow::Result<()> {
     let config = config::load(file)?;
-    let host = Host::checking(&config.agent.state, &config.modules)?;
+    let host = ModuleHost::checking(&config.agent.state, &config.modules)?;
     let mut faults = 0;
     for (name, pipeline) in &config.pipelines {
-        let errors = match pipeline::at_hand(name, pipeline, &host, Network::Until(&|| false)) {
+        let errors = match pipeline::at_hand(name, pipeline, &host, NetworkAccess::Until(&|| false)) {
             Ok(pipeline) => pipeline::load_modules(name, &pipeline, &host, &CallMetrics::default()),
             Err(error) => vec![error],
         };
@@ -230,7 +230,7 @@ impl Command {
             | Self::CompileModule { .. } => "warn",
             // What the module itself logs, and that it is being compiled.
             #[cfg(feature = "author")]
-            Self::Module(Author::Build(_) | Author::Test(_) | Author::Try(_)) => "info",
+            Self::Module(ModuleCommand::Build(_) | ModuleCommand::Test(_) | ModuleCommand::Try(_)) => "info",
             #[cfg(feature = "author")]
             Self::Module(_) => "warn",
             Self::Run { .. } | Self::Check { .. } => "info",
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn no_command_contradicts_itself() {
         let command = <Arguments as clap::CommandFactory>::command();
-        assert!(command.find_subcommand(aside::COMMAND).is_some(), "the agent could not compile");
+        assert!(command.find_subcommand(compile_process::COMMAND).is_some(), "the agent could not compile");
         command.debug_assert();
     }
 }

@@ -154,7 +154,7 @@ impl OciRegistry {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    headwater_agent::module::Digest::of(bytes).to_string()
+    headwater_agent::module::ModuleDigest::of(bytes).to_string()
 }
 
 /// Returns the same module as other bytes, with a section that nobody reads.

@@ -50,7 +50,7 @@ impl Plant {
 
     /// Builds a pipeline, which comes before it is entered in the roster.
     fn pipeline(&self, name: &str) -> Pipeline {
-        let host = Host::new(None).unwrap();
+        let host = ModuleHost::new(None).unwrap();
         let config = &self.config.pipelines[name];
         let parts =
             Parts { name, agent: "gw", config, host: &host, store: &self.store, metrics: &self.metrics };

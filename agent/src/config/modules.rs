@@ -8,11 +8,11 @@ use toml::de::DeValue;
 
 use super::read::{Read, Section, duration, size, text, texts};
 use super::secret;
-use crate::module::{Config, Credentials, FetchConfig, PublicKey};
+use crate::module::{FetchConfig, HostConfig, PublicKey, ServerCredentials};
 
-pub(super) fn section(mut section: Section<'_>, folder: &Path) -> Config {
-    let default = Config::default();
-    let config = Config {
+pub(super) fn section(mut section: Section<'_>, folder: &Path) -> HostConfig {
+    let default = HostConfig::default();
+    let config = HostConfig {
         keys: section.or("keys", default.keys, keys),
         compile_deadline: section.or(
             "compile_deadline",
@@ -57,7 +57,7 @@ fn fetch(mut section: Section<'_>, folder: &Path) -> FetchConfig {
         }
         each.finish();
         if let (Some(host), Some(username), Some(password)) = (host, username, password) {
-            config.credentials.insert(host, Credentials { username, password });
+            config.credentials.insert(host, ServerCredentials { username, password });
         }
     }
     section.finish();

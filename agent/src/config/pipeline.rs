@@ -10,7 +10,7 @@ use super::aggregate;
 use super::read::{Read, Section, duration, integer, size, text, texts, word};
 use crate::decode::{self, Format, Guard, Place, Stamp, Template, TimeUnit, WhenMissing, WhenOff};
 use crate::input::mqtt::{self, Version};
-use crate::module::{Capability, Digest, Limits, Origin, Remote};
+use crate::module::{ModuleCapability, ModuleDigest, ModuleLimits, ModuleOrigin, RemoteAddress};
 use crate::pipeline::{
     AggregateConfig, COARSEN_MAX, Config, Late, ModuleConfig, OnTrip, PAUSE_MAX, Policy, Priority, Rate,
     TRIPS_MAX, Then, WhenFull,
@@ -329,7 +329,7 @@ fn guard(section: &mut Section<'_>, by_arrival: bool) -> Guard {
 
 pub(super) fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleConfig> {
     let file = section.required("module", text);
-    let remote = file.as_ref().filter(|file| file.contains("://")).map(|file| file.parse::<Remote>());
+    let remote = file.as_ref().filter(|file| file.contains("://")).map(|file| file.parse::<RemoteAddress>());
     if let (Some(file), Some(Err(remedy))) = (&file, &remote) {
         section.fault_at("module", format!("is {file:?}"), *remedy);
     }
@@ -356,18 +356,18 @@ pub(super) fn module(mut section: Section<'_>, folder: &Path) -> Option<ModuleCo
     section.finish();
     let remote = remote.and_then(Result::ok).map(Box::new);
     let file = if remote.is_some() { file?.into() } else { folder.join(file?) };
-    let origin = Origin { file, remote, digest };
+    let origin = ModuleOrigin { file, remote, digest };
     Some(ModuleConfig { origin, settings, limits })
 }
 
-fn digest(value: &DeValue<'_>) -> Read<Digest> {
+fn digest(value: &DeValue<'_>) -> Read<ModuleDigest> {
     let text = text(value)?;
     text.parse().map_err(|remedy: &str| (format!("is {text:?}"), remedy.into()))
 }
 
 /// The bounds of a module's calls.
-pub(super) fn limits(section: &mut Section<'_>) -> Limits {
-    let mut limits = Limits::default();
+pub(super) fn limits(section: &mut Section<'_>) -> ModuleLimits {
+    let mut limits = ModuleLimits::default();
     limits.deadline =
         section.or("deadline", limits.deadline, duration(Duration::from_millis(20), Duration::from_secs(2)));
     limits.memory_bytes_max = section.or("memory_bytes_max", limits.memory_bytes_max, size(1 << 20, 4 << 30));
@@ -379,8 +379,8 @@ pub(super) fn limits(section: &mut Section<'_>) -> Limits {
 }
 
 /// Imports that a module may have, by name.
-pub(super) fn capabilities(value: &DeValue<'_>) -> Read<BTreeSet<Capability>> {
-    let one = word(&[("wasi", Capability::Wasi), ("state", Capability::State)]);
+pub(super) fn capabilities(value: &DeValue<'_>) -> Read<BTreeSet<ModuleCapability>> {
+    let one = word(&[("wasi", ModuleCapability::Wasi), ("state", ModuleCapability::State)]);
     match value {
         DeValue::Array(items) => items.iter().map(|item| one(item.get_ref())).collect(),
         _ => Err(("is no list".into(), "write it as [\"wasi\"]".into())),

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use super::pipeline::{capabilities, limits, settings};
 use super::read::{Section, duration, text, word};
 use super::{Error, parse_with};
-use crate::module::Limits;
+use crate::module::ModuleLimits;
 
 /// The file's name.
 const FILE: &str = "module.toml";
@@ -20,25 +20,25 @@ pub struct Project {
     /// The module's name: its file is `<name>.wasm`.
     pub name: String,
     /// The world that it is for.
-    pub kind: Kind,
+    pub kind: WorldKind,
     /// What its settings are in tests, as JSON. Default `{}`.
     pub settings: String,
     /// The tumbling windows that an aggregate's samples are put in. Default 1 min.
     pub window: Duration,
     /// `[limits]` and `capabilities`, each as in a pipeline's step.
-    pub limits: Limits,
+    pub limits: ModuleLimits,
 }
 
 /// The two worlds of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub enum WorldKind {
     /// Map, filter, flat-map, enrich, re-key, re-time.
     Transform,
     /// Keyed window aggregation.
     Aggregate,
 }
 
-impl Kind {
+impl WorldKind {
     /// As the contract calls it.
     #[must_use]
     pub fn world(self) -> &'static str {
@@ -76,7 +76,8 @@ impl Project {
 }
 
 fn project(mut root: Section<'_>) -> Option<Project> {
-    const KINDS: &[(&str, Kind)] = &[("transform", Kind::Transform), ("aggregate", Kind::Aggregate)];
+    const KINDS: &[(&str, WorldKind)] =
+        &[("transform", WorldKind::Transform), ("aggregate", WorldKind::Aggregate)];
     const MINUTE: Duration = Duration::from_mins(1);
     let name = root.required("name", |value| {
         let name = text(value)?;
@@ -92,7 +93,7 @@ fn project(mut root: Section<'_>) -> Option<Project> {
     let settings = root.or("settings", "{}".to_owned(), settings);
     let window = root.or("window", MINUTE, duration(Duration::from_millis(1), 365 * 24 * 60 * MINUTE));
     let granted = root.or("capabilities", BTreeSet::new(), capabilities);
-    let mut limits = root.optional_section("limits").map_or_else(Limits::default, |mut section| {
+    let mut limits = root.optional_section("limits").map_or_else(ModuleLimits::default, |mut section| {
         let limits = limits(&mut section);
         section.finish();
         limits

@@ -1,14 +1,14 @@
 //! What a pipeline's windows become: by a module, or by built-ins.
 
 use crate::builtin::BuiltinAggregate;
-use crate::module::{self, Closed, Trips};
+use crate::module::{self, Closed, TripCount};
 use crate::window;
 
 /// One of the two.
 #[expect(clippy::large_enum_variant, reason = "there is one a pipeline, and it is boxed")]
 #[derive(Debug)]
 pub(super) enum Aggregate {
-    Module(module::Aggregate),
+    Module(module::AggregateModule),
     Builtin(BuiltinAggregate),
 }
 
@@ -22,10 +22,10 @@ impl Aggregate {
     }
 
     /// The trips since the last call of this; built-ins have none.
-    pub(super) fn take_trips(&mut self) -> Trips {
+    pub(super) fn take_trips(&mut self) -> TripCount {
         match self {
             Self::Module(module) => module.take_trips(),
-            Self::Builtin(_) => Trips::default(),
+            Self::Builtin(_) => TripCount::default(),
         }
     }
 

@@ -17,7 +17,7 @@ use super::mailbox::{LOOK_EVERY, PipelineMailbox};
 use super::modules::{Blame, Modules, at_hand};
 use super::versions::Versions;
 use super::{Config, Error, Pipeline};
-use crate::module::{Network, Trips};
+use crate::module::{NetworkAccess, TripCount};
 
 /// Longest wait before the second try.
 const WAIT_MIN: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ impl Pipeline {
                 beat();
                 is_stopped()
             };
-            let arrived = at_hand(&self.name, &config, &self.host, Network::Until(&is_over))
+            let arrived = at_hand(&self.name, &config, &self.host, NetworkAccess::Until(&is_over))
                 .and_then(|config| self.arrive(&state, &config));
             let failed = match arrived {
                 Ok(()) => {
@@ -74,7 +74,7 @@ impl Pipeline {
     }
 
     fn show_awaited(&self, reason: String, until: Instant) {
-        let trips = Trips { count: 0, reason };
+        let trips = TripCount { count: 0, reason };
         let blame = Blame { place: "modules".to_owned(), digest: String::new(), trips };
         self.mailbox.show(|shown| shown.paused = Some((blame, until)));
     }

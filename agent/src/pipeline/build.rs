@@ -20,7 +20,7 @@ use super::{Committed, Config, Error, Pipeline, Priority, WhenFull, migrate, rem
 use crate::decode;
 use crate::flow::Timestamp;
 use crate::metrics::{self, Metrics};
-use crate::module::Host;
+use crate::module::ModuleHost;
 use crate::store::{self, Store};
 use crate::window::OpenWindows;
 
@@ -34,7 +34,7 @@ pub struct Parts<'a> {
     /// With files for all its modules, unless it is built without them.
     pub config: &'a Config,
     /// What loads its modules.
-    pub host: &'a Host,
+    pub host: &'a ModuleHost,
     /// Where it goes on from.
     pub store: &'a Store,
     /// The agent's.
@@ -66,7 +66,7 @@ impl Parts<'_> {
     fn build_with(&self, mut modules: Modules) -> Result<Pipeline, Error> {
         let Self { name, agent, config, host, store, metrics } = *self;
         let input = metrics.input(&config.input);
-        let of_modules = metrics.of_modules();
+        let of_modules = metrics.trips();
         let calls = metrics.calls(name);
         let metrics = metrics.pipeline(name);
         let checkpoint = store.checkpoint(name)?;

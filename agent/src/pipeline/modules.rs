@@ -9,13 +9,18 @@ use super::aggregate::Aggregate;
 use super::{AggregateConfig, Config, Error, ModuleConfig};
 use crate::builtin::BuiltinAggregate;
 use crate::metrics::CallMetrics;
-use crate::module::{self, Host, Limits, Network, Origin, Trips};
+use crate::module::{self, ModuleHost, ModuleLimits, ModuleOrigin, NetworkAccess, TripCount};
 
 /// The configuration with files in place of the modules that are fetched; all else works on these.
 ///
 /// # Errors
 /// The first that is not here, and cannot be had.
-pub fn at_hand(name: &str, config: &Config, host: &Host, network: Network<'_>) -> Result<Config, Error> {
+pub fn at_hand(
+    name: &str,
+    config: &Config,
+    host: &ModuleHost,
+    network: NetworkAccess<'_>,
+) -> Result<Config, Error> {
     let steps = steps(config);
     let origins: Vec<_> = steps.iter().map(|(_, module)| &module.origin).collect();
     let files = host.files(name, &origins, network).map_err(|(index, source)| {
@@ -32,7 +37,7 @@ pub fn at_hand(name: &str, config: &Config, host: &Host, network: Network<'_>) -
 /// Loaded, and their settings accepted.
 #[derive(Debug, Default)]
 pub struct Modules {
-    pub(super) transforms: Vec<module::Transform>,
+    pub(super) transforms: Vec<module::TransformModule>,
     /// Where there are windows.
     pub(super) aggregate: Option<Aggregate>,
 }
@@ -42,7 +47,7 @@ impl Modules {
     ///
     /// # Errors
     /// The first that cannot be used.
-    pub fn load(name: &str, config: &Config, host: &Host, calls: &CallMetrics) -> Result<Self, Error> {
+    pub fn load(name: &str, config: &Config, host: &ModuleHost, calls: &CallMetrics) -> Result<Self, Error> {
         let transforms = load_transforms(name, config, host, calls).collect::<Result<_, _>>()?;
         let aggregate = load_aggregate(name, config, host, calls).transpose()?;
         Ok(Self { transforms, aggregate })
@@ -50,7 +55,7 @@ impl Modules {
 }
 
 /// Loads all modules of a pipeline and drops them: what is wrong with each that cannot be used.
-pub fn load_modules(name: &str, config: &Config, host: &Host, calls: &CallMetrics) -> Vec<Error> {
+pub fn load_modules(name: &str, config: &Config, host: &ModuleHost, calls: &CallMetrics) -> Vec<Error> {
     let transforms = load_transforms(name, config, host, calls).filter_map(Result::err);
     let aggregate = load_aggregate(name, config, host, calls).and_then(Result::err);
     transforms.chain(aggregate).collect()
@@ -59,9 +64,9 @@ pub fn load_modules(name: &str, config: &Config, host: &Host, calls: &CallMetric
 fn load_transforms(
     name: &str,
     config: &Config,
-    host: &Host,
+    host: &ModuleHost,
     calls: &CallMetrics,
-) -> impl Iterator<Item = Result<module::Transform, Error>> {
+) -> impl Iterator<Item = Result<module::TransformModule, Error>> {
     config.transforms.iter().enumerate().map(move |(index, module)| {
         let loaded = host.transform(&module.origin, &module.settings, &module.limits, calls);
         let place = || format!("transform[{index}] of pipeline `{name}`{}", whence(module));
@@ -72,7 +77,7 @@ fn load_transforms(
 fn load_aggregate(
     name: &str,
     config: &Config,
-    host: &Host,
+    host: &ModuleHost,
     calls: &CallMetrics,
 ) -> Option<Result<Aggregate, Error>> {
     let module = match &config.windowed.as_ref()?.1 {
@@ -101,7 +106,7 @@ pub struct StepVersion {
     /// JSON, as its `init` gets it.
     pub settings: String,
     /// Bounds and capabilities.
-    pub limits: Limits,
+    pub limits: ModuleLimits,
 }
 
 impl Version {
@@ -128,7 +133,7 @@ impl Version {
             return None;
         }
         let mut rest = self.steps.iter().map(|step| ModuleConfig {
-            origin: Origin {
+            origin: ModuleOrigin {
                 file: folder.join(copy_name(&step.digest)),
                 remote: None,
                 digest: step.digest.parse().ok(),
@@ -188,12 +193,12 @@ pub struct Blame {
     /// `sha256:<hex>` of the module.
     pub digest: String,
     /// The reason of the latest.
-    pub trips: Trips,
+    pub trips: TripCount,
 }
 
 impl Blame {
     /// None where there were no trips.
-    pub(super) fn of(place: fmt::Arguments<'_>, digest: &str, trips: Trips) -> Option<Self> {
+    pub(super) fn of(place: fmt::Arguments<'_>, digest: &str, trips: TripCount) -> Option<Self> {
         (trips.count > 0).then(|| Self { place: place.to_string(), digest: digest.to_owned(), trips })
     }
 }

@@ -4,7 +4,7 @@
 //! It belongs to the transform's place among the pipeline's transforms: a module put in its stead
 //! finds it.
 
-use crate::module::{Transform, state};
+use crate::module::{TransformModule, state};
 use crate::store::{self, Change, Store};
 
 /// Begins the keys; no text begins so.
@@ -18,7 +18,7 @@ struct Remembered {
     step: u8,
 }
 
-impl state::Cold for Remembered {
+impl state::StateStore for Remembered {
     fn value(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
         let mut found = None;
         self.store
@@ -44,12 +44,12 @@ pub(super) fn step_of(row: &[u8]) -> Option<u8> {
 /// Lets the transforms go on from what is committed; `lost`: some of it is not, and so none of it is.
 /// What is to be removed then.
 pub(super) fn restore(
-    transforms: &mut [Transform],
+    transforms: &mut [TransformModule],
     store: &Store,
     pipeline: &str,
     lost: bool,
 ) -> Result<Vec<Change>, store::Error> {
-    if !transforms.iter().any(Transform::is_stateful) {
+    if !transforms.iter().any(TransformModule::is_stateful) {
         return Ok(Vec::new());
     }
     let (mut names, mut removed) = ([0; u8::MAX as usize + 1], Vec::new());
@@ -71,7 +71,7 @@ pub(super) fn restore(
 }
 
 /// What the transforms are to remember since the last time.
-pub(super) fn changes(transforms: &mut [Transform]) -> Vec<Change> {
+pub(super) fn changes(transforms: &mut [TransformModule]) -> Vec<Change> {
     let steps = (0..=u8::MAX).zip(transforms);
     let changes = steps.flat_map(|(step, transform)| {
         transform.drain().into_iter().map(move |(name, value)| (key(step, &name), value))

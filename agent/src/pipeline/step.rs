@@ -85,7 +85,7 @@ pub(super) struct Steps {
     pub(super) clock: Clock,
     /// The host's was not set or behind when the last message came.
     pub(super) clock_is_behind: bool,
-    pub(super) transforms: Vec<module::Transform>,
+    pub(super) transforms: Vec<module::TransformModule>,
     /// Of what transforms remembered, what is to be removed with the next commit.
     pub(super) forgotten: Vec<Change>,
     pub(super) stage: Stage,
@@ -259,17 +259,17 @@ impl Steps {
 
     /// Bytes that transforms have to remember since the last call.
     pub(super) fn remembered_bytes(&self) -> usize {
-        self.transforms.iter().map(module::Transform::changed_bytes).sum()
+        self.transforms.iter().map(module::TransformModule::changed_bytes).sum()
     }
 
     /// How many names the transforms remember.
     pub(super) fn names(&self) -> u64 {
-        self.transforms.iter().map(module::Transform::names).sum()
+        self.transforms.iter().map(module::TransformModule::names).sum()
     }
 
     /// Why what a transform remembered could not be read: the step is not to be committed.
     pub(super) fn broken(&mut self) -> Option<String> {
-        self.transforms.iter_mut().find_map(module::Transform::broken)
+        self.transforms.iter_mut().find_map(module::TransformModule::broken)
     }
 
     pub(super) fn windows(&self) -> Option<&OpenWindows> {
@@ -435,7 +435,7 @@ impl Steps {
     }
 
     fn forward_each(&self, events: Vec<Event>, at: Times, step: &mut Step) {
-        let module = self.transforms.last().map(module::Transform::digest);
+        let module = self.transforms.last().map(module::TransformModule::digest);
         for event in events {
             match records::event(&self.agent, &self.pipeline, module, &event) {
                 Ok(event) => {
@@ -456,7 +456,7 @@ impl Steps {
             step.counts.late += 1;
             return;
         }
-        let module = self.transforms.last().map(module::Transform::digest);
+        let module = self.transforms.last().map(module::TransformModule::digest);
         match records::late(&self.agent, &self.pipeline, module, &event) {
             Ok(reading) => {
                 step.counts.late += 1;

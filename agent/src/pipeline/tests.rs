@@ -18,7 +18,7 @@ struct Plant {
     store: Store,
     metrics: Metrics,
     config: Config,
-    host: Host,
+    host: ModuleHost,
     folder: tempfile::TempDir,
 }
 
@@ -46,7 +46,7 @@ impl Plant {
         let aggregate = AggregateConfig::Module(ModuleConfig {
             origin: (&file).into(),
             settings,
-            limits: Limits::default(),
+            limits: ModuleLimits::default(),
         });
         let config = Config {
             input: "plant".to_owned(),
@@ -71,7 +71,7 @@ impl Plant {
         let store =
             store::Config { quotas, segment_bytes, ..store::Config::new(folder.path().join("store")) };
         let store = Store::open(&store, &metrics.store()).unwrap();
-        Self { store, metrics, config, host: Host::new(None).unwrap(), folder }
+        Self { store, metrics, config, host: ModuleHost::new(None).unwrap(), folder }
     }
 
     fn build(&self) -> Pipeline {

@@ -1,14 +1,14 @@
-//! What holds for any aggregate.
+//! The checks of any aggregate.
 
-use super::groups::{Samples, Trial, group, samples};
+use super::groups::{AggregateTrial, Samples, group, samples};
 use super::number::close;
 use super::{Check, MANY, answers_bad_settings, clipped, inputs, shown};
 use headwater_agent::flow::Event;
-use headwater_agent::module::{Aggregate, Group, Updated};
+use headwater_agent::module::{AggregateModule, Group, Updated};
 use serde_json::Value;
 
-pub(super) fn checks(module: Aggregate, settings: &str, events: &[Event]) -> Vec<Check> {
-    let mut trial = Trial::new(module, settings);
+pub(super) fn checks(module: AggregateModule, settings: &str, events: &[Event]) -> Vec<Check> {
+    let mut trial = AggregateTrial::new(module, settings);
     let mixed = inputs::mixed(events);
     let all = samples(&mixed);
     vec![
@@ -30,7 +30,7 @@ pub(super) fn checks(module: Aggregate, settings: &str, events: &[Event]) -> Vec
     ]
 }
 
-impl Trial {
+impl AggregateTrial {
     fn takes_no_groups(&mut self) -> Result<(), String> {
         let updated = self.update(&[])?;
         let finished = self.module.finish_once(&[])?;
@@ -91,7 +91,7 @@ impl Trial {
         })
     }
 
-    /// The first half on one instance, the second and the result on others.
+    /// Checks the first half of the samples on one instance, the second and the result on others.
     fn keeps_nothing_else(&mut self, all: &Samples) -> Result<(), String> {
         let whole = self.update_whole(&group(&[], all))?;
         let result = self.finish(&whole.state)?;
@@ -114,20 +114,24 @@ impl Trial {
             let merged = self.merge(a, b)?;
             same_result(&self.finish(&merged)?, &alone)?;
         }
-        let (nothing, empty) = (self.merge(&[], &[])?, self.state(&[])?);
-        let (nothing, empty) = (self.finish(&nothing)?, self.finish(&empty)?);
-        same_result(&nothing, &empty)
+        let nothing = self.merge(&[], &[])?;
+        let empty = self.state(&[])?;
+        same_result(&self.finish(&nothing)?, &self.finish(&empty)?)
     }
 
     fn merges(&mut self, all: &Samples) -> Result<(), String> {
         let whole = self.state(all)?;
         let whole = self.finish(&whole)?;
         for (from, to) in [(all.len() / 3, 2 * all.len() / 3), (1, 2), (0, all.len() / 2)] {
-            let (a, b) = (self.state(&all[..from])?, self.state(&all[from..to])?);
+            let a = self.state(&all[..from])?;
+            let b = self.state(&all[from..to])?;
             let c = self.state(&all[to..])?;
-            let (left, right) = (self.merge(&a, &b)?, self.merge(&b, &c)?);
-            let (left, right) = (self.merge(&left, &c)?, self.merge(&a, &right)?);
-            let (left, right) = (self.finish(&left)?, self.finish(&right)?);
+            let ab = self.merge(&a, &b)?;
+            let left = self.merge(&ab, &c)?;
+            let left = self.finish(&left)?;
+            let bc = self.merge(&b, &c)?;
+            let right = self.merge(&a, &bc)?;
+            let right = self.finish(&right)?;
             same_result(&right, &left).map_err(|found| format!("(a b) c against a (b c): {found}"))?;
             same_result(&left, &whole).map_err(|found| format!("updated against merged: {found}"))?;
         }
@@ -160,14 +164,14 @@ impl Trial {
     }
 }
 
-/// Byte for byte.
+/// Checks that two answers are the same, byte for byte.
 fn same(found: &Updated, expected: &Updated) -> Result<(), String> {
     if found.state != expected.state {
         return Err(format!("expected the state {}, found {}", shown(&expected.state), shown(&found.state)));
     }
     if found.rejected != expected.rejected {
-        let (expected, found) = (format!("{:?}", expected.rejected), format!("{:?}", found.rejected));
-        return Err(format!("expected the rejections {}, found {}", clipped(&expected), clipped(&found)));
+        let told = |updated: &Updated| clipped(&format!("{:?}", updated.rejected));
+        return Err(format!("expected the rejections {}, found {}", told(expected), told(found)));
     }
     Ok(())
 }

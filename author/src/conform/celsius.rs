@@ -1,16 +1,16 @@
-//! The transform `celsius`, as `wit/CONFORMANCE.md` has it.
+//! The checks of the transform `celsius`, as `wit/CONFORMANCE.md` describes it.
 
 use super::number::{equal, near};
-use super::transform::{Trial, told};
+use super::transform::{TransformTrial, told};
 use super::{Check, shown};
 use headwater_agent::flow::{Event, Timestamp};
-use headwater_agent::module::Transform;
+use headwater_agent::module::TransformModule;
 use serde_json::Value;
 
-/// For the checks of any module.
+/// The settings for the checks of any module.
 pub(super) const SETTINGS: &str = r#"{"field":"t"}"#;
 
-/// Payloads, and the number that their field `t` has.
+/// Payloads, and the number in their field `t`.
 const NUMBERS: [(&str, f64); 14] = [
     (r#"{"t":212}"#, 212.0),
     (r#"{"t":-40}"#, -40.0),
@@ -86,20 +86,20 @@ const BAD_SETTINGS: [&str; 13] = [
     r#"{"field":"t","repeat":true}"#,
 ];
 
-/// As `repeat` has it, in microseconds.
+/// The time between the events of one, in microseconds.
 const SECOND: u64 = 1_000_000;
 
-/// Members beside the field, all of them to be kept.
+/// A payload with members beside the field, all of them to be kept.
 const OTHERS: &str = r#"{"id":"a\"\\\u00e9\n😀","t":68,"n":9007199254740991,"m":-9007199254740991,"f":0.1,"x":null,"l":[1,"2",{"y":false,"z":[]}],"o":{"t":68,"":{}},"":true}"#;
 
-/// Events that are taken, and some that are not.
+/// Returns events that are taken, and some that are not.
 pub(super) fn samples() -> Vec<Event> {
     let payloads = NUMBERS.iter().map(|(payload, _)| *payload).chain(NO_NUMBERS).chain(MISSING);
     payloads.map(|payload| event(payload.as_bytes())).collect()
 }
 
-pub(super) fn checks(module: Transform) -> Vec<Check> {
-    let mut trial = Trial::new(module, SETTINGS);
+pub(super) fn checks(module: TransformModule) -> Vec<Check> {
+    let mut trial = TransformTrial::new(module, SETTINGS);
     vec![
         ("celsius: from fahrenheit, which is the default", {
             let given = converts(&mut trial, r#"{"field":"t","from":"fahrenheit"}"#, |t| (t - 32.0) / 1.8);
@@ -124,7 +124,7 @@ pub(super) fn checks(module: Transform) -> Vec<Check> {
     ]
 }
 
-/// `init` answers each with an error.
+/// Checks that `init` answers each of the settings with an error.
 pub(super) fn refuses(
     settings: &[&str],
     mut renew: impl FnMut(&str) -> Result<(), String>,
@@ -144,7 +144,7 @@ fn event(payload: &[u8]) -> Event {
     }
 }
 
-fn converts(trial: &mut Trial, settings: &str, convert: fn(f64) -> f64) -> Result<(), String> {
+fn converts(trial: &mut TransformTrial, settings: &str, convert: fn(f64) -> f64) -> Result<(), String> {
     trial.renew(settings)?;
     NUMBERS.iter().try_for_each(|(payload, number)| {
         let found = only(trial, &event(payload.as_bytes()))?;
@@ -158,7 +158,7 @@ fn converts(trial: &mut Trial, settings: &str, convert: fn(f64) -> f64) -> Resul
     })
 }
 
-fn finds_names(trial: &mut Trial) -> Result<(), String> {
+fn finds_names(trial: &mut TransformTrial) -> Result<(), String> {
     for name in ["größe", "温度", "a b", "", "\"\\", "👩‍🏭", "constructor", "__proto__", "t.u"] {
         let settings = serde_json::json!({ "field": name, "from": "kelvin" });
         trial.renew(&settings.to_string())?;
@@ -171,7 +171,7 @@ fn finds_names(trial: &mut Trial) -> Result<(), String> {
     trial.renew(SETTINGS)
 }
 
-fn keeps_the_others(trial: &mut Trial) -> Result<(), String> {
+fn keeps_the_others(trial: &mut TransformTrial) -> Result<(), String> {
     let mut found = only(trial, &event(OTHERS.as_bytes()))?;
     let mut expected: Value = serde_json::from_str(OTHERS).map_err(|error| error.to_string())?;
     found["t"] = Value::Null;
@@ -179,7 +179,7 @@ fn keeps_the_others(trial: &mut Trial) -> Result<(), String> {
     equal(&found, &expected).then_some(()).ok_or_else(|| format!("expected {expected}, found {found}"))
 }
 
-fn keeps_the_rest(trial: &mut Trial) -> Result<(), String> {
+fn keeps_the_rest(trial: &mut TransformTrial) -> Result<(), String> {
     let texts = ["", "a/b", "温度/👩‍🏭", "\u{0}\u{feff}"];
     let times = [0, 1, 1_767_225_600_000_001, (1 << 53) - 1];
     let events: Vec<Event> = texts
@@ -204,8 +204,9 @@ fn keeps_the_rest(trial: &mut Trial) -> Result<(), String> {
     })
 }
 
-/// Each of several events gives so many, a second apart, in their order; one among them that is rejected gives none.
-fn repeats(trial: &mut Trial, count: u64) -> Result<(), String> {
+/// Checks that each of several events gives so many, a second apart, in their order; a rejected one among them gives
+/// none.
+fn repeats(trial: &mut TransformTrial, count: u64) -> Result<(), String> {
     trial.renew(&format!(r#"{{"field":"t","from":"celsius","repeat":{count}}}"#))?;
     let given =
         [r#"{"t":1}"#, r#"{"t":2,"a":[]}"#, "{}", r#"{"t":3}"#].map(|payload| event(payload.as_bytes()));
@@ -227,12 +228,12 @@ fn repeats(trial: &mut Trial, count: u64) -> Result<(), String> {
     trial.renew(SETTINGS)
 }
 
-fn takes_levels(trial: &mut Trial) -> Result<(), String> {
+fn takes_levels(trial: &mut TransformTrial) -> Result<(), String> {
     let payload = [b"{\"t\":68,\"a\":", [b'['; 99].as_slice(), &[b']'; 99], b"}"].concat();
     only(trial, &event(&payload)).map(drop)
 }
 
-fn rejects<const N: usize>(trial: &mut Trial, payloads: [&[u8]; N]) -> Result<(), String> {
+fn rejects<const N: usize>(trial: &mut TransformTrial, payloads: [&[u8]; N]) -> Result<(), String> {
     payloads.iter().try_for_each(|payload| {
         let (events, rejected) = trial.call(&[event(payload)])?;
         match (events.as_slice(), rejected.as_slice()) {
@@ -245,7 +246,7 @@ fn rejects<const N: usize>(trial: &mut Trial, payloads: [&[u8]; N]) -> Result<()
     })
 }
 
-fn rejects_among_others(trial: &mut Trial) -> Result<(), String> {
+fn rejects_among_others(trial: &mut TransformTrial) -> Result<(), String> {
     let good = || event(br#"{"t":68}"#);
     let (events, rejected) = trial.call(&[good(), event(b"{}"), good(), event(b"null"), good()])?;
     let indexes: Vec<_> = rejected.iter().map(|one| one.index).collect();
@@ -254,8 +255,8 @@ fn rejects_among_others(trial: &mut Trial) -> Result<(), String> {
     })
 }
 
-/// The payload of the one event that comes of it.
-fn only(trial: &mut Trial, event: &Event) -> Result<Value, String> {
+/// Returns the payload of the one event that an event becomes.
+fn only(trial: &mut TransformTrial, event: &Event) -> Result<Value, String> {
     let (events, rejected) = trial.call(std::slice::from_ref(event))?;
     let [one] = events.as_slice() else {
         let rejected: Vec<_> = rejected.iter().map(|one| &one.reason).collect();

@@ -3,23 +3,23 @@
 use super::shown;
 use super::transform::breaks_contract;
 use headwater_agent::flow::{Event, Timestamp};
-use headwater_agent::module::{Aggregate, Closed, Group, Rejection, Updated};
+use headwater_agent::module::{AggregateModule, Closed, Group, Rejection, Updated};
 
-/// Times and payloads, as a group has them.
+/// The times and payloads of a group.
 pub(super) type Samples = Vec<(Timestamp, Vec<u8>)>;
 
 /// An aggregate under test.
-pub(super) struct Trial {
-    pub(super) module: Aggregate,
+pub(super) struct AggregateTrial {
+    pub(super) module: AggregateModule,
     pub(super) settings: String,
 }
 
-/// What an event is to an aggregate.
+/// Returns the events as an aggregate's samples.
 pub(super) fn samples(events: &[Event]) -> Samples {
     events.iter().map(|event| (event.time, event.payload.clone())).collect()
 }
 
-/// A group of the one key and window that most checks use.
+/// Returns a group of the one key and window that most checks use.
 pub(super) fn group(state: &[u8], samples: &[(Timestamp, Vec<u8>)]) -> Group {
     Group {
         key: "key".to_owned(),
@@ -30,21 +30,21 @@ pub(super) fn group(state: &[u8], samples: &[(Timestamp, Vec<u8>)]) -> Group {
     }
 }
 
-impl Trial {
-    pub(super) fn new(module: Aggregate, settings: &str) -> Self {
+impl AggregateTrial {
+    pub(super) fn new(module: AggregateModule, settings: &str) -> Self {
         Self { module, settings: settings.to_owned() }
     }
 
-    /// A call, and whether it ended in a trap.
+    /// Makes a call; an error comes with true if the call ended in a trap.
     fn call<R>(
         &mut self,
-        call: impl FnOnce(&mut Aggregate) -> Result<R, String>,
+        call: impl FnOnce(&mut AggregateModule) -> Result<R, String>,
     ) -> Result<R, (String, bool)> {
         let traps = self.module.traps();
         call(&mut self.module).map_err(|reason| (reason, self.module.traps() > traps))
     }
 
-    /// One call; if it fails as a whole, one for each group, and then one for each sample. A trap and a broken
+    /// Makes one call; if it fails as a whole, one for each group, and then one for each sample. A trap and a broken
     /// contract are faults.
     pub(super) fn update(&mut self, groups: &[Group]) -> Result<Vec<Updated>, String> {
         let (reason, trapped) = match self.call(|module| module.update_once(groups)) {
@@ -82,7 +82,7 @@ impl Trial {
         }
     }
 
-    /// The group's samples in calls of so many, each on top of the state before.
+    /// Updates with the group's samples in calls of so many, each on top of the state before.
     pub(super) fn update_in_parts(&mut self, group: &Group, size: usize) -> Result<Updated, String> {
         let mut updated = Updated { state: group.state.clone(), rejected: Vec::new() };
         for (part, samples) in group.samples.chunks(size).enumerate() {
@@ -96,13 +96,13 @@ impl Trial {
         Ok(sorted(updated))
     }
 
-    /// All in one call.
+    /// Updates with all of the group's samples in one call.
     pub(super) fn update_whole(&mut self, group: &Group) -> Result<Updated, String> {
         let updated = self.update(std::slice::from_ref(group))?.pop().ok_or("no answer")?;
         Ok(sorted(updated))
     }
 
-    /// The state of these samples from nothing.
+    /// Returns the state of these samples from nothing.
     pub(super) fn state(&mut self, samples: &[(Timestamp, Vec<u8>)]) -> Result<Vec<u8>, String> {
         Ok(self.update_whole(&group(&[], samples))?.state)
     }
@@ -114,7 +114,7 @@ impl Trial {
         })
     }
 
-    /// The result of a state; an error is an answer, too.
+    /// Returns the result of a state; an error is an answer, too.
     pub(super) fn finish(&mut self, state: &[u8]) -> Result<Result<serde_json::Value, String>, String> {
         let closed = Closed {
             key: "key".to_owned(),
@@ -137,7 +137,7 @@ impl Trial {
         }
     }
 
-    /// For states that the module has not made: whatever it answers, as long as it does.
+    /// Checks that the module answers a state that it has not made, whatever the answer is.
     pub(super) fn answers(&mut self, state: &[u8]) -> Result<(), String> {
         let calls = [
             ("update", self.call(|module| module.update_once(&[group(state, &[])]).map(drop))),
@@ -155,7 +155,7 @@ impl Trial {
     }
 }
 
-/// In a call the rejections' order is the module's.
+/// Returns the answer with its rejections by index: in a call their order is the module's.
 fn sorted(mut updated: Updated) -> Updated {
     updated.rejected.sort_by_key(|one| one.index);
     updated

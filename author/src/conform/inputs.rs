@@ -1,8 +1,8 @@
-//! What any module has to stand: it need not make anything of it.
+//! Inputs that any module has to answer, with events or rejections.
 
 use headwater_agent::flow::{Event, Timestamp};
 
-/// Payloads of any bytes.
+/// Returns payloads of any bytes.
 pub(super) fn payloads() -> Vec<Vec<u8>> {
     let mut payloads: Vec<Vec<u8>> = [
         &b""[..],
@@ -49,7 +49,7 @@ const TEXTS: [&str; 9] = [
     " \t\n\"\\",
 ];
 
-/// Events whose texts are of any script, in topic, key and payload.
+/// Returns events whose texts are of any script, in topic, key and payload.
 pub(super) fn texts() -> Vec<Event> {
     let times = [0, 1, 1_767_225_600_000_000, (1 << 53) - 1];
     TEXTS
@@ -64,14 +64,18 @@ pub(super) fn texts() -> Vec<Event> {
         .collect()
 }
 
-/// An event of each payload.
+/// Returns an event of each payload.
 pub(super) fn bytes() -> Vec<Event> {
-    let (topic, key, time) = ("any/bytes".to_owned(), "bytes".to_owned(), Timestamp(1_767_225_600_000_000));
-    let event = |payload| Event { topic: topic.clone(), key: key.clone(), time, payload };
+    let event = |payload| Event {
+        topic: "any/bytes".to_owned(),
+        key: "bytes".to_owned(),
+        time: Timestamp(1_767_225_600_000_000),
+        payload,
+    };
     payloads().into_iter().map(event).collect()
 }
 
-/// The samples, and all of the above between them.
+/// Returns the samples, with all of the above between them.
 pub(super) fn mixed(samples: &[Event]) -> Vec<Event> {
     let mut events = bytes();
     events.extend(texts());
@@ -85,7 +89,7 @@ pub(super) fn mixed(samples: &[Event]) -> Vec<Event> {
     mixed
 }
 
-/// Without those of which many would take the time of all the others.
+/// Returns the events without the large ones, of which many would take the time of all the others.
 pub(super) fn small(events: &[Event]) -> Vec<Event> {
     events.iter().filter(|event| event.payload.len() < 1024).cloned().collect()
 }

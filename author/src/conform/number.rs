@@ -1,11 +1,11 @@
-//! JSON values that are equal but for rounding.
+//! Comparing JSON values, but for rounding.
 
 use serde_json::Value;
 
-/// How far numbers may be from each other, relatively.
+/// The relative distance that numbers may have.
 pub(super) const CLOSE: f64 = 1e-9;
 
-/// Whether they are the same up to the rounding of numbers.
+/// Returns true if the values are the same up to the rounding of numbers.
 pub(super) fn close(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => match (a.as_f64(), b.as_f64()) {
@@ -20,7 +20,7 @@ pub(super) fn close(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whether they are the same values, however their numbers are written.
+/// Returns true if the values are the same, however their numbers are written.
 pub(crate) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
@@ -32,7 +32,7 @@ pub(crate) fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whether they are no further apart than that.
+/// Returns true if the numbers are no further apart than that.
 pub(super) fn near(a: f64, b: f64, apart: f64) -> bool {
     (a - b).abs() <= apart
 }

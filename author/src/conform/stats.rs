@@ -1,14 +1,14 @@
-//! The aggregate `stats`, as `wit/CONFORMANCE.md` has it.
+//! The checks of the aggregate `stats`, as `wit/CONFORMANCE.md` describes it.
 
 use super::celsius::refuses;
-use super::groups::{Trial, group};
+use super::groups::{AggregateTrial, group};
 use super::number::near;
 use super::{Check, shown};
 use headwater_agent::flow::{Event, Timestamp};
-use headwater_agent::module::Aggregate;
+use headwater_agent::module::AggregateModule;
 use serde_json::{Map, Value};
 
-/// For the checks of any module.
+/// The settings for the checks of any module.
 pub(super) const SETTINGS: &str = r#"{"fields":["t","größe"]}"#;
 
 /// Series, each of which has to come out right.
@@ -54,23 +54,24 @@ const BAD_SETTINGS: [&str; 10] = [
     r#"{"fields":["t"],"unknown":1}"#,
 ];
 
-/// Samples that are taken, and some that are not.
+/// Returns samples that are taken, and some that are not.
 pub(super) fn samples() -> Vec<Event> {
     let numbers = SERIES[6].iter().chain(SERIES[7]).zip(0..);
     let mut payloads: Vec<Vec<u8>> =
         numbers.map(|(number, at)| format!(r#"{{"t":{number:?},"größe":{at}}}"#).into_bytes()).collect();
     payloads.extend(REJECTED.map(<[u8]>::to_vec));
     payloads.extend([br#"{"t":5}"#.to_vec(), "{\"größe\":-5.5,\"t\":null}".into()]);
-    let (topic, key) = ("plant/7/telemetry".to_owned(), "7".to_owned());
-    let time = Timestamp(1_767_225_600_000_001);
-    payloads
-        .into_iter()
-        .map(|payload| Event { topic: topic.clone(), key: key.clone(), time, payload })
-        .collect()
+    let event = |payload| Event {
+        topic: "plant/7/telemetry".to_owned(),
+        key: "7".to_owned(),
+        time: Timestamp(1_767_225_600_000_001),
+        payload,
+    };
+    payloads.into_iter().map(event).collect()
 }
 
-pub(super) fn checks(module: Aggregate) -> Vec<Check> {
-    let mut trial = Trial::new(module, SETTINGS);
+pub(super) fn checks(module: AggregateModule) -> Vec<Check> {
+    let mut trial = AggregateTrial::new(module, SETTINGS);
     vec![
         ("stats: count, mean, min, max and stddev", describes(&mut trial)),
         ("stats: the same when merged", describes_merged(&mut trial)),
@@ -81,7 +82,7 @@ pub(super) fn checks(module: Aggregate) -> Vec<Check> {
     ]
 }
 
-fn state(trial: &mut Trial, numbers: &[f64]) -> Result<Vec<u8>, String> {
+fn state(trial: &mut AggregateTrial, numbers: &[f64]) -> Result<Vec<u8>, String> {
     let sample = |number: &f64| (Timestamp(1), format!(r#"{{"t":{number:?}}}"#).into_bytes());
     let updated = trial.update_whole(&group(&[], &numbers.iter().map(sample).collect::<Vec<_>>()))?;
     match updated.rejected.first() {
@@ -90,23 +91,24 @@ fn state(trial: &mut Trial, numbers: &[f64]) -> Result<Vec<u8>, String> {
     }
 }
 
-fn describes(trial: &mut Trial) -> Result<(), String> {
+fn describes(trial: &mut AggregateTrial) -> Result<(), String> {
     SERIES.iter().try_for_each(|numbers| {
         let state = state(trial, numbers)?;
         check(&result(trial, &state)?, &[("t", numbers)])
     })
 }
 
-fn describes_merged(trial: &mut Trial) -> Result<(), String> {
+fn describes_merged(trial: &mut AggregateTrial) -> Result<(), String> {
     SERIES.iter().try_for_each(|numbers| {
         let (a, b) = numbers.split_at(numbers.len() / 2);
-        let (a, b) = (state(trial, a)?, state(trial, b)?);
+        let a = state(trial, a)?;
+        let b = state(trial, b)?;
         let merged = trial.merge(&a, &b)?;
         check(&result(trial, &merged)?, &[("t", numbers)])
     })
 }
 
-fn keeps_fields_apart(trial: &mut Trial) -> Result<(), String> {
+fn keeps_fields_apart(trial: &mut AggregateTrial) -> Result<(), String> {
     let samples: Vec<_> =
         [r#"{"t":1,"größe":10}"#, r#"{"t":3,"größe":"x"}"#, r#"{"größe":30}"#, r#"{"t":8}"#]
             .iter()
@@ -124,13 +126,13 @@ fn keeps_fields_apart(trial: &mut Trial) -> Result<(), String> {
     )
 }
 
-fn is_empty(trial: &mut Trial) -> Result<(), String> {
+fn is_empty(trial: &mut AggregateTrial) -> Result<(), String> {
     let state = trial.state(&[])?;
     check(&result(trial, &[])?, &[])?;
     check(&result(trial, &state)?, &[])
 }
 
-fn rejects(trial: &mut Trial) -> Result<(), String> {
+fn rejects(trial: &mut AggregateTrial) -> Result<(), String> {
     let before = state(trial, &[1.0, 2.0])?;
     for payload in REJECTED {
         let updated = trial.update_whole(&group(&before, &[(Timestamp(1), payload.to_vec())]))?;
@@ -138,17 +140,18 @@ fn rejects(trial: &mut Trial) -> Result<(), String> {
             return Err(format!("expected a rejection of {}, found none", shown(payload)));
         }
         if updated.state != before {
-            let (expected, found) = (shown(&before), shown(&updated.state));
             return Err(format!(
-                "expected the state {expected} after the rejection of {}, found {found}",
-                shown(payload)
+                "expected the state {} after the rejection of {}, found {}",
+                shown(&before),
+                shown(payload),
+                shown(&updated.state)
             ));
         }
     }
     Ok(())
 }
 
-fn result(trial: &mut Trial, state: &[u8]) -> Result<Map<String, Value>, String> {
+fn result(trial: &mut AggregateTrial, state: &[u8]) -> Result<Map<String, Value>, String> {
     match trial.finish(state)? {
         Ok(Value::Object(members)) => Ok(members),
         Ok(other) => Err(format!("expected an object, found {other}")),
@@ -156,7 +159,7 @@ fn result(trial: &mut Trial, state: &[u8]) -> Result<Map<String, Value>, String>
     }
 }
 
-/// Against a computation of its own, in two passes.
+/// Checks a result against a computation of its own, in two passes.
 fn check(found: &Map<String, Value>, expected: &[(&str, &[f64])]) -> Result<(), String> {
     let fields: Vec<_> = found.keys().collect();
     let wanted: Vec<_> = expected.iter().map(|(name, _)| *name).collect();

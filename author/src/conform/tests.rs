@@ -2,7 +2,7 @@
 
 use super::*;
 use headwater_agent::flow::Timestamp;
-use headwater_agent::module::Host;
+use headwater_agent::module::ModuleHost;
 
 fn samples() -> Vec<Event> {
     let payloads = [&br#"{"t":1}"#[..], br#"{"t":1,"bad":true}"#, br#"{"t":2}"#, br#"{"bad":true}"#];
@@ -17,8 +17,8 @@ fn samples() -> Vec<Event> {
 
 #[track_caller]
 fn run(file: &Path, config: &str, reference: bool) -> Vec<Check> {
-    let host = Host::new(None).unwrap();
-    let mut subject = Subject::open_in(host, file, Some(config)).unwrap();
+    let host = ModuleHost::new(None).unwrap();
+    let mut subject = ModuleSubject::open_in(host, file, Some(config)).unwrap();
     all(&mut subject, samples(), reference).unwrap()
 }
 
@@ -29,7 +29,7 @@ fn passes(path: &str, config: &str, reference: bool) {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// Each of these checks fails.
+/// Asserts that each of these checks fails.
 #[track_caller]
 fn fails(checks: &[Check], expected: &[&str]) {
     for name in expected {
@@ -119,8 +119,8 @@ fn every_check_of_celsius_finds_its_fault() {
     );
     // It gives one event that is no JSON for whatever comes.
     let folder = tempfile::tempdir().unwrap();
-    let host = Host::new(None).unwrap();
-    let subject = Subject::open_in(host, &asks(folder.path()), Some("{}")).unwrap();
+    let host = ModuleHost::new(None).unwrap();
+    let subject = ModuleSubject::open_in(host, &asks(folder.path()), Some("{}")).unwrap();
     fails(
         &celsius::checks(subject.transform().unwrap()),
         &[
@@ -148,10 +148,10 @@ fn every_check_of_stats_finds_its_fault() {
     );
 }
 
-/// A transform that exits at settings of more than two bytes.
+/// Makes a transform that exits at settings of more than two bytes.
 fn asks(folder: &Path) -> std::path::PathBuf {
     let core = wat::parse_file(concat!(env!("CARGO_MANIFEST_DIR"), "/src/wrap/asks.wat")).unwrap();
     let module = folder.join("asks.wasm");
-    std::fs::write(&module, crate::wrap::component(&core, Kind::Transform).unwrap()).unwrap();
+    std::fs::write(&module, crate::wrap::component(&core, WorldKind::Transform).unwrap()).unwrap();
     module
 }

@@ -1,20 +1,20 @@
-//! What holds for any transform.
+//! The checks of any transform.
 
 use super::{BATCH, Check, MANY, answers_bad_settings, clipped, inputs, shown};
 use headwater_agent::flow::Event;
-use headwater_agent::module::{Rejection, Transform};
+use headwater_agent::module::{Rejection, TransformModule};
 
-/// Events that came out, and inputs refused.
+/// The events of a call, and its rejections.
 pub(super) type Outcome = (Vec<Event>, Vec<Rejection>);
 
 /// A transform under test.
-pub(super) struct Trial {
-    module: Transform,
+pub(super) struct TransformTrial {
+    module: TransformModule,
     settings: String,
 }
 
-pub(super) fn checks(module: Transform, settings: &str, samples: &[Event]) -> Vec<Check> {
-    let mut trial = Trial::new(module, settings);
+pub(super) fn checks(module: TransformModule, settings: &str, samples: &[Event]) -> Vec<Check> {
+    let mut trial = TransformTrial::new(module, settings);
     let mixed = inputs::mixed(samples);
     vec![
         ("an empty batch gives nothing", trial.takes_an_empty_batch()),
@@ -30,12 +30,12 @@ pub(super) fn checks(module: Transform, settings: &str, samples: &[Event]) -> Ve
     ]
 }
 
-impl Trial {
-    pub(super) fn new(module: Transform, settings: &str) -> Self {
+impl TransformTrial {
+    pub(super) fn new(module: TransformModule, settings: &str) -> Self {
         Self { module, settings: settings.to_owned() }
     }
 
-    /// One call; if it fails as a whole, one for each event. A trap and a broken contract are faults.
+    /// Makes one call; if it fails as a whole, one for each event. A trap and a broken contract are faults.
     pub(super) fn call(&mut self, events: &[Event]) -> Result<Outcome, String> {
         let traps = self.module.traps();
         let reason = match self.module.once(events) {
@@ -52,7 +52,8 @@ impl Trial {
                 "expected `process` to answer the payload {payload}, found {found}: {reason}"
             ));
         }
-        let (mut out, mut rejected) = (Vec::new(), Vec::new());
+        let mut out = Vec::new();
+        let mut rejected = Vec::new();
         for (index, event) in events.iter().enumerate() {
             let (events, refused) = self.call(std::slice::from_ref(event))?;
             out.extend(events);
@@ -67,9 +68,10 @@ impl Trial {
         Ok((out, rejected))
     }
 
-    /// In calls of so many events.
+    /// Makes calls of so many events each.
     pub(super) fn call_in_parts(&mut self, events: &[Event], size: usize) -> Result<Outcome, String> {
-        let (mut out, mut rejected) = (Vec::new(), Vec::new());
+        let mut out = Vec::new();
+        let mut rejected = Vec::new();
         for (part, events) in events.chunks(size).enumerate() {
             let (events, refused) = self.call(events)?;
             out.extend(events);
@@ -100,7 +102,7 @@ impl Trial {
         events.iter().try_for_each(|event| self.call(std::slice::from_ref(event)).map(drop))
     }
 
-    /// Each gives what it gives alone.
+    /// Checks that each of many events gives the same as alone.
     fn takes_many(&mut self, events: &[Event]) -> Result<(), String> {
         let events = inputs::small(events);
         let alone = events.iter().map(|event| self.call(std::slice::from_ref(event)));
@@ -142,12 +144,12 @@ impl Trial {
     }
 }
 
-/// The host's words for an answer that the contract does not allow.
+/// Returns true if the reason is the host's for an answer that the contract does not allow.
 pub(super) fn breaks_contract(reason: &str) -> bool {
     reason.starts_with("the module rejected input") || reason.starts_with("the module gave")
 }
 
-/// Byte for byte.
+/// Checks that two outcomes are the same, byte for byte.
 pub(super) fn same(found: &Outcome, expected: &Outcome) -> Result<(), String> {
     if found == expected {
         return Ok(());
@@ -159,11 +161,11 @@ pub(super) fn same(found: &Outcome, expected: &Outcome) -> Result<(), String> {
     if expected.0.len() != found.0.len() {
         return Err(format!("expected {} events, found {}", expected.0.len(), found.0.len()));
     }
-    let (expected, found) = (format!("{:?}", expected.1), format!("{:?}", found.1));
-    Err(format!("expected the rejections {}, found {}", clipped(&expected), clipped(&found)))
+    let told = |outcome: &Outcome| clipped(&format!("{:?}", outcome.1));
+    Err(format!("expected the rejections {}, found {}", told(expected), told(found)))
 }
 
-/// An event on one line.
+/// Returns an event on one line.
 pub(super) fn told(event: &Event) -> String {
     let Event { topic, key, time, payload } = event;
     format!("{topic:?} {key:?} {} {}", time.0, shown(payload))

@@ -7,7 +7,7 @@ use headwater_agent::config::Project;
 fn every_language_has_both_kinds() {
     assert!(languages().contains(&"rust"), "{:?}", languages());
     for language in languages() {
-        for kind in [Kind::Transform, Kind::Aggregate] {
+        for kind in [WorldKind::Transform, WorldKind::Aggregate] {
             let folder = tempfile::tempdir().unwrap();
             let folder = folder.path().join("scale");
             make(&folder, "scale", language, kind).unwrap();
@@ -26,24 +26,25 @@ fn every_language_has_both_kinds() {
 
 #[test]
 fn the_name_takes_the_place_of_the_examples() {
-    let renamed = |text: &str| String::from_utf8(renamed(text.as_bytes(), "scale", Kind::Transform)).unwrap();
+    let renamed =
+        |text: &str| String::from_utf8(renamed(text.as_bytes(), "scale", WorldKind::Transform)).unwrap();
     assert_eq!(renamed("name = \"celsius\"\n"), "name = \"scale\"\n");
     assert_eq!(renamed("{\"name\": \"celsius\"}"), "{\"name\": \"scale\"}");
     assert_eq!(renamed("module celsius\n\ngo 1.24\n"), "module scale\n\ngo 1.24\n");
     assert_eq!(renamed("from = \"celsius\"\n"), "from = \"celsius\"\n", "a unit");
-    assert_eq!(renamed_path("celsius.py", "scale", Kind::Transform), "scale.py");
-    assert_eq!(renamed_path("src/lib.rs", "scale", Kind::Transform), "src/lib.rs");
+    assert_eq!(renamed_path("celsius.py", "scale", WorldKind::Transform), "scale.py");
+    assert_eq!(renamed_path("src/lib.rs", "scale", WorldKind::Transform), "src/lib.rs");
 }
 
 #[test]
 fn refuses_names_and_folders_that_will_not_do() {
     let folder = tempfile::tempdir().unwrap();
-    let error = make(folder.path(), "Scale", "rust", Kind::Transform).unwrap_err().to_string();
+    let error = make(folder.path(), "Scale", "rust", WorldKind::Transform).unwrap_err().to_string();
     assert!(error.contains("\"Scale\"") && error.contains("lower-case"), "{error}");
-    let error = make(folder.path(), "headwater", "zig", Kind::Transform).unwrap_err().to_string();
+    let error = make(folder.path(), "headwater", "zig", WorldKind::Transform).unwrap_err().to_string();
     assert!(error.contains("\"headwater\"") && error.contains("another name"), "{error}");
     fs::write(folder.path().join("mine"), "").unwrap();
-    let error = make(folder.path(), "scale", "rust", Kind::Transform).unwrap_err().to_string();
+    let error = make(folder.path(), "scale", "rust", WorldKind::Transform).unwrap_err().to_string();
     assert!(error.contains("not empty"), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }

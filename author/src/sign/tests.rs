@@ -1,13 +1,13 @@
 use super::*;
 use headwater_agent::module::CallMetrics;
-use headwater_agent::module::{Error, Host, Limits};
+use headwater_agent::module::{ModuleError, ModuleHost, ModuleLimits};
 use headwater_bundle::{CELSIUS, CORE_MODULE};
 use std::os::unix::fs::PermissionsExt;
 
 /// A folder with a module, and a key.
-fn keyed() -> (tempfile::TempDir, Options) {
+fn keyed() -> (tempfile::TempDir, SignOptions) {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { file: folder.path().join("celsius.wasm"), key: folder.path().join("key") };
+    let options = SignOptions { file: folder.path().join("celsius.wasm"), key: folder.path().join("key") };
     fs::write(&options.file, CELSIUS).unwrap();
     make_key(&KeyOptions { file: options.key.clone() }).unwrap();
     (folder, options)
@@ -17,13 +17,18 @@ fn keyed() -> (tempfile::TempDir, Options) {
 fn what_is_signed_here_is_what_a_host_with_the_key_takes() {
     let (_folder, options) = keyed();
     let keys = vec![public(&private(&options.key).unwrap())];
-    let host = Host::judging(headwater_agent::module::Config { keys, ..Default::default() }).unwrap();
+    let host =
+        ModuleHost::judging(headwater_agent::module::HostConfig { keys, ..Default::default() }).unwrap();
     let load = || {
-        let loaded =
-            host.transform(&options.file, r#"{"field":"t"}"#, &Limits::default(), &CallMetrics::default());
+        let loaded = host.transform(
+            &options.file,
+            r#"{"field":"t"}"#,
+            &ModuleLimits::default(),
+            &CallMetrics::default(),
+        );
         loaded.map(drop)
     };
-    assert!(matches!(load(), Err(Error::Unsigned { .. })));
+    assert!(matches!(load(), Err(ModuleError::Unsigned { .. })));
     run(&options).unwrap();
     load().unwrap();
 }

@@ -1,11 +1,11 @@
-//! What a compiler makes becomes a module that runs in the agent's host.
+//! A compiler's core module becomes a module that runs in the agent's host.
 
 use super::*;
 use headwater_agent::flow::{Event, Timestamp};
 use headwater_agent::module::CallMetrics;
-use headwater_agent::module::{Host, Limits};
+use headwater_agent::module::{ModuleHost, ModuleLimits};
 
-/// [`Kind::Transform`], by hand.
+/// [`WorldKind::Transform`], by hand.
 fn asks() -> Vec<u8> {
     wat::parse_file(concat!(env!("CARGO_MANIFEST_DIR"), "/src/wrap/asks.wat")).unwrap()
 }
@@ -14,12 +14,18 @@ fn asks() -> Vec<u8> {
 fn wrapped(
     name: &str,
     config: &str,
-) -> Result<headwater_agent::module::Transform, headwater_agent::module::Error> {
+) -> Result<headwater_agent::module::TransformModule, headwater_agent::module::ModuleError> {
     let folder = tempfile::tempdir().unwrap();
-    let (core, output) = (folder.path().join("core.wasm"), folder.path().join(name));
+    let core = folder.path().join("core.wasm");
+    let output = folder.path().join(name);
     fs::write(&core, asks()).unwrap();
-    run(&Options { core, world: Kind::Transform, output: output.clone() }).unwrap();
-    Host::new(None).unwrap().transform(&output, config, &Limits::default(), &CallMetrics::default())
+    run(&WrapOptions { core, world: WorldKind::Transform, output: output.clone() }).unwrap();
+    ModuleHost::new(None).unwrap().transform(
+        &output,
+        config,
+        &ModuleLimits::default(),
+        &CallMetrics::default(),
+    )
 }
 
 #[test]
@@ -42,30 +48,30 @@ fn what_exits_is_named() {
 }
 
 #[track_caller]
-fn refused(core: &[u8], world: Kind) -> String {
+fn refused(core: &[u8], world: WorldKind) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("core.wasm");
     fs::write(&path, core).unwrap();
-    let error = run(&Options { core: path, world, output: folder.path().join("out.wasm") }).unwrap_err();
+    let error = run(&WrapOptions { core: path, world, output: folder.path().join("out.wasm") }).unwrap_err();
     assert!(!folder.path().join("out.wasm").exists());
     format!("{error:#}")
 }
 
 #[test]
 fn says_what_cannot_be_wrapped() {
-    let found = refused(&asks(), Kind::Aggregate);
+    let found = refused(&asks(), WorldKind::Aggregate);
     assert!(found.contains("core.wasm for the world `aggregate`"), "{found}");
     assert!(found.contains("wit/headwater.wit") && found.contains("`update`"), "{found}");
     let found =
-        refused(&wat::parse_str("(module (import \"env\" \"read\" (func)))").unwrap(), Kind::Transform);
+        refused(&wat::parse_str("(module (import \"env\" \"read\" (func)))").unwrap(), WorldKind::Transform);
     assert!(found.contains("env"), "{found}");
-    let found = refused(headwater_bundle::CELSIUS, Kind::Transform);
+    let found = refused(headwater_bundle::CELSIUS, WorldKind::Transform);
     assert!(found.contains("a component, which is wrapped already"), "{found}");
-    assert!(refused(b"", Kind::Transform).contains("an empty file"));
+    assert!(refused(b"", WorldKind::Transform).contains("an empty file"));
 }
 
 #[test]
 fn what_has_its_metadata_already_is_wrapped_as_well() {
-    let component = component(headwater_bundle::CORE_MODULE, Kind::Transform).unwrap();
+    let component = component(headwater_bundle::CORE_MODULE, WorldKind::Transform).unwrap();
     assert_eq!(component[4..8], [13, 0, 1, 0]);
 }

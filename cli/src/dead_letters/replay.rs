@@ -14,7 +14,9 @@ use headwater_agent::admin::{DEAD_LETTERS_PAGE, KEY_FILE, ReplayAnswer, ReplayAs
 use headwater_agent::config::Config;
 use headwater_agent::flow::{DeadLetter, Event, Seq, StoredLetter};
 use headwater_agent::module::CallMetrics;
-use headwater_agent::module::{Digest, Host, Network, Origin, Remote, Transform};
+use headwater_agent::module::{
+    ModuleDigest, ModuleHost, ModuleOrigin, NetworkAccess, RemoteAddress, TransformModule,
+};
 
 /// Between two looks at how far the agent is.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -41,7 +43,7 @@ pub(crate) struct Options {
     module: Option<String>,
     /// Its digest: this module and no other. For one that is fetched from https://… it is needed.
     #[arg(long, value_name = "sha256:…", requires = "module")]
-    digest: Option<Digest>,
+    digest: Option<ModuleDigest>,
     /// Its settings, as JSON.
     #[arg(long, value_name = "JSON", default_value = "{}", requires = "module")]
     settings: String,
@@ -222,20 +224,21 @@ impl Agent {
 
 /// The module that mends letters, with the limits of each one's pipeline.
 struct Mender<'a> {
-    host: Host,
-    origin: Origin,
+    host: ModuleHost,
+    origin: ModuleOrigin,
     settings: &'a str,
     config: &'a Config,
-    modules: HashMap<String, Transform>,
+    modules: HashMap<String, TransformModule>,
 }
 
 impl<'a> Mender<'a> {
     fn new(module: &str, options: &'a Options, config: &'a Config) -> anyhow::Result<Self> {
-        let host = Host::checking(&config.agent.state, &config.modules)?;
-        let remote = module.contains("://").then(|| module.parse::<Remote>()).transpose();
+        let host = ModuleHost::checking(&config.agent.state, &config.modules)?;
+        let remote = module.contains("://").then(|| module.parse::<RemoteAddress>()).transpose();
         let remote = remote.map_err(|remedy| anyhow::anyhow!("failed to use --module {module}: {remedy}"))?;
-        let origin = Origin { file: module.into(), remote: remote.map(Box::new), digest: options.digest };
-        let files = host.files("", &[&origin], Network::Until(&|| false));
+        let origin =
+            ModuleOrigin { file: module.into(), remote: remote.map(Box::new), digest: options.digest };
+        let files = host.files("", &[&origin], NetworkAccess::Until(&|| false));
         let origin = files.map_err(|(_, error)| error)?.pop().unwrap_or(origin);
         let settings = options.settings.as_str();
         let mut mender = Self { host, origin, settings, config, modules: HashMap::new() };
@@ -244,7 +247,7 @@ impl<'a> Mender<'a> {
         Ok(mender)
     }
 
-    fn module(&mut self, pipeline: &str) -> anyhow::Result<&mut Transform> {
+    fn module(&mut self, pipeline: &str) -> anyhow::Result<&mut TransformModule> {
         if !self.modules.contains_key(pipeline) {
             let transforms = self.config.pipelines.get(pipeline).map(|pipeline| &pipeline.transforms);
             let limits =

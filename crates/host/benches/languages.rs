@@ -1,10 +1,10 @@
-//! What the examples cost in each language, against the Rust code as a part of the agent: the table in the reference.
+//! The costs of the examples in each language, against the Rust code as a part of the agent: the table in the reference.
 //!
 //! `just languages` builds them and writes the table between its markers. Cases take turns, and ratios are taken within
 //! a turn, so that what else the machine does hits all of them: trust the ratios, not the rates.
 
 use headwater_flow::{Event, Timestamp};
-use headwater_host::{Aggregate, CallMetrics, Group, Host, Limits, Transform};
+use headwater_host::{AggregateModule, CallMetrics, Group, ModuleHost, ModuleLimits, TransformModule};
 use std::error::Error;
 use std::fmt::Write;
 use std::fs;
@@ -35,7 +35,7 @@ const ROUND: Duration = Duration::from_millis(150);
 /// Takes the batch once.
 type Run = Box<dyn FnMut()>;
 
-/// One language's: first the transform, then the aggregate.
+/// The costs of one language: first those of the transform, then of the aggregate.
 struct Language {
     name: String,
     bytes: usize,
@@ -64,16 +64,19 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn load(name: &str) -> Result<Language, Box<dyn Error>> {
     let file = |kind: &str| format!("{ROOT}/target/languages/{name}-{kind}/mine.wasm");
-    let (of_events, of_windows) = (file("transform"), file("aggregate"));
-    let (of_events, of_windows) = (Path::new(&of_events), Path::new(&of_windows));
+    let of_events = file("transform");
+    let of_windows = file("aggregate");
+    let of_events = Path::new(&of_events);
+    let of_windows = Path::new(&of_windows);
     if !of_events.is_file() || !of_windows.is_file() {
         return Err(format!("there is no {}: run .ci/languages", of_events.display()).into());
     }
     // No cache: the compilation is measured, too.
-    let host = Host::new(None)?;
+    let host = ModuleHost::new(None)?;
     let found = host.inspect(of_events)?;
     let settings = format!(r#"{{"field":"{FIELD}"}}"#);
-    let mut transform = host.transform(of_events, &settings, &Limits::default(), &CallMetrics::default())?;
+    let mut transform =
+        host.transform(of_events, &settings, &ModuleLimits::default(), &CallMetrics::default())?;
     let mut starts = Vec::new();
     for _ in 0..STARTS {
         let started = Instant::now();
@@ -84,7 +87,8 @@ fn load(name: &str) -> Result<Language, Box<dyn Error>> {
     transform.process(&events());
     let memory_bytes = transform.memory_bytes();
     let settings = format!(r#"{{"fields":["{FIELD}"]}}"#);
-    let aggregate = host.aggregate(of_windows, &settings, &Limits::default(), &CallMetrics::default())?;
+    let aggregate =
+        host.aggregate(of_windows, &settings, &ModuleLimits::default(), &CallMetrics::default())?;
     Ok(Language {
         name: name.to_owned(),
         bytes: found.bytes,
@@ -97,16 +101,17 @@ fn load(name: &str) -> Result<Language, Box<dyn Error>> {
     })
 }
 
-fn through(mut module: Transform) -> Run {
+fn through(mut module: TransformModule) -> Run {
     let events = events();
     Box::new(move || {
         assert_eq!(black_box(module.process(black_box(&events))).0.len(), BATCH, "none is refused")
     })
 }
 
-/// On top of the state before, as a window that goes on.
-fn into(mut module: Aggregate) -> Run {
-    let (start, end) = (Timestamp(1_700_000_000_000_000), Timestamp(1_700_000_060_000_000));
+/// Returns a run that updates the state before, as of a window that goes on.
+fn into(mut module: AggregateModule) -> Run {
+    let start = Timestamp(1_700_000_000_000_000);
+    let end = Timestamp(1_700_000_060_000_000);
     let samples = events().into_iter().map(|event| (event.time, event.payload)).collect();
     let mut group = Group { key: "line-1".to_owned(), start, end, state: Vec::new(), samples };
     Box::new(move || {
@@ -117,7 +122,8 @@ fn into(mut module: Aggregate) -> Run {
 }
 
 fn native() -> [Run; 2] {
-    let (events, samples) = (events(), events());
+    let samples = events();
+    let events = events();
     let mut all = None::<summary::FieldSummary>;
     let convert = |event: &Event| {
         let payload = json::map_number(&event.payload, FIELD, |degrees| (degrees - 32.0) / 1.8).ok()?;
@@ -160,7 +166,8 @@ fn measure(languages: &mut [Language]) {
 
 /// Events a second.
 fn rate(run: &mut Run) -> f64 {
-    let (mut done, started) = (0, Instant::now());
+    let mut done = 0;
+    let started = Instant::now();
     while started.elapsed() < ROUND {
         run();
         done += BATCH;
@@ -180,7 +187,8 @@ fn table(languages: &[Language]) -> Result<String, Box<dyn Error>> {
     let models: Vec<&str> = models.map(|(_, model)| model).collect();
     let load = fs::read_to_string("/proc/loadavg")?;
     let load = load.split(' ').next().unwrap_or_default();
-    let (count, model) = (models.len(), models.first().copied().unwrap_or("processors"));
+    let count = models.len();
+    let model = models.first().copied().unwrap_or("processors");
     let mut table = String::new();
     writeln!(
         table,
@@ -193,7 +201,8 @@ fn table(languages: &[Language]) -> Result<String, Box<dyn Error>> {
         write!(table, "| {:.2} s | {:.2} ms ", compile.as_secs_f64(), instantiate.as_secs_f64() * 1e3)?;
         write!(table, "| {} ", size(*memory_bytes))?;
         for (rates, ratios) in rates.iter().zip(ratios) {
-            let (rate, ratio) = (median(rates), median(ratios));
+            let rate = median(rates);
+            let ratio = median(ratios);
             write!(table, "| {:.0} k | {:.2} | {ratio:.3} ", rate / 1e3, 1e6 / rate)?;
         }
         writeln!(table, "|")?;

@@ -3,7 +3,7 @@
 //! `cargo bench -p headwater-host --bench module`, on a quiet machine: trust the ratios, not the rates.
 
 use headwater_flow::Event;
-use headwater_host::{CallMetrics, Host, Limits, Transform};
+use headwater_host::{CallMetrics, ModuleHost, ModuleLimits, TransformModule};
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ const ROUND: Duration = Duration::from_millis(300);
 /// Takes a batch, and says how many events came of it.
 type Run = Box<dyn FnMut(Vec<Event>) -> usize>;
 
-fn main() -> Result<(), headwater_host::Error> {
-    let host = Host::new(None)?;
+fn main() -> Result<(), headwater_host::ModuleError> {
+    let host = ModuleHost::new(None)?;
     let events = events();
     let celsius = load(&host, headwater_bundle::CELSIUS_PATH, r#"{"field":"temperature"}"#)?;
     let hostile = load(&host, headwater_bundle::HOSTILE_PATH, "{}")?;
@@ -46,11 +46,11 @@ fn main() -> Result<(), headwater_host::Error> {
     Ok(())
 }
 
-fn load(host: &Host, path: &str, config: &str) -> Result<Transform, headwater_host::Error> {
-    host.transform(Path::new(path), config, &Limits::default(), &CallMetrics::default())
+fn load(host: &ModuleHost, path: &str, config: &str) -> Result<TransformModule, headwater_host::ModuleError> {
+    host.transform(Path::new(path), config, &ModuleLimits::default(), &CallMetrics::default())
 }
 
-fn through(mut module: Transform) -> impl FnMut(Vec<Event>) -> usize {
+fn through(mut module: TransformModule) -> impl FnMut(Vec<Event>) -> usize {
     move |events| module.process(&events).0.len()
 }
 
@@ -65,7 +65,8 @@ fn native(events: Vec<Event>) -> Vec<Event> {
 
 /// Events per second, the copies they start from not counted.
 fn rate(events: &[Event], run: &mut Run) -> f64 {
-    let (mut done, mut busy) = (0, Duration::ZERO);
+    let mut done = 0;
+    let mut busy = Duration::ZERO;
     while busy < ROUND {
         let copies = events.to_vec();
         let started = Instant::now();

@@ -1,77 +1,77 @@
 //! An aggregate at work.
 
-use super::Trips;
+use super::batches::{CALL_BYTES_MAX, batches};
 use super::contract as wit;
 use super::contract::{Answer, ClosedIn, GroupIn, SampleIn, UpdatedOut, WindowIn};
-use super::guest::{Guest, clip};
-use super::instance::{CALL_BYTES_MAX, Exports, Failure, Running, World, calls, check_indexes};
+use super::guest::GuestData;
+use super::instance::CallFailure;
+use super::module::LoadedModule;
+use super::world::{ComponentExports, ModuleWorld, accept_rejections, check_count, shifted};
 use headwater_flow::Timestamp;
 use headwater_flow::aggregation::{Closed, Group, Rejection, Updated};
-use std::fmt;
 use std::ops::Range;
 use wasmtime::Store;
 use wasmtime::component::{Func, Instance};
 
-/// An aggregate module, ready. One thread's.
-pub struct Aggregate {
-    running: Running<Fold>,
-    state_version: u32,
+/// An aggregate module, ready.
+pub type AggregateModule = LoadedModule<AggregateWorld>;
+
+/// The exports of the world `aggregate`.
+pub struct AggregateWorld {
+    update: Func,
+    merge: Func,
+    finish: Func,
+    /// `state-version` and `migrate`, where it has the two.
+    versioned: Option<(Func, Func)>,
 }
 
-impl Aggregate {
-    pub(super) fn new(running: Running<Fold>) -> Self {
-        Self { running, state_version: 0 }
-    }
+/// The version of the states that an aggregate makes and takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StateVersion(u32);
 
+/// The names of the exports that only a versioned aggregate has.
+const STATE_VERSION: &str = "state-version";
+const MIGRATE: &str = "migrate";
+
+impl AggregateModule {
     /// Asks it for the version of its states.
     pub(super) fn versioned(mut self) -> Result<Self, String> {
-        self.state_version = self.running.one(state_version).map_err(|failure| failure.reason)?;
+        self.own = StateVersion(self.calls.one(state_version).map_err(|failure| failure.reason)?);
         Ok(self)
     }
 
-    /// Of the states that it makes and takes; 0 where it does not say.
+    /// Returns the version of the states that it makes and takes; 0 where it does not say.
     #[must_use]
     pub fn state_version(&self) -> u32 {
-        self.state_version
+        self.own.0
     }
 
-    /// A state of another version, as this one would have made it.
+    /// Makes a state of this version of one of another version.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// The reason why there is none.
     pub fn migrate(&mut self, from: u32, state: &[u8]) -> Result<Vec<u8>, String> {
-        let migrated = self.running.one(|fold, store| migrate(fold, store, from, state));
+        let migrated = self.calls.one(|world, store| migrate(world, store, from, state));
         migrated.map_err(|failure| failure.reason)
     }
 
-    /// `sha256:<hex>` of the file.
-    #[must_use]
-    pub fn digest(&self) -> &str {
-        self.running.digest()
-    }
-
-    /// The trips since the last call of this.
-    pub fn take_trips(&mut self) -> Trips {
-        self.running.take_trips()
-    }
-
-    /// One answer a group, in their order.
+    /// Takes the groups' samples in, and returns one answer a group, in their order.
     ///
     /// Never fails: a trap, a deadline, a limit or an error costs the culprits alone (group by
     /// group, then sample by sample); they come back as rejections.
     pub fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
         let mut out = Vec::with_capacity(groups.len());
-        for call in calls(groups, group_bytes) {
+        for call in batches(groups, group_bytes) {
             if group_bytes(&groups[call.start]) > CALL_BYTES_MAX {
                 out.push(self.update_in_parts(&groups[call.start]));
                 continue;
             }
             let mut failed = Vec::new();
-            self.running.narrow(
+            self.calls.narrow(
                 call,
-                |fold, store, range| {
-                    let parts: Vec<_> = groups[range].iter().map(Part::whole).collect();
-                    update(fold, store, &parts)
+                |world, store, range| {
+                    let parts: Vec<_> = groups[range].iter().map(GroupPart::whole).collect();
+                    update(world, store, &parts)
                 },
                 |range, updated| match updated {
                     Ok(updated) => out.extend(updated),
@@ -88,73 +88,61 @@ impl Aggregate {
         out
     }
 
-    /// Two partial states of one key as one.
+    /// Makes one state of two of the same key.
     ///
     /// # Errors
-    /// Why this pair cannot be merged.
+    /// The reason why this pair cannot be merged.
     pub fn merge(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        let merged = self.running.one(|fold, store| merge(fold, store, a, b));
-        merged.map_err(|failure| self.running.blame(failure))
+        let merged = self.calls.one(|world, store| merge(world, store, a, b));
+        merged.map_err(|failure| self.calls.blame(failure))
     }
 
-    /// One answer a window, in their order: its result as one line of JSON, or why it has none.
+    /// Returns one answer a window, in their order: its result as one line of JSON, or the reason why there is none.
     pub fn finish(&mut self, windows: &[Closed]) -> Vec<Result<Vec<u8>, String>> {
         let mut out = Vec::with_capacity(windows.len());
-        let mut failures = Vec::new();
-        for call in calls(windows, |closed| closed.key.len() + closed.state.len()) {
-            self.running.narrow(
-                call,
-                |fold, store, range| finish(fold, store, &windows[range]),
-                |_, finished| match finished {
-                    Ok(results) => out.extend(results.into_iter().map(one_line_of_json)),
-                    Err(failure) => {
-                        out.push(Err(failure.reason.clone()));
-                        failures.push(failure);
-                    }
-                },
-            );
-        }
-        for failure in failures {
-            self.running.blame(failure);
-        }
+        self.calls.in_batches(
+            windows,
+            |closed| closed.key.len() + closed.state.len(),
+            finish,
+            |_, finished| match finished {
+                Ok(results) => out.extend(results.into_iter().map(one_line_of_json)),
+                Err(failure) => out.push(Err(failure.reason.clone())),
+            },
+        );
         out
     }
 
-    /// A group that is too much for one call.
+    /// Takes in a group that is too large for one call.
     fn update_in_parts(&mut self, group: &Group) -> Updated {
         let mut updated = Updated { state: group.state.clone(), rejected: Vec::new() };
-        for call in calls(&group.samples, sample_bytes) {
+        for call in batches(&group.samples, sample_bytes) {
             self.update_part(group, call, &mut updated);
         }
         updated
     }
 
-    /// A group that failed as a whole, for this reason.
-    fn update_one_by_one(&mut self, group: &Group, failure: Failure) -> Updated {
+    /// Takes in a group that failed as a whole, sample by sample.
+    fn update_one_by_one(&mut self, group: &Group, failure: CallFailure) -> Updated {
         let mut updated = Updated { state: group.state.clone(), rejected: Vec::new() };
         match group.samples.len() {
-            1 => updated.rejected.push(Rejection { index: 0, reason: self.running.blame(failure) }),
+            1 => updated.rejected.push(Rejection { index: 0, reason: self.calls.blame(failure) }),
             samples => (0..samples).for_each(|at| self.update_part(group, at..at + 1, &mut updated)),
         }
         updated
     }
 
-    /// Some of a group's samples, on top of what is `updated` already.
+    /// Takes in some of a group's samples, on top of the state in `updated`.
     fn update_part(&mut self, group: &Group, samples: Range<usize>, updated: &mut Updated) {
-        let part = Part { group, state: &updated.state, samples: &group.samples[samples.clone()] };
-        match self.running.one(|fold, store| update(fold, store, &[part])) {
+        let part = GroupPart { group, state: &updated.state, samples: &group.samples[samples.clone()] };
+        match self.calls.one(|world, store| update(world, store, &[part])) {
             Ok(parts) => {
                 for part in parts {
                     updated.state = part.state;
-                    updated.rejected.extend(
-                        part.rejected
-                            .into_iter()
-                            .map(|one| Rejection { index: samples.start + one.index, ..one }),
-                    );
+                    updated.rejected.extend(shifted(part.rejected, samples.start));
                 }
             }
             Err(failure) if samples.len() == 1 => {
-                let reason = self.running.blame(failure);
+                let reason = self.calls.blame(failure);
                 updated.rejected.push(Rejection { index: samples.start, reason });
             }
             Err(_) => samples.for_each(|at| self.update_part(group, at..at + 1, updated)),
@@ -162,56 +150,36 @@ impl Aggregate {
     }
 }
 
-/// For who looks at a module rather than uses it.
+/// Calls for those who look at a module rather than use it.
 #[cfg(feature = "author")]
-impl Aggregate {
-    /// One call of `update` as it is: neither cut into smaller ones, nor narrowed down, nor repeated.
+impl AggregateModule {
+    /// Makes one call of `update` as it is: neither cut into smaller ones, nor narrowed down, nor repeated.
     ///
     /// # Errors
-    /// Why there is no answer.
+    /// The reason why there is no answer.
     pub fn update_once(&mut self, groups: &[Group]) -> Result<Vec<Updated>, String> {
-        let parts: Vec<_> = groups.iter().map(Part::whole).collect();
-        self.running.once(|fold, store| update(fold, store, &parts))
+        let parts: Vec<_> = groups.iter().map(GroupPart::whole).collect();
+        self.calls.once(|world, store| update(world, store, &parts))
     }
 
-    /// One call of `merge` as it is.
+    /// Makes one call of `merge` as it is.
     ///
     /// # Errors
-    /// Why there is no answer.
+    /// The reason why there is no answer.
     pub fn merge_once(&mut self, a: &[u8], b: &[u8]) -> Result<Vec<u8>, String> {
-        self.running.once(|fold, store| merge(fold, store, a, b))
+        self.calls.once(|world, store| merge(world, store, a, b))
     }
 
-    /// One call of `finish` as it is; the results are the module's bytes, unchecked.
+    /// Makes one call of `finish` as it is; the results are the module's bytes, unchecked.
     ///
     /// # Errors
-    /// Why there is no answer.
+    /// The reason why there is no answer.
     pub fn finish_once(&mut self, windows: &[Closed]) -> Result<Vec<Vec<u8>>, String> {
-        self.running.once(|fold, store| finish(fold, store, windows))
-    }
-
-    /// A fresh instance, from now on with these settings.
-    ///
-    /// # Errors
-    /// What the module does not like in them, or died of.
-    pub fn renew(&mut self, settings: &str) -> Result<(), String> {
-        self.running.renew(settings)
-    }
-
-    /// Linear memory that the instance has by now.
-    #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        self.running.memory_bytes()
-    }
-
-    /// How many instances have ended in a trap or at a limit.
-    #[must_use]
-    pub fn traps(&self) -> u64 {
-        self.running.traps()
+        self.calls.once(|world, store| finish(world, store, windows))
     }
 }
 
-impl headwater_flow::aggregation::Aggregate for Aggregate {
+impl headwater_flow::aggregation::Aggregate for AggregateModule {
     fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
         Self::update(self, groups)
     }
@@ -225,29 +193,12 @@ impl headwater_flow::aggregation::Aggregate for Aggregate {
     }
 }
 
-impl fmt::Debug for Aggregate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Aggregate").field("digest", &self.digest()).finish_non_exhaustive()
-    }
-}
+impl ModuleWorld for AggregateWorld {
+    type Own = StateVersion;
 
-/// What a versioned aggregate exports beside.
-const STATE_VERSION: &str = "state-version";
-const MIGRATE: &str = "migrate";
-
-/// The world `aggregate`.
-pub(super) struct Fold {
-    update: Func,
-    merge: Func,
-    finish: Func,
-    /// Where it has the two.
-    versioned: Option<(Func, Func)>,
-}
-
-impl World for Fold {
     const NAME: &'static str = "aggregate";
 
-    fn check(exports: &Exports<'_>) -> Answer<()> {
+    fn check(exports: &ComponentExports<'_>) -> Answer<()> {
         exports.check::<wit::Update<'_>, wit::Updated>("update")?;
         exports.check::<wit::Merge<'_>, wit::Merged>("merge")?;
         exports.check::<wit::Finish<'_>, wit::Finished>("finish")?;
@@ -258,7 +209,7 @@ impl World for Fold {
         Ok(())
     }
 
-    fn find(instance: &Instance, store: &mut Store<Guest>) -> Option<Self> {
+    fn find(instance: &Instance, store: &mut Store<GuestData>) -> Option<Self> {
         Some(Self {
             update: instance.get_func(&mut *store, "update")?,
             merge: instance.get_func(&mut *store, "merge")?,
@@ -276,29 +227,29 @@ fn group_bytes(group: &Group) -> usize {
     group.key.len() + group.state.len() + samples
 }
 
-/// With what a sample takes beside its payload: a group of very many empty ones is large, too.
+/// Returns the bytes of a sample with those beside its payload: a group of very many empty ones is large, too.
 fn sample_bytes((_, payload): &(Timestamp, Vec<u8>)) -> usize {
     payload.len() + 64
 }
 
-/// Some of a group's samples, and the state they come on top of.
+/// Some of a group's samples, and the state that they are to be taken into.
 #[derive(Clone, Copy)]
-struct Part<'a> {
+struct GroupPart<'a> {
     group: &'a Group,
     state: &'a [u8],
     samples: &'a [(Timestamp, Vec<u8>)],
 }
 
-impl<'a> Part<'a> {
+impl<'a> GroupPart<'a> {
     fn whole(group: &'a Group) -> Self {
         Self { group, state: &group.state, samples: &group.samples }
     }
 }
 
 fn update(
-    fold: &Fold,
-    store: &mut Store<Guest>,
-    parts: &[Part<'_>],
+    world: &AggregateWorld,
+    store: &mut Store<GuestData>,
+    parts: &[GroupPart<'_>],
 ) -> wasmtime::Result<Answer<Vec<Updated>>> {
     let samples: Vec<SampleIn<'_>> = parts
         .iter()
@@ -319,7 +270,7 @@ fn update(
             }
         })
         .collect();
-    let call = fold.update.typed::<wit::Update<'_>, wit::Updated>(&*store)?;
+    let call = world.update.typed::<wit::Update<'_>, wit::Updated>(&*store)?;
     let (updated,) = call.call(store, (&groups,))?;
     Ok(updated.and_then(|updated| {
         check_count(updated.len(), parts.len())?;
@@ -327,43 +278,43 @@ fn update(
     }))
 }
 
-fn accept(updated: UpdatedOut, part: &Part<'_>) -> Answer<Updated> {
-    let refused = updated.rejected;
-    check_indexes(refused.iter().map(|one| one.index), part.samples.len())?;
-    let rejected = refused
-        .into_iter()
-        .map(|one| Rejection { index: one.index as usize, reason: clip(one.reason) })
-        .collect();
+fn accept(updated: UpdatedOut, part: &GroupPart<'_>) -> Answer<Updated> {
+    let rejected = accept_rejections(updated.rejected, part.samples.len())?;
     Ok(Updated { state: updated.state, rejected })
 }
 
-fn state_version(fold: &Fold, store: &mut Store<Guest>) -> wasmtime::Result<Answer<u32>> {
-    let Some((version, _)) = &fold.versioned else { return Ok(Ok(0)) };
+fn state_version(world: &AggregateWorld, store: &mut Store<GuestData>) -> wasmtime::Result<Answer<u32>> {
+    let Some((version, _)) = &world.versioned else { return Ok(Ok(0)) };
     let call = version.typed::<(), wit::StateVersion>(&*store)?;
     Ok(Ok(call.call(store, ())?.0))
 }
 
 fn migrate(
-    fold: &Fold,
-    store: &mut Store<Guest>,
+    world: &AggregateWorld,
+    store: &mut Store<GuestData>,
     from: u32,
     state: &[u8],
 ) -> wasmtime::Result<Answer<Vec<u8>>> {
-    let Some((_, migrate)) = &fold.versioned else {
+    let Some((_, migrate)) = &world.versioned else {
         return Ok(Err("the module exports no `migrate`".to_owned()));
     };
     let call = migrate.typed::<wit::Migrate<'_>, wit::Migrated>(&*store)?;
     Ok(call.call(store, (from, state))?.0)
 }
 
-fn merge(fold: &Fold, store: &mut Store<Guest>, a: &[u8], b: &[u8]) -> wasmtime::Result<Answer<Vec<u8>>> {
-    let call = fold.merge.typed::<wit::Merge<'_>, wit::Merged>(&*store)?;
+fn merge(
+    world: &AggregateWorld,
+    store: &mut Store<GuestData>,
+    a: &[u8],
+    b: &[u8],
+) -> wasmtime::Result<Answer<Vec<u8>>> {
+    let call = world.merge.typed::<wit::Merge<'_>, wit::Merged>(&*store)?;
     Ok(call.call(store, (a, b))?.0)
 }
 
 fn finish(
-    fold: &Fold,
-    store: &mut Store<Guest>,
+    world: &AggregateWorld,
+    store: &mut Store<GuestData>,
     windows: &[Closed],
 ) -> wasmtime::Result<Answer<Vec<Vec<u8>>>> {
     let closed: Vec<ClosedIn<'_>> = windows
@@ -377,7 +328,7 @@ fn finish(
             revision: closed.revision,
         })
         .collect();
-    let call = fold.finish.typed::<wit::Finish<'_>, wit::Finished>(&*store)?;
+    let call = world.finish.typed::<wit::Finish<'_>, wit::Finished>(&*store)?;
     let (results,) = call.call(store, (&closed,))?;
     Ok(results.and_then(|results| {
         check_count(results.len(), windows.len())?;
@@ -385,19 +336,12 @@ fn finish(
     }))
 }
 
-fn check_count(answers: usize, inputs: usize) -> Answer<()> {
-    if answers == inputs {
-        return Ok(());
-    }
-    Err(format!("the module gave {answers} answers for {inputs} inputs"))
-}
-
 fn window(start: Timestamp, end: Timestamp) -> WindowIn {
     WindowIn { start: start.0, end: end.0 }
 }
 
-/// Parsed in full: what nests too deep or has a number out of range must not go upstream. A raw
-/// line feed in JSON can only stand between tokens, where a space is as good.
+/// Returns a result as one line of JSON. It is parsed in full: a value that nests too deep or has a number out of range
+/// must not go upstream. A raw line feed in JSON can only stand between tokens, where a space is as good.
 fn one_line_of_json(mut result: Vec<u8>) -> Result<Vec<u8>, String> {
     serde_json::from_slice::<serde_json::Value>(&result)
         .map_err(|error| format!("the module's result is not JSON: {error}"))?;

@@ -19,7 +19,7 @@
 //! Bounded in files and bytes; the oldest go first. Whatever fails here costs a compilation, never
 //! the module. A crash leaves whole files and at most some `new-…`.
 
-use super::Error;
+use super::ModuleError;
 use super::code::trusted;
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -33,37 +33,37 @@ use tracing::warn;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Compiled modules kept, used or not.
+/// The number of compiled modules kept, used or not.
 const FILES_MAX: usize = 32;
 
-/// Bytes of compiled modules kept, unless a single one is larger.
+/// The bytes of compiled modules kept, unless a single one is larger.
 const BYTES_MAX: u64 = 512 << 20;
 
 const KEY_FILE: &str = "key";
-/// Begins the names of files that are being written.
+/// The beginning of the names of files that are being written.
 pub(super) const UNFINISHED: &str = "new-";
 
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(super) struct CodeCache {
     folder: PathBuf,
-    key: Key,
-    /// Stands for wasmtime's version, its settings and the processor.
+    key: SealKey,
+    /// A hash of wasmtime's version, its settings and the processor.
     engine: [u8; 32],
 }
 
-struct Key([u8; 32]);
+struct SealKey([u8; 32]);
 
-impl Cache {
-    pub(super) fn open(folder: PathBuf, engine: &Engine) -> Result<Self, Error> {
+impl CodeCache {
+    pub(super) fn open(folder: PathBuf, engine: &Engine) -> Result<Self, ModuleError> {
         let mut hasher = EngineHasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         match prepare(&folder) {
             Ok(key) => Ok(Self { folder, key, engine: hasher.0.finalize().into() }),
-            Err(source) => Err(Error::Cache { folder, source }),
+            Err(source) => Err(ModuleError::Cache { folder, source }),
         }
     }
 
-    /// The module of that digest, if it was compiled for this engine by this agent.
+    /// Returns the module of that digest, if it was compiled for this engine by this agent.
     pub(super) fn get(&self, digest: &[u8; 32], engine: &Engine) -> Option<Component> {
         let name = self.name(digest);
         let sealed = fs::read(self.folder.join(&name)).ok()?;
@@ -92,13 +92,13 @@ impl Cache {
     }
 }
 
-fn prepare(folder: &Path) -> io::Result<Key> {
+fn prepare(folder: &Path) -> io::Result<SealKey> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     fs::set_permissions(folder, Permissions::from_mode(0o700))?;
     sweep(folder)?;
     let file = folder.join(KEY_FILE);
     match fs::read(&file).map(<[u8; 32]>::try_from) {
-        Ok(Ok(key)) => return Ok(Key(key)),
+        Ok(Ok(key)) => return Ok(SealKey(key)),
         // A damaged one; another process may have removed it by now.
         Ok(Err(_)) => drop(fs::remove_file(&file)),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -106,13 +106,13 @@ fn prepare(folder: &Path) -> io::Result<Key> {
     }
     let mut key = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
-    let mut unfinished = Unfinished::create(folder, KEY_FILE)?;
+    let mut unfinished = UnfinishedFile::create(folder, KEY_FILE)?;
     unfinished.write(&key)?;
     if unfinished.finish_first()? {
-        return Ok(Key(key));
+        return Ok(SealKey(key));
     }
     let damaged = |_| io::Error::new(io::ErrorKind::InvalidData, "the key is damaged: remove it");
-    fs::read(&file)?.try_into().map(Key).map_err(damaged)
+    fs::read(&file)?.try_into().map(SealKey).map_err(damaged)
 }
 
 /// Removes the oldest until the rest is within the bounds; `kept` stays.
@@ -141,7 +141,7 @@ fn trim(folder: &Path, kept: &str, files_max: usize, bytes_max: u64) -> io::Resu
     Ok(())
 }
 
-/// Removes what processes that are gone were writing.
+/// Removes the unfinished files of processes that are gone.
 pub(super) fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -163,21 +163,21 @@ pub(super) fn sweep(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What this process's unfinished files are called by, and no other's.
+/// Returns the prefix of the names of this process's unfinished files, which no other process has.
 fn writer_name() -> String {
     static CHANCE: LazyLock<u32> = LazyLock::new(|| fastrand::u32(..));
     format!("{}-{:08x}-", std::process::id(), *CHANCE)
 }
 
 /// A file that gets its name when it is whole; dropped before, it is removed.
-pub(super) struct Unfinished {
+pub(super) struct UnfinishedFile {
     file: File,
     path: PathBuf,
     folder: PathBuf,
     name: String,
 }
 
-impl Unfinished {
+impl UnfinishedFile {
     pub(super) fn create(folder: &Path, name: &str) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -190,14 +190,14 @@ impl Unfinished {
         self.file.write_all(bytes)
     }
 
-    /// It takes the place of whatever has its name.
+    /// Gives the file its name, in place of whatever has it.
     pub(super) fn finish(self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.path, self.folder.join(&self.name))?;
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Unless something has its name; whether it has it now.
+    /// Gives the file its name, unless something has it; returns true if the file has it now.
     fn finish_first(self) -> io::Result<bool> {
         self.file.sync_all()?;
         match fs::hard_link(&self.path, self.folder.join(&self.name)) {
@@ -209,7 +209,7 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for UnfinishedFile {
     fn drop(&mut self) {
         // Finished, it is not there.
         drop(fs::remove_file(&self.path));
@@ -218,12 +218,12 @@ impl Drop for Unfinished {
 
 /// The file has all of it or does not exist.
 fn write_whole(folder: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
-    let mut unfinished = Unfinished::create(folder, name)?;
+    let mut unfinished = UnfinishedFile::create(folder, name)?;
     parts.iter().try_for_each(|part| unfinished.write(part))?;
     unfinished.finish()
 }
 
-impl Key {
+impl SealKey {
     /// HMAC-SHA256 of the parts, one after the other (RFC 2104).
     fn seal(&self, parts: &[&[u8]]) -> [u8; 32] {
         let padded = |pad: u8| {
@@ -237,7 +237,7 @@ impl Key {
 }
 
 /// Prints as `***`.
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for SealKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
     }
@@ -282,8 +282,8 @@ mod tests {
             Self { folder: tempfile::tempdir().unwrap(), engine, code, digest }
         }
 
-        fn open(&self) -> Cache {
-            Cache::open(self.folder.path().join("modules"), &self.engine).unwrap()
+        fn open(&self) -> CodeCache {
+            CodeCache::open(self.folder.path().join("modules"), &self.engine).unwrap()
         }
     }
 
@@ -292,7 +292,7 @@ mod tests {
     fn seals_with_hmac_sha256() {
         let mut key = [0; 32];
         key[..4].copy_from_slice(b"Jefe");
-        let seal = Key(key).seal(&[b"what do ya want ", b"for nothing?"]);
+        let seal = SealKey(key).seal(&[b"what do ya want ", b"for nothing?"]);
         let known = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
         assert_eq!(hex(&seal), known);
     }
@@ -346,13 +346,14 @@ mod tests {
     #[test]
     fn a_damaged_entry_is_compiled_again_and_replaced() {
         use crate::CallMetrics;
-        use crate::{Host, Limits};
+        use crate::{ModuleHost, ModuleLimits};
         let folder = tempfile::tempdir().unwrap();
         let modules = folder.path().join("modules");
         let load = || {
-            let host = Host::new(Some(modules.clone())).unwrap();
-            let (path, config) = (Path::new(headwater_bundle::CELSIUS_PATH), r#"{"field":"t"}"#);
-            drop(host.transform(path, config, &Limits::default(), &CallMetrics::default()).unwrap());
+            let host = ModuleHost::new(Some(modules.clone())).unwrap();
+            let path = Path::new(headwater_bundle::CELSIUS_PATH);
+            let config = r#"{"field":"t"}"#;
+            drop(host.transform(path, config, &ModuleLimits::default(), &CallMetrics::default()).unwrap());
         };
         load();
         let is_entry = |path: &PathBuf| !path.ends_with(KEY_FILE);
@@ -371,7 +372,7 @@ mod tests {
         let cache = fixture.open();
         cache.put(&fixture.digest, &fixture.code);
         let engine = Engine::new(wasmtime::Config::new().epoch_interruption(true)).unwrap();
-        let other = Cache::open(cache.folder.clone(), &engine).unwrap();
+        let other = CodeCache::open(cache.folder.clone(), &engine).unwrap();
         assert!(other.get(&fixture.digest, &engine).is_none());
     }
 
@@ -396,7 +397,7 @@ mod tests {
         for leftover in &leftovers {
             fs::write(leftover, b"half").unwrap();
         }
-        let unfinished = Unfinished::create(&cache.folder, "x").unwrap();
+        let unfinished = UnfinishedFile::create(&cache.folder, "x").unwrap();
         assert!(fixture.open().get(&fixture.digest, &fixture.engine).is_some());
         assert!(!leftovers.iter().any(|leftover| leftover.exists()));
         assert!(unfinished.path.exists(), "somebody is writing it");
@@ -409,7 +410,7 @@ mod tests {
             let folder = fixture.folder.path().join(round.to_string());
             let caches = std::thread::scope(|scope| {
                 let open = || {
-                    let cache = Cache::open(folder.clone(), &fixture.engine).unwrap();
+                    let cache = CodeCache::open(folder.clone(), &fixture.engine).unwrap();
                     cache.put(&fixture.digest, &fixture.code);
                     assert!(cache.get(&fixture.digest, &fixture.engine).is_some(), "round {round}");
                     cache

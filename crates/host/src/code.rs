@@ -3,8 +3,8 @@
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Whoever calls this vouches for the code: it is what the compiler of this engine's version made,
-/// unchanged. That is known of the cache by the agent's seal, of a compiling process by the pipe to it.
+/// Loads compiled code. The caller vouches for it: the compiler of this engine's version made it, and it is
+/// unchanged. The cache knows that by the agent's seal, and a compiling process by the pipe to it.
 pub(super) fn trusted(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     #[expect(
         unsafe_code,

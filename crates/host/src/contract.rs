@@ -1,22 +1,21 @@
-//! The contract of `wit/headwater.wit` as wasmtime sees it: what goes in borrows, what comes out
-//! is owned. A module whose exports have other types is refused at load.
+//! The contract of `wit/headwater.wit` as wasmtime sees it: parameters borrow, results are owned. A module whose exports have other types is refused at load.
 //!
-//! By hand, since wasmtime 48's `bindgen!` cannot borrow what a world takes from an interface.
+//! It is written by hand, since wasmtime 48's `bindgen!` cannot borrow types that a world takes from an interface.
 
-use super::guest::Guest;
+use super::guest::GuestData;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower};
 
-/// The package.
+/// The name of the contract's package.
 pub(super) const PACKAGE: &str = "headwater:module";
 
 /// The version that the agent offers; a module of the same 0.x is understood.
 pub(super) const VERSION: &str = "0.1.0";
 
-/// What a module answers: its result, or why it has none.
+/// The answer of a module: its result, or the reason why it has none.
 pub(super) type Answer<R> = Result<R, String>;
 
-/// Parameters and results of the exports.
+// Parameters and results of the exports.
 pub(super) type Init<'a> = (&'a str,);
 pub(super) type Started = (Answer<()>,);
 pub(super) type Process<'a> = (&'a [EventIn<'a>],);
@@ -108,7 +107,7 @@ pub(super) struct ClosedIn<'a> {
 #[expect(dead_code, reason = "modules make them")]
 #[component(enum)]
 #[repr(u8)]
-pub(super) enum Level {
+pub(super) enum LogLevel {
     #[component(name = "debug")]
     Debug,
     #[component(name = "info")]
@@ -119,23 +118,26 @@ pub(super) enum Level {
     Error,
 }
 
-/// All that a module can call, but for WASI.
-pub(super) fn add_imports(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+/// Defines all that a module can call, but for WASI.
+pub(super) fn add_imports(linker: &mut Linker<GuestData>) -> wasmtime::Result<()> {
     linker.instance(&format!("{PACKAGE}/logging@{VERSION}"))?.func_wrap(
         "log",
-        |mut guest: StoreContextMut<'_, Guest>, (level, message): (Level, String)| {
+        |mut guest: StoreContextMut<'_, GuestData>, (level, message): (LogLevel, String)| {
             guest.data_mut().log.write(level, message);
             Ok(())
         },
     )?;
     let mut state = linker.instance(&format!("{PACKAGE}/state@{VERSION}"))?;
-    state.func_wrap("get", |mut guest: StoreContextMut<'_, Guest>, (name,): (String,)| {
+    state.func_wrap("get", |mut guest: StoreContextMut<'_, GuestData>, (name,): (String,)| {
         Ok((guest.data_mut().state.get(&name).map_err(wasmtime::Error::msg)?,))
     })?;
-    state.func_wrap("set", |mut guest: StoreContextMut<'_, Guest>, (name, value): (String, Vec<u8>)| {
-        Ok((guest.data_mut().state.set(name, value).map_err(wasmtime::Error::msg)?,))
-    })?;
-    state.func_wrap("remove", |mut guest: StoreContextMut<'_, Guest>, (name,): (String,)| {
+    state.func_wrap(
+        "set",
+        |mut guest: StoreContextMut<'_, GuestData>, (name, value): (String, Vec<u8>)| {
+            Ok((guest.data_mut().state.set(name, value).map_err(wasmtime::Error::msg)?,))
+        },
+    )?;
+    state.func_wrap("remove", |mut guest: StoreContextMut<'_, GuestData>, (name,): (String,)| {
         guest.data_mut().state.remove(name).map_err(wasmtime::Error::msg)
     })
 }

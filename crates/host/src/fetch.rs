@@ -4,13 +4,14 @@
 //! `<sha256>.sig` where signatures are asked for. From there on they are modules like others, and judged like
 //! them at each load.
 //!
-//! **Invariants.** What is fetched is pinned: by the digest of the file, or of the OCI manifest, which has that
-//! of its layer. So whoever serves it can withhold it and not change it, and a redirection is followed. Nothing
-//! is asked for that is here. Nothing goes out but over TLS.
+//! **Invariants.** Every fetched file is pinned: by its digest, or by that of the OCI manifest, which has the digest
+//! of its layer. So a server can withhold it and not change it, and a redirection is followed. Nothing that is here
+//! is asked for. Nothing goes out but over TLS.
 //!
-//! **Bounds**: [`Config::deadline`] for a module, with up to [`TRIES_MAX`] tries of each request, spaced by
-//! chance; [`Config::bytes_max`] for its size, [`Config::kept_bytes_max`] for all that are kept. To make room, what no pipeline names goes, the longest unused first; what one names never goes, and
-//! what has no room beside it is refused.
+//! **Bounds**: [`FetchConfig::deadline`] for a module, with up to [`TRIES_MAX`] tries of each request, spaced by
+//! chance; [`FetchConfig::bytes_max`] for its size, [`FetchConfig::kept_bytes_max`] for all that are kept. To make
+//! room, files that no pipeline names are removed, the longest unused first; a file that one names is never removed,
+//! and a file that has no room beside those is refused.
 //!
 //! A crash leaves whole files, and some `new-…`, which the next start removes.
 
@@ -18,13 +19,13 @@ mod http;
 mod registry;
 mod round;
 
-use super::cache::{UNFINISHED, Unfinished, hex, sweep};
-use super::trust::{Digest, PublicKey};
-use super::{Error, Origin};
+use super::cache::{UNFINISHED, UnfinishedFile, hex, sweep};
+use super::trust::{ModuleDigest, PublicKey};
+use super::{ModuleError, ModuleOrigin};
 use crate::metrics;
 use headwater_access::secret::Secret;
-pub use registry::Remote;
-use round::Round;
+pub use registry::RemoteAddress;
+use round::FetchRound;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
@@ -38,38 +39,38 @@ use std::time::{Duration, SystemTime};
 use tracing::warn;
 
 const REDIRECTIONS_MAX: usize = 5;
-/// Tries of one request, while what is wrong may pass.
+/// The tries of one request, while the fault may pass.
 const TRIES_MAX: u32 = 4;
-/// Longest wait before the second try; twice that before the third.
+/// The longest wait before the second try; twice that before the third.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// How often it is looked whether to stop, or whether somebody else has fetched the same.
+/// The interval of looking at whether to stop, and whether somebody else has fetched the same.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// `[modules.fetch]`.
+/// The section `[modules.fetch]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Longest that fetching a module may take, all tries together; past it, it is not there. Default 1 min.
+pub struct FetchConfig {
+    /// The longest that fetching a module may take, all tries together; past it, it is not there. Default 1 min.
     pub deadline: Duration,
-    /// Largest module that is fetched. Default 64 MiB.
+    /// The size of the largest module that is fetched. Default 64 MiB.
     pub bytes_max: u64,
-    /// Disk for what was fetched. Default 512 MiB.
+    /// The disk space for fetched modules. Default 512 MiB.
     pub kept_bytes_max: u64,
-    /// Who vouches for the servers, in PEM. Default: whom the system trusts.
+    /// The certificates that vouch for the servers, in PEM. Default: those that the system trusts.
     pub ca: Option<PathBuf>,
-    /// What servers are shown that ask for it, by `host` or `host:port`. Default none.
-    pub credentials: BTreeMap<String, Credentials>,
+    /// The credentials for servers that ask for them, by `host` or `host:port`. Default none.
+    pub credentials: BTreeMap<String, ServerCredentials>,
 }
 
-/// Of one server.
+/// The credentials for one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    /// Whose.
+pub struct ServerCredentials {
+    /// The name of the user.
     pub username: String,
-    /// Read anew at each use.
+    /// The password, read anew at each use.
     pub password: Secret,
 }
 
-impl Default for Config {
+impl Default for FetchConfig {
     fn default() -> Self {
         Self {
             deadline: Duration::from_mins(1),
@@ -81,94 +82,109 @@ impl Default for Config {
     }
 }
 
-/// Whether others are asked for what is not here.
+/// The permission to ask servers for modules that are not here.
 #[derive(Clone, Copy)]
-pub enum Network<'a> {
-    /// They are not.
+pub enum NetworkAccess<'a> {
+    /// None is asked.
     Off,
-    /// They are, until this says to stop, which is asked every 50 ms.
+    /// They are asked until this function says to stop, which is called every 50 ms.
     Until(&'a dyn Fn() -> bool),
 }
 
-/// Why something is not here.
+/// The reason why a file is not here.
 #[derive(Debug)]
-enum Failure {
-    /// It may be had a moment later.
+enum FetchFailure {
+    /// The fault may pass in a moment.
     MayPass(String),
+    /// The fault lasts.
     Lasts(String),
-    /// It says by itself that it is another one.
-    Wrong(Digest),
+    /// The manifest names another file.
+    Wrong(ModuleDigest),
 }
 
-/// What was fetched, and is kept.
+/// The fetched files, which are kept.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct FetchedFiles {
     folder: PathBuf,
-    /// Whether it goes with this, and what is looked into, too.
+    /// A second folder to look into; with one, the first is removed with this.
     beside: Option<PathBuf>,
-    config: Config,
-    /// With any, signatures are fetched.
+    config: FetchConfig,
+    /// The keys; with any, signatures are fetched.
     keys: Vec<PublicKey>,
-    metrics: metrics::Fetch,
+    metrics: metrics::FetchMetrics,
     /// The files that each pipeline names.
     named: Mutex<BTreeMap<String, BTreeSet<String>>>,
     /// The files that somebody is fetching.
     busy: Mutex<BTreeSet<String>>,
 }
 
-impl Shelf {
-    /// In the state folder.
-    pub(super) fn new(state: &Path, config: &Config, keys: &[PublicKey], metrics: metrics::Fetch) -> Self {
-        let shelf = Self::of(state.join("fetched"), None, config, keys, metrics);
-        if let Err(error) = sweep(&shelf.folder)
+impl FetchedFiles {
+    /// Opens the files in the state folder.
+    pub(super) fn new(
+        state: &Path,
+        config: &FetchConfig,
+        keys: &[PublicKey],
+        metrics: metrics::FetchMetrics,
+    ) -> Self {
+        let fetched = Self::of(state.join("fetched"), None, config, keys, metrics);
+        if let Err(error) = sweep(&fetched.folder)
             && error.kind() != io::ErrorKind::NotFound
         {
-            warn!(%error, folder = %shelf.folder.display(), "failed to clear away half fetched modules");
+            warn!(%error, folder = %fetched.folder.display(), "failed to clear away half fetched modules");
         }
-        shelf.metrics.kept_bytes_max.set(i64::try_from(config.kept_bytes_max).unwrap_or(i64::MAX));
-        shelf.gauge(shelf.kept().iter().map(|(_, bytes, _)| bytes).sum());
-        shelf
+        fetched.metrics.kept_bytes_max.set(i64::try_from(config.kept_bytes_max).unwrap_or(i64::MAX));
+        fetched.gauge(fetched.kept().iter().map(|(_, bytes, _)| bytes).sum());
+        fetched
     }
 
-    /// Uses what is in the state folder, and changes nothing there: what it fetches goes with it.
-    pub(super) fn passing(state: &Path, config: &Config, keys: &[PublicKey]) -> Self {
+    /// Uses the files in the state folder, and changes nothing there: files that it fetches are removed with it.
+    pub(super) fn passing(state: &Path, config: &FetchConfig, keys: &[PublicKey]) -> Self {
         let own = format!("headwater-{}-{:016x}", std::process::id(), fastrand::u64(..));
         let folder = std::env::temp_dir().join(own);
-        Self::of(folder, Some(state.join("fetched")), config, keys, metrics::Fetch::default())
+        Self::of(folder, Some(state.join("fetched")), config, keys, metrics::FetchMetrics::default())
     }
 
     fn of(
         folder: PathBuf,
         beside: Option<PathBuf>,
-        config: &Config,
+        config: &FetchConfig,
         keys: &[PublicKey],
-        metrics: metrics::Fetch,
+        metrics: metrics::FetchMetrics,
     ) -> Self {
-        let (config, keys) = (config.clone(), keys.to_vec());
-        Self { folder, beside, config, keys, metrics, named: Mutex::default(), busy: Mutex::default() }
+        Self {
+            folder,
+            beside,
+            config: config.clone(),
+            keys: keys.to_vec(),
+            metrics,
+            named: Mutex::default(),
+            busy: Mutex::default(),
+        }
     }
 
-    /// Files in place of what is fetched; with the error, which of the origins it is about. Blocks.
+    /// Returns the origins with files in place of those that are fetched. An error comes with the index of the origin
+    /// that it is about. Blocks.
     pub(super) fn files(
         &self,
         owner: &str,
-        origins: &[&Origin],
-        network: Network<'_>,
-    ) -> Result<Vec<Origin>, (usize, Error)> {
+        origins: &[&ModuleOrigin],
+        network: NetworkAccess<'_>,
+    ) -> Result<Vec<ModuleOrigin>, (usize, ModuleError)> {
         if origins.iter().all(|origin| origin.remote.is_none()) {
             lock(&self.named).remove(owner);
             return Ok(origins.iter().map(|&origin| origin.clone()).collect());
         }
-        let (stop, is_online) = (AtomicBool::new(false), matches!(network, Network::Until(_)));
+        let stop = AtomicBool::new(false);
+        let is_online = matches!(network, NetworkAccess::Until(_));
         let work = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| (0, failed(origins[0], &error.to_string())))?;
-            runtime.block_on(Round::new(self, owner, is_online, &stop).files(origins))
+            runtime.block_on(FetchRound::new(self, owner, is_online, &stop).files(origins))
         };
         // On a thread of its own, as the caller's may be one of another runtime.
         thread::scope(|scope| {
             let work = scope.spawn(work);
-            while let Network::Until(is_over) = network
+            while let NetworkAccess::Until(is_over) = network
                 && !work.is_finished()
             {
                 if is_over() {
@@ -180,8 +196,8 @@ impl Shelf {
         })
     }
 
-    /// The file of that digest, if it is here and whole.
-    fn find(&self, name: &str, digest: Digest) -> Option<PathBuf> {
+    /// Returns the file of that digest, if it is here and whole.
+    fn find(&self, name: &str, digest: ModuleDigest) -> Option<PathBuf> {
         let folders = [Some(&self.folder), self.beside.as_ref()].into_iter().flatten();
         let mut files = folders.map(|folder| folder.join(name));
         let file = files.find(|file| File::open(file).and_then(digest_of).is_ok_and(|it| it == digest))?;
@@ -196,24 +212,25 @@ impl Shelf {
         Some(file)
     }
 
-    /// Whether nobody else is fetching it; then the caller is, until the turn is dropped.
-    fn turn(&self, name: &str) -> Option<Turn<'_>> {
+    /// Takes the turn to fetch a file, if nobody else has it; it is held until it is dropped.
+    fn turn(&self, name: &str) -> Option<FetchTurn<'_>> {
         let is_mine = lock(&self.busy).insert(name.to_owned());
-        is_mine.then(|| Turn { shelf: self, name: name.to_owned() })
+        is_mine.then(|| FetchTurn { fetched: self, name: name.to_owned() })
     }
 
-    /// A file that is to be fetched.
-    fn begin(&self, name: &str) -> io::Result<Unfinished> {
+    /// Begins a file that is to be fetched.
+    fn begin(&self, name: &str) -> io::Result<UnfinishedFile> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        Unfinished::create(&self.folder, name)
+        UnfinishedFile::create(&self.folder, name)
     }
 
     /// Makes room for so many bytes, which are here and have no name yet.
-    fn make_room(&self, bytes: u64) -> Result<(), Failure> {
+    fn make_room(&self, bytes: u64) -> Result<(), FetchFailure> {
         if self.beside.is_some() {
             return Ok(());
         }
-        let (named, max) = (lock(&self.named), self.config.kept_bytes_max);
+        let named = lock(&self.named);
+        let max = self.config.kept_bytes_max;
         let mut kept = self.kept();
         let mut total = kept.iter().map(|(_, bytes, _)| bytes).sum::<u64>();
         kept.sort_unstable();
@@ -234,7 +251,7 @@ impl Shelf {
         }
         self.gauge(total);
         if total > max {
-            return Err(Failure::Lasts(format!(
+            return Err(FetchFailure::Lasts(format!(
                 "there is no room for its {bytes} bytes: what pipelines name takes {} of {max}: raise \
                  `kept_bytes_max` in [modules.fetch]",
                 total.saturating_sub(bytes)
@@ -243,11 +260,12 @@ impl Shelf {
         Ok(())
     }
 
-    /// When each file was last used, its bytes and its name.
+    /// Returns the time at which each file was last used, its bytes and its name.
     fn kept(&self) -> Vec<(SystemTime, u64, String)> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().filter_map(Result::ok);
         let kept = entries.filter_map(|entry| {
-            let (name, metadata) = (entry.file_name().into_string().ok()?, entry.metadata().ok()?);
+            let name = entry.file_name().into_string().ok()?;
+            let metadata = entry.metadata().ok()?;
             Some((metadata.modified().ok()?, metadata.len(), name))
         });
         kept.collect()
@@ -258,7 +276,7 @@ impl Shelf {
     }
 }
 
-impl Drop for Shelf {
+impl Drop for FetchedFiles {
     fn drop(&mut self) {
         if self.beside.is_some()
             && let Err(error) = fs::remove_dir_all(&self.folder)
@@ -269,15 +287,15 @@ impl Drop for Shelf {
     }
 }
 
-/// While it lives nobody else fetches the file.
-struct Turn<'a> {
-    shelf: &'a Shelf,
+/// The turn to fetch a file: while it lives nobody else does.
+struct FetchTurn<'a> {
+    fetched: &'a FetchedFiles,
     name: String,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for FetchTurn<'_> {
     fn drop(&mut self) {
-        lock(&self.shelf.busy).remove(&self.name);
+        lock(&self.fetched.busy).remove(&self.name);
     }
 }
 
@@ -285,16 +303,17 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn failed(origin: &Origin, reason: &str) -> Error {
-    Error::Fetch { file: origin.file.clone(), reason: reason.to_owned() }
+fn failed(origin: &ModuleOrigin, reason: &str) -> ModuleError {
+    ModuleError::Fetch { file: origin.file.clone(), reason: reason.to_owned() }
 }
 
-/// Of all that it holds.
-fn digest_of(mut file: File) -> io::Result<Digest> {
-    let (mut hash, mut bytes) = (Sha256::new(), vec![0; 64 << 10]);
+/// Returns the digest of a file.
+fn digest_of(mut file: File) -> io::Result<ModuleDigest> {
+    let mut hash = Sha256::new();
+    let mut bytes = vec![0; 64 << 10];
     loop {
         match file.read(&mut bytes)? {
-            0 => return Ok(Digest(hash.finalize().into())),
+            0 => return Ok(ModuleDigest(hash.finalize().into())),
             read => hash.update(&bytes[..read]),
         }
     }

@@ -1,40 +1,40 @@
-//! What stands behind an instance: the memory it may take, and the log it may write.
+//! The host's side of an instance: the memory it may take, and the log it may write.
 
-use super::Limits;
-use super::contract::Level;
-use super::state::State;
-use super::wasi::Virtual;
+use super::ModuleLimits;
+use super::contract::LogLevel;
+use super::state::RememberedState;
+use super::wasi::VirtualWorld;
 use headwater_meter::Counter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 use wasmtime::ResourceLimiter;
 
-/// Longest text taken over from a module, be it a log line or a reason; the rest is cut.
+/// The length of the longest text taken over from a module, be it a log line or a reason; the rest is cut.
 pub(super) const TEXT_BYTES_MAX: usize = 1024;
 
-/// Python's components need more than 32 instances; the other bounds are some multiples of what
-/// any toolchain was seen to use.
+// Python's components need more than 32 instances; the other bounds are some multiples of the most that
+// any toolchain was seen to use.
 const INSTANCES_MAX: usize = 512;
 const MEMORIES_MAX: usize = 16;
 const TABLES_MAX: usize = 64;
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 
-/// One instance's.
+/// The host's data of one instance.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub struct GuestData {
     memory_bytes: usize,
     memory_bytes_max: usize,
-    /// Whether it was refused memory; a guest that does not cope traps without saying so.
+    /// True if it was refused memory; a guest that does not cope traps without saying so.
     pub(super) memory_refused: bool,
-    pub(super) log: Log,
-    pub(super) state: State,
+    pub(super) log: ModuleLog,
+    pub(super) state: RememberedState,
     /// The clocks and random numbers of the running call.
-    pub(super) world: Virtual,
+    pub(super) world: VirtualWorld,
 }
 
-impl Guest {
-    pub(super) fn new(limits: &Limits, log: Log, state: State) -> Self {
+impl GuestData {
+    pub(super) fn new(limits: &ModuleLimits, log: ModuleLog, state: RememberedState) -> Self {
         let memory_bytes_max = limits.memory_bytes_max;
         Self {
             memory_bytes: 0,
@@ -42,7 +42,7 @@ impl Guest {
             memory_refused: false,
             log,
             state,
-            world: Virtual::default(),
+            world: VirtualWorld::default(),
         }
     }
 
@@ -51,16 +51,16 @@ impl Guest {
         self.memory_bytes
     }
 
-    /// What went before is no cause of what comes.
+    /// Begins a call, of whose faults nothing before is the cause.
     pub(super) fn forget(&mut self) {
         self.memory_refused = false;
         self.log.error = None;
-        self.world = Virtual::default();
+        self.world = VirtualWorld::default();
         self.state.begin();
     }
 }
 
-impl ResourceLimiter for Guest {
+impl ResourceLimiter for GuestData {
     fn memory_growing(
         &mut self,
         current: usize,
@@ -100,37 +100,37 @@ impl ResourceLimiter for Guest {
 
 /// A module's lines on their way to the agent's log; outlives the module's instances.
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(super) struct ModuleLog {
     module: Arc<str>,
     lines_per_second_max: u32,
     dropped: Counter,
     second: Option<Instant>,
     lines: u32,
-    /// What the running call last called an error: of a panic, the only trace.
+    /// The last error line of the running call: of a panic, the only trace.
     pub(super) error: Option<String>,
 }
 
-impl Log {
-    pub(super) fn new(module: Arc<str>, limits: &Limits, dropped: Counter) -> Self {
+impl ModuleLog {
+    pub(super) fn new(module: Arc<str>, limits: &ModuleLimits, dropped: Counter) -> Self {
         let lines_per_second_max = limits.log_lines_per_second_max;
         Self { module, lines_per_second_max, dropped, ..Self::default() }
     }
 
-    pub(super) fn write(&mut self, level: Level, message: String) {
+    pub(super) fn write(&mut self, level: LogLevel, message: String) {
         let text = clip(message);
         if self.admit() {
             // Debug, since a line feed in the text would look like a line of the agent's.
             let module = &*self.module;
             match level {
-                Level::Debug => debug!(module, ?text, "module log"),
-                Level::Info => info!(module, ?text, "module log"),
-                Level::Warn => warn!(module, ?text, "module log"),
-                Level::Error => error!(module, ?text, "module log"),
+                LogLevel::Debug => debug!(module, ?text, "module log"),
+                LogLevel::Info => info!(module, ?text, "module log"),
+                LogLevel::Warn => warn!(module, ?text, "module log"),
+                LogLevel::Error => error!(module, ?text, "module log"),
             }
         } else {
             self.dropped.inc();
         }
-        if level == Level::Error {
+        if level == LogLevel::Error {
             self.error = Some(text);
         }
     }
@@ -146,7 +146,7 @@ impl Log {
     }
 }
 
-/// At most [`TEXT_BYTES_MAX`] of it.
+/// Returns at most [`TEXT_BYTES_MAX`] of the text.
 pub(super) fn clip(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
         text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));

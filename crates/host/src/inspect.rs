@@ -1,36 +1,36 @@
-//! What a file is, without running it.
+//! Inspecting a file without running it.
 
 use super::load::{check_preamble, read};
-use super::trust::Digest;
-use super::{Error, Host};
+use super::trust::ModuleDigest;
+use super::{ModuleError, ModuleHost};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use wasmtime::component::types::ComponentItem;
 
-/// What a file is.
+/// The facts about a module's file.
 #[derive(Clone, Debug)]
-pub struct Inspection {
-    /// `sha256:<hex>` of the file.
+pub struct ModuleInspection {
+    /// The digest of the file, `sha256:<hex>`.
     pub digest: String,
-    /// Its size.
+    /// The size of the file.
     pub bytes: usize,
-    /// What it wants, as it names it.
+    /// The names of its imports.
     pub imports: Vec<String>,
-    /// What it offers: its functions, and interfaces.
+    /// The names of its exports: functions and interfaces.
     pub exports: Vec<String>,
-    /// How long it took to compile, or to load from the cache.
+    /// The time that it took to compile, or to load from the cache.
     pub compiled_in: Duration,
 }
 
-impl Host {
+impl ModuleHost {
     /// Reads and compiles a component of any world.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::TooLarge`], [`Error::NotAComponent`].
-    pub fn inspect(&self, file: &Path) -> Result<Inspection, Error> {
+    /// [`ModuleError::Read`], [`ModuleError::TooLarge`], [`ModuleError::NotAComponent`].
+    pub fn inspect(&self, file: &Path) -> Result<ModuleInspection, ModuleError> {
         let wasm = read(file)?;
         check_preamble(&wasm, file)?;
-        let digest = Digest::of(&wasm);
+        let digest = ModuleDigest::of(&wasm);
         let started = Instant::now();
         let component = self.component(&wasm, digest, file)?;
         let compiled_in = started.elapsed();
@@ -43,6 +43,6 @@ impl Host {
             })
             .map(|(name, _)| name.to_owned())
             .collect();
-        Ok(Inspection { digest: digest.to_string(), bytes: wasm.len(), imports, exports, compiled_in })
+        Ok(ModuleInspection { digest: digest.to_string(), bytes: wasm.len(), imports, exports, compiled_in })
     }
 }

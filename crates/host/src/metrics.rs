@@ -1,4 +1,4 @@
-//! What the module host counts.
+//! The metrics of the module host.
 
 use headwater_meter::stage;
 
@@ -15,16 +15,16 @@ stage!(
 );
 
 stage!(
-    /// One module, labelled `PIPELINE/transform[0]` or `PIPELINE/aggregate`.
-    Module, Modules, "module", "the place of a module: `PIPELINE/transform[0]` or `PIPELINE/aggregate`", {
+    /// The trips of one module, labelled `PIPELINE/transform[0]` or `PIPELINE/aggregate`.
+    TripMetrics, TripFamilies, "module", "the place of a module: `PIPELINE/transform[0]` or `PIPELINE/aggregate`", {
         /// Inputs on which it ended in a trap, at its deadline or at a limit.
         trips: Counter,
     }
 );
 
 stage!(
-    /// Compiling modules, labelled `modules`.
-    Compile, Compiles, "compile", "`modules`", {
+    /// The compiling of modules, labelled `modules`.
+    CompileMetrics, CompileFamilies, "compile", "`modules`", {
         /// Modules compiled on this machine.
         modules: Counter,
         /// Modules that did not compile, or not within the bounds.
@@ -39,8 +39,8 @@ stage!(
 );
 
 stage!(
-    /// Fetching modules, labelled `modules`.
-    Fetch, Fetches, "fetch", "`modules`", {
+    /// The fetching of modules, labelled `modules`.
+    FetchMetrics, FetchFamilies, "fetch", "`modules`", {
         /// Files fetched: modules, and manifests of registries.
         files: Counter,
         /// Bytes of them.
@@ -58,20 +58,20 @@ stage!(
     }
 );
 
-/// The handles of all modules, made as they are needed.
+/// The handles of all modules' trips, made as they are needed.
 #[derive(Clone, Debug)]
-pub struct OfModules(Modules);
+pub struct TripHandles(TripFamilies);
 
-impl OfModules {
-    /// Those of these families.
+impl TripHandles {
+    /// Returns handles that belong to these families.
     #[must_use]
-    pub fn new(modules: Modules) -> Self {
-        Self(modules)
+    pub fn new(families: TripFamilies) -> Self {
+        Self(families)
     }
 
-    /// The handle of the module at that place: `PIPELINE/transform[0]`.
+    /// Returns the handle of the module at that place: `PIPELINE/transform[0]`.
     #[must_use]
-    pub fn module(&self, place: &str) -> Module {
+    pub fn module(&self, place: &str) -> TripMetrics {
         self.0.named(place)
     }
 }
@@ -79,8 +79,8 @@ impl OfModules {
 /// The handles of one host.
 #[derive(Clone, Debug, Default)]
 pub struct HostMetrics {
-    /// That of compiling modules.
-    pub compile: Compile,
-    /// That of fetching modules.
-    pub fetch: Fetch,
+    /// The handle of compiling modules.
+    pub compile: CompileMetrics,
+    /// The handle of fetching modules.
+    pub fetch: FetchMetrics,
 }

@@ -12,38 +12,38 @@
 //! configuration signed, for a machine like this one; without keys none is loaded at all. The engine
 //! compares its exact version, settings and processor once more.
 
-use super::Error;
+use super::ModuleError;
 use super::code::trusted;
-use super::trust::{Digest, PublicKey};
+use super::trust::{ModuleDigest, PublicKey};
 use std::path::Path;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Its last byte is the version of the layout.
+/// The first bytes of a file, of which the last is the version of the layout.
 const MAGIC: &[u8; 16] = b"headwater-code\0\x01";
-/// The engine's; its major version tells what it can load.
+/// The engine's name and major version, which decides on the code that it can load.
 const ENGINE: &str = "wasmtime-48";
 
 const SIGNATURE_BYTES: usize = 64;
 const MACHINE_BYTES: usize = 64;
 const HEAD_BYTES: usize = MAGIC.len() + SIGNATURE_BYTES + 32 + MACHINE_BYTES;
 
-/// Largest file: machine code is some three times as large as the module.
+/// The size of the largest file: machine code is some three times as large as the module.
 pub(super) const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// Whether it says that it is one.
+/// Returns true if the file begins as one.
 pub(super) fn is(file: &[u8]) -> bool {
     file.starts_with(MAGIC)
 }
 
-/// The module, and the digest of what it was made of.
+/// Loads the module, with the digest of the one that it was made of.
 pub(super) fn load(
     engine: &Engine,
     file: &Path,
     bytes: &[u8],
     keys: &[PublicKey],
-) -> Result<(Digest, Component), Error> {
-    let refused = |reason: String| Error::Precompiled { file: file.to_owned(), reason };
+) -> Result<(ModuleDigest, Component), ModuleError> {
+    let refused = |reason: String| ModuleError::Precompiled { file: file.to_owned(), reason };
     let (head, code) =
         bytes.split_at_checked(HEAD_BYTES).ok_or_else(|| refused("it is cut short".to_owned()))?;
     let (signature, signed) = head[MAGIC.len()..].split_at(SIGNATURE_BYTES);
@@ -55,7 +55,8 @@ pub(super) fn load(
         return Err(refused(reason.to_owned()));
     }
     let (digest, machine) = signed.split_at(32);
-    let (found, own) = (String::from_utf8_lossy(machine), machine_of(std::env::consts::ARCH));
+    let own = machine_of(std::env::consts::ARCH);
+    let found = String::from_utf8_lossy(machine);
     let found = found.trim_end_matches('\0');
     let remedy = format!(
         "compile it for this one, with the same version of the agent: `headwater module compile --target {}-unknown-linux-musl`",
@@ -66,37 +67,37 @@ pub(super) fn load(
     }
     let component = trusted(engine, code)
         .map_err(|error| refused(format!("its code is for another machine: {error:#}: {remedy}")))?;
-    Ok((Digest(digest.try_into().expect("it was split so")), component))
+    Ok((ModuleDigest(digest.try_into().expect("it was split so")), component))
 }
 
-/// `aarch64-linux headwater-0.1.0 wasmtime-48`.
+/// Returns the machine as a file names it: `aarch64-linux headwater-0.1.0 wasmtime-48`.
 fn machine_of(processor: &str) -> String {
     let os = std::env::consts::OS;
     format!("{processor}-{os} headwater-{} {ENGINE}", env!("CARGO_PKG_VERSION"))
 }
 
-/// What is signed.
+/// Returns the message that is signed.
 fn message(signed: &[u8], code: &[u8]) -> Vec<u8> {
-    [MAGIC, signed, &Digest::of(code).0].concat()
+    [MAGIC, signed, &ModuleDigest::of(code).0].concat()
 }
 
 /// Compiles a component for a processor, and seals it.
 ///
 /// # Errors
-/// [`Error::NotAComponent`], [`Error::Target`].
+/// [`ModuleError::NotAComponent`], [`ModuleError::Target`].
 #[cfg(feature = "author")]
 pub fn make(
     file: &Path,
     target: Option<&str>,
     sign: impl FnOnce(&[u8]) -> [u8; SIGNATURE_BYTES],
-) -> Result<Vec<u8>, Error> {
+) -> Result<Vec<u8>, ModuleError> {
     let wasm = super::load::read(file)?;
     super::load::check_preamble(&wasm, file)?;
     let own = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     let target = target.unwrap_or(&own);
     let code = engine(target)?.precompile_component(&wasm).map_err(|error| {
         let found = format!("a damaged one, or one that needs a newer agent: {error:#}");
-        Error::NotAComponent { file: file.to_owned(), found }
+        ModuleError::NotAComponent { file: file.to_owned(), found }
     })?;
     // As the agent's own program names it there.
     let processor = match target.split_once('-').map_or(target, |(processor, _)| processor) {
@@ -105,14 +106,14 @@ pub fn make(
     };
     let mut machine = machine_of(processor).into_bytes();
     machine.resize(MACHINE_BYTES, 0);
-    let signed = [&Digest::of(&wasm).0[..], &machine].concat();
+    let signed = [&ModuleDigest::of(&wasm).0[..], &machine].concat();
     let signature = sign(&message(&signed, &code));
     Ok([MAGIC, &signature[..], &signed, &code].concat())
 }
 
 #[cfg(feature = "author")]
-fn engine(target: &str) -> Result<Engine, Error> {
-    let refused = |reason: String| Error::Target { target: target.to_owned(), reason };
+fn engine(target: &str) -> Result<Engine, ModuleError> {
+    let refused = |reason: String| ModuleError::Target { target: target.to_owned(), reason };
     // The code has no call into the system, but its maker's rules for calls are the system's.
     if !target.contains("-linux-") {
         return Err(refused("it is no Linux".to_owned()));

@@ -1,99 +1,99 @@
-//! What a stateful transform remembers.
+//! The values that a stateful transform remembers.
 //!
-//! **Invariants.** A call that fails has changed nothing. What changed is handed out once, for the
-//! commit that holds the results of the same calls; until then, and for as long as it is at hand, it
-//! is read from here, afterwards from what was committed. So names and values are a function of the
+//! **Invariants.** A call that fails has changed nothing. A change is handed out once, for the commit
+//! that holds the results of the same calls; until then, and for as long as it is at hand, the value
+//! is read from here, afterwards from the store. So names and values are a function of the
 //! journal, as window state is.
 //!
 //! **Limits.** [`NAME_BYTES_MAX`], [`VALUE_BYTES_MAX`], the names as configured, and 8 MiB in one call:
-//! beyond them `set` is refused, and what there is stays. What is at
-//! hand takes [`KEPT_BYTES_MAX`] and what changed since the last commit.
+//! beyond them `set` is refused, and all values stay. Values at hand take [`KEPT_BYTES_MAX`] and the bytes changed
+//! since the last commit.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 
-/// Longest name.
+/// The length of the longest name.
 pub const NAME_BYTES_MAX: usize = 512;
-/// Largest value.
+/// The size of the largest value.
 pub const VALUE_BYTES_MAX: usize = 64 << 10;
-/// Bytes that one call may set.
+/// The bytes that one call may set.
 const CALL_SET_BYTES_MAX: usize = 8 << 20;
-/// Bytes of unchanged names and values kept in memory.
+/// The bytes of unchanged names and values kept in memory.
 const KEPT_BYTES_MAX: usize = 4 << 20;
-/// What a value takes beside its bytes: estimated from the types.
+/// The memory that a value takes beside its bytes: estimated from the types.
 const ENTRY_BYTES: usize = 120;
 
 /// A name and its new value; `None` removes.
 pub type Change = (String, Option<Vec<u8>>);
 
-/// Reads what was committed.
-pub trait Cold: fmt::Debug + Send {
-    /// The value of a name.
+/// The committed values.
+pub trait StateStore: fmt::Debug + Send {
+    /// Reads the value of a name.
     ///
     /// # Errors
-    /// When it cannot be read, in words for the operator.
+    /// The reason why it cannot be read, in words for the operator.
     fn value(&self, name: &str) -> Result<Option<Vec<u8>>, String>;
 }
 
-/// Of one transform; outlives its instances.
+/// The state of one transform, which outlives its instances.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    cold: Option<Box<dyn Cold>>,
+pub(super) struct RememberedState {
+    committed: Option<Box<dyn StateStore>>,
     /// Names with a value, committed or not.
     names: u64,
     names_max: u64,
-    kept: HashMap<String, Kept>,
-    /// Of `kept`.
+    kept: HashMap<String, KeptValue>,
+    /// The bytes of `kept`.
     bytes: usize,
-    /// Of what changed since it was last handed out.
+    /// The bytes of the changes not handed out yet.
     changed_bytes: usize,
-    /// What the running call changed, as it was before.
-    before: HashMap<String, Kept>,
-    /// Bytes that the running call has set.
+    /// The values that the running call changed, as they were before.
+    before: HashMap<String, KeptValue>,
+    /// The bytes that the running call has set.
     call_bytes: usize,
-    /// Why what was committed cannot be read: the call failed for no fault of the module's.
+    /// The reason why a committed value cannot be read: the call failed for no fault of the module's.
     broken: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Kept {
+struct KeptValue {
     value: Option<Vec<u8>>,
     changed: bool,
 }
 
-impl Kept {
+impl KeptValue {
     fn bytes(&self, name: &str) -> usize {
         ENTRY_BYTES + name.len() + self.value.as_ref().map_or(0, Vec::len)
     }
 }
 
-impl State {
-    /// Empty, for at most so many names.
+impl RememberedState {
+    /// Returns an empty state for at most so many names.
     pub(super) fn new(names_max: u64) -> Self {
         Self { names_max, ..Self::default() }
     }
 
-    /// Goes on from what was committed, and from nothing else: so many names.
-    pub(super) fn restore(&mut self, cold: Box<dyn Cold>, names: u64) {
-        *self = Self { cold: Some(cold), names, ..Self::new(self.names_max) };
+    /// Goes on from the committed values, and from nothing else: so many names.
+    pub(super) fn restore(&mut self, committed: Box<dyn StateStore>, names: u64) {
+        *self = Self { committed: Some(committed), names, ..Self::new(self.names_max) };
     }
 
     pub(super) fn names(&self) -> u64 {
         self.names
     }
 
-    /// Bytes to be committed.
+    /// Returns the bytes to be committed.
     pub(super) fn changed_bytes(&self) -> usize {
         self.changed_bytes
     }
 
-    /// Why what was committed cannot be read.
+    /// Takes the reason why a committed value cannot be read, if so.
     pub(super) fn broken(&mut self) -> Option<String> {
         self.broken.take()
     }
 
-    /// What changed since the last time.
+    /// Takes the changes since this was last called.
     pub(super) fn drain(&mut self) -> Vec<Change> {
         self.changed_bytes = 0;
         let changed = self.kept.iter_mut().filter(|(_, kept)| kept.changed);
@@ -104,7 +104,7 @@ impl State {
         changes.collect()
     }
 
-    /// A call begins; room is made for what it reads.
+    /// Begins a call, and makes room for the values that it reads.
     pub(super) fn begin(&mut self) {
         self.call_bytes = 0;
         if self.bytes > KEPT_BYTES_MAX + self.changed_bytes {
@@ -113,7 +113,7 @@ impl State {
         }
     }
 
-    /// The call succeeded.
+    /// Keeps the changes of the call, which succeeded.
     pub(super) fn keep(&mut self) {
         for (name, _) in self.before.drain() {
             let Some(kept) = self.kept.get_mut(&name) else { continue };
@@ -122,7 +122,7 @@ impl State {
         }
     }
 
-    /// The call failed.
+    /// Undoes the changes of the call, which failed.
     pub(super) fn undo(&mut self) {
         for (name, before) in std::mem::take(&mut self.before) {
             self.put(name, before);
@@ -133,17 +133,19 @@ impl State {
         if let Some(kept) = self.kept.get(name) {
             return Ok(kept.value.clone());
         }
-        let value = match &self.cold {
-            Some(cold) => cold.value(name).inspect_err(|error| self.broken = Some(error.clone()))?,
+        let value = match &self.committed {
+            Some(committed) => {
+                committed.value(name).inspect_err(|error| self.broken = Some(error.clone()))?
+            }
             None => None,
         };
-        let kept = Kept { value: value.clone(), changed: false };
+        let kept = KeptValue { value: value.clone(), changed: false };
         self.bytes += kept.bytes(name);
         self.kept.insert(name.to_owned(), kept);
         Ok(value)
     }
 
-    /// The inner error is the module's, the outer one the store's.
+    /// Sets a value. The inner error is the module's, the outer one the store's.
     pub(super) fn set(&mut self, name: String, value: Vec<u8>) -> Result<Result<(), String>, String> {
         let too_long =
             |what, bytes, max| Ok(Err(format!("the {what} has {bytes} bytes, at most {max} are kept")));
@@ -173,17 +175,17 @@ impl State {
         Ok(())
     }
 
-    /// It is at hand.
+    /// Changes a value that is at hand.
     fn change(&mut self, name: String, value: Option<Vec<u8>>) {
         let Some(before) = self.kept.get(&name).cloned() else { return };
         let changed = before.changed;
         if let Entry::Vacant(first) = self.before.entry(name.clone()) {
             first.insert(before);
         }
-        self.put(name, Kept { value, changed });
+        self.put(name, KeptValue { value, changed });
     }
 
-    fn put(&mut self, name: String, kept: Kept) {
+    fn put(&mut self, name: String, kept: KeptValue) {
         let before = self.kept.get(&name);
         let was = before.is_some_and(|before| before.value.is_some());
         self.names = self.names + u64::from(kept.value.is_some()) - u64::from(was);
@@ -204,13 +206,13 @@ mod tests {
     #[derive(Debug)]
     struct Shared(Committed);
 
-    impl Cold for Shared {
+    impl StateStore for Shared {
         fn value(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
             Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned())
         }
     }
 
-    fn commit(state: &mut State, committed: &Committed) {
+    fn commit(state: &mut RememberedState, committed: &Committed) {
         let mut committed = committed.lock().unwrap();
         for (name, value) in state.drain() {
             match value {
@@ -228,7 +230,7 @@ mod tests {
         Keep,
         Fail,
         Commit,
-        /// What was not committed is gone, and done again by nobody here.
+        /// The changes that were not committed are gone, and made again by nobody here.
         Restart,
     }
 
@@ -253,13 +255,14 @@ mod tests {
             const NAMES_MAX: usize = 4;
             let committed = Committed::default();
             let open = |committed: &Committed| {
-                let mut state = State::new(NAMES_MAX as u64);
+                let mut state = RememberedState::new(NAMES_MAX as u64);
                 let names = committed.lock().unwrap().len() as u64;
                 state.restore(Box::new(Shared(Arc::clone(committed))), names);
                 state
             };
             let mut state = open(&committed);
-            let (mut call, mut kept) = (HashMap::<String, Vec<u8>>::new(), HashMap::new());
+            let mut call = HashMap::<String, Vec<u8>>::new();
+            let mut kept = HashMap::new();
             for act in acts {
                 match act {
                     Act::Get(name) => {
@@ -304,7 +307,7 @@ mod tests {
 
     #[test]
     fn what_is_too_much_is_refused_and_what_there_is_stays() {
-        let mut state = State::new(1_000_000);
+        let mut state = RememberedState::new(1_000_000);
         state.set("a".to_owned(), vec![1]).unwrap().unwrap();
         assert!(state.set("x".repeat(NAME_BYTES_MAX + 1), vec![]).unwrap().is_err());
         assert!(state.set("a".to_owned(), vec![0; VALUE_BYTES_MAX + 1]).unwrap().is_err());
@@ -318,7 +321,7 @@ mod tests {
     fn what_did_not_change_is_forgotten_at_the_bound_and_read_again() {
         let committed = Committed::default();
         committed.lock().unwrap().extend((0..100).map(|name| (name.to_string(), vec![7; VALUE_BYTES_MAX])));
-        let mut state = State::new(1000);
+        let mut state = RememberedState::new(1000);
         state.restore(Box::new(Shared(Arc::clone(&committed))), 100);
         state.set("new".to_owned(), vec![1]).unwrap().unwrap();
         state.keep();

@@ -1,4 +1,4 @@
-//! What the agent must survive, and what it must not get wrong.
+//! The faults of modules that the agent must survive, and the answers that it must get right.
 
 mod aggregates;
 mod library;
@@ -8,36 +8,41 @@ mod stateful;
 mod transforms;
 mod wasi;
 
-use super::{Aggregate, Host, Limits, Transform};
+use super::{AggregateModule, ModuleHost, ModuleLimits, TransformModule};
 use crate::CallMetrics;
 use headwater_flow::{Event, Timestamp};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The deadline is short, since each test that meets it meets it some times.
-fn limits() -> Limits {
-    Limits { deadline: Duration::from_millis(200), ..Limits::default() }
+fn limits() -> ModuleLimits {
+    ModuleLimits { deadline: Duration::from_millis(200), ..ModuleLimits::default() }
 }
 
 /// The same; but what does not loop is to meet another limit first, however busy the machine is.
-fn limits_of(config: &str) -> Limits {
-    if config.contains("loop") { limits() } else { Limits { deadline: Duration::from_secs(5), ..limits() } }
+fn limits_of(config: &str) -> ModuleLimits {
+    if config.contains("loop") {
+        limits()
+    } else {
+        ModuleLimits { deadline: Duration::from_secs(5), ..limits() }
+    }
 }
 
 #[track_caller]
-fn transform(path: &str, config: &str) -> Transform {
-    let host = Host::new(None).unwrap();
+fn transform(path: &str, config: &str) -> TransformModule {
+    let host = ModuleHost::new(None).unwrap();
     host.transform(Path::new(path), config, &limits_of(config), &CallMetrics::default()).unwrap()
 }
 
 #[track_caller]
-fn aggregate(path: &str, config: &str) -> Aggregate {
-    let host = Host::new(None).unwrap();
+fn aggregate(path: &str, config: &str) -> AggregateModule {
+    let host = ModuleHost::new(None).unwrap();
     host.aggregate(Path::new(path), config, &limits_of(config), &CallMetrics::default()).unwrap()
 }
 
 fn event(payload: &str) -> Event {
-    let (topic, key) = ("plant/1/telemetry".to_owned(), "1".to_owned());
+    let topic = "plant/1/telemetry".to_owned();
+    let key = "1".to_owned();
     Event { topic, key, time: Timestamp(1_700_000_000_000_000), payload: payload.into() }
 }
 

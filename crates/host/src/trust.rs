@@ -1,14 +1,14 @@
-//! Which modules may run: by digest, and by who signed them.
+//! Trust in modules: by digest, and by signature.
 //!
 //! A step may name its module's `digest`; `[modules]` may name `keys`, and then every module needs a
 //! signature by one of them: Ed25519 over the file's bytes, as base64, in `<file>.sig` beside it.
 //! Both are checked offline, on the bytes that are compiled, before anything looks into them.
 //!
-//! **Invariant**: with keys, nothing that none of them signed is compiled, loaded or run; a file
+//! **Invariant**: with keys, a file that none of them signed is neither compiled nor loaded nor run; a file
 //! that is changed between the check and its use is not used, as there is one read.
 
-use super::Error;
-use super::fetch::Remote;
+use super::ModuleError;
+use super::fetch::RemoteAddress;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::signature::{ED25519, UnparsedPublicKey};
@@ -19,71 +19,71 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// A signature's file, with room for a line break or two.
+/// The size of a signature's file, with room for a line break or two.
 pub(super) const SIGNATURE_BYTES_MAX: u64 = 256;
 
-/// Prefixes of the text forms.
+// The prefixes of the text forms.
 const SHA256: &str = "sha256:";
 const ED25519_KEY: &str = "ed25519:";
 
 /// The SHA-256 of a module's file; as text `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest(pub(super) [u8; 32]);
+pub struct ModuleDigest(pub(super) [u8; 32]);
 
-/// Somebody whose signature counts; as text `ed25519:` and the base64 of 32 bytes.
+/// The key of somebody whose signature counts; as text `ed25519:` and the base64 of 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicKey(pub(super) [u8; 32]);
 
-/// Where a module is, and which one it has to be.
+/// The place of a module, and the digest that it has to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// The file; where it is fetched, what the configuration says, until it is here.
+pub struct ModuleOrigin {
+    /// The file; for a module that is fetched, the text of the configuration until it is here.
     pub file: PathBuf,
-    /// Where it is fetched from. Default: it is a file.
-    pub remote: Option<Box<Remote>>,
-    /// Its digest. Default: any.
-    pub digest: Option<Digest>,
+    /// The address that it is fetched from. Default: it is a file.
+    pub remote: Option<Box<RemoteAddress>>,
+    /// The digest of the file. Default: any.
+    pub digest: Option<ModuleDigest>,
 }
 
-impl From<&Path> for Origin {
+impl From<&Path> for ModuleOrigin {
     fn from(file: &Path) -> Self {
         Self { file: file.to_owned(), remote: None, digest: None }
     }
 }
 
-impl From<&PathBuf> for Origin {
+impl From<&PathBuf> for ModuleOrigin {
     fn from(file: &PathBuf) -> Self {
         file.as_path().into()
     }
 }
 
-impl From<&Self> for Origin {
+impl From<&Self> for ModuleOrigin {
     fn from(origin: &Self) -> Self {
         origin.clone()
     }
 }
 
-impl Digest {
-    /// Of these bytes.
+impl ModuleDigest {
+    /// Returns the digest of the bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 }
 
-impl fmt::Display for Digest {
+impl fmt::Display for ModuleDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{SHA256}{}", super::cache::hex(&self.0))
     }
 }
 
-impl fmt::Debug for Digest {
+impl fmt::Debug for ModuleDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl FromStr for Digest {
+impl FromStr for ModuleDigest {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -101,13 +101,13 @@ impl FromStr for Digest {
 }
 
 impl PublicKey {
-    /// Of its bytes.
+    /// Returns the key of these bytes.
     #[cfg(feature = "author")]
     pub fn of(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Whether the signature over the message is this key's.
+    /// Returns true if the signature over the message is this key's.
     pub(super) fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, self.0).verify(message, signature).is_ok()
     }
@@ -137,8 +137,8 @@ impl FromStr for PublicKey {
     }
 }
 
-impl Origin {
-    /// The module's name, for people.
+impl ModuleOrigin {
+    /// Returns the module's name, for people.
     pub(super) fn name(&self) -> String {
         let stem = || self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         self.remote.as_ref().map_or_else(stem, |remote| remote.name().to_owned())
@@ -146,17 +146,17 @@ impl Origin {
 }
 
 /// Refuses a file that is not the one named.
-pub(super) fn check_digest(origin: &Origin, found: Digest) -> Result<(), Error> {
+pub(super) fn check_digest(origin: &ModuleOrigin, found: ModuleDigest) -> Result<(), ModuleError> {
     match origin.digest {
         Some(expected) if expected != found => {
-            Err(Error::WrongDigest { file: origin.file.clone(), expected, found })
+            Err(ModuleError::WrongDigest { file: origin.file.clone(), expected, found })
         }
         _ => Ok(()),
     }
 }
 
 /// Refuses a file that none of the keys signed, if there are any.
-pub(super) fn check_signature(file: &Path, bytes: &[u8], keys: &[PublicKey]) -> Result<(), Error> {
+pub(super) fn check_signature(file: &Path, bytes: &[u8], keys: &[PublicKey]) -> Result<(), ModuleError> {
     if keys.is_empty() || is_signed(file, bytes, keys) {
         return Ok(());
     }
@@ -165,16 +165,16 @@ pub(super) fn check_signature(file: &Path, bytes: &[u8], keys: &[PublicKey]) -> 
         Err(reason) => format!("no signature can be read from {}: {reason}", beside.display()),
         Ok(_) => format!("the signature in {} is by none of the keys, or of another file", beside.display()),
     };
-    Err(Error::Unsigned { file: file.to_owned(), reason })
+    Err(ModuleError::Unsigned { file: file.to_owned(), reason })
 }
 
-/// Whether the signature beside the file is by one of the keys.
+/// Returns true if the signature beside the file is by one of the keys.
 pub(super) fn is_signed(file: &Path, bytes: &[u8], keys: &[PublicKey]) -> bool {
     let signature = read_signature(&signature_file(file));
     signature.is_ok_and(|signature| keys.iter().any(|key| key.signed(bytes, &signature)))
 }
 
-/// `x.wasm.sig` of `x.wasm`.
+/// Returns the path of a module's signature: `x.wasm.sig` for `x.wasm`.
 pub fn signature_file(module: &Path) -> PathBuf {
     let mut name = module.as_os_str().to_owned();
     name.push(".sig");

@@ -1,46 +1,46 @@
 //! WASI with nothing behind it, for language runtimes that insist on it: no files, no network, no
-//! environment, no arguments. What a module prints goes to its log; what would wait for ever, or
+//! environment, no arguments. Printed text goes to the module's log; a call that would wait for ever, or
 //! end the process, is a trap that says so.
 //!
 //! Clocks and random numbers are the same in each call: a clock stands at 1970 when the call
 //! begins and goes on by a microsecond each time it is read, so that no result can depend on when
 //! or where it was computed. The time of an event is in the event.
 //!
-//! Any version of WASI 0.2 is served: what a function gives is found by its name, and by its type
+//! Any version of WASI 0.2 is served: the result of a function is found by its name, and by its type
 //! where its name says nothing (an empty list, no option, an error that denies access).
 
-use super::contract::Level;
-use super::guest::Guest;
+use super::contract::LogLevel;
+use super::guest::GuestData;
 use wasmtime::component::types::{ComponentFunc, ComponentInstance, ComponentItem, Type};
 use wasmtime::component::{Component, Linker, Resource, ResourceAny, ResourceType, Val};
 use wasmtime::{AsContextMut, Engine, Result, StoreContextMut, bail, format_err};
 
-/// Interfaces whose names begin so are WASI's.
+/// The beginning of the names of WASI's interfaces.
 pub(super) const NAMESPACE: &str = "wasi:";
 
-/// Random bytes given at once.
+/// The random bytes given at once.
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
-/// Bytes that may be printed at once.
+/// The bytes that may be printed at once.
 const PRINTED_BYTES_MAX: u64 = 4096;
 
-/// What stands for a stream, a directory or a socket.
-struct Nothing;
+/// A stand-in for a stream, a directory or a socket.
+struct EmptyResource;
 
-/// What one of them is: a stream to the log, something to wait for that never comes, or any other.
+// The kinds of resources: a stream to the log, an event that never comes, or any other.
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 const NEVER: u32 = 3;
 const OTHER: u32 = 4;
 
-/// What is the same in each call.
+/// The clocks and random numbers of one call, which are the same in each.
 #[derive(Debug, Default)]
-pub(super) struct Virtual {
+pub(super) struct VirtualWorld {
     looks: u64,
     randoms: u64,
 }
 
-impl Virtual {
+impl VirtualWorld {
     fn micros(&mut self) -> u64 {
         self.looks += 1;
         self.looks
@@ -57,9 +57,14 @@ impl Virtual {
 }
 
 /// Defines all of WASI that the component imports.
-pub(super) fn add_imports(linker: &mut Linker<Guest>, component: &Component, engine: &Engine) -> Result<()> {
+pub(super) fn add_imports(
+    linker: &mut Linker<GuestData>,
+    component: &Component,
+    engine: &Engine,
+) -> Result<()> {
     for (name, import) in component.component_type().imports(engine) {
-        if let (true, ComponentItem::ComponentInstance(interface)) = (name.starts_with(NAMESPACE), import.ty)
+        if let ComponentItem::ComponentInstance(interface) = import.ty
+            && name.starts_with(NAMESPACE)
         {
             add_interface(linker, name, &interface, engine)?;
         }
@@ -68,7 +73,7 @@ pub(super) fn add_imports(linker: &mut Linker<Guest>, component: &Component, eng
 }
 
 fn add_interface(
-    linker: &mut Linker<Guest>,
+    linker: &mut Linker<GuestData>,
     name: &str,
     interface: &ComponentInstance,
     engine: &Engine,
@@ -78,10 +83,11 @@ fn add_interface(
     for (name, export) in interface.exports(engine) {
         match export.ty {
             ComponentItem::Resource(_) => {
-                instance.resource(name, ResourceType::host::<Nothing>(), |_, _| Ok(()))?;
+                instance.resource(name, ResourceType::host::<EmptyResource>(), |_, _| Ok(()))?;
             }
             ComponentItem::ComponentFunc(_) => {
-                let (interface, function) = (short.clone(), name.to_owned());
+                let interface = short.clone();
+                let function = name.to_owned();
                 instance.func_new(name, move |guest, ty, given, results| {
                     let result = call(guest, &interface, &function, &ty, given)?;
                     results.iter_mut().zip(result).for_each(|(place, result)| *place = result);
@@ -94,9 +100,9 @@ fn add_interface(
     Ok(())
 }
 
-/// What the function gives, if it gives anything.
+/// Calls a function, and returns its result, if it has one.
 fn call(
-    mut guest: StoreContextMut<'_, Guest>,
+    mut guest: StoreContextMut<'_, GuestData>,
     interface: &str,
     function: &str,
     ty: &ComponentFunc,
@@ -142,16 +148,16 @@ fn call(
 }
 
 fn resource(guest: impl AsContextMut, kind: u32) -> Result<Val> {
-    Ok(Val::Resource(ResourceAny::try_from_resource(Resource::<Nothing>::new_own(kind), guest)?))
+    Ok(Val::Resource(ResourceAny::try_from_resource(Resource::<EmptyResource>::new_own(kind), guest)?))
 }
 
-/// Of each resource that the function is given, in their order. To be asked once in each call: it
-/// ends what was lent.
-fn kinds(guest: &mut StoreContextMut<'_, Guest>, given: &[Val]) -> Result<Vec<u32>> {
+/// Returns the kind of each resource that the function is given, in their order. It ends what was lent, so it is called
+/// once in each call.
+fn kinds(guest: &mut StoreContextMut<'_, GuestData>, given: &[Val]) -> Result<Vec<u32>> {
     let mut kinds = Vec::new();
     for value in given {
         match value {
-            Val::Resource(one) => kinds.push(one.try_into_resource::<Nothing>(&mut *guest)?.rep()),
+            Val::Resource(one) => kinds.push(one.try_into_resource::<EmptyResource>(&mut *guest)?.rep()),
             // A list of numbers is text, and has none.
             Val::List(values) if matches!(values.first(), Some(Val::Resource(_))) => {
                 kinds.extend(self::kinds(guest, values)?);
@@ -170,8 +176,8 @@ fn instant(micros: u64) -> Val {
     ])
 }
 
-/// As many bytes as asked for, or one number.
-fn random(world: &mut Virtual, given: &[Val]) -> Result<Val> {
+/// Returns as many random bytes as asked for, or one number.
+fn random(world: &mut VirtualWorld, given: &[Val]) -> Result<Val> {
     let Some(Val::U64(bytes)) = given.first() else { return Ok(Val::U64(world.random())) };
     if *bytes > RANDOM_BYTES_MAX {
         bail!("the module asks for {bytes} random bytes at once: at most {RANDOM_BYTES_MAX}");
@@ -180,10 +186,10 @@ fn random(world: &mut Virtual, given: &[Val]) -> Result<Val> {
     Ok(Val::List(bytes.map(Val::U8).collect()))
 }
 
-/// Text on a stream of the module's, to its log.
-fn print(guest: &mut Guest, is_error: bool, given: &[Val]) {
+/// Writes text on a stream of the module's to its log.
+fn print(guest: &mut GuestData, is_error: bool, given: &[Val]) {
     let Some(Val::List(bytes)) = given.get(1) else { return };
-    let level = if is_error { Level::Error } else { Level::Debug };
+    let level = if is_error { LogLevel::Error } else { LogLevel::Debug };
     let byte = |byte: &Val| if let Val::U8(byte) = byte { Some(*byte) } else { None };
     let bytes: Vec<u8> = bytes.iter().filter_map(byte).collect();
     let text = String::from_utf8_lossy(&bytes);
@@ -192,7 +198,7 @@ fn print(guest: &mut Guest, is_error: bool, given: &[Val]) {
     }
 }
 
-/// The error with which a system says no, where the type has one.
+/// Returns the error with which a system says no, where the type has one.
 fn refused(ty: &Type) -> Option<Val> {
     const WORDS: [&str; 5] = ["access", "access-denied", "not-supported", "unsupported", "closed"];
     let Type::Result(ty) = ty else { return None };
@@ -210,7 +216,7 @@ fn refused(ty: &Type) -> Option<Val> {
     Some(Val::Result(Err(Some(Box::new(error)))))
 }
 
-/// The least that a value of the type can be.
+/// Returns the least value of the type.
 fn nothing(ty: &Type, resource: &mut dyn FnMut() -> Result<Val>) -> Result<Val> {
     let mut some = |ty: &Type| nothing(ty, resource);
     Ok(match ty {

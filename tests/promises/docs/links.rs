@@ -59,12 +59,15 @@ fn is_source_path(span: &str) -> bool {
     let plain = span.chars().all(|character| character.is_ascii_alphanumeric() || "/._-".contains(character));
     let known = ["agent/", "author/", "cli/", "collector/", "crates/", "demo/", "deploy/", "docs/", "tests/"];
     let of_the_root = known.iter().any(|start| span.starts_with(start));
-    plain && span.contains('/') && (span.ends_with(".rs") || of_the_root) && !span.starts_with("src/")
+    let is_file = span.rsplit('/').next().is_some_and(|name| name.contains('.'));
+    let is_placeholder = span.contains("NAME") || span.starts_with("src/");
+    plain && span.contains('/') && is_file && (span.ends_with(".rs") || of_the_root) && !is_placeholder
 }
 
-/// Finds the metrics that pages name in code font, with braces opened: the page and the name.
+/// Finds the metrics that pages name in code font, with braces opened: the page and the name. What is history may
+/// name those that are no more.
 pub(super) fn metrics(pages: &[DocPage]) -> Vec<(String, String)> {
-    let named = pages.iter().flat_map(|page| {
+    let named = pages.iter().filter(|page| page.path != "CHANGELOG.md").flat_map(|page| {
         let spans = code_spans(&page.text).into_iter().filter(|span| span.starts_with("headwater_"));
         let names = spans.flat_map(|span| open_braces(&span));
         names.filter(|name| is_metric(name)).map(|name| (page.path.clone(), name)).collect::<Vec<_>>()

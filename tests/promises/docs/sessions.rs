@@ -16,7 +16,7 @@ use headwater_tests::process::{ChildProcess, built_program, installed_program};
 use super::blocks::{BlockRole, CodeBlock};
 
 /// Longest that the commands of one page may take.
-const PAGE_MAX: Duration = Duration::from_mins(5);
+const PAGE_MAX: Duration = Duration::from_mins(10);
 /// The end of a file in the script; no page may have it as a line.
 const END_OF_FILE: &str = "END-OF-THE-FILE-OF-A-PAGE";
 

@@ -1,6 +1,6 @@
 //! Kills around a switch of modules, with a broker that keeps its sessions and the real collector.
 
-use headwater_agent::module::Digest;
+use headwater_agent::module::ModuleDigest;
 use headwater_tests::broker::MosquittoBroker;
 use headwater_tests::collector::TestCollector;
 
@@ -34,7 +34,7 @@ async fn killed_around_a_switch_every_reading_counts_once() {
         agent.wait_for_metric("pipeline_read_messages", "changed", readings, SOON).await;
         let mut status = agent.status().await.expect("it answers");
         let found = status["modules"]["changed"]["running"][0].take();
-        assert_eq!(found.as_str(), Some(&*Digest::of(running).to_string()), "{point}");
+        assert_eq!(found.as_str(), Some(&*ModuleDigest::of(running).to_string()), "{point}");
     }
     wait_until_drained(&agent, "central", SOON).await;
     check_ledger(&agent).await;

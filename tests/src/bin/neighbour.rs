@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use headwater_agent::flow::{Event, Timestamp};
-use headwater_agent::module::{CallMetrics, Host, Limits};
+use headwater_agent::module::{CallMetrics, ModuleHost, ModuleLimits};
 use headwater_tests::agent::TestAgent;
 use headwater_tests::broker::RumqttdBroker;
 use headwater_tests::destination::FakeDestination;
@@ -109,12 +109,12 @@ struct StopCosts {
 
 /// Runs the module by itself: it misbehaves on each reading, many times.
 fn stop(kind: &str) -> anyhow::Result<StopCosts> {
-    let host = Host::new(None)?;
-    let limits = Limits {
+    let host = ModuleHost::new(None)?;
+    let limits = ModuleLimits {
         deadline: DEADLINE,
         memory_bytes_max: MEMORY_BYTES_MAX,
         output_bytes_max: OUTPUT_BYTES_MAX,
-        ..Limits::default()
+        ..ModuleLimits::default()
     };
     let config = format!(r#"{{"do":{kind:?}}}"#);
     let path = Path::new(headwater_bundle::HOSTILE_PATH);

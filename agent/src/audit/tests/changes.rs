@@ -86,7 +86,7 @@ fn a_stage_is_looked_after_from_when_it_is_added_until_it_is_removed() {
     drop((plant.pipeline("each"), plant.pipeline("guest")));
     let roster = Roster::new(plant.metrics.clone());
     let ledger = LedgerReader::open(plant.store.clone(), roster.reader());
-    let host = Host::new(None).unwrap();
+    let host = ModuleHost::new(None).unwrap();
     let mut auditor = Auditor::new(ledger, Duration::from_secs(60), plant.metrics.clone(), host);
     let start = Instant::now();
     let mut stuck_at = |seconds| {

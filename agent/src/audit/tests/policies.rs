@@ -86,8 +86,12 @@ fn the_ledger_balances_while_results_are_given_up_and_one_lost_record_raises_the
     let plant = plant();
     let built: Vec<_> = plant.config.pipelines.keys().map(|name| plant.pipeline(name)).collect();
     let ledger = plant.ledger();
-    let mut auditor =
-        Auditor::new(ledger.clone(), Duration::from_mins(1), plant.metrics.clone(), Host::new(None).unwrap());
+    let mut auditor = Auditor::new(
+        ledger.clone(),
+        Duration::from_mins(1),
+        plant.metrics.clone(),
+        ModuleHost::new(None).unwrap(),
+    );
     let alarm = |equation: &str| plant.metrics.imbalance(equation).imbalance_records.get();
     let read = |name: &str| plant.metrics.pipeline(name).read_messages.get();
     std::thread::scope(|threads| {

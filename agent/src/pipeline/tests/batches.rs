@@ -15,7 +15,7 @@ type Sent = (u64, Option<i64>);
 
 fn plant() -> Plant {
     let mut plant = Plant::new();
-    plant.host = Host::new(Some(plant.folder.path().join("modules"))).unwrap();
+    plant.host = ModuleHost::new(Some(plant.folder.path().join("modules"))).unwrap();
     let compute = vec![
         ComputedMember::new(AggregateFunction::Count, None),
         ComputedMember::new(AggregateFunction::Sum, Some(vec!["n".into()])),
@@ -29,7 +29,7 @@ fn plant() -> Plant {
     plant.config.transforms = vec![ModuleConfig {
         origin: Path::new(headwater_bundle::HOSTILE_PATH).into(),
         settings: r#"{"do":"retime"}"#.to_owned(),
-        limits: Limits { deadline: Duration::from_secs(60), ..Limits::default() },
+        limits: ModuleLimits { deadline: Duration::from_secs(60), ..ModuleLimits::default() },
     }];
     plant
 }

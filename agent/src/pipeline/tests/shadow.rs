@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::flow::Event;
-use crate::module::{Capability, Closed, Group, Transform};
+use crate::module::{Closed, Group, ModuleCapability, TransformModule};
 use crate::pipeline::aggregate::Aggregate;
 use crate::pipeline::mailbox::{DIFFERENCES_MAX, Offer};
 use crate::pipeline::shadow::{Shadow, Watched};
@@ -12,23 +12,23 @@ use std::path::Path;
 
 const BAD: &str = r#"{"bad":true}"#;
 
-fn transform(path: &str, settings: &str) -> Transform {
-    let limits = Limits { granted: [Capability::State].into(), ..Limits::default() };
-    let host = Host::new(None).unwrap();
+fn transform(path: &str, settings: &str) -> TransformModule {
+    let limits = ModuleLimits { granted: [ModuleCapability::State].into(), ..ModuleLimits::default() };
+    let host = ModuleHost::new(None).unwrap();
     host.transform(Path::new(path), settings, &limits, &module::CallMetrics::default()).unwrap()
 }
 
-fn hostile(what: &str) -> Transform {
+fn hostile(what: &str) -> TransformModule {
     transform(HOSTILE_PATH, &format!(r#"{{"do":"{what}"}}"#))
 }
 
 fn aggregate(settings: &str) -> Aggregate {
-    let (host, path) = (Host::new(None).unwrap(), Path::new(HOSTILE_AGGREGATE_PATH));
-    let limits = Limits::default();
+    let (host, path) = (ModuleHost::new(None).unwrap(), Path::new(HOSTILE_AGGREGATE_PATH));
+    let limits = ModuleLimits::default();
     Aggregate::Module(host.aggregate(path, settings, &limits, &module::CallMetrics::default()).unwrap())
 }
 
-fn beside(transforms: Vec<Transform>, aggregate: Option<Aggregate>) -> Shadow {
+fn beside(transforms: Vec<TransformModule>, aggregate: Option<Aggregate>) -> Shadow {
     let (modules, version) = (Modules { transforms, aggregate }, Version::default());
     Shadow::new(Box::new(Offer { modules, version, config: Plant::new().config }), Instant::now())
 }

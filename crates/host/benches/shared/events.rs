@@ -2,10 +2,10 @@
 
 use headwater_flow::{Event, Timestamp};
 
-/// How many there are.
+/// The number of events.
 pub(crate) const BATCH: usize = 256;
 
-/// What a sensor of some measured quantities sends.
+/// Returns the events of a sensor of some measured quantities.
 pub(crate) fn events() -> Vec<Event> {
     let event = |n: usize| {
         Event {

@@ -1,11 +1,11 @@
-//! OCI registries: references, manifests, and what a server asks for before it answers.
+//! OCI registries: references, manifests, and the challenges of servers.
 //!
 //! A module is pushed as an artifact of one layer `application/wasm`, as `wkg oci push` and `oras push` do
 //! it; the manifest names that layer by its digest, and is itself pinned by its own.
 
-use super::http::{Answer, Body, Http, Pass};
-use super::{Config, Failure};
-use crate::trust::Digest;
+use super::http::{AnswerBody, HttpsClient, ServerAnswer, ServerPass};
+use super::{FetchConfig, FetchFailure};
+use crate::trust::ModuleDigest;
 use headwater_access::secret::Revealed;
 use serde::Deserialize;
 use std::str::FromStr;
@@ -13,59 +13,59 @@ use url::Url;
 
 /// The type of the layer.
 const WASM: &str = "application/wasm";
-/// What is asked for.
+/// The type that is asked for.
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// The largest manifest that registries take, too.
+/// The size of the largest manifest, which is the largest that registries take.
 pub(super) const MANIFEST_BYTES_MAX: u64 = 4 << 20;
-/// A token has some kilobytes.
+/// The size of the largest token; most have some kilobytes.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
-/// Annotation of a manifest: the signature of its module.
+/// The annotation of a manifest with the signature of its module.
 const SIGNATURE: &str = "headwater.signature";
 
-/// Where else than in a file a module is.
+/// The address of a module on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remote {
+pub struct RemoteAddress {
     text: String,
-    pub(super) place: Place,
+    pub(super) place: RemotePlace,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum RemotePlace {
     /// `https://…`.
     Https(Url),
     /// `oci://REGISTRY/REPOSITORY[:TAG]@sha256:…`.
     Oci {
         /// The repository's `https://REGISTRY/v2/REPOSITORY/`.
         repository: Url,
-        manifest: Digest,
+        manifest: ModuleDigest,
     },
 }
 
-impl Remote {
-    /// Whether it says by itself which module it is.
+impl RemoteAddress {
+    /// Returns true if the address itself pins the module.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
-        matches!(self.place, Place::Oci { .. })
+        matches!(self.place, RemotePlace::Oci { .. })
     }
 
-    /// As it was written.
+    /// Returns the address as it was written.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The module's name, for people.
+    /// Returns the module's name, for people.
     pub(crate) fn name(&self) -> &str {
         let path = match &self.place {
-            Place::Https(url) => url.path(),
-            Place::Oci { repository, .. } => repository.path().trim_end_matches('/'),
+            RemotePlace::Https(url) => url.path(),
+            RemotePlace::Oci { repository, .. } => repository.path().trim_end_matches('/'),
         };
         let name = path.rsplit('/').next().unwrap_or_default();
         name.split_once('.').map_or(name, |(stem, _)| stem)
     }
 }
 
-impl FromStr for Remote {
+impl FromStr for RemoteAddress {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -80,14 +80,14 @@ impl FromStr for Remote {
                 if url.scheme() != "https" || !plain {
                     return Err(HTTPS);
                 }
-                Place::Https(url)
+                RemotePlace::Https(url)
             }
         };
         Ok(Self { text: text.to_owned(), place })
     }
 }
 
-fn oci(reference: &str) -> Option<Place> {
+fn oci(reference: &str) -> Option<RemotePlace> {
     let (name, manifest) = reference.rsplit_once('@')?;
     let (registry, repository) = name.split_once('/')?;
     let repository = repository.split_once(':').map_or(repository, |(repository, _)| repository);
@@ -97,28 +97,28 @@ fn oci(reference: &str) -> Option<Place> {
     }
     let repository: Url = format!("https://{registry}/v2/{repository}/").parse().ok()?;
     let plain = repository.username().is_empty() && repository.password().is_none();
-    Some(Place::Oci { repository, manifest: manifest.parse().ok().filter(|_| plain)? })
+    Some(RemotePlace::Oci { repository, manifest: manifest.parse().ok().filter(|_| plain)? })
 }
 
-/// What is needed of a manifest.
+/// The parts of a manifest that are read.
 #[derive(Debug, Deserialize)]
-pub(super) struct Manifest {
+pub(super) struct RegistryManifest {
     #[serde(default)]
-    layers: Vec<Layer>,
+    layers: Vec<ManifestLayer>,
     #[serde(default)]
     annotations: std::collections::BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Layer {
+struct ManifestLayer {
     media_type: String,
     digest: String,
 }
 
-impl Manifest {
-    /// The digest of the layer that is the module.
-    pub(super) fn module(&self) -> Result<Digest, String> {
+impl RegistryManifest {
+    /// Returns the digest of the layer that is the module.
+    pub(super) fn module(&self) -> Result<ModuleDigest, String> {
         let mut modules = self.layers.iter().filter(|layer| layer.media_type == WASM);
         match (modules.next(), modules.next()) {
             (Some(layer), None) => {
@@ -129,32 +129,33 @@ impl Manifest {
         }
     }
 
-    /// The text of the module's signature.
+    /// Returns the text of the module's signature.
     pub(super) fn signature(&self) -> Option<&str> {
         self.annotations.get(SIGNATURE).map(String::as_str)
     }
 }
 
-/// Gets with what the server asks for, at most once; `pass` is what it took, for the next time.
+/// Gets a file, with credentials if the server asks for them, at most once; `pass` becomes those that it took, for the
+/// next time.
 pub(super) async fn get(
-    http: &Http,
+    http: &HttpsClient,
     url: &Url,
     accept: &str,
-    config: &Config,
-    pass: &mut Pass,
-) -> Result<Body, Failure> {
+    config: &FetchConfig,
+    pass: &mut ServerPass,
+) -> Result<AnswerBody, FetchFailure> {
     let challenge = match http.get(url, accept, pass).await? {
-        Answer::Body(body) => return Ok(body),
-        Answer::Challenge(challenge) => challenge,
+        ServerAnswer::Body(body) => return Ok(body),
+        ServerAnswer::Challenge(challenge) => challenge,
     };
     *pass = answer(http, url, &challenge, config).await?;
     match http.get(url, accept, pass).await? {
-        Answer::Body(body) => Ok(body),
-        Answer::Challenge(_) => Err(Failure::Lasts(refusal(url, config))),
+        ServerAnswer::Body(body) => Ok(body),
+        ServerAnswer::Challenge(_) => Err(FetchFailure::Lasts(refusal(url, config))),
     }
 }
 
-fn refusal(url: &Url, config: &Config) -> String {
+fn refusal(url: &Url, config: &FetchConfig) -> String {
     let host = host(url);
     let remedy = match config.credentials.contains_key(&host) {
         true => "they are refused: correct them, or give them the right to read it",
@@ -163,31 +164,41 @@ fn refusal(url: &Url, config: &Config) -> String {
     format!("{url}: it asks for `credentials` of {host} in [modules.fetch], and {remedy}")
 }
 
-/// As `credentials` are found by: with the port, if that is written.
+/// Returns the name that `credentials` are found by: with the port, if that is written.
 fn host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-async fn answer(http: &Http, url: &Url, challenge: &str, config: &Config) -> Result<Pass, Failure> {
+async fn answer(
+    http: &HttpsClient,
+    url: &Url,
+    challenge: &str,
+    config: &FetchConfig,
+) -> Result<ServerPass, FetchFailure> {
     let own = match config.credentials.get(&host(url)) {
         Some(own) => {
-            let password = own.password.read().map_err(|error| Failure::Lasts(error.to_string()))?;
-            Pass::Basic(own.username.clone(), password)
+            let password = own.password.read().map_err(|error| FetchFailure::Lasts(error.to_string()))?;
+            ServerPass::Basic(own.username.clone(), password)
         }
-        None => Pass::None,
+        None => ServerPass::None,
     };
     let (scheme, parameters) = challenge.split_once(' ').unwrap_or((challenge, ""));
     match (scheme.to_ascii_lowercase().as_str(), &own) {
-        ("basic", Pass::Basic(..)) => Ok(own),
-        ("bearer", _) => token(http, url, parameters, &own).await.map(Pass::Bearer),
-        _ => Err(Failure::Lasts(refusal(url, config))),
+        ("basic", ServerPass::Basic(..)) => Ok(own),
+        ("bearer", _) => token(http, url, parameters, &own).await.map(ServerPass::Bearer),
+        _ => Err(FetchFailure::Lasts(refusal(url, config))),
     }
 }
 
-/// Of the server that the registry names: anybody's, without credentials.
-async fn token(http: &Http, url: &Url, parameters: &str, own: &Pass) -> Result<Revealed, Failure> {
-    let lasts = |words: &str| Failure::Lasts(format!("{url}: {words}"));
+/// Gets a token from the server that the registry names: anybody's, without credentials.
+async fn token(
+    http: &HttpsClient,
+    url: &Url,
+    parameters: &str,
+    own: &ServerPass,
+) -> Result<Revealed, FetchFailure> {
+    let lasts = |words: &str| FetchFailure::Lasts(format!("{url}: {words}"));
     let realm = parameter(parameters, "realm").and_then(|realm| realm.parse::<Url>().ok());
     let mut realm = realm.ok_or_else(|| lasts("it asks for a token and does not say of whom"))?;
     for name in ["service", "scope"] {
@@ -195,7 +206,7 @@ async fn token(http: &Http, url: &Url, parameters: &str, own: &Pass) -> Result<R
             realm.query_pairs_mut().append_pair(name, value);
         }
     }
-    let Answer::Body(body) = http.get(&realm, "application/json", own).await? else {
+    let ServerAnswer::Body(body) = http.get(&realm, "application/json", own).await? else {
         return Err(lasts(&format!("{realm} gives no token for these `credentials`")));
     };
     let mut bytes = Vec::new();
@@ -210,7 +221,8 @@ async fn token(http: &Http, url: &Url, parameters: &str, own: &Pass) -> Result<R
     Ok(Revealed::of(token))
 }
 
-/// Of `a="x",b="y,z"` (RFC 9110, 11.2): values are quoted and without escapes, as registries write them.
+/// Returns a parameter of `a="x",b="y,z"` (RFC 9110, 11.2): values are quoted and without escapes, as registries write
+/// them.
 fn parameter<'a>(parameters: &'a str, name: &str) -> Option<&'a str> {
     let mut rest = parameters;
     while let Some((key, after)) = rest.split_once('=') {
@@ -246,18 +258,18 @@ mod tests {
     fn a_reference_is_pinned_and_has_no_secrets() {
         let digest = format!("sha256:{}", "0a".repeat(32));
         for good in ["r.example/plant/celsius", "r.example:5000/celsius:1.0", "127.0.0.1:1/a/b-c_d.e:x"] {
-            let remote: Remote = format!("oci://{good}@{digest}").parse().unwrap();
+            let remote: RemoteAddress = format!("oci://{good}@{digest}").parse().unwrap();
             assert!(remote.is_pinned(), "{good}");
         }
         let at = |repository: &str| format!("oci://{repository}@{digest}");
         let unpinned = "oci://r.example/celsius:1.0".to_owned();
         for bad in [unpinned, at("r.example"), at("r/../x"), at("r/UPPER"), at("u:p@r/x"), at("r/x?y")] {
-            assert!(bad.parse::<Remote>().is_err(), "{bad}");
+            assert!(bad.parse::<RemoteAddress>().is_err(), "{bad}");
         }
         for bad in ["http://h/x.wasm", "https://u:p@h/x.wasm", "ftp://h/x", "https://"] {
-            assert!(bad.parse::<Remote>().is_err(), "{bad}");
+            assert!(bad.parse::<RemoteAddress>().is_err(), "{bad}");
         }
-        let name = |text: &str| text.parse::<Remote>().unwrap().name().to_owned();
+        let name = |text: &str| text.parse::<RemoteAddress>().unwrap().name().to_owned();
         assert_eq!(name("https://h/a/scale.v2.wasm?x=1"), "scale");
         assert_eq!(name(&at("r/plant/celsius:1.0")), "celsius");
     }

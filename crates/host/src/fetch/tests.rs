@@ -1,7 +1,7 @@
 use super::*;
 use crate::CallMetrics;
-use crate::metrics::Fetch;
-use crate::{Config as Modules, Host, Limits};
+use crate::metrics::FetchMetrics;
+use crate::{HostConfig as Modules, ModuleHost, ModuleLimits};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use headwater_bundle::{CELSIUS, STATS};
@@ -14,7 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a server makes of the number of the request for its path, and of its `authorization`.
+/// Returns the answer of a server to the number of the request for its path, and its `authorization`.
 type Reply = Box<dyn Fn(usize, &str) -> Vec<u8> + Send>;
 
 /// A server over TLS on this machine.
@@ -23,7 +23,7 @@ struct Server {
     asked: Arc<Mutex<Vec<String>>>,
     ca: PathBuf,
     home: tempfile::TempDir,
-    metrics: Fetch,
+    metrics: FetchMetrics,
 }
 
 impl Server {
@@ -42,8 +42,8 @@ impl Server {
         let tls = tls.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (tls, replies) =
-            (Arc::new(tls.unwrap()), replies(&address).into_iter().collect::<HashMap<_, _>>());
+        let tls = Arc::new(tls.unwrap());
+        let replies: HashMap<_, _> = replies(&address).into_iter().collect();
         let asked = Arc::<Mutex<Vec<_>>>::default();
         let seen = Arc::clone(&asked);
         // It ends with the test's process.
@@ -53,7 +53,7 @@ impl Server {
                 serve(rustls::StreamOwned::new(connection, tcp.unwrap()), &replies, &seen);
             }
         });
-        Self { address, asked, ca, home, metrics: Fetch::default() }
+        Self { address, asked, ca, home, metrics: FetchMetrics::default() }
     }
 
     fn with(bodies: &[(&str, &[u8])]) -> Self {
@@ -74,17 +74,17 @@ impl Server {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    fn config(&self) -> Config {
-        Config { ca: Some(self.ca.clone()), deadline: Duration::from_secs(20), ..Config::default() }
+    fn config(&self) -> FetchConfig {
+        FetchConfig { ca: Some(self.ca.clone()), deadline: Duration::from_secs(20), ..FetchConfig::default() }
     }
 
-    fn host(&self, fetch: Config, keys: &[PublicKey]) -> Host {
+    fn host(&self, fetch: FetchConfig, keys: &[PublicKey]) -> ModuleHost {
         let config = Modules { fetch, keys: keys.to_vec(), ..Modules::default() };
-        Host::judging(config).unwrap().fetching(&self.state(), self.metrics.clone())
+        ModuleHost::judging(config).unwrap().fetching(&self.state(), self.metrics.clone())
     }
 
     /// Fetches, and loads what came.
-    fn load(&self, module: &str, digest: Option<Digest>) -> Result<String, Error> {
+    fn load(&self, module: &str, digest: Option<ModuleDigest>) -> Result<String, ModuleError> {
         load(&self.host(self.config(), &[]), module, digest)
     }
 
@@ -93,18 +93,23 @@ impl Server {
     }
 }
 
-fn origin(module: &str, digest: Option<Digest>) -> Origin {
-    Origin { file: module.into(), remote: Some(Box::new(module.parse().unwrap())), digest }
+fn origin(module: &str, digest: Option<ModuleDigest>) -> ModuleOrigin {
+    ModuleOrigin { file: module.into(), remote: Some(Box::new(module.parse().unwrap())), digest }
 }
 
-fn files(host: &Host, owner: &str, origin: &Origin, network: Network<'_>) -> Result<Origin, Error> {
+fn files(
+    host: &ModuleHost,
+    owner: &str,
+    origin: &ModuleOrigin,
+    network: NetworkAccess<'_>,
+) -> Result<ModuleOrigin, ModuleError> {
     let files = host.files(owner, &[origin], network);
     files.map(|mut files| files.remove(0)).map_err(|(_, error)| error)
 }
 
-fn load(host: &Host, module: &str, digest: Option<Digest>) -> Result<String, Error> {
-    let file = files(host, "p", &origin(module, digest), Network::Until(&|| false))?;
-    let loaded = host.transform(&file, r#"{"field":"t"}"#, &Limits::default(), &CallMetrics::default());
+fn load(host: &ModuleHost, module: &str, digest: Option<ModuleDigest>) -> Result<String, ModuleError> {
+    let file = files(host, "p", &origin(module, digest), NetworkAccess::Until(&|| false))?;
+    let loaded = host.transform(&file, r#"{"field":"t"}"#, &ModuleLimits::default(), &CallMetrics::default());
     loaded.map(|module| module.digest().to_owned())
 }
 
@@ -150,14 +155,15 @@ fn serve(
 #[test]
 fn a_module_is_fetched_once_and_starts_from_there_without_a_network() {
     let server = Server::with(&[("/celsius.wasm", CELSIUS)]);
-    let (url, digest) = (server.url("/celsius.wasm"), Digest::of(CELSIUS));
+    let url = server.url("/celsius.wasm");
+    let digest = ModuleDigest::of(CELSIUS);
     let host = server.host(server.config(), &[]);
-    let missing = files(&host, "p", &origin(&url, Some(digest)), Network::Off).unwrap_err();
-    assert!(matches!(missing, Error::Fetch { .. }) && server.asked().is_empty(), "{missing}");
+    let missing = files(&host, "p", &origin(&url, Some(digest)), NetworkAccess::Off).unwrap_err();
+    assert!(matches!(missing, ModuleError::Fetch { .. }) && server.asked().is_empty(), "{missing}");
     assert_eq!(load(&host, &url, Some(digest)).unwrap(), digest.to_string());
     assert_eq!(server.asked(), ["/celsius.wasm"]);
     assert_eq!(server.load(&url, Some(digest)).unwrap(), digest.to_string());
-    files(&host, "p", &origin(&url, Some(digest)), Network::Off).unwrap();
+    files(&host, "p", &origin(&url, Some(digest)), NetworkAccess::Off).unwrap();
     assert!(server.asked().is_empty(), "it is here");
     // What is damaged here is fetched again.
     fs::write(server.state().join("fetched").join(hex(&digest.0)), b"damage").unwrap();
@@ -170,9 +176,9 @@ fn a_module_is_fetched_once_and_starts_from_there_without_a_network() {
 fn what_is_not_what_was_pinned_is_neither_used_nor_kept() {
     let server = Server::with(&[("/celsius.wasm", CELSIUS)]);
     let url = server.url("/celsius.wasm");
-    let other = Digest::of(b"another");
+    let other = ModuleDigest::of(b"another");
     let error = server.load(&url, Some(other)).unwrap_err().to_string();
-    assert!(error.contains(&format!("expected {other}, found {}", Digest::of(CELSIUS))), "{error}");
+    assert!(error.contains(&format!("expected {other}, found {}", ModuleDigest::of(CELSIUS))), "{error}");
     let unpinned = server.load(&url, None).unwrap_err().to_string();
     assert!(unpinned.contains("it is not pinned"), "{unpinned}");
     let missing = server.load(&format!("{url}2"), Some(other)).unwrap_err().to_string();
@@ -192,9 +198,9 @@ fn what_may_pass_is_tried_again_and_only_so_often() {
     };
     let replies = |_: &str| vec![("/soon".to_owned(), flaky(2)), ("/never".to_owned(), flaky(usize::MAX))];
     let server = Server::start(replies);
-    server.load(&server.url("/soon"), Some(Digest::of(CELSIUS))).unwrap();
+    server.load(&server.url("/soon"), Some(ModuleDigest::of(CELSIUS))).unwrap();
     assert_eq!((server.asked().len(), server.metrics.repeated_requests.get()), (3, 2));
-    let error = server.load(&server.url("/never"), Some(Digest::of(STATS))).unwrap_err().to_string();
+    let error = server.load(&server.url("/never"), Some(ModuleDigest::of(STATS))).unwrap_err().to_string();
     assert!(error.contains("503"), "{error}");
     assert_eq!(server.asked().len(), TRIES_MAX as usize);
 }
@@ -204,7 +210,8 @@ fn a_server_that_nobody_vouches_for_is_not_asked() {
     let server = Server::with(&[("/celsius.wasm", CELSIUS)]);
     let stranger = Server::with(&[]);
     let host = server.host(stranger.config(), &[]);
-    let error = load(&host, &server.url("/celsius.wasm"), Some(Digest::of(CELSIUS))).unwrap_err().to_string();
+    let error =
+        load(&host, &server.url("/celsius.wasm"), Some(ModuleDigest::of(CELSIUS))).unwrap_err().to_string();
     assert!(error.contains("certificate"), "{error}");
     assert!(server.asked().is_empty());
 }
@@ -224,7 +231,7 @@ fn it_is_redirected_over_tls_alone() {
             ("/celsius.wasm".to_owned(), always(CELSIUS)),
         ]
     });
-    let digest = Some(Digest::of(CELSIUS));
+    let digest = Some(ModuleDigest::of(CELSIUS));
     let error = server.load(&server.url("/plain"), digest).unwrap_err().to_string();
     assert!(error.contains("redirect"), "{error}");
     plain.set_nonblocking(true).unwrap();
@@ -247,10 +254,10 @@ fn with_keys_a_fetched_module_needs_a_signature_too() {
     ]);
     let load = |name: &str| {
         let host = server.host(server.config(), &[key]);
-        load(&host, &server.url(&format!("/{name}.wasm")), Some(Digest::of(CELSIUS)))
+        load(&host, &server.url(&format!("/{name}.wasm")), Some(ModuleDigest::of(CELSIUS)))
     };
     let error = load("unsigned").unwrap_err();
-    assert!(matches!(error, Error::Unsigned { .. }), "{error}");
+    assert!(matches!(error, ModuleError::Unsigned { .. }), "{error}");
     load("signed").unwrap();
     server.asked();
     load("signed").unwrap();
@@ -258,7 +265,7 @@ fn with_keys_a_fetched_module_needs_a_signature_too() {
 }
 
 /// A manifest as `oras push` makes it.
-fn manifest(layers: &[(&str, Digest)]) -> Vec<u8> {
+fn manifest(layers: &[(&str, ModuleDigest)]) -> Vec<u8> {
     let layers: Vec<_> = layers
         .iter()
         .map(|(kind, digest)| serde_json::json!({ "mediaType": kind, "digest": digest.to_string(), "size": 1 }))
@@ -271,33 +278,34 @@ const WASM: &str = "application/wasm";
 
 #[test]
 fn a_registrys_module_is_pinned_by_its_manifest() {
-    let module = Digest::of(CELSIUS);
-    let good = manifest(&[("application/octet-stream", Digest::of(b"readme")), (WASM, module)]);
+    let module = ModuleDigest::of(CELSIUS);
+    let good = manifest(&[("application/octet-stream", ModuleDigest::of(b"readme")), (WASM, module)]);
     let twice = manifest(&[(WASM, module), (WASM, module)]);
-    let (pin, ambiguous) = (Digest::of(&good), Digest::of(&twice));
+    let pin = ModuleDigest::of(&good);
+    let ambiguous = ModuleDigest::of(&twice);
     let server = Server::with(&[
         (&format!("/v2/plant/celsius/manifests/{pin}"), &good),
         (&format!("/v2/plant/celsius/manifests/{ambiguous}"), &twice),
         (&format!("/v2/plant/celsius/blobs/{module}"), CELSIUS),
     ]);
-    let at = |digest: Digest| format!("oci://{}/plant/celsius:1.0@{digest}", server.address);
+    let at = |digest: ModuleDigest| format!("oci://{}/plant/celsius:1.0@{digest}", server.address);
     assert_eq!(server.load(&at(pin), None).unwrap(), module.to_string());
     assert_eq!(server.asked().len(), 2);
     server.load(&at(pin), Some(module)).unwrap();
     assert!(server.asked().is_empty(), "manifest and module are here");
-    let error = server.load(&at(pin), Some(Digest::of(STATS))).unwrap_err();
-    assert!(matches!(error, Error::WrongDigest { found, .. } if found == module), "{error}");
+    let error = server.load(&at(pin), Some(ModuleDigest::of(STATS))).unwrap_err();
+    assert!(matches!(error, ModuleError::WrongDigest { found, .. } if found == module), "{error}");
     let error = server.load(&at(ambiguous), None).unwrap_err().to_string();
     assert!(error.contains("several layers"), "{error}");
-    let error = server.load(&at(Digest::of(b"")), None).unwrap_err().to_string();
+    let error = server.load(&at(ModuleDigest::of(b"")), None).unwrap_err().to_string();
     assert!(error.contains("404"), "{error}");
 }
 
 #[test]
 fn a_server_gets_the_token_or_the_password_that_it_asks_for() {
-    let module = Digest::of(CELSIUS);
+    let module = ModuleDigest::of(CELSIUS);
     let manifest = manifest(&[(WASM, module)]);
-    let pin = Digest::of(&manifest);
+    let pin = ModuleDigest::of(&manifest);
     let basic = format!("Basic {}", BASE64.encode("gateway:s3cret"));
     let own = basic.clone();
     let server = Server::start(|address| {
@@ -305,7 +313,9 @@ fn a_server_gets_the_token_or_the_password_that_it_asks_for() {
             "WWW-Authenticate: Bearer realm=\"https://{address}/token\",service=\"r\",scope=\"repository:x:pull\"\r\n"
         );
         let guarded = |wanted: &str, ask: &str, body: &[u8]| -> Reply {
-            let (wanted, refused, body) = (wanted.to_owned(), head("401 Unauthorized", ask), ok(body));
+            let wanted = wanted.to_owned();
+            let refused = head("401 Unauthorized", ask);
+            let body = ok(body);
             Box::new(move |_, pass| if pass == wanted { body.clone() } else { refused.clone() })
         };
         vec![
@@ -326,9 +336,9 @@ fn a_server_gets_the_token_or_the_password_that_it_asks_for() {
     let with = |password: &str| {
         let file = server.home.path().join("password");
         fs::write(&file, password).unwrap();
-        let own = Credentials { username: "gateway".to_owned(), password: Secret::File(file) };
+        let own = ServerCredentials { username: "gateway".to_owned(), password: Secret::File(file) };
         let credentials = [(server.address.clone(), own)].into();
-        server.host(Config { credentials, ..server.config() }, &[])
+        server.host(FetchConfig { credentials, ..server.config() }, &[])
     };
     let wrong = load(&with("wrong\n"), &server.url("/x.wasm"), Some(module)).unwrap_err().to_string();
     assert!(wrong.contains("they are refused") && !wrong.contains("wrong\n"), "{wrong}");
@@ -360,29 +370,30 @@ fn an_endless_or_silent_answer_is_cut() {
         }),
     ];
     let server = Server::start(|_| replies);
-    let small = Config { bytes_max: 4096, ..server.config() };
+    let small = FetchConfig { bytes_max: 4096, ..server.config() };
     for path in ["/sized", "/announced", "/endless"] {
         let host = server.host(small.clone(), &[]);
-        let error = load(&host, &server.url(path), Some(Digest::of(b""))).unwrap_err().to_string();
+        let error = load(&host, &server.url(path), Some(ModuleDigest::of(b""))).unwrap_err().to_string();
         assert!(error.contains("longer than 4096 bytes, `bytes_max` in [modules.fetch]"), "{error}");
         assert_eq!(server.kept(), Vec::<String>::new());
     }
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/x", silent.local_addr().unwrap());
-    let short = Config { deadline: Duration::from_millis(300), ..server.config() };
+    let short = FetchConfig { deadline: Duration::from_millis(300), ..server.config() };
     let started = Instant::now();
-    let error = load(&server.host(short, &[]), &url, Some(Digest::of(b""))).unwrap_err().to_string();
+    let error = load(&server.host(short, &[]), &url, Some(ModuleDigest::of(b""))).unwrap_err().to_string();
     assert!(error.contains("longer than 300ms") && error.contains("`deadline`"), "{error}");
     // And who stops the agent does not wait for it.
-    let (host, since) = (server.host(server.config(), &[]), Instant::now());
+    let host = server.host(server.config(), &[]);
+    let since = Instant::now();
     let over = || since.elapsed() > Duration::from_millis(300);
-    files(&host, "p", &origin(&url, Some(Digest::of(b""))), Network::Until(&over)).unwrap_err();
+    files(&host, "p", &origin(&url, Some(ModuleDigest::of(b""))), NetworkAccess::Until(&over)).unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 #[test]
 fn what_one_server_is_shown_no_other_is() {
-    let module = Digest::of(CELSIUS);
+    let module = ModuleDigest::of(CELSIUS);
     let seen = Arc::<Mutex<Vec<String>>>::default();
     let noted = |seen: &Arc<Mutex<Vec<String>>>, answer: Vec<u8>| -> Reply {
         let seen = Arc::clone(seen);
@@ -405,17 +416,20 @@ fn what_one_server_is_shown_no_other_is() {
     });
     let both = own.home.path().join("both.pem");
     fs::write(&both, [fs::read(&own.ca).unwrap(), fs::read(&stranger.ca).unwrap()].concat()).unwrap();
-    let credentials = Credentials {
+    let credentials = ServerCredentials {
         username: "gateway".to_owned(),
         password: Secret::File(own.home.path().join("password")),
     };
     fs::write(own.home.path().join("password"), "s3cret").unwrap();
-    let config =
-        Config { ca: Some(both), credentials: [(own.address.clone(), credentials)].into(), ..own.config() };
+    let config = FetchConfig {
+        ca: Some(both),
+        credentials: [(own.address.clone(), credentials)].into(),
+        ..own.config()
+    };
     let host = own.host(config, &[]);
-    let at = |url: String, digest: Digest| origin(&url, Some(digest));
-    let own_first = [at(own.url("/own"), Digest::of(STATS)), at(stranger.url("/asks"), module)];
-    let online = Network::Until(&|| false);
+    let at = |url: String, digest: ModuleDigest| origin(&url, Some(digest));
+    let own_first = [at(own.url("/own"), ModuleDigest::of(STATS)), at(stranger.url("/asks"), module)];
+    let online = NetworkAccess::Until(&|| false);
     let (index, error) = host.files("p", &own_first.each_ref(), online).unwrap_err();
     assert!(index == 1 && error.to_string().contains(&format!("of {}", stranger.address)), "{error}");
     files(&host, "p", &at(own.url("/moved"), module), online).unwrap();
@@ -430,9 +444,11 @@ fn tokens_manifests_and_signatures_are_bounded_too() {
         padded.resize(usize::try_from(to).unwrap(), b' ');
         padded
     };
-    let module = Digest::of(CELSIUS);
-    let (small, large) = (manifest(&[(WASM, module)]), padded(&manifest(&[(WASM, module)]), (4 << 20) + 1));
-    let (small_pin, large_pin) = (Digest::of(&small), Digest::of(&large));
+    let module = ModuleDigest::of(CELSIUS);
+    let small = manifest(&[(WASM, module)]);
+    let large = padded(&manifest(&[(WASM, module)]), (4 << 20) + 1);
+    let small_pin = ModuleDigest::of(&small);
+    let large_pin = ModuleDigest::of(&large);
     let pair = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
     let key = PublicKey(pair.public_key().as_ref().try_into().unwrap());
     let signature = BASE64.encode(pair.sign(CELSIUS)).into_bytes();
@@ -454,7 +470,7 @@ fn tokens_manifests_and_signatures_are_bounded_too() {
             ("/x.wasm.sig".to_owned(), always(&padded(&signature, 257))),
         ]
     });
-    let reference = |name: &str, pin: Digest| format!("oci://{}/{name}@{pin}", server.address);
+    let reference = |name: &str, pin: ModuleDigest| format!("oci://{}/{name}@{pin}", server.address);
     for (reference, bytes) in
         [(reference("large", large_pin), 4 << 20), (reference("token", small_pin), 64 << 10)]
     {
@@ -463,7 +479,7 @@ fn tokens_manifests_and_signatures_are_bounded_too() {
     }
     let unsigned =
         load(&server.host(server.config(), &[key]), &server.url("/x.wasm"), Some(module)).unwrap_err();
-    assert!(matches!(unsigned, Error::Unsigned { .. }), "{unsigned}");
+    assert!(matches!(unsigned, ModuleError::Unsigned { .. }), "{unsigned}");
 }
 
 #[test]
@@ -472,12 +488,12 @@ fn what_no_pipeline_names_makes_room_and_nothing_else() {
     let paths = ["/a", "/b", "/c", "/d"];
     let served: Vec<_> = paths.iter().zip(&bodies).map(|(path, body)| (*path, body.as_slice())).collect();
     let server = Server::with(&served);
-    let host = server.host(Config { kept_bytes_max: 2500, ..server.config() }, &[]);
+    let host = server.host(FetchConfig { kept_bytes_max: 2500, ..server.config() }, &[]);
     let fetch = |owner: &str, which: usize| {
-        let origin = origin(&server.url(paths[which]), Some(Digest::of(&bodies[which])));
-        files(&host, owner, &origin, Network::Until(&|| false))
+        let origin = origin(&server.url(paths[which]), Some(ModuleDigest::of(&bodies[which])));
+        files(&host, owner, &origin, NetworkAccess::Until(&|| false))
     };
-    let is_kept = |which: usize| server.kept().contains(&hex(&Digest::of(&bodies[which]).0));
+    let is_kept = |which: usize| server.kept().contains(&hex(&ModuleDigest::of(&bodies[which]).0));
     fetch("one", 0).unwrap();
     fetch("two", 1).unwrap();
     let full = fetch("three", 2).unwrap_err().to_string();
@@ -489,28 +505,29 @@ fn what_no_pipeline_names_makes_room_and_nothing_else() {
     assert!(!is_kept(0) && is_kept(1) && is_kept(2));
     assert_eq!((server.metrics.evicted_files.get(), server.metrics.kept_bytes.get()), (1, 2000));
     // After a restart nothing is named yet; what was used last stays.
-    let file = |which: usize| server.state().join("fetched").join(hex(&Digest::of(&bodies[which]).0));
+    let file = |which: usize| server.state().join("fetched").join(hex(&ModuleDigest::of(&bodies[which]).0));
     let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1);
     File::options().append(true).open(file(1)).unwrap().set_modified(long_ago).unwrap();
-    let host = server.host(Config { kept_bytes_max: 2500, ..server.config() }, &[]);
-    let origin = origin(&server.url("/d"), Some(Digest::of(&bodies[3])));
-    files(&host, "three", &origin, Network::Until(&|| false)).unwrap();
+    let host = server.host(FetchConfig { kept_bytes_max: 2500, ..server.config() }, &[]);
+    let origin = origin(&server.url("/d"), Some(ModuleDigest::of(&bodies[3])));
+    files(&host, "three", &origin, NetworkAccess::Until(&|| false)).unwrap();
     assert!(!is_kept(1) && is_kept(2) && is_kept(3));
 }
 
 #[test]
 fn who_only_checks_leaves_nothing_behind() {
     let server = Server::with(&[("/celsius.wasm", CELSIUS), ("/stats.wasm", STATS)]);
-    let digest = Digest::of(CELSIUS);
+    let digest = ModuleDigest::of(CELSIUS);
     server.load(&server.url("/celsius.wasm"), Some(digest)).unwrap();
     server.asked();
-    let (kept, shelf) = (server.kept(), Shelf::passing(&server.state(), &server.config(), &[]));
-    let get = |path: &str, digest: Digest| {
+    let kept = server.kept();
+    let shelf = FetchedFiles::passing(&server.state(), &server.config(), &[]);
+    let get = |path: &str, digest: ModuleDigest| {
         let origin = origin(&server.url(path), Some(digest));
-        shelf.files("p", &[&origin], Network::Until(&|| false)).unwrap().remove(0).file
+        shelf.files("p", &[&origin], NetworkAccess::Until(&|| false)).unwrap().remove(0).file
     };
     assert!(get("/celsius.wasm", digest).starts_with(server.state()), "it is here");
-    let own = get("/stats.wasm", Digest::of(STATS));
+    let own = get("/stats.wasm", ModuleDigest::of(STATS));
     assert!(!own.starts_with(server.state()) && own.exists());
     assert_eq!((server.asked(), server.kept()), (vec!["/stats.wasm".to_owned()], kept));
     drop(shelf);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::CallMetrics;
-use crate::{Config, Host, Limits, Transform};
+use crate::{HostConfig, ModuleHost, ModuleLimits, TransformModule};
 use headwater_bundle::{CELSIUS, CELSIUS_PATH};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use std::fs;
@@ -11,20 +11,20 @@ fn pair(seed: u8) -> (Ed25519KeyPair, PublicKey) {
     (pair, key)
 }
 
-fn compiled(target: Option<&str>) -> Result<Vec<u8>, Error> {
+fn compiled(target: Option<&str>) -> Result<Vec<u8>, ModuleError> {
     make(Path::new(CELSIUS_PATH), target, |message| pair(1).0.sign(message).as_ref().try_into().unwrap())
 }
 
-fn loaded(bytes: &[u8], keys: &[PublicKey]) -> Result<Transform, String> {
+fn loaded(bytes: &[u8], keys: &[PublicKey]) -> Result<TransformModule, String> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("celsius.cwasm");
     fs::write(&file, bytes).unwrap();
-    let host = Host::judging(Config { keys: keys.to_vec(), ..Config::default() }).unwrap();
-    let loaded = host.transform(&file, r#"{"field":"t"}"#, &Limits::default(), &CallMetrics::default());
+    let host = ModuleHost::judging(HostConfig { keys: keys.to_vec(), ..HostConfig::default() }).unwrap();
+    let loaded = host.transform(&file, r#"{"field":"t"}"#, &ModuleLimits::default(), &CallMetrics::default());
     loaded.map_err(|error| error.to_string())
 }
 
-/// As a key's owner would sign it by mistake, or with another version.
+/// Signs as a key's owner would by mistake, or with another version.
 fn resigned(whole: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut changed = whole.to_vec();
     change(&mut changed);
@@ -65,7 +65,7 @@ fn the_engine_is_the_one_that_is_built_in() {
 #[test]
 fn it_is_the_module_that_it_was_made_of() {
     let module = loaded(&compiled(None).unwrap(), &[pair(2).1, pair(1).1]).unwrap();
-    assert_eq!(module.digest(), Digest::of(CELSIUS).to_string());
+    assert_eq!(module.digest(), ModuleDigest::of(CELSIUS).to_string());
 }
 
 #[test]

@@ -6,16 +6,18 @@ use std::cell::RefCell;
 
 fn group(key: &str, payloads: &[&str]) -> Group {
     let samples = payloads.iter().map(|payload| (Timestamp(1), payload.as_bytes().to_vec()));
-    let (start, end) = (Timestamp(0), Timestamp(60_000_000));
+    let start = Timestamp(0);
+    let end = Timestamp(60_000_000);
     Group { key: key.to_owned(), start, end, state: Vec::new(), samples: samples.collect() }
 }
 
 fn closed(key: &str, state: Vec<u8>) -> Closed {
-    let (start, end) = (Timestamp(0), Timestamp(60_000_000));
+    let start = Timestamp(0);
+    let end = Timestamp(60_000_000);
     Closed { key: key.to_owned(), start, end, state, count: 1, late: 0, revision: 0 }
 }
 
-fn hostile(what: &str) -> Aggregate {
+fn hostile(what: &str) -> AggregateModule {
     aggregate(HOSTILE_AGGREGATE_PATH, &format!(r#"{{"do":"{what}"}}"#))
 }
 
@@ -123,7 +125,7 @@ fn stats_count_each_field_and_refuse_a_sample_with_none() {
 }
 
 thread_local! {
-    static STATS: RefCell<Aggregate> =
+    static STATS: RefCell<AggregateModule> =
         RefCell::new(aggregate(STATS_PATH, r#"{"fields":["t"]}"#));
 }
 
@@ -146,7 +148,7 @@ fn report(state: Vec<u8>) -> [f64; 5] {
     ["count", "mean", "min", "max", "stddev"].map(|name| result["t"][name].as_f64().unwrap())
 }
 
-/// In two passes, in the plainest way.
+/// Computes the statistics in two passes, in the plainest way.
 fn naive(numbers: &[f64]) -> [f64; 5] {
     let count = numbers.len() as f64;
     let mean = numbers.iter().sum::<f64>() / count;
@@ -156,7 +158,7 @@ fn naive(numbers: &[f64]) -> [f64; 5] {
     [count, mean, min, max, variance.sqrt()]
 }
 
-/// Up to a billionth of the largest magnitude among them.
+/// Compares up to a billionth of the largest magnitude among them.
 #[track_caller]
 fn assert_close(found: [f64; 5], expected: [f64; 5], scale: f64) {
     for (found, expected) in found.iter().zip(expected) {
@@ -176,7 +178,8 @@ proptest! {
         let expected = naive(&all);
         let scale = all.iter().fold(1.0_f64, |scale, x| scale.max(x.abs()));
         let [a, b, c] = parts.map(|part| state(&part));
-        let (left, right) = (merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
+        let left = merge(&merge(&a, &b), &c);
+        let right = merge(&a, &merge(&b, &c));
         assert_close(report(state(&all)), expected, scale);
         assert_close(report(left), expected, scale);
         assert_close(report(right), expected, scale);

@@ -1,9 +1,9 @@
 //! Modules that no compiler makes: what they say of their own memory is not so, or they want endless tables.
 
 use super::*;
-use crate::Error;
-use crate::contract::Level;
-use crate::guest::{Log, TEXT_BYTES_MAX};
+use crate::ModuleError;
+use crate::contract::LogLevel;
+use crate::guest::{ModuleLog, TEXT_BYTES_MAX};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
 const CONTRACT: &str = include_str!("../../../../wit/headwater.wit");
@@ -39,11 +39,11 @@ fn wrapped(module: &str) -> Vec<u8> {
     ComponentEncoder::default().validate(true).module(&core).unwrap().encode().unwrap()
 }
 
-fn load(component: &[u8]) -> Result<Transform, Error> {
+fn load(component: &[u8]) -> Result<TransformModule, ModuleError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("module.wasm");
     std::fs::write(&path, component).unwrap();
-    Host::new(None).unwrap().transform(&path, "{}", &limits(), &CallMetrics::default())
+    ModuleHost::new(None).unwrap().transform(&path, "{}", &limits(), &CallMetrics::default())
 }
 
 /// The event comes back, refused with this, and the instance after it works as before.
@@ -159,12 +159,14 @@ fn what_a_module_says_is_cut_where_it_is_too_long() {
     let long = "(i32.store8 (i32.const 16) (i32.const 1)) (i32.store (i32.const 20) (i32.const 65536))
         (i32.store (i32.const 24) (i32.const 65536)) (i32.const 16))";
     let error = load(&wrapped(&module("").replacen("(i32.const 16))", long, 1))).map(drop).unwrap_err();
-    assert!(matches!(&error, Error::Settings { reason, .. } if reason.len() <= TEXT_BYTES_MAX + "…".len()));
+    assert!(
+        matches!(&error, ModuleError::Settings { reason, .. } if reason.len() <= TEXT_BYTES_MAX + "…".len())
+    );
 }
 
 #[test]
 fn log_lines_and_last_words_are_cut_where_they_are_too_long() {
-    let mut log = Log::new("m".into(), &Limits::default(), Default::default());
-    log.write(Level::Error, "ä".repeat(TEXT_BYTES_MAX));
+    let mut log = ModuleLog::new("m".into(), &ModuleLimits::default(), Default::default());
+    log.write(LogLevel::Error, "ä".repeat(TEXT_BYTES_MAX));
     assert_eq!(log.error, Some("ä".repeat(TEXT_BYTES_MAX / 2) + "…"));
 }

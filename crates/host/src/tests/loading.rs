@@ -1,12 +1,12 @@
 use super::*;
-use crate::{Error, FILE_BYTES_MAX};
+use crate::{FILE_BYTES_MAX, ModuleError};
 use headwater_bundle::{
     CELSIUS, CELSIUS_PATH, CORE_MODULE, HOSTILE, HOSTILE_AGGREGATE_PATH, HOSTILE_PATH, STATS_PATH,
 };
 use std::fs;
 
-fn refusal(path: &Path) -> Error {
-    let host = Host::new(None).unwrap();
+fn refusal(path: &Path) -> ModuleError {
+    let host = ModuleHost::new(None).unwrap();
     host.transform(path, r#"{"field":"t"}"#, &limits(), &CallMetrics::default()).unwrap_err()
 }
 
@@ -24,7 +24,8 @@ fn check(wasm: &[u8], message: &str) {
 /// The module with another name for an import; of the same length, as it is a patch.
 fn renamed(wasm: &[u8], from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
-    let (from, to) = (from.as_bytes(), to.as_bytes());
+    let from = from.as_bytes();
+    let to = to.as_bytes();
     let mut wasm = wasm.to_vec();
     let mut at = 0;
     while let Some(found) = wasm[at..].windows(from.len()).position(|bytes| bytes == from) {
@@ -50,9 +51,9 @@ fn what_is_no_component_is_refused_as_what_it_is() {
 fn a_file_that_is_missing_or_too_large_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("module.wasm");
-    assert!(matches!(refusal(&file), Error::Read { .. }));
+    assert!(matches!(refusal(&file), ModuleError::Read { .. }));
     fs::File::create(&file).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
-    assert!(matches!(refusal(&file), Error::TooLarge { .. }));
+    assert!(matches!(refusal(&file), ModuleError::TooLarge { .. }));
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn the_wrong_world_is_refused_with_what_it_exports() {
     let error = refusal(Path::new(STATS_PATH)).to_string();
     assert!(error.contains("expected the world `transform`, found no `process`"), "{error}");
     assert!(error.contains(r#""init", "update", "merge", "finish""#), "{error}");
-    let host = Host::new(None).unwrap();
+    let host = ModuleHost::new(None).unwrap();
     let path = Path::new(CELSIUS_PATH);
     let error = host.aggregate(path, "{}", &limits(), &CallMetrics::default()).unwrap_err();
     assert!(error.to_string().contains("expected the world `aggregate`, found no `update`"));
@@ -96,10 +97,10 @@ fn the_wrong_world_is_refused_with_what_it_exports() {
 fn settings_that_the_module_refuses_are_a_config_fault() {
     #[track_caller]
     fn check(path: &str, config: &str, settings: bool, message: &str) {
-        let host = Host::new(None).unwrap();
+        let host = ModuleHost::new(None).unwrap();
         let load = || host.transform(Path::new(path), config, &limits(), &CallMetrics::default());
         let error = in_time(load).unwrap_err();
-        assert_eq!(matches!(error, Error::Settings { .. }), settings, "{error}");
+        assert_eq!(matches!(error, ModuleError::Settings { .. }), settings, "{error}");
         assert!(error.to_string().contains(message), "{error}");
     }
     check(HOSTILE_PATH, r#"{"do":"init-error"}"#, true, "hostile settings");
@@ -120,23 +121,23 @@ fn the_digest_is_that_of_the_file() {
 
 #[test]
 fn only_the_file_that_is_pinned_is_loaded() {
-    use crate::{Digest, Origin};
-    let host = Host::new(None).unwrap();
-    let load = |digest: Digest| {
-        let origin = Origin { file: CELSIUS_PATH.into(), remote: None, digest: Some(digest) };
+    use crate::{ModuleDigest, ModuleOrigin};
+    let host = ModuleHost::new(None).unwrap();
+    let load = |digest: ModuleDigest| {
+        let origin = ModuleOrigin { file: CELSIUS_PATH.into(), remote: None, digest: Some(digest) };
         host.transform(&origin, r#"{"field":"t"}"#, &limits(), &CallMetrics::default()).map(drop)
     };
-    load(Digest::of(CELSIUS)).unwrap();
-    assert!(matches!(load(Digest::of(HOSTILE)), Err(Error::WrongDigest { .. })));
+    load(ModuleDigest::of(CELSIUS)).unwrap();
+    assert!(matches!(load(ModuleDigest::of(HOSTILE)), Err(ModuleError::WrongDigest { .. })));
 }
 
 #[test]
 fn with_keys_an_unsigned_file_is_not_even_compiled() {
     let keys = vec!["ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap()];
-    let host = Host::judging(crate::Config { keys, ..Default::default() }).unwrap();
+    let host = ModuleHost::judging(crate::HostConfig { keys, ..Default::default() }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("module.wasm");
     fs::write(&file, b"no module").unwrap();
     let error = host.transform(&file, "{}", &limits(), &CallMetrics::default()).map(drop).unwrap_err();
-    assert!(matches!(error, Error::Unsigned { .. }), "{error}");
+    assert!(matches!(error, ModuleError::Unsigned { .. }), "{error}");
 }

@@ -1,20 +1,20 @@
-//! What a stateful transform remembers, and what it does not.
+//! A stateful transform remembers the changes of calls that succeed, and no others.
 
 use super::*;
-use crate::{Capability, Error};
+use crate::{ModuleCapability, ModuleError};
 use headwater_bundle::HOSTILE_STATEFUL_PATH;
 
-fn stateful(names_max: u64) -> Transform {
+fn stateful(names_max: u64) -> TransformModule {
     // No test here is about the deadline, which a busy machine could pass.
     let deadline = Duration::from_secs(10);
-    let granted = [Capability::State].into();
-    let limits = Limits { deadline, granted, state_names_max: names_max, ..limits() };
+    let granted = [ModuleCapability::State].into();
+    let limits = ModuleLimits { deadline, granted, state_names_max: names_max, ..limits() };
     let path = Path::new(HOSTILE_STATEFUL_PATH);
-    Host::new(None).unwrap().transform(path, "{}", &limits, &CallMetrics::default()).unwrap()
+    ModuleHost::new(None).unwrap().transform(path, "{}", &limits, &CallMetrics::default()).unwrap()
 }
 
-/// What each event got, or why it was refused.
-fn run(transform: &mut Transform, events: &[&str]) -> Vec<Result<String, String>> {
+/// Returns the value that each event got, or the reason why it was refused.
+fn run(transform: &mut TransformModule, events: &[&str]) -> Vec<Result<String, String>> {
     let events: Vec<_> = events.iter().map(|payload| event(payload)).collect();
     let (out, rejected) = in_time(|| transform.process(&events));
     let mut out = out.into_iter().map(|event| Ok(String::from_utf8(event.payload).unwrap()));
@@ -27,7 +27,7 @@ fn run(transform: &mut Transform, events: &[&str]) -> Vec<Result<String, String>
 }
 
 #[track_caller]
-fn check(transform: &mut Transform, events: &[&str], expected: &[Result<&str, &str>]) {
+fn check(transform: &mut TransformModule, events: &[&str], expected: &[Result<&str, &str>]) {
     for (found, expected) in run(transform, events).iter().zip(expected) {
         match (found, expected) {
             (Ok(found), Ok(expected)) => assert_eq!(found, expected),
@@ -39,9 +39,10 @@ fn check(transform: &mut Transform, events: &[&str], expected: &[Result<&str, &s
 
 #[test]
 fn state_is_refused_by_name_unless_granted() {
-    let (host, path) = (Host::new(None).unwrap(), Path::new(HOSTILE_STATEFUL_PATH));
+    let host = ModuleHost::new(None).unwrap();
+    let path = Path::new(HOSTILE_STATEFUL_PATH);
     let error = host.transform(path, "{}", &limits(), &CallMetrics::default()).unwrap_err();
-    assert!(matches!(error, Error::ForbiddenImport { .. }));
+    assert!(matches!(error, ModuleError::ForbiddenImport { .. }));
     let found = error.to_string();
     assert!(found.contains("imports `headwater:module/state@0.1.0`"), "{found}");
     assert!(found.contains(r#"grant `capabilities = ["state"]`"#), "{found}");
@@ -76,7 +77,9 @@ fn an_event_that_the_module_refuses_has_changed_what_it_changed() {
 fn too_many_names_or_bytes_are_refused_with_the_remedy() {
     let mut transform = stateful(2);
     let set = |name: &str| format!(r#"[["set","{name}","1"]]"#);
-    let (a, b, c) = (set("a"), set("b"), set("c"));
+    let a = set("a");
+    let b = set("b");
+    let c = set("c");
     let refused = "there are 2 names, and no more are kept: raise `state_names_max`";
     check(&mut transform, &[&a, &b, &c, &a], &[Ok("[]"), Ok("[]"), Err(refused), Ok("[]")]);
     let mut transform = stateful(1_000_000);

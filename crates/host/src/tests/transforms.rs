@@ -83,9 +83,10 @@ fn a_fault_of_an_old_instance_costs_nothing() {
 #[test]
 fn log_lines_over_the_bound_are_counted_and_dropped() {
     let metrics = CallMetrics::default();
-    let host = Host::new(None).unwrap();
+    let host = ModuleHost::new(None).unwrap();
     let config = r#"{"do":"log"}"#;
-    let mut hostile = host.transform(Path::new(HOSTILE_PATH), config, &Limits::default(), &metrics).unwrap();
+    let mut hostile =
+        host.transform(Path::new(HOSTILE_PATH), config, &ModuleLimits::default(), &metrics).unwrap();
     let (_, rejected) = hostile.process(&[event(r#"{"bad":true}"#)]);
     assert_eq!(rejected, []);
     let dropped = metrics.module_log_dropped_lines.get();
@@ -94,7 +95,7 @@ fn log_lines_over_the_bound_are_counted_and_dropped() {
 
 #[test]
 fn a_deadline_holds_when_the_host_is_gone() {
-    let host = Host::new(None).unwrap();
+    let host = ModuleHost::new(None).unwrap();
     let config = r#"{"do":"loop"}"#;
     let mut hostile =
         host.transform(Path::new(HOSTILE_PATH), config, &limits(), &CallMetrics::default()).unwrap();

@@ -1,16 +1,17 @@
-//! What a module finds behind WASI: nothing, and the same nothing each time.
+//! A module finds nothing behind WASI, and the same nothing each time.
 
 use super::*;
-use crate::{Capability, Error};
+use crate::{ModuleCapability, ModuleError};
 use headwater_bundle::HOSTILE_WASI_PATH;
 
-fn granted() -> Limits {
-    Limits { granted: [Capability::Wasi].into(), ..limits() }
+fn granted() -> ModuleLimits {
+    ModuleLimits { granted: [ModuleCapability::Wasi].into(), ..limits() }
 }
 
-/// What becomes of one event when the module asks for this: the payload, or the reason of the refusal.
+/// Returns the answer to one event when the module asks for this: the payload, or the reason of the refusal.
 fn ask(what: &str) -> Result<String, String> {
-    let (host, metrics) = (Host::new(None).unwrap(), CallMetrics::default());
+    let host = ModuleHost::new(None).unwrap();
+    let metrics = CallMetrics::default();
     let config = format!(r#"{{"do":"{what}"}}"#);
     let mut hostile = host.transform(Path::new(HOSTILE_WASI_PATH), &config, &granted(), &metrics).unwrap();
     let bad = event(r#"{"bad":true}"#);
@@ -36,11 +37,12 @@ fn check(what: &str, expected: Result<&str, &str>) {
 
 #[test]
 fn wasi_is_refused_by_name_unless_granted() {
-    let host = Host::new(None).unwrap();
+    let host = ModuleHost::new(None).unwrap();
     let path = Path::new(HOSTILE_WASI_PATH);
     let error = host.transform(path, "{}", &limits(), &CallMetrics::default()).unwrap_err();
-    assert!(matches!(error, Error::ForbiddenImport { .. }));
-    let (found, remedy) = (error.to_string(), r#"grant `capabilities = ["wasi"]`"#);
+    assert!(matches!(error, ModuleError::ForbiddenImport { .. }));
+    let found = error.to_string();
+    let remedy = r#"grant `capabilities = ["wasi"]`"#;
     assert!(found.contains("imports `wasi:") && found.contains(remedy), "{found}");
 }
 
@@ -76,9 +78,12 @@ fn what_would_wait_or_end_the_process_is_a_trap_of_this_module() {
 #[test]
 fn what_it_prints_is_bounded_like_its_log() {
     check("print", Ok("printed"));
-    let (host, metrics) = (Host::new(None).unwrap(), CallMetrics::default());
+    let host = ModuleHost::new(None).unwrap();
+    let metrics = CallMetrics::default();
     let path = Path::new(HOSTILE_WASI_PATH);
-    let mut hostile = host.transform(path, r#"{"do":"print-flood"}"#, &granted(), &metrics).unwrap();
+    // The test is not about the deadline, which a busy machine could pass.
+    let limits = ModuleLimits { deadline: Duration::from_secs(10), ..granted() };
+    let mut hostile = host.transform(path, r#"{"do":"print-flood"}"#, &limits, &metrics).unwrap();
     in_time(|| hostile.process(&[event(r#"{"bad":true}"#)]));
     assert!(metrics.module_log_dropped_lines.get() > 9000);
 }

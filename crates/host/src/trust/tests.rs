@@ -10,18 +10,18 @@ fn pair(seed: u8) -> (Ed25519KeyPair, PublicKey) {
 }
 
 /// A module in a folder, signed with the key made of 1.
-fn signed() -> (tempfile::TempDir, Origin) {
+fn signed() -> (tempfile::TempDir, ModuleOrigin) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("celsius.wasm");
     fs::write(&file, CELSIUS).unwrap();
     fs::write(signature_file(&file), BASE64.encode(pair(1).0.sign(CELSIUS)) + "\n").unwrap();
-    let origin = Origin { file, remote: None, digest: None };
+    let origin = ModuleOrigin { file, remote: None, digest: None };
     (folder, origin)
 }
 
-fn judged(origin: &Origin, keys: &[PublicKey]) -> Result<(), String> {
+fn judged(origin: &ModuleOrigin, keys: &[PublicKey]) -> Result<(), String> {
     let bytes = fs::read(&origin.file).unwrap();
-    check_digest(origin, Digest::of(&bytes))
+    check_digest(origin, ModuleDigest::of(&bytes))
         .and_then(|()| check_signature(&origin.file, &bytes, keys))
         .map_err(|error| error.to_string())
 }
@@ -29,12 +29,12 @@ fn judged(origin: &Origin, keys: &[PublicKey]) -> Result<(), String> {
 #[test]
 fn another_digest_is_refused_with_both() {
     let (_folder, mut origin) = signed();
-    origin.digest = Some(Digest::of(CELSIUS));
+    origin.digest = Some(ModuleDigest::of(CELSIUS));
     judged(&origin, &[]).unwrap();
-    let other = Digest::of(b"another");
+    let other = ModuleDigest::of(b"another");
     origin.digest = Some(other);
     let error = judged(&origin, &[]).unwrap_err();
-    let both = format!("expected {other}, found {}", Digest::of(CELSIUS));
+    let both = format!("expected {other}, found {}", ModuleDigest::of(CELSIUS));
     assert!(error.contains(&both) && error.contains("celsius.wasm"), "{error}");
 }
 
@@ -80,14 +80,14 @@ fn signatures_are_ed25519() {
 
 #[test]
 fn digests_and_keys_are_read_as_they_are_written() {
-    let digest = Digest::of(b"");
+    let digest = ModuleDigest::of(b"");
     assert_eq!(digest.to_string().parse(), Ok(digest));
     assert_eq!(digest.to_string(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     let key = pair(1).1;
     assert_eq!(key.to_string().parse(), Ok(key));
     let short = &digest.to_string()[..70];
     for wrong in ["", "sha256:", short, &digest.to_string()[7..], &format!("sha256:{}", "+1".repeat(32))] {
-        assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
+        assert!(wrong.parse::<ModuleDigest>().is_err(), "{wrong}");
     }
     for wrong in ["", "ed25519:", "ed25519:AAAA", &key.to_string()[8..]] {
         assert!(wrong.parse::<PublicKey>().is_err(), "{wrong}");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::run::run_with;
 use super::*;
 use crate::builtin::{self, AggregateFunction, BuiltinAggregate, ComputedMember, counters};
-use headwater_host::{self as module, Host, Limits};
+use headwater_host::{self as module, ModuleHost, ModuleLimits};
 
 /// Relative error of quantiles.
 const ERROR: f64 = 0.01;
@@ -46,15 +46,18 @@ fn built_ins() -> BuiltinAggregate {
 }
 
 /// `stats.wasm` of the field `x`.
-fn stats() -> module::Aggregate {
-    let limits = Limits { deadline: Duration::from_secs(60), ..Limits::default() };
+fn stats() -> module::AggregateModule {
+    let limits = ModuleLimits { deadline: Duration::from_secs(60), ..ModuleLimits::default() };
     let (path, settings) = (Path::new(headwater_bundle::STATS_PATH), r#"{"fields":["x"]}"#);
-    Host::new(None).unwrap().aggregate(path, settings, &limits, &module::CallMetrics::default()).unwrap()
+    ModuleHost::new(None)
+        .unwrap()
+        .aggregate(path, settings, &limits, &module::CallMetrics::default())
+        .unwrap()
 }
 
 thread_local! {
     static BUILT_INS: RefCell<BuiltinAggregate> = RefCell::new(built_ins());
-    static STATS: RefCell<module::Aggregate> = RefCell::new(stats());
+    static STATS: RefCell<module::AggregateModule> = RefCell::new(stats());
 }
 
 /// Equal for what comes twice, and else now and then.

@@ -1,16 +1,16 @@
-//! Compiling in a process of its own: what a hostile or merely large module makes of the compiler
+//! Compiling in a process of its own: the harm that a hostile or merely large module does to the compiler
 //! stays there.
 //!
 //! The agent starts its own program with the hidden command `compile-module`, gives it the module
 //! and takes the compiled code back, over pipes; environment and secrets stay here. **Bounds**: time
-//! ([`Config::compile_deadline`]), memory ([`Config::compile_memory_max`], the process's
+//! ([`HostConfig::compile_deadline`]), memory ([`HostConfig::compile_memory_max`], the process's
 //! `RLIMIT_DATA`), one process at a time, and the lowest priority. What goes over one of them is
 //! killed and named; nothing else is touched.
 //!
 //! A crash, or the end, of the agent takes the process with it (`PR_SET_PDEATHSIG`): it never
 //! outlives the thread that waits for it.
 
-use super::Config;
+use super::HostConfig;
 use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -24,27 +24,27 @@ pub const COMMAND: &str = "compile-module";
 /// The program that runs, also after another was installed in its place.
 const PROGRAM: &str = "/proc/self/exe";
 
-/// What is kept of the compiler's words.
+/// The bytes kept of the compiler's words.
 const WORDS_BYTES_MAX: usize = 4 << 10;
 
-/// The module cannot be compiled, by anybody: the compiler says why. `EX_DATAERR` of sysexits.h.
+/// The exit code for a module that cannot be compiled by anybody: `EX_DATAERR` of sysexits.h.
 const EXIT_REFUSED: u8 = 65;
 
-/// How often it is looked whether the process has ended.
+/// The interval of looking at whether the process has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Why there is no compiled code.
+/// The reason why there is no compiled code.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum CompileFailure {
     /// The compiler refuses the module, in these words.
     Refused(String),
-    /// A bound was met, or the compiler failed: what happened, and the remedy.
+    /// A bound was met, or the compiler failed: the cause, and the remedy.
     Failed(String),
 }
 
-/// The module's compiled code, made by a process of its own.
-pub(super) fn compile(wasm: &[u8], config: &Config) -> Result<Vec<u8>, Failure> {
-    let failed = |error: io::Error| Failure::Failed(format!("cannot start the compiler: {error}"));
+/// Compiles a module in a process of its own.
+pub(super) fn compile(wasm: &[u8], config: &HostConfig) -> Result<Vec<u8>, CompileFailure> {
+    let failed = |error: io::Error| CompileFailure::Failed(format!("cannot start the compiler: {error}"));
     let mut child = Command::new(PROGRAM)
         .arg0("headwater")
         .args([COMMAND, "--memory-bytes-max", &config.compile_memory_max.to_string()])
@@ -54,7 +54,9 @@ pub(super) fn compile(wasm: &[u8], config: &Config) -> Result<Vec<u8>, Failure> 
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    let (input, output, words) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let input = child.stdin.take();
+    let output = child.stdout.take();
+    let words = child.stderr.take();
     thread::scope(|scope| {
         // A compiler that ends early has said why, so a broken pipe is none of the faults here.
         scope.spawn(move || input.map(|mut input| input.write_all(wasm)));
@@ -67,7 +69,7 @@ pub(super) fn compile(wasm: &[u8], config: &Config) -> Result<Vec<u8>, Failure> 
     })
 }
 
-/// All of it, up to the bound; what comes after is cut off, and makes the writer fail.
+/// Reads all, up to the bound; the rest is cut off, and makes the writer fail.
 fn read(from: Option<impl Read>, bytes_max: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     match from.map(|from| from.take(bytes_max as u64).read_to_end(&mut bytes)) {
@@ -76,7 +78,7 @@ fn read(from: Option<impl Read>, bytes_max: usize) -> Vec<u8> {
     }
 }
 
-/// `None` at the deadline: then it was killed.
+/// Waits for the process's end; `None` at the deadline: then it was killed.
 fn wait(child: &mut Child, deadline: Duration) -> io::Result<Option<ExitStatus>> {
     let started = Instant::now();
     loop {
@@ -92,9 +94,14 @@ fn wait(child: &mut Child, deadline: Duration) -> io::Result<Option<ExitStatus>>
     }
 }
 
-fn judge(ended: Option<ExitStatus>, code: Vec<u8>, words: &str, config: &Config) -> Result<Vec<u8>, Failure> {
+fn judge(
+    ended: Option<ExitStatus>,
+    code: Vec<u8>,
+    words: &str,
+    config: &HostConfig,
+) -> Result<Vec<u8>, CompileFailure> {
     const ELSEWHERE: &str = "or take a smaller module";
-    let failed = |reason: String| Err(Failure::Failed(reason));
+    let failed = |reason: String| Err(CompileFailure::Failed(reason));
     let Some(status) = ended else {
         let deadline = config.compile_deadline;
         return failed(format!(
@@ -110,13 +117,13 @@ fn judge(ended: Option<ExitStatus>, code: Vec<u8>, words: &str, config: &Config)
             "it took more memory than {mib} MiB, or than there is: raise `compile_memory_max` in [modules], {ELSEWHERE}"
         ))
     } else if status.code() == Some(EXIT_REFUSED.into()) {
-        Err(Failure::Refused(words.to_owned()))
+        Err(CompileFailure::Refused(words.to_owned()))
     } else {
         failed(format!("the compiler failed ({status}): {words}: take another version of the module"))
     }
 }
 
-/// The other side: binds itself, reads a module from standard input, writes its code to standard output.
+/// Is the other side: bounds itself, reads a module from standard input, writes its code to standard output.
 pub fn child(memory_bytes_max: u64) -> ExitCode {
     let compiled = bind(memory_bytes_max).map_err(|error| (1, format!("cannot bound itself: {error}")));
     match compiled.and_then(|()| compile_input()) {
