@@ -28,13 +28,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed measurement is no measurement")]
 
-use headwater_agent::builtin::{self, Builtin, Compute, Function};
+use headwater_agent::builtin::{self, AggregateFunction, BuiltinAggregate, ComputedMember};
 use headwater_agent::flow::Timestamp;
 use headwater_agent::metrics::StoreMetrics;
 use headwater_agent::module::{CallMetrics, ModuleHost, ModuleLimits};
 use headwater_agent::pipeline::{COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, COMMIT_MESSAGES_MAX};
 use headwater_agent::store::{self, Commit, Outgoing, Store};
-use headwater_agent::window::{Aggregate, Cold, Config, Each, Error, Kind, Outcome, Windows};
+use headwater_agent::window::{
+    Aggregate, HoppingWindow, ObservedReading, OpenWindows, RowVisitor, SlidingWindow, TumblingWindow,
+    WindowConfig, WindowError, WindowKind, WindowOutcome, WindowStore,
+};
 use headwater_agent::wire::{JsonText, ModuleDigest, Record, ResultState, WindowResult};
 use std::path::Path;
 use std::process::Command;
@@ -214,7 +217,7 @@ fn measure(words: &[String]) -> String {
     let making = cpu_micros() - idle;
     let folder = tempfile::tempdir().unwrap();
     let aggregate = aggregate(&words[1]);
-    let mut bench = Bench::open(folder.path(), Config::new(kind(&words[0])), aggregate);
+    let mut bench = Bench::open(folder.path(), WindowConfig::new(kind(&words[0])), aggregate);
     let (before, disk, began) = (resident_kib("VmRSS:"), written_bytes(folder.path()), cpu_micros());
     for from in (0..readings).step_by(SLICE as usize) {
         bench.slice((from..(from + SLICE).min(readings)).map(|n| made.reading(n)));
@@ -234,13 +237,17 @@ fn measure(words: &[String]) -> String {
     )
 }
 
-fn kind(word: &str) -> Kind {
+fn kind(word: &str) -> WindowKind {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     match word {
-        "tumbling" => Kind::Tumbling { size: minutes(1), offset: Duration::ZERO },
-        "hour" => Kind::Tumbling { size: minutes(60), offset: Duration::ZERO },
-        "hopping" => Kind::Hopping { size: minutes(60), slide: minutes(1), offset: Duration::ZERO },
-        _ => Kind::Sliding { size: minutes(5) },
+        "tumbling" => WindowKind::Tumbling(TumblingWindow { size: minutes(1), offset: Duration::ZERO }),
+        "hour" => WindowKind::Tumbling(TumblingWindow { size: minutes(60), offset: Duration::ZERO }),
+        "hopping" => WindowKind::Hopping(HoppingWindow {
+            size: minutes(60),
+            slide: minutes(1),
+            offset: Duration::ZERO,
+        }),
+        _ => WindowKind::Sliding(SlidingWindow { size: minutes(5) }),
     }
 }
 
@@ -252,17 +259,17 @@ fn aggregate(word: &str) -> Box<dyn Aggregate> {
         let aggregate = host.aggregate(path, settings, &ModuleLimits::default(), &CallMetrics::default());
         return Box::new(aggregate.unwrap());
     }
-    let of = |function, field: Option<&str>, name: &str| Compute {
+    let of = |function, field: Option<&str>, name: &str| ComputedMember {
         function,
         field: field.map(|field| vec![field.to_owned()]),
         name: name.to_owned(),
     };
     let compute = vec![
-        of(Function::Count, None, "count"),
-        of(Function::Mean, Some("temperature"), "mean"),
-        of(Function::Max, Some("temperature"), "max"),
+        of(AggregateFunction::Count, None, "count"),
+        of(AggregateFunction::Mean, Some("temperature"), "mean"),
+        of(AggregateFunction::Max, Some("temperature"), "max"),
     ];
-    Box::new(Builtin::new(&builtin::Config { compute }))
+    Box::new(BuiltinAggregate::new(&builtin::BuiltinConfig { compute }))
 }
 
 /// The readings, as in `windows.py`.
@@ -285,8 +292,8 @@ impl Made {
 #[derive(Debug)]
 struct Rows(Store);
 
-impl Cold for Rows {
-    fn rows(&self, key: &str, each: Each<'_>) -> Result<(), Error> {
+impl WindowStore for Rows {
+    fn rows(&self, key: &str, each: RowVisitor<'_>) -> Result<(), WindowError> {
         let mut shown = Ok(());
         let read = self.0.shelf("bench", key.as_bytes(), &mut |tail, value| {
             if shown.is_ok() {
@@ -294,7 +301,7 @@ impl Cold for Rows {
             }
             Ok(())
         });
-        read.map_err(|error: store::Error| Error::Store(Box::new(error)))?;
+        read.map_err(|error: store::Error| WindowError::Store(Box::new(error)))?;
         shown
     }
 }
@@ -302,7 +309,7 @@ impl Cold for Rows {
 /// Windows and what a pipeline does with them.
 struct Bench {
     store: Store,
-    windows: Windows,
+    windows: OpenWindows,
     aggregate: Box<dyn Aggregate>,
     position: u64,
     committed: u64,
@@ -314,11 +321,11 @@ struct Bench {
 }
 
 impl Bench {
-    fn open(folder: &Path, config: Config, aggregate: Box<dyn Aggregate>) -> Self {
+    fn open(folder: &Path, config: WindowConfig, aggregate: Box<dyn Aggregate>) -> Self {
         let store = store::Config { ballast_bytes: 1 << 20, ..store::Config::new(folder.join("state")) };
         let store = Store::open(&store, &StoreMetrics::default()).unwrap();
         store.outbox_epoch("central").unwrap();
-        let windows = Windows::new(config, Box::new(Rows(store.clone())), store.at_hand_bytes_max());
+        let windows = OpenWindows::new(config, Box::new(Rows(store.clone())), store.at_hand_bytes_max());
         Self {
             store,
             windows,
@@ -335,7 +342,8 @@ impl Bench {
 
     fn slice(&mut self, readings: impl Iterator<Item = (String, Timestamp, Vec<u8>)>) {
         for (key, time, payload) in readings {
-            self.windows.observe(self.aggregate.as_mut(), &key, time, payload).unwrap().unwrap();
+            let observed = self.windows.observe(self.aggregate.as_mut(), &key, time, payload).unwrap();
+            assert_eq!(observed, ObservedReading::Used);
             self.position += 1;
         }
         let settled = self.windows.apply(self.aggregate.as_mut()).unwrap();
@@ -346,7 +354,7 @@ impl Bench {
         }
     }
 
-    fn take(&mut self, outcomes: Vec<Outcome>) {
+    fn take(&mut self, outcomes: Vec<WindowOutcome>) {
         self.given += outcomes.len() as u64;
         for outcome in outcomes {
             let record = record(&outcome);
@@ -379,7 +387,7 @@ impl Bench {
 }
 
 /// As a pipeline's.
-fn record(outcome: &Outcome) -> Vec<u8> {
+fn record(outcome: &WindowOutcome) -> Vec<u8> {
     let result = WindowResult {
         agent: "bench".into(),
         pipeline: "bench".into(),

@@ -96,7 +96,7 @@ pub struct Config {
     /// Its transforms, in order.
     pub transforms: Vec<ModuleConfig>,
     /// Its windows and their aggregate; without, each event is forwarded on its own.
-    pub windowed: Option<(window::Config, AggregateConfig)>,
+    pub windowed: Option<(window::WindowConfig, AggregateConfig)>,
     /// Longest time between commits while there is something to commit. Default 1 s.
     pub commit_every: Duration,
     /// The output its results go to.
@@ -142,7 +142,7 @@ pub enum AggregateConfig {
     /// A module.
     Module(ModuleConfig),
     /// Built-ins.
-    Builtin(builtin::Config),
+    Builtin(builtin::BuiltinConfig),
 }
 
 /// A module and its settings.
@@ -183,7 +183,7 @@ pub enum Error {
     },
     /// Committed state that this version cannot read.
     #[error(transparent)]
-    Windows(#[from] window::Error),
+    Windows(#[from] window::WindowError),
     /// Committed counts that this version cannot read.
     #[error("failed to read the committed progress: it has another version or is cut short")]
     Progress,

@@ -22,7 +22,7 @@ use headwater_tests::collector::TestCollector;
 use blocks::{BlockRole, CodeBlock};
 
 /// Most lines of a document that must stay short.
-const LINES_MAX: [(&str, usize); 1] = [("README.md", 150)];
+const LINES_MAX: [(&str, usize); 2] = [("README.md", 150), ("ARCHITECTURE.md", 199)];
 
 #[test]
 fn every_code_block_says_how_it_is_checked() {

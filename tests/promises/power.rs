@@ -12,7 +12,7 @@ use headwater_agent::metrics::StoreMetrics;
 use headwater_agent::store::{Config, Store};
 use headwater_tests::image::DiskImage;
 use headwater_tests::plant::power;
-use headwater_tests::process::{built_program, freeze};
+use headwater_tests::process::{built_program, eventually, freeze};
 
 const ROUNDS: usize = 5;
 
@@ -63,6 +63,12 @@ async fn cut(moment: Duration) -> anyhow::Result<(tempfile::TempDir, DiskImage, 
         }
     });
     tokio::time::sleep(moment).await;
+    // On a busy machine the writer may not have begun by then.
+    eventually("a first promise", Duration::from_secs(60), async || {
+        let promised = *promises.lock().expect("no one panics with it");
+        (promised.appended > 0 && promised.position > 0).then_some(())
+    })
+    .await;
     assert!(writer.try_wait()?.is_none(), "the writer ended before the cut");
     // A promise that the writer prints from here on was given before it was stopped, so the copy must keep
     // it.

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 /// The limits as they are now. The goals: under 3 %, under 1 %, under 30 %, under 10 %, none, none.
 const LIMITS: LanguageLimits = LanguageLimits {
-    relative_openers: 0.16,
-    particle_openers: 0.06,
-    one_word_types: 0.66,
-    shared_type_names: 0.33,
-    tuple_lets: 225,
+    relative_openers: 0.1,
+    particle_openers: 0.038,
+    one_word_types: 0.41,
+    shared_type_names: 0.16,
+    tuple_lets: 130,
     forbidden_names: 2,
 };
 

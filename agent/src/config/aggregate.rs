@@ -7,7 +7,8 @@ use toml::de::DeValue;
 use super::pipeline::module;
 use super::read::{Item, Read, Section, integer, kind, text};
 use crate::builtin::{
-    BOUNDS_MAX, COUNTERS_MAX, Compute, Config, DISORDER, DISORDER_MAX, Function, QUANTILE_ERROR, counters,
+    AggregateFunction, BOUNDS_MAX, BuiltinConfig, COUNTERS_MAX, ComputedMember, DISORDER, DISORDER_MAX,
+    QUANTILE_ERROR, counters,
 };
 use crate::pipeline::AggregateConfig;
 
@@ -53,14 +54,14 @@ pub(super) fn section(section: Section<'_>, folder: &Path) -> Option<AggregateCo
     }
 }
 
-fn compute(mut section: Section<'_>) -> Option<Config> {
+fn compute(mut section: Section<'_>) -> Option<BuiltinConfig> {
     let items = section.items("compute");
     if items.len() > COMPUTE_MAX {
         let remedy = format!("{COMPUTE_MAX} are allowed: spread them over several pipelines");
         section.fault_at("compute", format!("holds {} functions", items.len()), remedy);
     }
     section.finish();
-    let mut config = Config::default();
+    let mut config = BuiltinConfig::default();
     let mut good = !items.is_empty();
     for item in items {
         let Some(compute) = function(&item) else {
@@ -76,9 +77,9 @@ fn compute(mut section: Section<'_>) -> Option<Config> {
     good.then_some(config)
 }
 
-fn function(item: &Item<'_>) -> Option<Compute> {
+fn function(item: &Item<'_>) -> Option<ComputedMember> {
     match item.value() {
-        DeValue::String(name) if name == "count" => Some(Compute::new(Function::Count, None)),
+        DeValue::String(name) if name == "count" => Some(ComputedMember::new(AggregateFunction::Count, None)),
         DeValue::String(name) if FUNCTIONS.contains(&name.as_ref()) => {
             item.fault(format!("is {name:?} of no field"), format!("write {{ {name} = \"FIELD\" }}"));
             None
@@ -95,7 +96,7 @@ fn known() -> String {
     format!("write \"count\", or {{ FUNCTION = \"FIELD\" }} with one of: {}", FUNCTIONS.join(", "))
 }
 
-fn of_field(mut section: Section<'_>) -> Option<Compute> {
+fn of_field(mut section: Section<'_>) -> Option<ComputedMember> {
     let mut named = FUNCTIONS.iter().copied().filter(|name| section.has(name));
     let (first, second) = (named.next(), named.next());
     let Some(name) = first else {
@@ -114,44 +115,46 @@ fn of_field(mut section: Section<'_>) -> Option<Compute> {
         if name.len() <= 128 { Ok(name) } else { Err(("is too long".into(), remedy())) }
     });
     section.finish();
-    let mut compute = Compute::new(function?, Some(field?));
+    let mut compute = ComputedMember::new(function?, Some(field?));
     compute.name = renamed.unwrap_or(compute.name);
     Some(compute)
 }
 
-fn parameters(name: &str, section: &mut Section<'_>) -> Option<Function> {
+fn parameters(name: &str, section: &mut Section<'_>) -> Option<AggregateFunction> {
     let count = |from: usize, to: usize| {
         move |value: &DeValue<'_>| {
             integer(from as u64..=to as u64)(value).map(|count| usize::try_from(count).unwrap_or(to))
         }
     };
     Some(match name {
-        "count" => Function::Count,
-        "sum" => Function::Sum,
-        "mean" => Function::Mean,
-        "min" => Function::Min,
-        "max" => Function::Max,
-        "variance" => Function::Variance,
-        "variance_sample" => Function::VarianceSample,
-        "stddev" => Function::Stddev,
-        "stddev_sample" => Function::StddevSample,
-        "first" => Function::First,
-        "last" => Function::Last,
-        "delta" => Function::Delta,
-        "rate" => Function::Rate,
+        "count" => AggregateFunction::Count,
+        "sum" => AggregateFunction::Sum,
+        "mean" => AggregateFunction::Mean,
+        "min" => AggregateFunction::Min,
+        "max" => AggregateFunction::Max,
+        "variance" => AggregateFunction::Variance,
+        "variance_sample" => AggregateFunction::VarianceSample,
+        "stddev" => AggregateFunction::Stddev,
+        "stddev_sample" => AggregateFunction::StddevSample,
+        "first" => AggregateFunction::First,
+        "last" => AggregateFunction::Last,
+        "delta" => AggregateFunction::Delta,
+        "rate" => AggregateFunction::Rate,
         "quantile" => {
             let at = section.required("at", quantiles);
             let error = section.or("error", QUANTILE_ERROR, |value| within(value, 0.001, 0.1));
-            Function::Quantile { at: at?, error }
+            AggregateFunction::Quantile { at: at?, error }
         }
-        "distinct" => Function::Distinct,
+        "distinct" => AggregateFunction::Distinct,
         "top" => {
             let k = section.or("k", 10, count(1, 100));
             let counters = section.or("counters", counters(k), count(k, COUNTERS_MAX));
-            Function::Top { k, counters }
+            AggregateFunction::Top { k, counters }
         }
-        "histogram" => Function::Histogram { bounds: section.required("bounds", bounds)? },
-        _ => Function::TimeMean { disorder: section.or("disorder", DISORDER, count(0, DISORDER_MAX)) },
+        "histogram" => AggregateFunction::Histogram { bounds: section.required("bounds", bounds)? },
+        _ => {
+            AggregateFunction::TimeMean { disorder: section.or("disorder", DISORDER, count(0, DISORDER_MAX)) }
+        }
     })
 }
 

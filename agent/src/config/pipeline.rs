@@ -151,7 +151,7 @@ fn late(mut section: Section<'_>, names: &Names<'_>) -> Option<Late> {
 }
 
 /// `window` is the pipeline's, if it has one, and none in there if that has faults.
-fn when_full(section: &mut Section<'_>, window: Option<Option<&window::Config>>) -> (WhenFull, u64) {
+fn when_full(section: &mut Section<'_>, window: Option<Option<&window::WindowConfig>>) -> (WhenFull, u64) {
     let when_full = section.or(
         "when_full",
         WhenFull::Block,
@@ -182,7 +182,7 @@ const NO_WINDOWS: Fault =
     ("there are no windows to merge", "add a window and an aggregate, or use \"drop-oldest\"");
 
 /// Why results of such windows cannot be merged into wider ones.
-fn not_merged(window: &window::Config) -> Option<Fault> {
+fn not_merged(window: &window::WindowConfig) -> Option<Fault> {
     let parts = (window.readings_max, window.bytes_max) != (u64::MAX, u64::MAX);
     if window.kind.mergeable().is_none() {
         let message = "only tumbling windows without an offset can be merged";

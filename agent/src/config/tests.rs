@@ -178,7 +178,7 @@ fn a_key_by_its_old_name_is_a_fault_that_names_the_new_one() {
 
 #[test]
 fn built_ins_are_read_with_their_parameters() {
-    use crate::builtin::Function;
+    use crate::builtin::AggregateFunction;
     let compute = r#"compute = [
       "count", { mean = "temperature" }, { max = "wind.speed", as = "gust" },
       { quantile = "t", at = [0.5, 1] }, { quantile = "u", at = 0.9, error = 0.001 },
@@ -198,13 +198,13 @@ fn built_ins_are_read_with_their_parameters() {
         ["quantile_u", "top_code", "top_site", "histogram_t", "time_mean_t", "time_mean_u", "count_t"]
     );
     assert_eq!(config.compute[2].field, Some(vec!["wind".to_owned(), "speed".to_owned()]));
-    assert_eq!(*functions[3], Function::Quantile { at: vec![0.5, 1.0], error: 0.01 });
-    assert_eq!(*functions[4], Function::Quantile { at: vec![0.9], error: 0.001 });
-    assert_eq!(*functions[5], Function::Top { k: 20, counters: 160 });
-    assert_eq!(*functions[6], Function::Top { k: 10, counters: 500 });
-    assert_eq!(*functions[7], Function::Histogram { bounds: vec![-1.0, 0.0, 2.5] });
-    assert_eq!(*functions[8], Function::TimeMean { disorder: 16 });
-    assert_eq!(*functions[9], Function::TimeMean { disorder: 3 });
+    assert_eq!(*functions[3], AggregateFunction::Quantile { at: vec![0.5, 1.0], error: 0.01 });
+    assert_eq!(*functions[4], AggregateFunction::Quantile { at: vec![0.9], error: 0.001 });
+    assert_eq!(*functions[5], AggregateFunction::Top { k: 20, counters: 160 });
+    assert_eq!(*functions[6], AggregateFunction::Top { k: 10, counters: 500 });
+    assert_eq!(*functions[7], AggregateFunction::Histogram { bounds: vec![-1.0, 0.0, 2.5] });
+    assert_eq!(*functions[8], AggregateFunction::TimeMean { disorder: 16 });
+    assert_eq!(*functions[9], AggregateFunction::TimeMean { disorder: 3 });
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::read::{Section, duration, integer, size, text, word};
-use crate::window::{Config, KEYS_MAX, Kind, WhenKeysFull};
+use crate::window::{
+    CountWindow, DayWindow, HoppingWindow, KEYS_MAX, SessionWindow, SlidingWindow, TumblingWindow,
+    WhenKeysFull, WindowConfig, WindowKind,
+};
 
 const DAY: Duration = Duration::from_hours(24);
 /// The longest window.
@@ -16,10 +19,18 @@ const PANES_MAX: u128 = 10_000;
 /// Readings of a count window.
 const COUNT_MAX: u64 = 1_000_000;
 
-/// What names the kind.
-const KINDS: [&str; 5] = ["tumbling", "hopping", "sliding", "session", "count"];
-/// Which options belong to some kinds only.
-const OF_SOME: [(&str, &[&str]); 10] = [
+/// Reads the options of one kind.
+type KindReader = fn(&mut Section<'_>) -> Option<WindowKind>;
+/// The kinds, each by the option that names it.
+const KINDS: [(&str, KindReader); 5] = [
+    ("tumbling", tumbling),
+    ("hopping", hopping),
+    ("sliding", sliding),
+    ("session", session),
+    ("count", count),
+];
+/// The options that belong to some kinds only.
+const OF_SOME: [(&str, &[&str]); 9] = [
     ("offset", &["tumbling", "hopping"]),
     ("zone", &["tumbling"]),
     ("slide", &["hopping", "count"]),
@@ -29,18 +40,19 @@ const OF_SOME: [(&str, &[&str]); 10] = [
     ("readings_max", &["tumbling"]),
     ("bytes_max", &["tumbling"]),
     ("forget", &["count"]),
-    ("patience", &KINDS),
 ];
 
-pub(super) fn section(mut section: Section<'_>) -> Option<Config> {
-    let mut named = KINDS.into_iter().filter(|kind| section.has(kind));
-    let (name, second) = (named.next(), named.next());
-    let Some(name) = name else {
-        let remedy = format!("add `tumbling = \"1m\"`, or one of {}", KINDS[1..].join(", "));
+pub(super) fn section(mut section: Section<'_>) -> Option<WindowConfig> {
+    let mut named = KINDS.into_iter().filter(|(name, _)| section.has(name));
+    let first = named.next();
+    let second = named.next();
+    let Some((name, read)) = first else {
+        let others: Vec<_> = KINDS[1..].iter().map(|(name, _)| *name).collect();
+        let remedy = format!("add `tumbling = \"1m\"`, or one of {}", others.join(", "));
         section.fault("names no kind of window", remedy);
         return None;
     };
-    if let Some(second) = second {
+    if let Some((second, _)) = second {
         section.fault_at(
             second,
             format!("stands beside `{name}`"),
@@ -58,15 +70,9 @@ pub(super) fn section(mut section: Section<'_>) -> Option<Config> {
             return None;
         }
     }
-    let kind = match name {
-        "tumbling" => tumbling(&mut section),
-        "hopping" => hopping(&mut section),
-        "sliding" => length(&mut section, "sliding").map(|size| Kind::Sliding { size }),
-        "session" => session(&mut section),
-        _ => count(&mut section),
-    };
+    let kind = read(&mut section);
     let span = || duration(Duration::ZERO, LONGEST);
-    let config = Config {
+    let config = WindowConfig {
         lateness: section.or("lateness", Duration::ZERO, span()),
         idle: section.optional("idle", duration(Duration::from_millis(100), LONGEST)),
         revise: section.or("revise", Duration::ZERO, span()),
@@ -84,20 +90,20 @@ pub(super) fn section(mut section: Section<'_>) -> Option<Config> {
             word(&[("reject", WhenKeysFull::Reject), ("overflow", WhenKeysFull::Overflow)]),
         ),
         // Replaced, or there was a fault.
-        ..Config::new(Kind::Sliding { size: DAY })
+        ..WindowConfig::new(WindowKind::Sliding(SlidingWindow { size: DAY }))
     };
     section.finish();
-    Some(Config { kind: kind?, ..config })
+    Some(WindowConfig { kind: kind?, ..config })
 }
 
 fn length(section: &mut Section<'_>, key: &'static str) -> Option<Duration> {
     section.required(key, duration(Duration::from_millis(1), LONGEST))
 }
 
-fn tumbling(section: &mut Section<'_>) -> Option<Kind> {
+fn tumbling(section: &mut Section<'_>) -> Option<WindowKind> {
     let size = length(section, "tumbling")?;
     if !section.has("zone") {
-        return Some(Kind::Tumbling { size, offset: offset(section, size)? });
+        return Some(WindowKind::Tumbling(TumblingWindow { size, offset: offset(section, size)? }));
     }
     let zone = section.required("zone", |value| {
         let name = text(value)?;
@@ -120,7 +126,7 @@ fn tumbling(section: &mut Section<'_>) -> Option<Kind> {
         section.fault_at("offset", "stands beside `zone`", "keep one: calendar days begin at midnight");
         return None;
     }
-    Some(Kind::Day { zone })
+    Some(WindowKind::Day(DayWindow { zone }))
 }
 
 fn offset(section: &mut Section<'_>, below: Duration) -> Option<Duration> {
@@ -136,8 +142,9 @@ fn offset(section: &mut Section<'_>, below: Duration) -> Option<Duration> {
     None
 }
 
-fn hopping(section: &mut Section<'_>) -> Option<Kind> {
-    let (size, slide) = (length(section, "hopping")?, length(section, "slide")?);
+fn hopping(section: &mut Section<'_>) -> Option<WindowKind> {
+    let size = length(section, "hopping")?;
+    let slide = length(section, "slide")?;
     let panes = size.as_micros() / gcd(size.as_micros(), slide.as_micros());
     if slide > size {
         section.fault_at("slide", "is longer than the window", "a slide is at most as long as the window");
@@ -154,34 +161,39 @@ fn hopping(section: &mut Section<'_>) -> Option<Kind> {
         section.fault_at("slide", message, remedy);
         return None;
     }
-    Some(Kind::Hopping { size, slide, offset: offset(section, slide)? })
+    Some(WindowKind::Hopping(HoppingWindow { size, slide, offset: offset(section, slide)? }))
 }
 
 fn gcd(a: u128, b: u128) -> u128 {
     if b == 0 { a.max(1) } else { gcd(b, a % b) }
 }
 
-fn session(section: &mut Section<'_>) -> Option<Kind> {
+fn sliding(section: &mut Section<'_>) -> Option<WindowKind> {
+    let size = length(section, "sliding")?;
+    Some(WindowKind::Sliding(SlidingWindow { size }))
+}
+
+fn session(section: &mut Section<'_>) -> Option<WindowKind> {
     let gap = length(section, "session")?;
     let longest = section.optional("longest", duration(Duration::from_millis(1), LONGEST));
     if longest.is_some_and(|longest| longest < gap) {
         section.fault_at("longest", "is shorter than the gap", "make it at least as long as `session`");
         return None;
     }
-    Some(Kind::Session { gap, longest })
+    Some(WindowKind::Session(SessionWindow { gap, longest }))
 }
 
-fn count(section: &mut Section<'_>) -> Option<Kind> {
+fn count(section: &mut Section<'_>) -> Option<WindowKind> {
     let size = section.required("count", integer(1..=COUNT_MAX))?;
     let slide = section.or("slide", size, integer(1..=COUNT_MAX));
     if slide > size {
         section.fault_at("slide", "is more than the window", "a slide is at most `count`");
         return None;
     }
-    Some(Kind::Count { size, slide })
+    Some(WindowKind::Count(CountWindow { size, slide }))
 }
 
-/// How far a key may be behind, where each has a watermark of its own.
+/// Reads the time by which a key may be behind, where each key has a watermark of its own.
 fn patience(section: &mut Section<'_>) -> Option<Duration> {
     let of_keys = section.or("watermark", false, word(&[("pipeline", false), ("key", true)]));
     let patience = section.optional("patience", duration(Duration::ZERO, LONGEST));

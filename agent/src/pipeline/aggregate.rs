@@ -1,6 +1,6 @@
 //! What a pipeline's windows become: by a module, or by built-ins.
 
-use crate::builtin::Builtin;
+use crate::builtin::BuiltinAggregate;
 use crate::module::{self, Closed, TripCount};
 use crate::window;
 
@@ -9,7 +9,7 @@ use crate::window;
 #[derive(Debug)]
 pub(super) enum Aggregate {
     Module(module::AggregateModule),
-    Builtin(Builtin),
+    Builtin(BuiltinAggregate),
 }
 
 impl Aggregate {

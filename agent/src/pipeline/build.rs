@@ -22,7 +22,7 @@ use crate::flow::Timestamp;
 use crate::metrics::{self, Metrics};
 use crate::module::ModuleHost;
 use crate::store::{self, Store};
-use crate::window::Windows;
+use crate::window::OpenWindows;
 
 /// What a pipeline is made of.
 #[derive(Clone, Copy, Debug)]
@@ -209,7 +209,7 @@ pub(super) fn open_stage(
 ) -> Result<Stage, Error> {
     let (Some((window, _)), Some(aggregate)) = (&config.windowed, aggregate) else { return Ok(Stage::Each) };
     let rows = Rows { store: store.clone(), pipeline: name.to_owned() };
-    let mut windows = Windows::new(window.clone(), Box::new(rows.clone()), store.at_hand_bytes_max());
+    let mut windows = OpenWindows::new(window.clone(), Box::new(rows.clone()), store.at_hand_bytes_max());
     windows.restore(&progress.windows, |each| rows.show(each))?;
     Ok(Stage::Windowed { windows: Box::new(windows), aggregate: Box::new(aggregate) })
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::flow::{Seq, Timestamp};
 use crate::store::{self, Commit, Outgoing};
-use crate::window::Windows;
+use crate::window::OpenWindows;
 
 impl Pipeline {
     pub(super) fn commit_is_due(&self) -> bool {
@@ -155,7 +155,7 @@ impl Pipeline {
         self.metrics.lag_messages.set(i64::try_from(lag).unwrap_or(i64::MAX));
         self.metrics.remembered_names.set(i64::try_from(self.steps.names()).unwrap_or(i64::MAX));
         let size = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        let at_hand = self.steps.windows().map_or(0, Windows::at_hand_bytes);
+        let at_hand = self.steps.windows().map_or(0, OpenWindows::at_hand_bytes);
         self.metrics.window_memory_bytes.set(size(at_hand + self.store.recent_bytes(&self.name)));
         if let Some(windows) = self.steps.windows() {
             self.metrics.open_windows.set(size(windows.open()));

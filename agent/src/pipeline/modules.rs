@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::aggregate::Aggregate;
 use super::{AggregateConfig, Config, Error, ModuleConfig};
-use crate::builtin::Builtin;
+use crate::builtin::BuiltinAggregate;
 use crate::metrics::CallMetrics;
 use crate::module::{self, ModuleHost, ModuleLimits, ModuleOrigin, NetworkAccess, TripCount};
 
@@ -82,7 +82,9 @@ fn load_aggregate(
 ) -> Option<Result<Aggregate, Error>> {
     let module = match &config.windowed.as_ref()?.1 {
         AggregateConfig::Module(module) => module,
-        AggregateConfig::Builtin(config) => return Some(Ok(Aggregate::Builtin(Builtin::new(config)))),
+        AggregateConfig::Builtin(config) => {
+            return Some(Ok(Aggregate::Builtin(BuiltinAggregate::new(config))));
+        }
     };
     let loaded = host.aggregate(&module.origin, &module.settings, &module.limits, calls);
     let place = || format!("the aggregate of pipeline `{name}`{}", whence(module));

@@ -1,7 +1,7 @@
 //! The records that a pipeline makes of its results, its events and its late readings.
 
 use crate::flow::Event;
-use crate::window::Outcome;
+use crate::window::WindowOutcome;
 use crate::wire::{EventResult, JsonText, LateReading, ModuleDigest, Record, ResultState, WindowResult};
 
 /// The result of a window; the aggregate's words and the state where there is none.
@@ -9,7 +9,7 @@ pub(super) fn window<'a>(
     agent: &'a str,
     pipeline: &'a str,
     module: &'a str,
-    outcome: &'a Outcome,
+    outcome: &'a WindowOutcome,
 ) -> Result<Record<'a>, (String, Vec<u8>)> {
     let json = outcome.value.as_ref().map_err(Clone::clone)?;
     let value = JsonText::checked(json).map_err(|error| (error.to_string(), json.clone()))?;
@@ -22,8 +22,8 @@ pub(super) fn window<'a>(
         part: outcome.part,
         revision: outcome.revision,
         state: match outcome {
-            Outcome { retracted: true, .. } => ResultState::Retracted,
-            Outcome { early: true, .. } => ResultState::Early,
+            WindowOutcome { retracted: true, .. } => ResultState::Retracted,
+            WindowOutcome { early: true, .. } => ResultState::Early,
             _ => ResultState::Closed,
         },
         module: Some(ModuleDigest::from(module)),
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_result_is_one_line_whatever_the_module_writes() {
-        let outcome = Outcome {
+        let outcome = WindowOutcome {
             key: "hall \"2\"\n".into(),
             start: Timestamp(60_000_000),
             end: Timestamp(120_000_000),
@@ -100,15 +100,15 @@ mod tests {
             r#""watermark":"1970-01-01T00:02:01Z","value":{   "mean": 1.5  }}"#
         );
         assert_eq!(String::from_utf8(record.to_line()).unwrap(), expected);
-        let early = Outcome { early: true, ..outcome.clone() };
-        let retracted = Outcome { retracted: true, ..outcome.clone() };
+        let early = WindowOutcome { early: true, ..outcome.clone() };
+        let retracted = WindowOutcome { retracted: true, ..outcome.clone() };
         for (outcome, word) in [(early, "\"early\":true,"), (retracted, "\"retracted\":true,")] {
             let line = window("gw", "t", "sha256:0", &outcome).unwrap().to_line();
             assert!(String::from_utf8(line).unwrap().contains(word));
         }
-        let garbled = Outcome { value: Ok(b"{} {}".to_vec()), ..outcome.clone() };
+        let garbled = WindowOutcome { value: Ok(b"{} {}".to_vec()), ..outcome.clone() };
         assert_eq!(window("gw", "t", "sha256:0", &garbled).unwrap_err().1, b"{} {}");
-        let failed = Outcome { value: Err(("why".to_owned(), b"state".to_vec())), ..outcome };
+        let failed = WindowOutcome { value: Err(("why".to_owned(), b"state".to_vec())), ..outcome };
         assert_eq!(
             window("gw", "t", "sha256:0", &failed).unwrap_err(),
             ("why".to_owned(), b"state".to_vec())

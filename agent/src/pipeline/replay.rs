@@ -9,7 +9,7 @@ use crate::decode::{Arrival, check_json};
 use crate::flow::{DeadLetter, Event, Message, MqttDelivery, Seq, Timestamp};
 use crate::module;
 use crate::store::CLOCK_SET;
-use crate::window::{self, Outcome};
+use crate::window::{self, WindowOutcome};
 use crate::wire::{OpaqueLine, Record};
 
 /// Where a letter enters.
@@ -54,7 +54,7 @@ impl Steps {
         letter: DeadLetter,
         now: Timestamp,
         step: &mut Step,
-    ) -> Result<(), window::Error> {
+    ) -> Result<(), window::WindowError> {
         let Some(entry) = Entry::of(&letter) else {
             tracing::error!(
                 pipeline = self.pipeline,
@@ -120,7 +120,7 @@ impl Steps {
                 .pop()
                 .unwrap_or_else(|| Err(String::new())),
         };
-        let outcome = Outcome {
+        let outcome = WindowOutcome {
             key: closed.key,
             start: closed.start,
             end: closed.end,

@@ -15,8 +15,8 @@ impl Rows {
     /// Shows all of them but those of the transforms.
     pub(super) fn show(
         &self,
-        each: &mut dyn FnMut(Vec<u8>, Vec<u8>) -> Result<(), window::Error>,
-    ) -> Result<(), window::Error> {
+        each: &mut dyn FnMut(Vec<u8>, Vec<u8>) -> Result<(), window::WindowError>,
+    ) -> Result<(), window::WindowError> {
         let mut shown = Ok(());
         let read = self.store.windows(&self.pipeline, &mut |row, value| {
             if shown.is_ok() && remembered::step_of(&row).is_none() {
@@ -29,8 +29,8 @@ impl Rows {
     }
 }
 
-impl window::Cold for Rows {
-    fn rows(&self, key: &str, each: window::Each<'_>) -> Result<(), window::Error> {
+impl window::WindowStore for Rows {
+    fn rows(&self, key: &str, each: window::RowVisitor<'_>) -> Result<(), window::WindowError> {
         let mut shown = Ok(());
         let read = self.store.shelf(&self.pipeline, key.as_bytes(), &mut |tail, value| {
             if shown.is_ok() {
@@ -43,6 +43,6 @@ impl window::Cold for Rows {
     }
 }
 
-fn unreadable(error: store::Error) -> window::Error {
-    window::Error::Store(Box::new(error))
+fn unreadable(error: store::Error) -> window::WindowError {
+    window::WindowError::Store(Box::new(error))
 }

@@ -13,7 +13,7 @@ use crate::decode::{self, Arrival, Clock, Decode};
 use crate::flow::{DeadLetter, Event, LossReport, Message, Seq, Timestamp, UnfinishedWindow, UserProperties};
 use crate::module;
 use crate::store::{CLOCK_SET, Change};
-use crate::window::{self, Fate, Outcome, Settled, Windows};
+use crate::window::{self, ObservedReading, OpenWindows, SettledBatch, WindowOutcome};
 use crate::wire::{AgentReport, Record};
 
 /// Results given at once.
@@ -106,7 +106,7 @@ pub(super) enum Stage {
     /// Each a result.
     Each,
     /// A result for each key and window.
-    Windowed { windows: Box<Windows>, aggregate: Box<super::aggregate::Aggregate> },
+    Windowed { windows: Box<OpenWindows>, aggregate: Box<super::aggregate::Aggregate> },
 }
 
 impl Stage {
@@ -186,7 +186,7 @@ impl Steps {
         page: Vec<(Seq, Message)>,
         now: Timestamp,
         step: &mut Step,
-    ) -> Result<(), window::Error> {
+    ) -> Result<(), window::WindowError> {
         let (mut events, mut origins) = (Vec::with_capacity(page.len()), Vec::with_capacity(page.len()));
         let (mut at, mut passed) = (Times { clock: Timestamp::default(), now }, Vec::new());
         for (_, message) in page {
@@ -214,7 +214,7 @@ impl Steps {
     pub(super) fn lose_windows(
         &mut self,
         began: Option<Timestamp>,
-    ) -> Result<Option<(Timestamp, Timestamp)>, window::Error> {
+    ) -> Result<Option<(Timestamp, Timestamp)>, window::WindowError> {
         match &mut self.stage {
             Stage::Each => Ok(None),
             Stage::Windowed { windows, .. } => windows.lose(began),
@@ -236,7 +236,7 @@ impl Steps {
     }
 
     /// Gives some of the results that are due; whether there may be more.
-    pub(super) fn settle(&mut self, now: Timestamp, step: &mut Step) -> Result<bool, window::Error> {
+    pub(super) fn settle(&mut self, now: Timestamp, step: &mut Step) -> Result<bool, window::WindowError> {
         let Stage::Windowed { windows, aggregate } = &mut self.stage else { return Ok(false) };
         if !windows.due() {
             return Ok(false);
@@ -274,7 +274,7 @@ impl Steps {
         self.transforms.iter_mut().find_map(module::TransformModule::broken)
     }
 
-    pub(super) fn windows(&self) -> Option<&Windows> {
+    pub(super) fn windows(&self) -> Option<&OpenWindows> {
         match &self.stage {
             Stage::Each => None,
             Stage::Windowed { windows, .. } => Some(windows),
@@ -337,7 +337,7 @@ impl Steps {
         origins: &[Origin],
         at: Times,
         step: &mut Step,
-    ) -> Result<(), window::Error> {
+    ) -> Result<(), window::WindowError> {
         let events = self.pass(first, events, origins, at, step);
         self.take(events, at, step)
     }
@@ -381,13 +381,13 @@ impl Steps {
         events: Vec<Event>,
         at: Times,
         step: &mut Step,
-    ) -> Result<(), window::Error> {
+    ) -> Result<(), window::WindowError> {
         let events = self.check(events, at, step);
         self.take(events, at, step)
     }
 
     /// Events become results, or part of their windows.
-    fn take(&mut self, events: Vec<Event>, at: Times, step: &mut Step) -> Result<(), window::Error> {
+    fn take(&mut self, events: Vec<Event>, at: Times, step: &mut Step) -> Result<(), window::WindowError> {
         let Stage::Windowed { windows, aggregate } = &mut self.stage else {
             self.forward_each(events, at, step);
             return Ok(());
@@ -397,10 +397,10 @@ impl Steps {
         for mut event in events {
             let payload = std::mem::take(&mut event.payload);
             match windows.observe(&mut aggregate, &event.key, event.time, payload)? {
-                Ok(()) => {}
-                Err((Fate::Full, payload)) => refused.push(Event { payload, ..event }),
-                Err((Fate::Lost, _)) => step.counts.lost_events += 1,
-                Err((Fate::Late | Fate::Used, payload)) => late.push(Event { payload, ..event }),
+                ObservedReading::Used => {}
+                ObservedReading::Full(payload) => refused.push(Event { payload, ..event }),
+                ObservedReading::Lost(_) => step.counts.lost_events += 1,
+                ObservedReading::Late(payload) => late.push(Event { payload, ..event }),
             }
         }
         let settled = windows.apply(&mut aggregate)?;
@@ -478,7 +478,7 @@ impl Steps {
         step.dead_letter(DeadLetter { module, ..of_event(self.letter(stage, reason, at), event) });
     }
 
-    fn take_settled(&self, settled: Settled, at: Times, step: &mut Step) {
+    fn take_settled(&self, settled: SettledBatch, at: Times, step: &mut Step) {
         let Stage::Windowed { aggregate, .. } = &self.stage else { return };
         let digest = || Some(aggregate.digest().to_owned());
         step.counts.used += settled.used;
@@ -494,7 +494,7 @@ impl Steps {
     }
 
     /// A finished window's result, or its state as a dead letter.
-    pub(super) fn take_outcome(&self, outcome: Outcome, module: &str, at: Times, step: &mut Step) {
+    pub(super) fn take_outcome(&self, outcome: WindowOutcome, module: &str, at: Times, step: &mut Step) {
         match records::window(&self.agent, &self.pipeline, module, &outcome) {
             Ok(result) => {
                 step.result(&result);
@@ -511,7 +511,7 @@ impl Steps {
                     "failed to finish window {} to {} with {} readings; this is its {what}: {reason}",
                     outcome.start, outcome.end, outcome.count
                 );
-                let Outcome { key, start, end, part, revision, count, late, rejected, .. } = outcome;
+                let WindowOutcome { key, start, end, part, revision, count, late, rejected, .. } = outcome;
                 step.dead_letter(DeadLetter {
                     module: Some(module.to_owned()),
                     key,

@@ -37,9 +37,12 @@ impl Plant {
         let file = folder.path().join("stats.wasm");
         std::fs::write(&file, headwater_bundle::STATS).unwrap();
         let metrics = Metrics::new();
-        let kind = window::Kind::Tumbling { size: Duration::from_secs(1), offset: Duration::ZERO };
+        let kind = window::WindowKind::Tumbling(window::TumblingWindow {
+            size: Duration::from_secs(1),
+            offset: Duration::ZERO,
+        });
         let idle = Some(Duration::from_millis(100));
-        let window = window::Config { idle, ..window::Config::new(kind) };
+        let window = window::WindowConfig { idle, ..window::WindowConfig::new(kind) };
         let settings = r#"{"fields":["t"]}"#.to_owned();
         let aggregate = AggregateConfig::Module(ModuleConfig {
             origin: (&file).into(),

@@ -43,37 +43,38 @@ mod tests;
 
 use sha2::{Digest as _, Sha256};
 
-use bytes::{Bytes, put_whole};
+use bytes::{StateBytes, put_whole};
 pub use config::{
-    BOUNDS_MAX, COUNTERS_MAX, Compute, Config, DISORDER, DISORDER_MAX, Function, QUANTILE_ERROR, counters,
+    AggregateFunction, BOUNDS_MAX, BuiltinConfig, COUNTERS_MAX, ComputedMember, DISORDER, DISORDER_MAX,
+    QUANTILE_ERROR, counters,
 };
 use headwater_flow::aggregation::{Aggregate, Closed, Group, Rejection, Updated};
-use output::Output;
-use part::{Kind, Part};
-use reading::{Reader, Value};
+use output::ResultMember;
+use part::{PartKind, PartState};
+use reading::{FieldReader, FieldValue};
 
 const VERSION: u8 = 1;
 
 /// The built-ins of one pipeline, ready.
 #[derive(Debug)]
-pub struct Builtin {
-    reader: Reader,
-    kinds: Vec<Kind>,
+pub struct BuiltinAggregate {
+    reader: FieldReader,
+    kinds: Vec<PartKind>,
     /// Of each kind: the field's place, and the tag.
     places: Vec<(Option<usize>, u32)>,
-    outputs: Vec<Output>,
+    outputs: Vec<ResultMember>,
     digest: String,
     scratch: Vec<u8>,
 }
 
-impl Builtin {
+impl BuiltinAggregate {
     /// Prepares the single pass over each payload.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &BuiltinConfig) -> Self {
         let digest = Sha256::digest(format!("{VERSION} {}", config.identity()));
         let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let mut builtin = Self {
-            reader: Reader::default(),
+            reader: FieldReader::default(),
             kinds: Vec::new(),
             places: Vec::new(),
             outputs: Vec::new(),
@@ -83,7 +84,7 @@ impl Builtin {
         for compute in &config.compute {
             let parts = output::kinds(&compute.function).into_iter();
             let parts = parts.map(|kind| builtin.part(kind, compute)).collect();
-            builtin.outputs.push(Output::new(compute, parts));
+            builtin.outputs.push(ResultMember::new(compute, parts));
         }
         builtin
     }
@@ -125,8 +126,9 @@ impl Builtin {
     }
 
     /// The place of the part, which other functions may share.
-    fn part(&mut self, kind: Kind, compute: &Compute) -> usize {
-        let (takes, function) = (kind.takes(), compute.function.name());
+    fn part(&mut self, kind: PartKind, compute: &ComputedMember) -> usize {
+        let takes = kind.takes();
+        let function = compute.function.name();
         let slot = compute.field.as_ref().map(|field| self.reader.want(field, takes, function));
         let identity = kind.identity();
         let same = |at: &usize| self.places[*at].0 == slot && self.kinds[*at].identity() == identity;
@@ -148,15 +150,16 @@ impl Builtin {
             let rejected = (0..group.samples.len()).map(reject).collect();
             return Updated { state: group.state.clone(), rejected };
         };
-        let (mut values, mut rejected) = (Vec::new(), Vec::new());
+        let mut values = Vec::new();
+        let mut rejected = Vec::new();
         for (index, (time, payload)) in group.samples.iter().enumerate() {
             if let Err(reason) = self.reader.read(payload, &mut values) {
                 rejected.push(Rejection { index, reason });
                 continue;
             }
             for ((kind, (slot, _)), part) in self.kinds.iter().zip(&self.places).zip(&mut parts) {
-                let value = slot.map_or(&Value::Bool(true), |slot| &values[slot]);
-                if *value != Value::Missing {
+                let value = slot.map_or(&FieldValue::Bool(true), |slot| &values[slot]);
+                if *value != FieldValue::Missing {
                     kind.add(part, *time, value);
                 }
             }
@@ -177,12 +180,12 @@ impl Builtin {
         Some(out)
     }
 
-    fn decode(&self, state: &[u8]) -> Option<Vec<Part>> {
-        let mut parts: Vec<Part> = self.kinds.iter().map(Kind::empty).collect();
+    fn decode(&self, state: &[u8]) -> Option<Vec<PartState>> {
+        let mut parts: Vec<PartState> = self.kinds.iter().map(PartKind::empty).collect();
         if state.is_empty() {
             return Some(parts);
         }
-        let mut bytes = Bytes(state);
+        let mut bytes = StateBytes(state);
         let mut next = 0;
         if bytes.byte()? != VERSION {
             return None;
@@ -207,7 +210,7 @@ impl Builtin {
         self.places.iter().position(|place| place.1 == tag)
     }
 
-    fn encode(&mut self, parts: &[Part]) -> Vec<u8> {
+    fn encode(&mut self, parts: &[PartState]) -> Vec<u8> {
         let mut state = Vec::with_capacity(1 + 32 * parts.len());
         state.push(VERSION);
         for (part, (_, tag)) in parts.iter().zip(&self.places) {
@@ -224,7 +227,7 @@ impl Builtin {
     }
 }
 
-impl Aggregate for Builtin {
+impl Aggregate for BuiltinAggregate {
     fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
         Self::update(self, groups)
     }

@@ -14,16 +14,16 @@
 
 use std::sync::Arc;
 
-use super::pane::{Given, Keyed, Pane, Place, Row, Shown};
-use super::shelves::Each;
-use super::{Config, Error, Windows};
+use super::cache::RowVisitor;
+use super::pane::{EmittedResult, EmittedWindow, KeyRow, KeyState, PaneId, PaneState};
+use super::{OpenWindows, WindowConfig, WindowError};
 use headwater_flow::Timestamp;
 use headwater_flow::rows::{Change, WINDOW_TAIL_BYTES};
 
 const PROGRESS_VERSION: u8 = 3;
 const PANE_VERSION: u8 = 2;
 const ROW_VERSION: u8 = 1;
-/// What stands behind the key in a row's.
+/// The length of the tail behind the key in a row's own key.
 const TAIL_BYTES: usize = WINDOW_TAIL_BYTES;
 
 const CHANGED: u8 = 1;
@@ -40,8 +40,8 @@ pub struct CodecError(&'static str);
 
 const KIND: CodecError = CodecError("a row is of no kind that this version knows");
 
-impl Windows {
-    /// The watermark and what it follows.
+impl OpenWindows {
+    /// Returns the bytes of the watermark and of the times that it follows from.
     #[must_use]
     pub fn progress(&self) -> Vec<u8> {
         let newest = self.newest.map_or(0, |newest| newest.saturating_add(1));
@@ -73,53 +73,53 @@ impl Windows {
     }
 }
 
-/// What changed of a key since the last call.
-pub(super) fn put_changes(changes: &mut Vec<Change>, key: &str, keyed: &mut Keyed) {
+/// Appends the changes of a key since the last call.
+pub(super) fn put_changes(changes: &mut Vec<Change>, key: &str, key_state: &mut KeyState) {
     let row = |row| self::row(key, row);
-    changes.extend(keyed.removed.drain(..).map(|removed| (row(removed), None)));
-    for (place, pane) in keyed.panes.iter_mut().filter(|(_, pane)| pane.dirty) {
+    changes.extend(key_state.removed.drain(..).map(|removed| (row(removed), None)));
+    for (pane_id, pane) in key_state.panes.iter_mut().filter(|(_, pane)| pane.dirty) {
         pane.dirty = false;
-        changes.push((row(Row::Pane(*place)), Some(put_pane(pane))));
+        changes.push((row(KeyRow::Pane(*pane_id)), Some(put_pane(pane))));
     }
-    for (place, chunk) in keyed.chunks.iter_mut().filter(|(_, chunk)| chunk.dirty) {
+    for (pane_id, chunk) in key_state.chunks.iter_mut().filter(|(_, chunk)| chunk.dirty) {
         chunk.dirty = false;
-        changes.push((row(Row::Chunk(*place)), Some(put_pane(chunk))));
+        changes.push((row(KeyRow::Chunk(*pane_id)), Some(put_pane(chunk))));
     }
-    for (end, given) in keyed.given.iter_mut().filter(|(_, given)| given.dirty) {
-        given.dirty = false;
-        changes.push((row(Row::Given(*end)), Some(put_given(given))));
+    for (end, emitted) in key_state.emitted.iter_mut().filter(|(_, emitted)| emitted.dirty) {
+        emitted.dirty = false;
+        changes.push((row(KeyRow::EmittedWindow(*end)), Some(put_given(emitted))));
     }
-    if std::mem::take(&mut keyed.dirty) {
-        let says = (keyed.ended, keyed.newest, keyed.counted) != (0, None, 0);
-        if says || keyed.stored {
-            changes.push((row(Row::Key), says.then(|| put_key(keyed))));
+    if std::mem::take(&mut key_state.dirty) {
+        let says = (key_state.ended, key_state.newest, key_state.counted) != (0, None, 0);
+        if says || key_state.stored {
+            changes.push((row(KeyRow::Key), says.then(|| put_key(key_state))));
         }
-        keyed.stored = says;
+        key_state.stored = says;
     }
 }
 
-/// A key out of its rows.
-pub(super) fn keyed(
-    config: &Config,
-    rows: impl FnOnce(Each<'_>) -> Result<(), Error>,
-) -> Result<Keyed, Error> {
-    let mut keyed = Keyed::default();
-    fill(&mut keyed, config, rows)?;
-    Ok(keyed)
+/// Reads a key from its rows.
+pub(super) fn key_state(
+    config: &WindowConfig,
+    rows: impl FnOnce(RowVisitor<'_>) -> Result<(), WindowError>,
+) -> Result<KeyState, WindowError> {
+    let mut key_state = KeyState::default();
+    fill(&mut key_state, config, rows)?;
+    Ok(key_state)
 }
 
-/// The same, into one that holds nothing.
+/// Reads a key from its rows, into one that holds nothing.
 pub(super) fn fill(
-    keyed: &mut Keyed,
-    config: &Config,
-    rows: impl FnOnce(Each<'_>) -> Result<(), Error>,
-) -> Result<(), Error> {
-    rows(&mut |tail, value| Ok(add(keyed, tail, value)?))?;
-    keyed.due = super::due(config, keyed);
+    key_state: &mut KeyState,
+    config: &WindowConfig,
+    rows: impl FnOnce(RowVisitor<'_>) -> Result<(), WindowError>,
+) -> Result<(), WindowError> {
+    rows(&mut |tail, value| Ok(add(key_state, tail, value)?))?;
+    key_state.due = super::due(config, key_state);
     Ok(())
 }
 
-/// The key of a row, and what stands behind it.
+/// Splits a row's own key into the key and the tail behind it.
 pub(super) fn split(row: &[u8]) -> Option<(&str, &[u8])> {
     let at = row.len().checked_sub(TAIL_BYTES)?;
     let (key, tail) = row.split_at(at);
@@ -127,20 +127,24 @@ pub(super) fn split(row: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(key).ok()?, tail))
 }
 
-/// A window of version 1, as a key's row and its value.
-pub(super) fn renew(config: &Config, row: &[u8], value: &[u8]) -> Result<(Arc<str>, Keyed), CodecError> {
-    let mut reader = Reader(row);
+/// Reads a window of version 1.
+pub(super) fn renew(
+    config: &WindowConfig,
+    row: &[u8],
+    value: &[u8],
+) -> Result<(Arc<str>, KeyState), CodecError> {
+    let mut reader = RowReader(row);
     let start = u64::from_be_bytes(reader.bytes()?);
     let key = std::str::from_utf8(reader.0).map_err(|_| CodecError("a key is not UTF-8"))?;
-    let mut reader = Reader(value);
+    let mut reader = RowReader(value);
     if reader.bytes()? != [1] {
         return Err(CodecError("a window has another version"));
     }
     let [count, late, rejected] = [reader.fixed()?, reader.fixed()?, reader.fixed()?];
     let revision = u32::from_le_bytes(reader.bytes()?);
-    let (_, end) = super::bounds_at(config, Timestamp(start)).ok_or(KIND)?;
-    let shown = Shown { start, end, revision };
-    let pane = Pane {
+    let (_, end) = config.kind.rules().window_at(Timestamp(start)).ok_or(KIND)?;
+    let shown = EmittedResult { start, end, revision };
+    let pane = PaneState {
         state: reader.0.to_vec(),
         count,
         late,
@@ -149,21 +153,22 @@ pub(super) fn renew(config: &Config, row: &[u8], value: &[u8]) -> Result<(Arc<st
         // In settled windows, exactly the open ones have readings that no result shows.
         changed: revision == 0 && count > 0,
         shown: if revision > 0 { vec![shown] } else { Vec::new() },
-        ..Pane::default()
+        ..PaneState::default()
     };
-    let mut keyed = Keyed::default();
-    keyed.insert(Place::at(start), pane);
-    Ok((Arc::from(key), keyed))
+    let mut key_state = KeyState::default();
+    key_state.insert(PaneId::at(start), pane);
+    Ok((Arc::from(key), key_state))
 }
 
-/// The value of a row with another state in it; `None` for a row without one. The inner error is `migrate`'s.
+/// Returns the value of a row with the migrated state in it; `None` for a row without a state. The inner error is
+/// that of `migrate`.
 pub fn with_state(
     row: &[u8],
     value: &[u8],
     migrate: impl FnOnce(&[u8]) -> Result<Vec<u8>, String>,
 ) -> Result<Option<Result<Vec<u8>, String>>, CodecError> {
     let Some((_, [0xFF, b'p' | b'c', ..])) = split(row) else { return Ok(None) };
-    let mut pane = Reader(value).pane()?;
+    let mut pane = RowReader(value).pane()?;
     if pane.state.is_empty() {
         return Ok(None);
     }
@@ -173,67 +178,69 @@ pub fn with_state(
     })))
 }
 
-fn row(key: &str, row: Row) -> Vec<u8> {
-    let (kind, place) = match row {
-        Row::Key => (b'k', Place::default()),
-        Row::Pane(place) => (b'p', place),
-        Row::Chunk(place) => (b'c', place),
-        Row::Given(end) => (b'g', Place::at(end)),
+fn row(key: &str, row: KeyRow) -> Vec<u8> {
+    let (kind, pane_id) = match row {
+        KeyRow::Key => (b'k', PaneId::default()),
+        KeyRow::Pane(pane_id) => (b'p', pane_id),
+        KeyRow::Chunk(pane_id) => (b'c', pane_id),
+        KeyRow::EmittedWindow(end) => (b'g', PaneId::at(end)),
     };
-    [key.as_bytes(), &[0xFF, kind], &place.at.to_be_bytes(), &place.tie.to_be_bytes()].concat()
+    [key.as_bytes(), &[0xFF, kind], &pane_id.at.to_be_bytes(), &pane_id.tie.to_be_bytes()].concat()
 }
 
-fn add(keyed: &mut Keyed, tail: &[u8], value: &[u8]) -> Result<(), CodecError> {
-    let mut reader = Reader(tail);
+fn add(key_state: &mut KeyState, tail: &[u8], value: &[u8]) -> Result<(), CodecError> {
+    let mut reader = RowReader(tail);
     let [0xFF, kind] = reader.bytes()? else { return Err(KIND) };
-    let place = Place { at: u64::from_be_bytes(reader.bytes()?), tie: u32::from_be_bytes(reader.bytes()?) };
-    let mut reader = Reader(value);
+    let pane_id =
+        PaneId { at: u64::from_be_bytes(reader.bytes()?), tie: u32::from_be_bytes(reader.bytes()?) };
+    let mut reader = RowReader(value);
     match kind {
         b'p' => {
             let pane = reader.pane()?;
-            keyed.bytes += pane.state.len();
-            keyed.panes.insert(place, pane);
+            key_state.bytes += pane.state.len();
+            key_state.panes.insert(pane_id, pane);
         }
         b'c' => {
             let chunk = reader.pane()?;
-            keyed.bytes += chunk.state.len();
-            keyed.chunks.insert(place, chunk);
+            key_state.bytes += chunk.state.len();
+            key_state.chunks.insert(pane_id, chunk);
         }
         b'g' => {
             reader.version(ROW_VERSION)?;
             let revision = reader.revision()?;
-            let (late, due) = (reader.number()?, reader.number()?.checked_sub(1));
-            keyed.given.insert(place.at, Given { revision, late, due, dirty: false });
+            let late = reader.number()?;
+            let due = reader.number()?.checked_sub(1);
+            key_state.emitted.insert(pane_id.at, EmittedWindow { revision, late, due, dirty: false });
         }
         b'k' => {
             reader.version(ROW_VERSION)?;
-            keyed.ended = reader.number()?;
-            keyed.newest = reader.number()?.checked_sub(1);
-            keyed.counted = reader.number()?;
-            keyed.stored = true;
+            key_state.ended = reader.number()?;
+            key_state.newest = reader.number()?.checked_sub(1);
+            key_state.counted = reader.number()?;
+            key_state.stored = true;
         }
         _ => return Err(KIND),
     }
     Ok(())
 }
 
-fn put_key(keyed: &Keyed) -> Vec<u8> {
+fn put_key(key_state: &KeyState) -> Vec<u8> {
     let mut bytes = vec![ROW_VERSION];
-    put(&mut bytes, keyed.ended);
-    put(&mut bytes, keyed.newest.map_or(0, |newest| newest.saturating_add(1)));
-    put(&mut bytes, keyed.counted);
+    put(&mut bytes, key_state.ended);
+    put(&mut bytes, key_state.newest.map_or(0, |newest| newest.saturating_add(1)));
+    put(&mut bytes, key_state.counted);
     bytes
 }
 
-fn put_given(given: &Given) -> Vec<u8> {
+fn put_given(emitted: &EmittedWindow) -> Vec<u8> {
     let mut bytes = vec![ROW_VERSION];
-    put(&mut bytes, given.revision.into());
-    put(&mut bytes, given.late);
-    put(&mut bytes, given.due.map_or(0, |due| due.saturating_add(1)));
+    put(&mut bytes, emitted.revision.into());
+    put(&mut bytes, emitted.late);
+    put(&mut bytes, emitted.due.map_or(0, |due| due.saturating_add(1)));
     bytes
 }
 
-fn put_pane(pane: &Pane) -> Vec<u8> {
+fn put_pane(pane: &PaneState) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(16 + pane.state.len());
     let flag = |is: bool, flag: u8| if is { flag } else { 0 };
     let flags = flag(pane.changed, CHANGED)
@@ -273,15 +280,15 @@ fn put(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
-struct Reader<'a>(&'a [u8]);
+struct RowReader<'a>(&'a [u8]);
 
-impl Reader<'_> {
+impl RowReader<'_> {
     fn version(&mut self, expected: u8) -> Result<(), CodecError> {
         let [version] = self.bytes()?;
         if version == expected { Ok(()) } else { Err(CodecError("a window has another version")) }
     }
 
-    fn pane(&mut self) -> Result<Pane, CodecError> {
+    fn pane(&mut self) -> Result<PaneState, CodecError> {
         self.version(PANE_VERSION)?;
         let [flags] = self.bytes()?;
         let is = |flag: u8| flags & flag != 0;
@@ -292,11 +299,12 @@ impl Reader<'_> {
         let shown = if is(SHOWN) { self.number()? } else { 0 };
         let shown = (0..shown)
             .map(|_| {
-                let (start, end) = (self.number()?, self.number()?);
-                Ok(Shown { start, end, revision: self.revision()? })
+                let start = self.number()?;
+                let end = self.number()?;
+                Ok(EmittedResult { start, end, revision: self.revision()? })
             })
             .collect::<Result<_, CodecError>>()?;
-        Ok(Pane {
+        Ok(PaneState {
             state: self.0.to_vec(),
             count,
             late,
@@ -309,7 +317,7 @@ impl Reader<'_> {
             full: is(FULL),
             due,
             shown,
-            ..Pane::default()
+            ..PaneState::default()
         })
     }
 

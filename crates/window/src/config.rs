@@ -1,24 +1,24 @@
-//! What windows a pipeline has.
+//! The configuration of a pipeline's windows.
 
 use std::time::Duration;
 
-use super::Kind;
+use super::WindowKind;
 use headwater_flow::micros;
 
-/// What readings beyond [`Config::keys_max`] are put together under.
+/// The key under which readings beyond [`WindowConfig::keys_max`] are put together.
 pub const OVERFLOW_KEY: &str = "(overflow)";
 
 /// The windows of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Which windows.
-    pub kind: Kind,
-    /// How far behind the newest reading another may come and still be used. Default 0 s.
+pub struct WindowConfig {
+    /// The kind of the windows.
+    pub kind: WindowKind,
+    /// The time by which a reading may be behind the newest one and still be used. Default 0 s.
     pub lateness: Duration,
-    /// After this long without a reading the watermark goes on at the pace of the host's clock, so
+    /// The time without a reading after which the watermark goes on at the pace of the host's clock, so
     /// that windows close though the devices are silent. Without it they stay open.
     pub idle: Option<Duration>,
-    /// How long, in event time, a closed window still takes late readings, each of which gives a
+    /// The event time for which a closed window still takes late readings, each of which gives a
     /// new revision of its result. Default 0 s; not for sliding and count windows.
     pub revise: Duration,
     /// Each key has its own watermark, so that one device's clock or backlog does not touch the others. A
@@ -29,17 +29,17 @@ pub struct Config {
     pub early: Option<Duration>,
     /// A tumbling window or day is closed at so many readings; what follows is its next part.
     pub readings_max: u64,
-    /// As `readings_max`, for the bytes of the readings.
+    /// The limit as `readings_max`, for the bytes of the readings.
     pub bytes_max: u64,
     /// A count window's readings are forgotten so long, in event time, after the last one of the key.
     pub forget: Option<Duration>,
     /// Keys that have open windows. Default 100,000.
     pub keys_max: usize,
-    /// What becomes of a reading with another key.
+    /// The treatment of a reading with one key too many.
     pub when_keys_full: WhenKeysFull,
 }
 
-/// What becomes of readings with one key too many.
+/// The treatment of readings with one key too many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenKeysFull {
     /// They go to the dead letters.
@@ -52,10 +52,10 @@ pub enum WhenKeysFull {
 /// Keys with open windows by default.
 pub const KEYS_MAX: usize = 100_000;
 
-impl Config {
-    /// Windows of a kind, everything else as by default.
+impl WindowConfig {
+    /// Returns windows of a kind, with the defaults for everything else.
     #[must_use]
-    pub fn new(kind: Kind) -> Self {
+    pub fn new(kind: WindowKind) -> Self {
         Self {
             kind,
             lateness: Duration::ZERO,
@@ -71,7 +71,7 @@ impl Config {
         }
     }
 
-    /// When a window that ends here is forgotten.
+    /// Returns the watermark at which a window with this end is forgotten.
     pub(super) fn over_at(&self, end: u64) -> u64 {
         end.saturating_add(micros(self.revise))
     }

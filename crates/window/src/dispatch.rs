@@ -1,92 +1,40 @@
-//! To each kind its own.
+//! The steps on a key that its windows' kind decides, and what holds for all kinds.
 
-use super::kind::{self, Hops, Kind};
-use super::overlap::{self, Over};
-use super::pane::{Keyed, Pane, Place};
-use super::scene::Scene;
-use super::{Config, Fate, aligned, count, session};
+use super::context::KeyContext;
+use super::pane::KeyState;
+use super::{ObservedReading, WindowConfig};
 use headwater_flow::{Timestamp, micros};
 
-/// Puts a reading where it belongs; why not, with its payload.
+/// Puts a reading into its pane, or hands its payload back.
 pub(super) fn assign(
-    scene: &mut Scene<'_>,
-    keyed: &mut Keyed,
+    context: &mut KeyContext<'_>,
+    key_state: &mut KeyState,
     time: Timestamp,
     payload: Vec<u8>,
-) -> Result<(), (Fate, Vec<u8>)> {
-    match (&scene.config.kind, Over::of(&scene.config.kind)) {
-        (_, Some(over)) => overlap::assign(scene, over, keyed, time, payload),
-        (Kind::Session { gap, longest }, _) => {
-            session::assign(scene, session::Bounds::new(*gap, *longest), keyed, time, payload)
-        }
-        (Kind::Count { .. }, _) => count::assign(scene, keyed, time, payload),
-        _ => aligned::assign(scene, keyed, time, payload),
-    }
+) -> ObservedReading {
+    context.config.kind.rules().assign(context, key_state, time, payload)
 }
 
-/// Gives all that is due of a key, and forgets what is over.
-pub(super) fn fire(scene: &mut Scene<'_>, keyed: &mut Keyed) {
-    match (&scene.config.kind, Over::of(&scene.config.kind)) {
-        (_, Some(over)) => overlap::fire(scene, over, keyed),
-        (Kind::Session { gap, longest }, _) => {
-            session::fire(scene, session::Bounds::new(*gap, *longest), keyed);
-        }
-        (Kind::Count { size, slide }, _) => count::fire(scene, count::Size::new(*size, *slide), keyed),
-        _ => aligned::fire(scene, keyed),
-    }
-    let config = scene.config;
-    let known = keyed.newest.is_some_and(|newest| clock(config, newest) <= scene.closing);
-    if known && keyed.panes.is_empty() && keyed.given.is_empty() && !matches!(config.kind, Kind::Count { .. })
-    {
+/// Emits all results of a key that are due, and forgets the windows that are over.
+pub(super) fn fire(context: &mut KeyContext<'_>, key_state: &mut KeyState) {
+    let config = context.config;
+    let rules = config.kind.rules();
+    rules.fire(context, key_state);
+    let known = key_state.newest.is_some_and(|newest| own_watermark(config, newest) <= context.closing);
+    if known && key_state.panes.is_empty() && key_state.emitted.is_empty() && !rules.keeps_newest() {
         // The pipeline's watermark says as much.
-        (keyed.newest, keyed.dirty) = (None, true);
+        key_state.newest = None;
+        key_state.dirty = true;
     }
 }
 
-/// When something is to be done about a key next.
-pub(super) fn due(config: &Config, keyed: &Keyed) -> Option<u64> {
-    let due = match (&config.kind, Over::of(&config.kind)) {
-        (_, Some(over)) => overlap::due(config, over, keyed),
-        (Kind::Session { gap, longest }, _) => {
-            session::due(config, session::Bounds::new(*gap, *longest), keyed)
-        }
-        (Kind::Count { .. }, _) => count::due(config, keyed),
-        _ => aligned::due(config, keyed),
-    };
-    due.or_else(|| Some(clock(config, keyed.newest?)))
+/// Returns the watermark at which a key is to be fired next.
+pub(super) fn due(config: &WindowConfig, key_state: &KeyState) -> Option<u64> {
+    let due = config.kind.rules().due(config, key_state);
+    due.or_else(|| Some(own_watermark(config, key_state.newest?)))
 }
 
-/// The watermark of a key with such a newest reading.
-pub(super) fn clock(config: &Config, newest: u64) -> u64 {
+/// Returns the watermark of a key with such a newest reading.
+fn own_watermark(config: &WindowConfig, newest: u64) -> u64 {
     newest.saturating_sub(micros(config.lateness))
-}
-
-/// Start and end of the tumbling window or day that holds a time; none before the first.
-pub(super) fn bounds_at(config: &Config, time: Timestamp) -> Option<(u64, u64)> {
-    match &config.kind {
-        Kind::Tumbling { size, offset } => {
-            let hops = Hops::new(*size, *size, *offset);
-            let start = hops.last_start(time.0)?;
-            Some((start, start.saturating_add(hops.size)))
-        }
-        Kind::Day { zone } => {
-            let (start, end) = kind::day(zone, time);
-            Some((start.0, end.0))
-        }
-        _ => None,
-    }
-}
-
-/// Start and end of a pane.
-pub(super) fn bounds(config: &Config, place: Place, pane: &Pane) -> (u64, u64) {
-    match &config.kind {
-        Kind::Hopping { size, slide, offset } => {
-            (place.at, place.at.saturating_add(Hops::new(*size, *slide, *offset).pane()))
-        }
-        Kind::Session { gap, longest } => session::Bounds::new(*gap, *longest).of(pane, place),
-        Kind::Sliding { .. } | Kind::Count { .. } => (place.at, place.at.saturating_add(1)),
-        Kind::Tumbling { .. } | Kind::Day { .. } => {
-            bounds_at(config, Timestamp(place.at)).unwrap_or((place.at, place.at))
-        }
-    }
 }

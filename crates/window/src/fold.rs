@@ -16,30 +16,30 @@
 use std::ops::Range;
 
 use super::Aggregate;
-use super::pane::{Pane, Place};
-use super::panes::Panes;
+use super::pane::{PaneId, PaneState};
+use super::panes::PaneQueue;
 
 /// Readings of several panes as one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Part {
+pub(super) struct FoldedPanes {
     pub(super) state: Vec<u8>,
     pub(super) count: u64,
     pub(super) rejected: u64,
 }
 
-impl Part {
-    pub(super) fn of(pane: &Pane) -> Self {
+impl FoldedPanes {
+    pub(super) fn of(pane: &PaneState) -> Self {
         Self { state: pane.state.clone(), count: pane.count, rejected: pane.rejected }
     }
 
-    /// This one and a later one.
+    /// Merges this one and a later one.
     pub(super) fn and(&self, later: &Self, aggregate: &mut dyn Aggregate) -> Result<Self, String> {
         let state = merge(&self.state, &later.state, aggregate)?;
         Ok(Self { state, count: self.count + later.count, rejected: self.rejected + later.rejected })
     }
 }
 
-/// The empty state is neutral.
+/// Merges two states. The empty state is neutral.
 pub(super) fn merge(a: &[u8], b: &[u8], aggregate: &mut dyn Aggregate) -> Result<Vec<u8>, String> {
     match (a, b) {
         ([], state) | (state, []) => Ok(state.to_vec()),
@@ -47,34 +47,35 @@ pub(super) fn merge(a: &[u8], b: &[u8], aggregate: &mut dyn Aggregate) -> Result
     }
 }
 
-/// From a pane to its block's end, or why that cannot be merged.
-type Suffix = (Place, Result<Part, String>);
+/// The panes from one to its block's end, merged, or the reason why they cannot be.
+type BlockSuffix = (PaneId, Result<FoldedPanes, String>);
 
-/// What is merged already of the two blocks that windows now lie in.
+/// The merges already made in the two blocks that windows now lie in.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Folds {
-    /// From a block's start, up to a place.
-    prefix: Option<(u64, u64, Part)>,
-    /// Of a block, from each pane to its end, ascending.
-    suffixes: Option<(u64, Vec<Suffix>)>,
+pub(super) struct FoldCache {
+    /// The panes from a block's start up to a time.
+    prefix: Option<(u64, u64, FoldedPanes)>,
+    /// The panes of a block from each pane to its end, ascending.
+    suffixes: Option<(u64, Vec<BlockSuffix>)>,
 }
 
-impl Folds {
+impl FoldCache {
     /// Forgets what was merged: a pane that may be in it has changed.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// The panes within `range` as one. A range is at most as long as a block, and one that begins
+    /// Merges the panes within `range`. A range is at most as long as a block, and one that begins
     /// within a block and ends in it begins where it does.
     pub(super) fn fold(
         &mut self,
-        panes: &Panes,
+        panes: &PaneQueue,
         range: Range<u64>,
-        block: Blocks,
+        block: FoldBlocks,
         aggregate: &mut dyn Aggregate,
-    ) -> Result<Part, String> {
-        let (first, last) = (block.of(range.start), block.of(range.end - 1));
+    ) -> Result<FoldedPanes, String> {
+        let first = block.of(range.start);
+        let last = block.of(range.end - 1);
         let prefix = self.prefix(panes, last, range.end, block, aggregate)?;
         if first == last {
             return Ok(prefix);
@@ -83,7 +84,7 @@ impl Folds {
             self.suffixes = Some((first, suffixes(panes, block.range(first), aggregate)));
         }
         let suffixes = self.suffixes.as_ref().map_or(&[][..], |(_, suffixes)| suffixes);
-        let from = suffixes.partition_point(|(place, _)| place.at < range.start);
+        let from = suffixes.partition_point(|(pane_id, _)| pane_id.at < range.start);
         match suffixes.get(from) {
             Some((_, Ok(suffix))) => suffix.and(&prefix, aggregate),
             Some((_, Err(reason))) => Err(reason.clone()),
@@ -93,46 +94,46 @@ impl Folds {
 
     fn prefix(
         &mut self,
-        panes: &Panes,
+        panes: &PaneQueue,
         of: u64,
         upto: u64,
-        block: Blocks,
+        block: FoldBlocks,
         aggregate: &mut dyn Aggregate,
-    ) -> Result<Part, String> {
+    ) -> Result<FoldedPanes, String> {
         let start = block.range(of).start;
         // Taken out, so that it is not kept half done when a merge fails.
         let known = self.prefix.take().filter(|(known, done, _)| *known == of && *done <= upto);
-        let (_, done, mut part) = known.unwrap_or((of, start, Part::default()));
-        for pane in panes.range(Place::at(done)..Place::at(upto)).map(|(_, pane)| pane) {
-            part = part.and(&Part::of(pane), aggregate)?;
+        let (_, done, mut part) = known.unwrap_or((of, start, FoldedPanes::default()));
+        for pane in panes.range(PaneId::at(done)..PaneId::at(upto)).map(|(_, pane)| pane) {
+            part = part.and(&FoldedPanes::of(pane), aggregate)?;
         }
         self.prefix = Some((of, upto, part.clone()));
         Ok(part)
     }
 }
 
-fn suffixes(panes: &Panes, range: Range<u64>, aggregate: &mut dyn Aggregate) -> Vec<Suffix> {
-    let mut suffixes: Vec<Suffix> = Vec::new();
-    for (place, pane) in panes.range(Place::at(range.start)..Place::at(range.end)).rev() {
+fn suffixes(panes: &PaneQueue, range: Range<u64>, aggregate: &mut dyn Aggregate) -> Vec<BlockSuffix> {
+    let mut suffixes: Vec<BlockSuffix> = Vec::new();
+    for (pane_id, pane) in panes.range(PaneId::at(range.start)..PaneId::at(range.end)).rev() {
         let part = match suffixes.last() {
-            Some((_, Ok(later))) => Part::of(pane).and(later, aggregate),
+            Some((_, Ok(later))) => FoldedPanes::of(pane).and(later, aggregate),
             Some((_, Err(reason))) => Err(reason.clone()),
-            None => Ok(Part::of(pane)),
+            None => Ok(FoldedPanes::of(pane)),
         };
-        suffixes.push((*place, part));
+        suffixes.push((*pane_id, part));
     }
     suffixes.reverse();
     suffixes
 }
 
-/// Where blocks lie: one begins at `offset`, the others at multiples of `len` from it.
+/// The positions of blocks: one begins at `offset`, the others at multiples of `len` from it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Blocks {
+pub(super) struct FoldBlocks {
     pub(super) len: u64,
     pub(super) offset: u64,
 }
 
-impl Blocks {
+impl FoldBlocks {
     /// Blocks are counted from the one that holds 0, which may be cut short.
     fn of(self, at: u64) -> u64 {
         at.saturating_add(self.len - self.offset % self.len) / self.len

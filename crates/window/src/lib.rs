@@ -1,8 +1,8 @@
-//! Event-time windows: assign, observe, watermark, close. Pure but for [`Cold`]; time is an argument.
+//! Event-time windows: assign, observe, watermark, close. Pure but for [`WindowStore`]; time is an argument.
 //!
-//! Owns which windows are open, the watermark, and the opaque state of each pane; what a state
-//! means is the [`Aggregate`]'s business. Readings of a key lie in *panes*; a window is a pane
-//! (`aligned.rs`, `session.rs`) or a run of them (`overlap.rs`, `count.rs`, merged in `fold.rs`).
+//! Owns the open windows, the watermark, and the opaque state of each pane; the [`Aggregate`] alone knows what a
+//! state means. Readings of a key lie in *panes*. A window is a pane (tumbling, day, session) or a run of panes
+//! (hopping, sliding, count), merged in `fold.rs`. Each kind is a file in `kind/` behind one trait.
 //!
 //! The watermark follows the dataflow model (Akidau et al., "The Dataflow Model", VLDB 2015): the
 //! highest event time so far less the allowed `lateness`; never backwards. A window closes when
@@ -15,47 +15,45 @@
 //!
 //! **Invariant:** every observed reading is exactly one of used, late, lost, rejected or waiting.
 //!
-//! **Limits.** Open keys: [`Config::keys_max`], each with its name and due time in memory; what
-//! else is known of them lies in the store, and of as many as the bound given to [`Windows::new`] takes, in memory.
+//! **Limits.** Open keys: [`WindowConfig::keys_max`], each with its name and due time in memory; what
+//! else is known of them lies in the store, and of as many as the bound given to [`OpenWindows::new`] takes, in memory.
 
-mod aligned;
 pub mod builtin;
+mod cache;
 mod codec;
 mod config;
-mod count;
+mod context;
 mod dispatch;
 mod fold;
 mod kind;
 mod outcome;
-mod overlap;
 mod pane;
 mod panes;
-mod scene;
-mod session;
-mod shelves;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cache::{KeyCache, SlotId};
+pub use cache::{RowVisitor, WindowStore};
 pub use codec::{CodecError, with_state};
-pub use config::{Config, KEYS_MAX, OVERFLOW_KEY, WhenKeysFull};
-use dispatch::{assign, bounds, bounds_at, due, fire};
+pub use config::{KEYS_MAX, OVERFLOW_KEY, WhenKeysFull, WindowConfig};
+use context::{KeyContext, ReadyResult};
+use dispatch::{assign, due, fire};
 pub use headwater_flow::aggregation::Aggregate;
 use headwater_flow::aggregation::{Closed, Group, Updated};
 use headwater_flow::rows::Change;
 use headwater_flow::{Timestamp, micros};
-pub use kind::Kind;
+pub use kind::{
+    CountWindow, DayWindow, HoppingWindow, SessionWindow, SlidingWindow, TumblingWindow, WindowKind,
+};
 use outcome::outcome;
-pub use outcome::{Fate, Outcome, Refused, Settled};
-use pane::Keyed;
-use scene::{Ready, Scene};
-pub use shelves::{Cold, Each};
-use shelves::{Shelves, Spot};
+pub use outcome::{ObservedReading, RefusedSample, SettledBatch, WindowOutcome};
+use pane::KeyState;
 
-/// Why windows cannot go on.
+/// A failure after which windows cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum WindowError {
     /// Committed state that this version cannot read.
     #[error(transparent)]
     Codec(#[from] CodecError),
@@ -66,52 +64,52 @@ pub enum Error {
 
 /// The open windows of one pipeline.
 #[derive(Debug)]
-pub struct Windows {
-    config: Config,
+pub struct OpenWindows {
+    config: WindowConfig,
     newest: Option<u64>,
     watermark: u64,
     /// Watermarks since nothing was due, ascending.
     passed: Vec<u64>,
-    shelves: Shelves,
-    /// Each key that holds something, by when something is to be done about it.
+    cache: KeyCache,
+    /// The keys that hold something, by the watermark at which they are to be fired.
     due: BTreeSet<(u64, Arc<str>)>,
     /// Keys with readings that wait for the aggregate.
-    waiting: Vec<Spot>,
+    waiting: Vec<SlotId>,
     /// Keys that changed since the last commit.
-    changed: Vec<Spot>,
+    changed: Vec<SlotId>,
     /// Rows that only have to go.
     removed: Vec<Change>,
-    ready: Vec<Ready>,
-    settled: Settled,
+    ready: Vec<ReadyResult>,
+    settled: SettledBatch,
     panes: usize,
     state_bytes: usize,
     /// State of windows that begin before this was lost.
     lost_before: u64,
 }
 
-impl Windows {
-    /// No windows, watermark at the beginning of time; `at_hand_bytes_max` of the keys stay in memory.
+impl OpenWindows {
+    /// Makes windows with the watermark at the beginning of time; `at_hand_bytes_max` of the keys stay in memory.
     #[must_use]
-    pub fn new(config: Config, cold: Box<dyn Cold>, at_hand_bytes_max: usize) -> Self {
+    pub fn new(config: WindowConfig, store: Box<dyn WindowStore>, at_hand_bytes_max: usize) -> Self {
         Self {
             config,
             newest: None,
             watermark: 0,
             passed: Vec::new(),
-            shelves: Shelves::new(cold, at_hand_bytes_max),
+            cache: KeyCache::new(store, at_hand_bytes_max),
             due: BTreeSet::new(),
             waiting: Vec::new(),
             changed: Vec::new(),
             removed: Vec::new(),
             ready: Vec::new(),
-            settled: Settled::default(),
+            settled: SettledBatch::default(),
             panes: 0,
             state_bytes: 0,
             lost_before: 0,
         }
     }
 
-    /// Takes in what was committed: `progress` is empty for a new pipeline; `rows` shows all rows, those
+    /// Takes in the committed state: `progress` is empty for a new pipeline; `rows` hands out all rows, those
     /// of a key one after the other.
     ///
     /// # Errors
@@ -119,15 +117,16 @@ impl Windows {
     pub fn restore(
         &mut self,
         progress: &[u8],
-        rows: impl FnOnce(&mut dyn FnMut(Vec<u8>, Vec<u8>) -> Result<(), Error>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        rows: impl FnOnce(&mut dyn FnMut(Vec<u8>, Vec<u8>) -> Result<(), WindowError>) -> Result<(), WindowError>,
+    ) -> Result<(), WindowError> {
         self.take_progress(progress)?;
-        let (mut key, mut of_key) = (None::<Arc<str>>, Vec::<(Vec<u8>, Vec<u8>)>::new());
+        let mut key = None::<Arc<str>>;
+        let mut of_key = Vec::<(Vec<u8>, Vec<u8>)>::new();
         rows(&mut |row, value| {
             let Some((name, tail)) = codec::split(&row) else {
-                let (name, keyed) = codec::renew(&self.config, &row, &value)?;
+                let (name, key_state) = codec::renew(&self.config, &row, &value)?;
                 self.removed.push((row, None));
-                return self.adopt(&name, keyed);
+                return self.adopt(&name, key_state);
             };
             if key.as_deref() != Some(name) {
                 let name = Arc::from(name);
@@ -141,62 +140,56 @@ impl Windows {
     }
 
     /// Counts a key that stays in the store.
-    fn know(&mut self, key: Option<&str>, rows: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Error> {
+    fn know(&mut self, key: Option<&str>, rows: &[(Vec<u8>, Vec<u8>)]) -> Result<(), WindowError> {
         let Some(key) = key else { return Ok(()) };
-        let show = |each: Each<'_>| rows.iter().try_for_each(|(tail, value)| each(tail, value));
-        let keyed = codec::keyed(&self.config, show)?;
-        self.panes += keyed.panes.len();
-        self.state_bytes += keyed.bytes;
-        self.due.insert((keyed.due.unwrap_or(u64::MAX), Arc::from(key)));
+        let show = |each: RowVisitor<'_>| rows.iter().try_for_each(|(tail, value)| each(tail, value));
+        let key_state = codec::key_state(&self.config, show)?;
+        self.panes += key_state.panes.len();
+        self.state_bytes += key_state.bytes;
+        self.due.insert((key_state.due.unwrap_or(u64::MAX), Arc::from(key)));
         Ok(())
     }
 
     /// Takes in a window that is not in the store as this version writes it.
-    fn adopt(&mut self, key: &Arc<str>, renewed: Keyed) -> Result<(), Error> {
-        let spot = self.shelves.find(&self.config, key)?;
-        self.visit(spot, None, |_, keyed| {
-            for (place, pane) in renewed.panes {
-                keyed.insert(place, pane);
+    fn adopt(&mut self, key: &Arc<str>, renewed: KeyState) -> Result<(), WindowError> {
+        let slot = self.cache.find(&self.config, key)?;
+        self.visit(slot, None, |_, key_state| {
+            for (pane_id, pane) in renewed.panes {
+                key_state.insert(pane_id, pane);
             }
         });
         Ok(())
     }
 
-    /// State was lost, and what is there is whole: windows that may have been begun and are not there
-    /// give no results any more, since these would replace whole ones or pass for them. `began` is the
-    /// newest time a reading may have had, should that be lost as well. Says which times are concerned.
+    /// Takes note that state was lost. Windows that may have begun and are not there give no results any more,
+    /// since these would replace whole results or pass for them. `began` is the newest time that a reading may have
+    /// had, if that is lost as well. Returns the times that are concerned.
     ///
     /// # Errors
     /// When what is left cannot be read.
-    pub fn lose(&mut self, began: Option<Timestamp>) -> Result<Option<(Timestamp, Timestamp)>, Error> {
+    pub fn lose(&mut self, began: Option<Timestamp>) -> Result<Option<(Timestamp, Timestamp)>, WindowError> {
         let Some(newest) = self.newest.max(began.map(|began| began.0)) else { return Ok(None) };
         let oldest = self.watermark.saturating_sub(micros(self.config.revise)).min(newest);
         self.lost_before = self.lost_before.max(newest.saturating_add(1));
-        let from = match (began, bounds_at(&self.config, Timestamp(oldest))) {
+        let rules = self.config.kind.rules();
+        let from = match (began, rules.window_at(Timestamp(oldest))) {
             (None, Some((start, _))) => start,
             _ => 0,
         };
-        let to = match self.config.kind {
-            Kind::Tumbling { .. } | Kind::Day { .. } => bounds_at(&self.config, Timestamp(newest)),
-            Kind::Hopping { size, .. } | Kind::Sliding { size } => {
-                Some((0, newest.saturating_add(micros(size))))
-            }
-            Kind::Session { gap, .. } => Some((0, newest.saturating_add(micros(gap)))),
-            Kind::Count { .. } => None,
-        };
-        if !matches!(self.config.kind, Kind::Tumbling { .. } | Kind::Day { .. }) {
-            // Of a run of panes some may be missing, and none of them tells.
+        let to = rules.last_end(newest).unwrap_or(newest);
+        if !rules.has_fixed_windows() {
+            // Some panes of a run may be missing, and the others do not show it.
             let keys: Vec<_> = self.due.iter().map(|(_, key)| Arc::clone(key)).collect();
             for key in keys {
-                let spot = self.shelves.find(&self.config, &key)?;
-                self.visit(spot, None, |_, keyed| keyed.clear());
+                let slot = self.cache.find(&self.config, &key)?;
+                self.visit(slot, None, |_, key_state| key_state.clear());
             }
         }
-        Ok(Some((Timestamp(from), Timestamp(to.map_or(newest, |(_, end)| end)))))
+        Ok(Some((Timestamp(from), Timestamp(to))))
     }
 
     /// Assigns a reading to its windows and moves the watermark. It waits for the next
-    /// [`Windows::apply`], unless it is refused: then its payload comes back.
+    /// [`OpenWindows::apply`], unless it is refused: then its payload comes back.
     ///
     /// # Errors
     /// When the key's state cannot be read.
@@ -206,62 +199,63 @@ impl Windows {
         key: &str,
         time: Timestamp,
         payload: Vec<u8>,
-    ) -> Result<Result<(), (Fate, Vec<u8>)>, Error> {
-        let spot = self.shelves.find(&self.config, key)?;
-        self.make_way(spot, aggregate)?;
-        let assigned = self.visit(spot, Some(aggregate), |scene, keyed| {
-            let provisional = scene.config.early.is_some() || scene.config.forget.is_some();
-            let first = provisional || time.0 < scene.watermark;
-            if first && keyed.due.is_some_and(|due| due <= scene.watermark) {
+    ) -> Result<ObservedReading, WindowError> {
+        let slot = self.cache.find(&self.config, key)?;
+        self.make_way(slot, aggregate)?;
+        let observed = self.visit(slot, Some(aggregate), |context, key_state| {
+            let provisional = context.config.early.is_some() || context.config.forget.is_some();
+            let first = provisional || time.0 < context.watermark;
+            if first && key_state.due.is_some_and(|due| due <= context.watermark) {
                 // What was due before this reading came must not see it.
-                scene.apply(keyed);
-                fire(scene, keyed);
+                context.apply(key_state);
+                fire(context, key_state);
             }
-            if keyed.is_empty() && scene.keys >= scene.config.keys_max && key != OVERFLOW_KEY {
-                return Err((Fate::Full, payload));
+            if key_state.is_empty() && context.keys >= context.config.keys_max && key != OVERFLOW_KEY {
+                return ObservedReading::Full(payload);
             }
-            assign(scene, keyed, time, payload)?;
-            if scene.config.patience.is_some() {
-                (keyed.newest, keyed.dirty) = (keyed.newest.max(Some(time.0)), true);
+            let observed = assign(context, key_state, time, payload);
+            if observed == ObservedReading::Used && context.config.patience.is_some() {
+                key_state.newest = key_state.newest.max(Some(time.0));
+                key_state.dirty = true;
             }
-            Ok(())
+            observed
         });
-        match assigned {
-            Err((Fate::Full, payload)) if self.config.when_keys_full == WhenKeysFull::Overflow => {
+        match observed {
+            ObservedReading::Full(payload) if self.config.when_keys_full == WhenKeysFull::Overflow => {
                 return self.observe(aggregate, OVERFLOW_KEY, time, payload);
             }
-            Err(refused) => return Ok(Err(refused)),
-            Ok(()) => {}
+            ObservedReading::Used => {}
+            refused => return Ok(refused),
         }
         self.note();
         self.newest = self.newest.max(Some(time.0));
         self.advance(time.before(self.config.lateness).0);
         if self.config.patience.is_some() {
             // Its own watermark may have closed some of its windows; nobody else looks for them.
-            self.visit(spot, Some(aggregate), |scene, keyed| {
-                if keyed.due.is_some_and(|due| due <= scene.watermark) {
-                    scene.apply(keyed);
-                    fire(scene, keyed);
+            self.visit(slot, Some(aggregate), |context, key_state| {
+                if key_state.due.is_some_and(|due| due <= context.watermark) {
+                    context.apply(key_state);
+                    fire(context, key_state);
                 }
             });
         }
-        Ok(Ok(()))
+        Ok(ObservedReading::Used)
     }
 
-    /// Where there are as many keys as there may be, and this one may be one more: lets those go first that are
-    /// over, which otherwise would count or not by where a batch ended.
-    fn make_way(&mut self, spot: Spot, aggregate: &mut dyn Aggregate) -> Result<(), Error> {
+    /// Fires keys whose windows are over, where this key may be one too many. Otherwise the end of a batch would
+    /// decide whether those keys count.
+    fn make_way(&mut self, slot: SlotId, aggregate: &mut dyn Aggregate) -> Result<(), WindowError> {
         let closing = self.closing();
-        let (_, keyed) = self.shelves.at(spot);
-        if !keyed.is_empty() && keyed.due.is_none_or(|due| due > closing) {
+        let (_, key_state) = self.cache.at(slot);
+        if !key_state.is_empty() && key_state.due.is_none_or(|due| due > closing) {
             return Ok(());
         }
         while self.due.len() >= self.config.keys_max {
             let Some((_, key)) = self.due.first().filter(|(due, _)| *due <= closing).cloned() else { break };
-            let spot = self.shelves.find(&self.config, &key)?;
-            self.visit(spot, Some(aggregate), |scene, keyed| {
-                scene.apply(keyed);
-                fire(scene, keyed);
+            let slot = self.cache.find(&self.config, &key)?;
+            self.visit(slot, Some(aggregate), |context, key_state| {
+                context.apply(key_state);
+                fire(context, key_state);
             });
         }
         Ok(())
@@ -270,7 +264,8 @@ impl Windows {
     /// Moves the watermark of an idle pipeline: `quiet` is how long, on a monotonic clock, nothing
     /// came though nothing was waiting to be read.
     pub fn idle(&mut self, quiet: Duration) {
-        let (Some(idle), Some(newest)) = (self.config.idle, self.newest) else { return };
+        let Some(idle) = self.config.idle else { return };
+        let Some(newest) = self.newest else { return };
         if quiet >= idle {
             self.advance(Timestamp(newest).after(quiet).before(self.config.lateness).0);
         }
@@ -283,7 +278,7 @@ impl Windows {
         }
     }
 
-    /// Keeps which watermark it is that made something due.
+    /// Keeps the watermark that made something due.
     fn note(&mut self) {
         let closing = self.closing();
         if self.due() && self.passed.last() < Some(&closing) {
@@ -291,36 +286,38 @@ impl Windows {
         }
     }
 
-    /// The watermark of keys that are silent.
+    /// Returns the watermark of keys that are silent.
     fn closing(&self) -> u64 {
         self.watermark.saturating_sub(self.config.patience.map_or(0, micros))
     }
 
-    /// Whether something is to be closed, revised, shown or forgotten.
+    /// Reports that a key is to be fired: a window is to be closed, revised, emitted early or forgotten.
     #[must_use]
     pub fn due(&self) -> bool {
         self.due.first().is_some_and(|(due, _)| *due <= self.closing())
     }
 
-    /// Gives waiting readings to the aggregate and takes what has become of all since the last call.
+    /// Gives waiting readings to the aggregate, and takes all results since the last call.
     ///
     /// # Errors
     /// When state cannot be read.
-    pub fn apply(&mut self, aggregate: &mut dyn Aggregate) -> Result<Settled, Error> {
-        let (mut groups, mut places) = (Vec::new(), Vec::new());
-        for spot in self.waiting.drain(..) {
-            let (key, keyed) = self.shelves.at(spot);
-            let waiting = scene::groups(&self.config, key, keyed);
+    pub fn apply(&mut self, aggregate: &mut dyn Aggregate) -> Result<SettledBatch, WindowError> {
+        let mut groups = Vec::new();
+        let mut pane_ids = Vec::new();
+        for slot in self.waiting.drain(..) {
+            let (key, key_state) = self.cache.at(slot);
+            let waiting = context::groups(&self.config, key, key_state);
             self.state_bytes -= waiting.iter().map(|group| group.state.len()).sum::<usize>();
-            places.extend(std::mem::take(&mut keyed.waiting).into_iter().map(|place| (spot, place)));
+            pane_ids
+                .extend(std::mem::take(&mut key_state.waiting).into_iter().map(|pane_id| (slot, pane_id)));
             groups.extend(waiting);
         }
         if !groups.is_empty() {
             let updates = aggregate.update(&groups);
-            for (((spot, place), group), updated) in places.into_iter().zip(&mut groups).zip(updates) {
-                let (_, keyed) = self.shelves.at(spot);
+            for (((slot, pane_id), group), updated) in pane_ids.into_iter().zip(&mut groups).zip(updates) {
+                let (_, key_state) = self.cache.at(slot);
                 self.state_bytes += updated.state.len();
-                scene::take(keyed, place, group, updated, &mut self.settled);
+                context::take(key_state, pane_id, group, updated, &mut self.settled);
             }
         }
         let ready = std::mem::take(&mut self.ready);
@@ -338,11 +335,15 @@ impl Windows {
         Ok(settled)
     }
 
-    /// Gives some of what is due, by due time and key, after what is waiting: about `results_max`.
+    /// Fires keys that are due, by due time and key, up to about `results_max` results. Waiting readings go first.
     ///
     /// # Errors
     /// When state cannot be read.
-    pub fn settle(&mut self, aggregate: &mut dyn Aggregate, results_max: usize) -> Result<Settled, Error> {
+    pub fn settle(
+        &mut self,
+        aggregate: &mut dyn Aggregate,
+        results_max: usize,
+    ) -> Result<SettledBatch, WindowError> {
         if !self.waiting.is_empty() {
             return self.apply(aggregate);
         }
@@ -351,73 +352,80 @@ impl Windows {
                 self.passed.clear();
                 break;
             };
-            let spot = self.shelves.find(&self.config, &key)?;
-            self.visit(spot, Some(aggregate), fire);
+            let slot = self.cache.find(&self.config, &key)?;
+            self.visit(slot, Some(aggregate), fire);
         }
         self.apply(aggregate)
     }
 
-    /// Windows that are open or kept for revision, and panes of such, counted by key.
+    /// Returns the number of panes of windows that are open or kept for revision, in all keys.
     #[must_use]
     pub fn open(&self) -> usize {
         self.panes
     }
 
-    /// Keys that have some.
+    /// Returns the number of keys that have open windows.
     #[must_use]
     pub fn keys(&self) -> usize {
         self.due.len()
     }
 
-    /// Keys that changed since [`Windows::drain_changes`].
+    /// Returns the number of keys that changed since [`OpenWindows::drain_changes`].
     #[must_use]
     pub fn changed(&self) -> usize {
         self.changed.len()
     }
 
-    /// Bytes of aggregate state held, most of them in the store.
+    /// Returns the bytes of aggregate state, most of them in the store.
     #[must_use]
     pub fn state_bytes(&self) -> usize {
         self.state_bytes
     }
 
-    /// Bytes of memory that the keys at hand take.
+    /// Returns the bytes of memory that the keys at hand take.
     #[must_use]
     pub fn at_hand_bytes(&self) -> usize {
-        self.shelves.bytes()
+        self.cache.bytes()
     }
 
-    /// Readings before this are late; with `patience`, those of a key that was never heard of.
+    /// Returns the watermark: readings before it are late; with `patience`, those of a key that was never heard of.
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
         Timestamp(self.watermark)
     }
 
-    /// What changed since the last call.
+    /// Returns the changed rows since the last call.
     pub fn drain_changes(&mut self) -> Vec<Change> {
         let mut changes = std::mem::take(&mut self.removed);
-        for spot in &self.changed {
-            let (key, keyed) = self.shelves.at(*spot);
-            keyed.is_listed = false;
-            codec::put_changes(&mut changes, key, keyed);
+        for slot in &self.changed {
+            let (key, key_state) = self.cache.at(*slot);
+            key_state.is_listed = false;
+            codec::put_changes(&mut changes, key, key_state);
         }
-        self.shelves.make_room(&self.changed);
+        self.cache.make_room(&self.changed);
         self.changed.clear();
         changes
     }
 
-    /// Works on one key, and keeps the books about it.
+    /// Works on one key, and updates the counts and queues that it is part of.
     fn visit<R>(
         &mut self,
-        spot: Spot,
+        slot: SlotId,
         aggregate: Option<&mut dyn Aggregate>,
-        work: impl FnOnce(&mut Scene<'_>, &mut Keyed) -> R,
+        work: impl FnOnce(&mut KeyContext<'_>, &mut KeyState) -> R,
     ) -> R {
-        let (closing, mut nothing) = (self.closing(), Nothing);
-        let (key, keyed) = self.shelves.at(spot);
-        let before = (keyed.due, keyed.is_empty(), keyed.panes.len(), keyed.bytes, keyed.waiting.is_empty());
-        let own = keyed.newest.filter(|_| self.config.patience.is_some());
-        let mut scene = Scene {
+        let closing = self.closing();
+        let mut nothing = NoAggregate;
+        let (key, key_state) = self.cache.at(slot);
+        let before = (
+            key_state.due,
+            key_state.is_empty(),
+            key_state.panes.len(),
+            key_state.bytes,
+            key_state.waiting.is_empty(),
+        );
+        let own = key_state.newest.filter(|_| self.config.patience.is_some());
+        let mut context = KeyContext {
             config: &self.config,
             key,
             watermark: own.map_or(0, |own| own.saturating_sub(micros(self.config.lateness))).max(closing),
@@ -429,14 +437,14 @@ impl Windows {
             ready: &mut self.ready,
             settled: &mut self.settled,
         };
-        let done = work(&mut scene, keyed);
-        self.panes = self.panes + keyed.panes.len() - before.2;
-        self.state_bytes = self.state_bytes + keyed.bytes - before.3;
-        if before.4 && !keyed.waiting.is_empty() {
-            self.waiting.push(spot);
+        let done = work(&mut context, key_state);
+        self.panes = self.panes + key_state.panes.len() - before.2;
+        self.state_bytes = self.state_bytes + key_state.bytes - before.3;
+        if before.4 && !key_state.waiting.is_empty() {
+            self.waiting.push(slot);
         }
-        keyed.due = due(&self.config, keyed);
-        let after = (keyed.due, keyed.is_empty());
+        key_state.due = due(&self.config, key_state);
+        let after = (key_state.due, key_state.is_empty());
         if after != (before.0, before.1) {
             if !before.1 {
                 self.due.remove(&(before.0.unwrap_or(u64::MAX), Arc::clone(key)));
@@ -445,17 +453,17 @@ impl Windows {
                 self.due.insert((after.0.unwrap_or(u64::MAX), Arc::clone(key)));
             }
         }
-        if !std::mem::replace(&mut keyed.is_listed, true) {
-            self.changed.push(spot);
+        if !std::mem::replace(&mut key_state.is_listed, true) {
+            self.changed.push(slot);
         }
         done
     }
 }
 
-/// For work on a key that gives its aggregate nothing.
-struct Nothing;
+/// The aggregate for work on a key that has no samples to add.
+struct NoAggregate;
 
-impl Aggregate for Nothing {
+impl Aggregate for NoAggregate {
     fn update(&mut self, groups: &[Group]) -> Vec<Updated> {
         groups.iter().map(|_| Updated::default()).collect()
     }

@@ -1,25 +1,25 @@
-//! What comes out of windows.
+//! The results of windows.
 
-use super::scene::{Ready, Without};
+use super::context::{MissingValue, ReadyResult};
 use headwater_flow::Timestamp;
 
-/// What became of an observed reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It belongs to a window that takes it.
+/// The use of an observed reading; a reading that is not used comes with its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObservedReading {
+    /// A window takes it.
     Used,
     /// None of its windows can change any more.
-    Late,
-    /// The state of its window was lost: what is left would pass for the whole.
-    Lost,
+    Late(Vec<u8>),
+    /// The state of its window was lost: a result of the rest would pass for the whole.
+    Lost(Vec<u8>),
     /// Too many keys have open windows.
-    Full,
+    Full(Vec<u8>),
 }
 
 /// A result, or the reason why a window has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// What the window belongs to.
+pub struct WindowOutcome {
+    /// The key that the window belongs to.
     pub key: String,
     /// First instant.
     pub start: Timestamp,
@@ -31,7 +31,7 @@ pub struct Outcome {
     pub revision: u32,
     /// Readings used.
     pub count: u64,
-    /// Of these, readings that came after the window had first closed.
+    /// Readings among these that came after the window had first closed.
     pub late: u64,
     /// Readings that the aggregate refused.
     pub rejected: u64,
@@ -49,42 +49,45 @@ pub struct Outcome {
 
 /// A reading that the aggregate refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// What it belongs to.
+pub struct RefusedSample {
+    /// The key that it belongs to.
     pub key: String,
-    /// Its event time.
+    /// The event time.
     pub time: Timestamp,
-    /// Its content.
+    /// The payload.
     pub payload: Vec<u8>,
     /// The aggregate's words.
     pub reason: String,
 }
 
-/// What came out.
+/// The results of one call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settled {
-    /// One for each window that closed, was revised or gave an early result.
-    pub outcomes: Vec<Outcome>,
+pub struct SettledBatch {
+    /// A result for each window that closed, was revised or gave an early result.
+    pub outcomes: Vec<WindowOutcome>,
     /// Readings that the aggregate refused.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedSample>,
     /// Readings that it used.
     pub used: u64,
 }
 
-/// A finished result; `values` are the aggregate's answers for those that have a state.
-pub(super) fn outcome(ready: Ready, values: &mut impl Iterator<Item = Result<Vec<u8>, String>>) -> Outcome {
-    let Ready { closed, part, rejected, watermark, early, without } = ready;
-    let retracted = matches!(without, Some(Without::Retracted));
+/// Finishes a result; `values` are the aggregate's answers for those that have a state.
+pub(super) fn outcome(
+    ready: ReadyResult,
+    values: &mut impl Iterator<Item = Result<Vec<u8>, String>>,
+) -> WindowOutcome {
+    let ReadyResult { closed, part, rejected, watermark, early, without } = ready;
+    let retracted = matches!(without, Some(MissingValue::Retracted));
     let value = match without {
-        Some(Without::Retracted) => Ok(b"null".to_vec()),
-        Some(Without::Failed(reason)) => Err(reason),
+        Some(MissingValue::Retracted) => Ok(b"null".to_vec()),
+        Some(MissingValue::Failed(reason)) => Err(reason),
         None => values.next().unwrap_or_else(|| Err("the aggregate gave too few results".to_owned())),
     };
     let (value, state) = match value {
         Ok(value) => (Ok(value), closed.state),
         Err(reason) => (Err((reason, closed.state)), Vec::new()),
     };
-    Outcome {
+    WindowOutcome {
         key: closed.key,
         start: closed.start,
         end: closed.end,

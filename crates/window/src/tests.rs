@@ -52,75 +52,91 @@ fn readings() -> impl Strategy<Value = Vec<Reading>> {
     readings_by(0, 1)
 }
 
-fn any_config(kind: impl Strategy<Value = Kind>, unit: u64) -> impl Strategy<Value = Config> {
+fn any_config(kind: impl Strategy<Value = WindowKind>, unit: u64) -> impl Strategy<Value = WindowConfig> {
     let patience = prop_oneof![2 => Just(None), 1 => (0_u64..60).prop_map(Some)];
-    (kind, 0_u64..30, 0_u64..40, patience).prop_map(move |(kind, lateness, revise, patience)| Config {
+    (kind, 0_u64..30, 0_u64..40, patience).prop_map(move |(kind, lateness, revise, patience)| WindowConfig {
         lateness: seconds(lateness * unit),
         revise: match kind {
-            Kind::Sliding { .. } | Kind::Count { .. } => Duration::ZERO,
+            WindowKind::Sliding(_) | WindowKind::Count(_) => Duration::ZERO,
             _ => seconds(revise / 2 * 2 * unit),
         },
         patience: patience.map(|patience| seconds(patience * unit)),
-        ..Config::new(kind)
+        ..WindowConfig::new(kind)
     })
 }
 
 /// With early results, and parts.
-fn with_parts(config: impl Strategy<Value = Config>, unit: u64) -> impl Strategy<Value = Config> {
+fn with_parts(config: impl Strategy<Value = WindowConfig>, unit: u64) -> impl Strategy<Value = WindowConfig> {
     let early = prop::option::of(1_u64..20);
     let readings_max = prop_oneof![2 => Just(u64::MAX), 1 => 1_u64..5];
-    (config, early, readings_max).prop_map(move |(config, early, readings_max)| Config {
+    (config, early, readings_max).prop_map(move |(config, early, readings_max)| WindowConfig {
         early: early.map(|early| seconds(early * unit)),
         readings_max,
         ..config
     })
 }
 
-fn tumbling() -> impl Strategy<Value = (Config, Vec<Reading>)> {
-    let kind = (1_u64..30, 0_u64..30)
-        .prop_map(|(size, offset)| Kind::Tumbling { size: seconds(size), offset: seconds(offset % size) });
+fn tumbling() -> impl Strategy<Value = (WindowConfig, Vec<Reading>)> {
+    let kind = (1_u64..30, 0_u64..30).prop_map(|(size, offset)| {
+        WindowKind::Tumbling(TumblingWindow { size: seconds(size), offset: seconds(offset % size) })
+    });
     (with_parts(any_config(kind, 1), 1), readings())
 }
 
 /// Around the day in October that has 25 hours, by half hours.
-fn days() -> impl Strategy<Value = (Config, Vec<Reading>)> {
+fn days() -> impl Strategy<Value = (WindowConfig, Vec<Reading>)> {
     let zone = jiff::tz::TimeZone::get("Europe/Berlin").unwrap();
-    (with_parts(any_config(Just(Kind::Day { zone }), 1_800), 1_800), readings_by(1_792_000_000, 1_800))
+    (
+        with_parts(any_config(Just(WindowKind::Day(DayWindow { zone })), 1_800), 1_800),
+        readings_by(1_792_000_000, 1_800),
+    )
 }
 
-fn hopping() -> impl Strategy<Value = (Config, Vec<Reading>)> {
+fn hopping() -> impl Strategy<Value = (WindowConfig, Vec<Reading>)> {
     let kind = (1_u64..30, 1_u64..30, 0_u64..30).prop_map(|(size, slide, offset)| {
         let (size, slide) = (size.max(slide), size.min(slide));
-        Kind::Hopping { size: seconds(size), slide: seconds(slide), offset: seconds(offset % slide) }
+        WindowKind::Hopping(HoppingWindow {
+            size: seconds(size),
+            slide: seconds(slide),
+            offset: seconds(offset % slide),
+        })
     });
     (any_config(kind, 1), readings())
 }
 
-fn sliding() -> impl Strategy<Value = (Config, Vec<Reading>)> {
-    (any_config((1_u64..40).prop_map(|size| Kind::Sliding { size: seconds(size) }), 1), readings())
+fn sliding() -> impl Strategy<Value = (WindowConfig, Vec<Reading>)> {
+    (
+        any_config(
+            (1_u64..40).prop_map(|size| WindowKind::Sliding(SlidingWindow { size: seconds(size) })),
+            1,
+        ),
+        readings(),
+    )
 }
 
-fn sessions() -> impl Strategy<Value = (Config, Vec<Reading>)> {
-    let kind = (1_u64..15, prop::option::of(15_u64..60))
-        .prop_map(|(gap, longest)| Kind::Session { gap: seconds(gap), longest: longest.map(seconds) });
+fn sessions() -> impl Strategy<Value = (WindowConfig, Vec<Reading>)> {
+    let kind = (1_u64..15, prop::option::of(15_u64..60)).prop_map(|(gap, longest)| {
+        WindowKind::Session(SessionWindow { gap: seconds(gap), longest: longest.map(seconds) })
+    });
     let config = (any_config(kind, 1), prop::option::of(1_u64..20)).prop_map(|(config, early)| {
         // An early result of a session that was closed and is open again is a case of the table's.
-        Config { early: early.filter(|_| config.revise.is_zero()).map(seconds), ..config }
+        WindowConfig { early: early.filter(|_| config.revise.is_zero()).map(seconds), ..config }
     });
     (config, readings())
 }
 
-fn counts() -> impl Strategy<Value = (Config, Vec<Reading>)> {
-    let kind = (1_u64..8, 1_u64..8)
-        .prop_map(|(one, other)| Kind::Count { size: one.max(other), slide: one.min(other) });
+fn counts() -> impl Strategy<Value = (WindowConfig, Vec<Reading>)> {
+    let kind = (1_u64..8, 1_u64..8).prop_map(|(one, other)| {
+        WindowKind::Count(CountWindow { size: one.max(other), slide: one.min(other) })
+    });
     let forget = prop_oneof![2 => Just(None), 1 => (1_u64..100).prop_map(|after| Some(seconds(after)))];
-    let config = (any_config(kind, 1), forget).prop_map(|(config, forget)| Config { forget, ..config });
+    let config = (any_config(kind, 1), forget).prop_map(|(config, forget)| WindowConfig { forget, ..config });
     (config, readings())
 }
 
 /// Whatever batches, commits, restarts and kills, and however little stays in memory, what comes of the
 /// readings is the same to the last bit.
-fn the_same(config: &Config, readings: &[Reading]) -> Result<run::Ran, TestCaseError> {
+fn the_same(config: &WindowConfig, readings: &[Reading]) -> Result<run::Ran, TestCaseError> {
     let plain: Vec<_> = readings.iter().map(|reading| Reading { action: Action::None, ..*reading }).collect();
     let eager: Vec<_> =
         readings.iter().map(|reading| Reading { action: Action::Settle, ..*reading }).collect();
@@ -132,7 +148,7 @@ fn the_same(config: &Config, readings: &[Reading]) -> Result<run::Ran, TestCaseE
 }
 
 /// It is the same, and what is left of it is what the oracle says.
-fn holds(config: &Config, readings: &[Reading]) -> Result<(), TestCaseError> {
+fn holds(config: &WindowConfig, readings: &[Reading]) -> Result<(), TestCaseError> {
     let ran = the_same(config, readings)?;
     let oracle = Oracle::replay(config, readings);
     prop_assert_eq!(ran.late, oracle.late);
@@ -181,17 +197,17 @@ proptest! {
             (Just(readings), permuted)
         }),
         kind in prop_oneof![
-            Just(Kind::Tumbling { size: seconds(10), offset: Duration::ZERO }),
-            Just(Kind::Hopping { size: seconds(20), slide: seconds(6), offset: seconds(2) }),
-            Just(Kind::Sliding { size: seconds(15) }),
-            Just(Kind::Session { gap: seconds(7), longest: Some(seconds(40)) }),
-            Just(Kind::Count { size: 3, slide: 2 }),
+            Just(WindowKind::Tumbling(TumblingWindow { size: seconds(10), offset: Duration::ZERO })),
+            Just(WindowKind::Hopping(HoppingWindow { size: seconds(20), slide: seconds(6), offset: seconds(2) })),
+            Just(WindowKind::Sliding(SlidingWindow { size: seconds(15) })),
+            Just(WindowKind::Session(SessionWindow { gap: seconds(7), longest: Some(seconds(40)) })),
+            Just(WindowKind::Count(CountWindow { size: 3, slide: 2 })),
         ],
     ) {
         let lateness = seconds(10_000);
-        let config = Config { lateness, ..Config::new(kind) };
+        let config = WindowConfig { lateness, ..WindowConfig::new(kind) };
         let (one, other) = [readings, permuted].map(|mut readings| {
-            if let Kind::Count { .. } = config.kind {
+            if let WindowKind::Count(_) = config.kind {
                 // Those of one time are counted as they came, so there is but one.
                 readings.iter_mut().for_each(|reading| reading.second = u64::from(reading.id) * 7 % 121);
             }

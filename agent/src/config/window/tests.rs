@@ -3,7 +3,7 @@ use crate::config::tests::{GOOD, check, folder};
 
 const WINDOW: &str = "{ tumbling = \"1m\", lateness = \"10s\", idle = \"30s\" }";
 
-fn window(window: &str) -> Config {
+fn window(window: &str) -> WindowConfig {
     let folder = folder();
     let config = crate::config::parse(&folder.path().join("h.toml"), &GOOD.replacen(WINDOW, window, 1));
     let config = config.unwrap_or_else(|faults| panic!("{window}: {faults}"));
@@ -16,24 +16,28 @@ fn each_kind_is_read_with_its_options() {
     let kinds = [
         (
             r#"{ tumbling = "1m", offset = "15s", early = "5s", readings_max = 9, bytes_max = "1 MiB" }"#,
-            Kind::Tumbling { size: seconds(60), offset: seconds(15) },
+            WindowKind::Tumbling(TumblingWindow { size: seconds(60), offset: seconds(15) }),
         ),
         (
             r#"{ tumbling = "1d", zone = "Europe/Berlin", revise = "1h" }"#,
-            Kind::Day { zone: TimeZone::get("Europe/Berlin").unwrap() },
+            WindowKind::Day(DayWindow { zone: TimeZone::get("Europe/Berlin").unwrap() }),
         ),
         (
             r#"{ hopping = "1h", slide = "1m", offset = "30s" }"#,
-            Kind::Hopping { size: seconds(3_600), slide: seconds(60), offset: seconds(30) },
+            WindowKind::Hopping(HoppingWindow {
+                size: seconds(3_600),
+                slide: seconds(60),
+                offset: seconds(30),
+            }),
         ),
-        (r#"{ sliding = "5m", lateness = "1s" }"#, Kind::Sliding { size: seconds(300) }),
+        (r#"{ sliding = "5m", lateness = "1s" }"#, WindowKind::Sliding(SlidingWindow { size: seconds(300) })),
         (
             r#"{ session = "10m", longest = "2h" }"#,
-            Kind::Session { gap: seconds(600), longest: Some(seconds(7_200)) },
+            WindowKind::Session(SessionWindow { gap: seconds(600), longest: Some(seconds(7_200)) }),
         ),
-        (r#"{ session = "10m" }"#, Kind::Session { gap: seconds(600), longest: None }),
-        (r#"{ count = 5, slide = 2, forget = "1h" }"#, Kind::Count { size: 5, slide: 2 }),
-        (r#"{ count = 5 }"#, Kind::Count { size: 5, slide: 5 }),
+        (r#"{ session = "10m" }"#, WindowKind::Session(SessionWindow { gap: seconds(600), longest: None })),
+        (r#"{ count = 5, slide = 2, forget = "1h" }"#, WindowKind::Count(CountWindow { size: 5, slide: 2 })),
+        (r#"{ count = 5 }"#, WindowKind::Count(CountWindow { size: 5, slide: 5 })),
     ];
     for (text, kind) in kinds {
         assert_eq!(window(text).kind, kind, "{text}");

@@ -5,7 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::builtin::{Compute, Function};
+use crate::builtin::{AggregateFunction, ComputedMember};
 use crate::decode::WhenOff;
 use crate::testing::property_config;
 
@@ -16,11 +16,16 @@ type Sent = (u64, Option<i64>);
 fn plant() -> Plant {
     let mut plant = Plant::new();
     plant.host = ModuleHost::new(Some(plant.folder.path().join("modules"))).unwrap();
-    let compute =
-        vec![Compute::new(Function::Count, None), Compute::new(Function::Sum, Some(vec!["n".into()]))];
-    let kind = window::Kind::Tumbling { size: Duration::from_secs(1), offset: Duration::ZERO };
-    let window = window::Config { lateness: Duration::from_secs(1), ..window::Config::new(kind) };
-    plant.config.windowed = Some((window, AggregateConfig::Builtin(builtin::Config { compute })));
+    let compute = vec![
+        ComputedMember::new(AggregateFunction::Count, None),
+        ComputedMember::new(AggregateFunction::Sum, Some(vec!["n".into()])),
+    ];
+    let kind = window::WindowKind::Tumbling(window::TumblingWindow {
+        size: Duration::from_secs(1),
+        offset: Duration::ZERO,
+    });
+    let window = window::WindowConfig { lateness: Duration::from_secs(1), ..window::WindowConfig::new(kind) };
+    plant.config.windowed = Some((window, AggregateConfig::Builtin(builtin::BuiltinConfig { compute })));
     plant.config.transforms = vec![ModuleConfig {
         origin: Path::new(headwater_bundle::HOSTILE_PATH).into(),
         settings: r#"{"do":"retime"}"#.to_owned(),

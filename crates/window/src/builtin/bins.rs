@@ -11,29 +11,29 @@
 
 use sketches_ddsketch::Config;
 
-use super::bytes::{Bytes, put_float, put_whole};
+use super::bytes::{StateBytes, put_float, put_whole};
 
-/// What is not told from 0.
+/// The largest size of a value that counts as 0.
 const TINY: f64 = 1e-9;
-/// Bins of one sketch: at an error of 1 %, positive values over eighteen decimal powers.
+/// The most bins of one sketch: at an error of 1 %, positive values over eighteen decimal powers.
 pub(super) const BINS_MAX: usize = 2048;
 
-/// What a value's bin is.
+/// The scale that gives each value its bin.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scale {
+pub(super) struct BinScale {
     config: Config,
     /// The bin of the least value that is not 0.
     least: i32,
 }
 
-impl Scale {
+impl BinScale {
     #[expect(clippy::cast_possible_truncation, reason = "it is a small number")]
     pub(super) fn new(error: f64) -> Self {
         let config = Config::new(error, BINS_MAX as u32, TINY);
         Self { config, least: config.key(TINY) }
     }
 
-    /// Ascending with the value, 0 for 0.
+    /// Returns the bin of a value: ascending with the value, 0 for 0.
     fn index(&self, value: f64) -> i32 {
         let size = value.abs();
         // What rounding puts just outside belongs to the outermost bin.
@@ -50,29 +50,31 @@ impl Scale {
     }
 }
 
-/// A sketch.
+/// A sketch of the distribution of values.
 #[derive(Clone, Debug)]
-pub(super) struct Bins {
+pub(super) struct QuantileSketch {
     min: f64,
     max: f64,
-    /// Bins that hold something, ascending, and how much.
+    /// The bins that hold a value, ascending, each with its count.
     bins: Vec<(i32, u64)>,
 }
 
-impl Default for Bins {
+impl Default for QuantileSketch {
     fn default() -> Self {
         Self { min: f64::INFINITY, max: f64::NEG_INFINITY, bins: Vec::new() }
     }
 }
 
-impl Bins {
-    pub(super) fn decode(bytes: &mut Bytes<'_>) -> Option<Self> {
-        let (min, max) = (bytes.float()?, bytes.float()?);
+impl QuantileSketch {
+    pub(super) fn decode(bytes: &mut StateBytes<'_>) -> Option<Self> {
+        let min = bytes.float()?;
+        let max = bytes.float()?;
         let count = bytes.count()?;
         let mut bins = Vec::with_capacity(count);
         let mut index = i64::from(i32::MIN);
         for at in 0..count {
-            let (gap, held) = (bytes.whole()?, bytes.whole()?);
+            let gap = bytes.whole()?;
+            let held = bytes.whole()?;
             if held == 0 || at > 0 && gap == 0 {
                 return None;
             }
@@ -98,14 +100,16 @@ impl Bins {
         self.bins.is_empty()
     }
 
-    pub(super) fn add(&mut self, scale: &Scale, value: f64) {
-        (self.min, self.max) = (self.min.min(value), self.max.max(value));
+    pub(super) fn add(&mut self, scale: &BinScale, value: f64) {
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
         self.put(scale.index(value), 1);
         self.collapse();
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
-        (self.min, self.max) = (self.min.min(other.min), self.max.max(other.max));
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
         for (index, count) in &other.bins {
             self.put(*index, *count);
         }
@@ -119,7 +123,7 @@ impl Bins {
         }
     }
 
-    /// What is left are the highest bins of all that ever came: the same in any order.
+    /// Puts the lowest bins together. The highest bins of all that ever came are left, the same in any order.
     fn collapse(&mut self) {
         let over = self.bins.len().saturating_sub(BINS_MAX);
         let lowest: u64 = self.bins.drain(..over).fold(0, |sum, bin| sum.saturating_add(bin.1));
@@ -128,14 +132,14 @@ impl Bins {
         }
     }
 
-    /// The value of rank `q * (count - 1)`, rounded down, to the error. `None` where there is none.
+    /// Returns the value of rank `q * (count - 1)`, rounded down, within the error; `None` without a value.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "exact up to 2^53 readings; the rank is not negative"
     )]
-    pub(super) fn quantile(&self, scale: &Scale, q: f64) -> Option<f64> {
+    pub(super) fn quantile(&self, scale: &BinScale, q: f64) -> Option<f64> {
         let count = self.bins.iter().fold(0u64, |sum, bin| sum.saturating_add(bin.1));
         let rank = (q * (count.checked_sub(1)? as f64)) as u64;
         if q <= 0.0 || q >= 1.0 {

@@ -1,10 +1,10 @@
 //! Numbers in a state: little endian, whole ones in as few bytes as they need (LEB128).
 
-/// What is left to read. Every way to read past the end is `None`.
+/// The bytes that are left to read. Every attempt to read past the end gives `None`.
 #[derive(Clone, Copy)]
-pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
+pub(super) struct StateBytes<'a>(pub(super) &'a [u8]);
 
-impl<'a> Bytes<'a> {
+impl<'a> StateBytes<'a> {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -49,7 +49,7 @@ impl<'a> Bytes<'a> {
         None
     }
 
-    /// A count of things that take a byte or more each.
+    /// Reads a count of items that take a byte or more each.
     pub(super) fn count(&mut self) -> Option<usize> {
         let count = usize::try_from(self.whole()?).ok()?;
         (count <= self.0.len()).then_some(count)

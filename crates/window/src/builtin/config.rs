@@ -2,27 +2,27 @@
 
 use std::fmt::Write as _;
 
-/// One `aggregate = { compute = [...] }`.
+/// The configuration `aggregate = { compute = [...] }`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Config {
-    /// In the order of the result; no name twice.
-    pub compute: Vec<Compute>,
+pub struct BuiltinConfig {
+    /// The members in the order of the result; no name stands twice.
+    pub compute: Vec<ComputedMember>,
 }
 
-/// One member of the result.
+/// A member of the result.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Compute {
-    /// What is done.
-    pub function: Function,
-    /// With which field, outermost name first; [`Function::Count`] alone does without.
+pub struct ComputedMember {
+    /// The function that computes it.
+    pub function: AggregateFunction,
+    /// The field, outermost name first; [`AggregateFunction::Count`] alone does without.
     pub field: Option<Vec<String>>,
-    /// What the result calls it.
+    /// The name of the member in the result.
     pub name: String,
 }
 
-/// A built-in function. What is `null` where: [`super`].
+/// A built-in function. [`super`] says which results are `null`.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Function {
+pub enum AggregateFunction {
     /// Readings used; with a field, those that have it.
     Count,
     /// Compensated sum (Neumaier 1974).
@@ -33,9 +33,9 @@ pub enum Function {
     Min,
     /// Greatest.
     Max,
-    /// Of the readings as the whole population (Welford 1962; merged as Chan, Golub, LeVeque 1979).
+    /// Variance of the readings as the whole population (Welford 1962; merged as Chan, Golub, LeVeque 1979).
     Variance,
-    /// Of the readings as a sample of two or more.
+    /// Variance of the readings as a sample of two or more.
     VarianceSample,
     /// Standard deviation; root of [`Self::Variance`].
     Stddev,
@@ -51,23 +51,23 @@ pub enum Function {
     Rate,
     /// A sketch of the distribution ([`super::bins`]).
     Quantile {
-        /// Which, each from 0 to 1.
+        /// The quantiles, each from 0 to 1.
         at: Vec<f64>,
         /// Relative error.
         error: f64,
     },
-    /// How many different values ([`super::distinct`]).
+    /// The number of different values ([`super::distinct`]).
     Distinct,
     /// The values that come most often ([`super::top`]).
     Top {
-        /// How many of them.
+        /// The number of values in the result.
         k: usize,
-        /// Values counted at once.
+        /// The number of values that are counted at once.
         counters: usize,
     },
     /// Counts of the readings up to each bound, and of those beyond the last.
     Histogram {
-        /// Ascending; each belongs to the count below it.
+        /// The bounds, ascending; each belongs to the count below it.
         bounds: Vec<f64>,
     },
     /// Each value weighs as long as it holds: until the next reading, the last until the window's end.
@@ -79,23 +79,23 @@ pub enum Function {
 
 /// Relative error of quantiles that are given none.
 pub const QUANTILE_ERROR: f64 = 0.01;
-/// Readings out of order that a time-weighted mean puts right, if not said otherwise.
+/// Readings out of order that a time-weighted mean puts right by default.
 pub const DISORDER: usize = 16;
-/// As many at most.
+/// The greatest [`DISORDER`] that can be set.
 pub const DISORDER_MAX: usize = 256;
 /// Bounds of one histogram.
 pub const BOUNDS_MAX: usize = 256;
 /// Values that one top list counts.
 pub const COUNTERS_MAX: usize = 1000;
 
-/// Values counted for the top `k`, if not said otherwise.
+/// Returns the number of values that are counted for the top `k` by default.
 #[must_use]
 pub fn counters(k: usize) -> usize {
     (8 * k).clamp(64, COUNTERS_MAX)
 }
 
-impl Function {
-    /// As it is configured.
+impl AggregateFunction {
+    /// Returns the name by which it is configured.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -121,10 +121,10 @@ impl Function {
     }
 }
 
-impl Compute {
-    /// Named after function and field: `max_wind_speed` for the greatest `wind.speed`.
+impl ComputedMember {
+    /// Names the member after function and field: `max_wind_speed` for the greatest `wind.speed`.
     #[must_use]
-    pub fn new(function: Function, field: Option<Vec<String>>) -> Self {
+    pub fn new(function: AggregateFunction, field: Option<Vec<String>>) -> Self {
         let mut name = function.name().to_owned();
         for part in field.iter().flatten() {
             name = name + "_" + part;
@@ -133,11 +133,11 @@ impl Compute {
     }
 }
 
-impl Config {
-    /// All that the result depends on, as text.
+impl BuiltinConfig {
+    /// Returns everything that the result depends on, as text.
     pub(super) fn identity(&self) -> String {
         let mut identity = String::new();
-        for Compute { function, field, name } in &self.compute {
+        for ComputedMember { function, field, name } in &self.compute {
             writeln!(identity, "{function:?} {field:?} {name:?}").expect("a string takes any text");
         }
         identity

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use hyperloglockless::{DefaultHasher, HyperLogLog};
 
-use super::bytes::Bytes;
+use super::bytes::StateBytes;
 
 /// Different values up to which their hashes are kept, and counted exactly.
 pub(super) const LISTED_MAX: usize = 256;
@@ -18,15 +18,15 @@ const REGISTERS: usize = 4096;
 const REGISTER_MAX: u8 = 65;
 const SEED: [u8; 16] = *b"headwater values";
 
-/// The hashes seen, or what is left of them.
+/// The hashes seen, or the registers that are left of them.
 #[derive(Clone, Debug)]
-pub(super) enum Distinct {
-    /// Ascending.
+pub(super) enum DistinctValues {
+    /// The hashes, ascending.
     Listed(Vec<u64>),
     Sketched(Box<[u8]>),
 }
 
-impl Default for Distinct {
+impl Default for DistinctValues {
     fn default() -> Self {
         Self::Listed(Vec::new())
     }
@@ -38,9 +38,9 @@ pub(super) fn hash(json: &[u8]) -> u64 {
     hasher.finish()
 }
 
-impl Distinct {
-    /// Whatever else is left.
-    pub(super) fn decode(bytes: &mut Bytes<'_>) -> Option<Self> {
+impl DistinctValues {
+    /// Reads all bytes that are left.
+    pub(super) fn decode(bytes: &mut StateBytes<'_>) -> Option<Self> {
         if bytes.0.len() == REGISTERS {
             let registers = bytes.take(REGISTERS)?;
             let good = registers.iter().all(|register| *register <= REGISTER_MAX);
@@ -101,7 +101,7 @@ impl Distinct {
         Self::Sketched(registers)
     }
 
-    /// How many.
+    /// Returns the number of different values.
     pub(super) fn count(&self) -> usize {
         match self {
             Self::Listed(hashes) => hashes.len(),
@@ -115,7 +115,7 @@ impl Distinct {
     }
 }
 
-/// As the crate does: the first bits say which register, the zeros at the end how high.
+/// Raises the register of a hash as the crate does: the first bits name the register, the zeros at the end its height.
 #[expect(clippy::cast_possible_truncation, reason = "twelve bits, and at most 64")]
 fn raise(registers: &mut [u8], hash: u64) {
     let register = &mut registers[(hash >> (64 - REGISTERS.trailing_zeros())) as usize];

@@ -7,41 +7,42 @@
 //! overtook it. Where states that overlap are merged, what both have summed up is taken from the one that
 //! began first.
 
-use super::bytes::{Bytes, put_float, put_whole};
+use super::bytes::{StateBytes, put_float, put_whole};
 
-/// What is known of a time without a gap; most often one reading.
+/// A stretch of time without a gap; most often a single reading.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Stretch {
-    /// Microseconds.
+struct HoldStretch {
+    /// Time of its first reading, in microseconds.
     from: u64,
     /// Time of its last reading.
     to: u64,
     /// Value by microseconds, from first to last.
     integral: f64,
-    /// What holds from then on.
+    /// The value that holds from then on.
     last: f64,
 }
 
-/// Stretches with none in another.
+/// Stretches that do not overlap.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Hold {
-    stretches: Vec<Stretch>,
+pub(super) struct HoldIntegral {
+    stretches: Vec<HoldStretch>,
 }
 
-impl Hold {
-    pub(super) fn decode(bytes: &mut Bytes<'_>) -> Option<Self> {
+impl HoldIntegral {
+    pub(super) fn decode(bytes: &mut StateBytes<'_>) -> Option<Self> {
         let count = bytes.count()?;
         let mut stretches = Vec::with_capacity(count + 1);
         let mut time = 0u64;
         for at in 0..count {
-            let (gap, span) = (bytes.whole()?, bytes.whole()?);
+            let gap = bytes.whole()?;
+            let span = bytes.whole()?;
             if at > 0 && gap == 0 {
                 return None;
             }
             let from = time.checked_add(gap)?;
             time = from.checked_add(span)?;
             let integral = if span > 0 { bytes.float()? } else { 0.0 };
-            stretches.push(Stretch { from, to: time, integral, last: bytes.float()? });
+            stretches.push(HoldStretch { from, to: time, integral, last: bytes.float()? });
         }
         Some(Self { stretches })
     }
@@ -70,14 +71,14 @@ impl Hold {
             Some(before) if before.to == time => before.last = value,
             Some(before) if before.to > time => {}
             _ => {
-                let reading = Stretch { from: time, to: time, integral: 0.0, last: value };
+                let reading = HoldStretch { from: time, to: time, integral: 0.0, last: value };
                 self.stretches.insert(at, reading);
                 self.shorten(disorder);
             }
         }
     }
 
-    /// Of two readings at one time that of `other` counts.
+    /// Merges another one, whose reading counts where both have one at the same time.
     pub(super) fn merge(&mut self, disorder: usize, other: &Self) {
         self.stretches.extend(&other.stretches);
         self.stretches.sort_by_key(|stretch| stretch.from);
@@ -98,32 +99,34 @@ impl Hold {
         self.stretches[0] = oldest;
     }
 
-    /// `None` without readings; the last value where no time passed.
+    /// Returns the mean: Returns the mean: `None` without readings; the last value where no time passed.
     pub(super) fn mean(&self, end: u64) -> Option<f64> {
         let mut all = *self.stretches.first()?;
         for next in &self.stretches[1..] {
             all.follow(next);
         }
         let last = all.last;
-        let end = Stretch { from: end.max(all.to), to: end.max(all.to), integral: 0.0, last };
+        let end = HoldStretch { from: end.max(all.to), to: end.max(all.to), integral: 0.0, last };
         all.follow(&end);
         Some(if all.to > all.from { all.integral / micros(all.to - all.from) } else { last })
     }
 }
 
-impl Stretch {
-    /// What begins after its end.
+impl HoldStretch {
+    /// Appends a stretch that begins after the end of this one.
     fn follow(&mut self, next: &Self) {
         self.integral += self.last * micros(next.from.saturating_sub(self.to)) + next.integral;
-        (self.to, self.last) = (next.to, next.last);
+        self.to = next.to;
+        self.last = next.last;
     }
 
-    /// What begins within it, or at its end; always true.
+    /// Absorbs a stretch that begins within this one or at its end; always true.
     fn absorb(&mut self, next: &Self) -> bool {
         if next.to > self.to {
             let share = micros(next.to - self.to) / micros(next.to - next.from);
             self.integral += next.integral * share;
-            (self.to, self.last) = (next.to, next.last);
+            self.to = next.to;
+            self.last = next.last;
         } else if next.to == self.to {
             self.last = next.last;
         }

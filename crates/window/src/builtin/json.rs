@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use headwater_flow::json::INTEGER_MAX;
 
-/// The shortest text that reads back as the same double, whole numbers without a fraction; `null` for
-/// what JSON cannot say.
+/// Writes the shortest text that reads back as the same double, whole numbers without a fraction; `null` for
+/// a number that JSON cannot express.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,

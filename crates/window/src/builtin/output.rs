@@ -1,74 +1,79 @@
-//! What a function says of the parts that it needs.
+//! The results of functions, computed from the parts that they need.
 
-use super::config::Function;
+use super::config::AggregateFunction;
 use super::json::{number, whole};
-use super::part::{Kind, Part};
-use super::{bins::Scale, config::Compute};
+use super::part::{PartKind, PartState};
+use super::{bins::BinScale, config::ComputedMember};
 use headwater_flow::Timestamp;
 
-/// One member of the result.
+/// A member of the result, ready to be written.
 #[derive(Clone, Debug)]
-pub(super) struct Output {
+pub(super) struct ResultMember {
     /// `"name":`.
     label: Vec<u8>,
-    function: Function,
-    /// Places of the parts; most functions need one.
+    function: AggregateFunction,
+    /// The positions of the parts; most functions need one.
     parts: Vec<usize>,
 }
 
-/// The kinds of parts that a function needs.
-pub(super) fn kinds(function: &Function) -> Vec<Kind> {
+/// Returns the kinds of parts that a function needs.
+pub(super) fn kinds(function: &AggregateFunction) -> Vec<PartKind> {
     match function {
-        Function::Count => vec![Kind::Count],
-        Function::Sum | Function::Mean => vec![Kind::Sum],
-        Function::Min => vec![Kind::Min],
-        Function::Max => vec![Kind::Max],
-        Function::Variance | Function::VarianceSample | Function::Stddev | Function::StddevSample => {
-            vec![Kind::Moments]
+        AggregateFunction::Count => vec![PartKind::Count],
+        AggregateFunction::Sum | AggregateFunction::Mean => vec![PartKind::Sum],
+        AggregateFunction::Min => vec![PartKind::Min],
+        AggregateFunction::Max => vec![PartKind::Max],
+        AggregateFunction::Variance
+        | AggregateFunction::VarianceSample
+        | AggregateFunction::Stddev
+        | AggregateFunction::StddevSample => {
+            vec![PartKind::Moments]
         }
-        Function::First => vec![Kind::First],
-        Function::Last => vec![Kind::Last],
-        Function::Delta | Function::Rate => vec![Kind::First, Kind::Last],
-        Function::Quantile { error, .. } => vec![Kind::Bins { error: *error, scale: Scale::new(*error) }],
-        Function::Distinct => vec![Kind::Distinct],
-        Function::Top { counters, .. } => vec![Kind::Top { counters: *counters }],
-        Function::Histogram { bounds } => vec![Kind::Histogram { bounds: bounds.clone() }],
-        Function::TimeMean { disorder } => vec![Kind::Hold { disorder: *disorder }],
+        AggregateFunction::First => vec![PartKind::First],
+        AggregateFunction::Last => vec![PartKind::Last],
+        AggregateFunction::Delta | AggregateFunction::Rate => vec![PartKind::First, PartKind::Last],
+        AggregateFunction::Quantile { error, .. } => {
+            vec![PartKind::Bins { error: *error, scale: BinScale::new(*error) }]
+        }
+        AggregateFunction::Distinct => vec![PartKind::Distinct],
+        AggregateFunction::Top { counters, .. } => vec![PartKind::Top { counters: *counters }],
+        AggregateFunction::Histogram { bounds } => vec![PartKind::Histogram { bounds: bounds.clone() }],
+        AggregateFunction::TimeMean { disorder } => vec![PartKind::Hold { disorder: *disorder }],
     }
 }
 
-impl Output {
-    pub(super) fn new(compute: &Compute, parts: Vec<usize>) -> Self {
+impl ResultMember {
+    pub(super) fn new(compute: &ComputedMember, parts: Vec<usize>) -> Self {
         let mut label = Vec::new();
         super::json::text(&mut label, &compute.name);
         label.push(b':');
         Self { label, function: compute.function.clone(), parts }
     }
 
-    /// Adds name and value to the text.
+    /// Appends name and value to the text.
     ///
     /// # Errors
-    /// When the part was garbled and yet readable.
+    /// When the part was damaged and could be read nevertheless.
     pub(super) fn write(
         &self,
         out: &mut Vec<u8>,
-        kinds: &[Kind],
-        parts: &[Part],
+        kinds: &[PartKind],
+        parts: &[PartState],
         end: Timestamp,
     ) -> Result<(), ()> {
         out.extend(&self.label);
         let part = |at: usize| &parts[self.parts[at]];
         match (&self.function, part(0)) {
-            (Function::Distinct, Part::Distinct(distinct)) => whole(out, distinct.count()),
-            (_, Part::Count(count)) => whole(out, count),
-            (Function::Quantile { at, .. }, Part::Bins(bins)) => {
-                let Kind::Bins { scale, .. } = &kinds[self.parts[0]] else { return Err(()) };
+            (AggregateFunction::Distinct, PartState::Distinct(distinct)) => whole(out, distinct.count()),
+            (_, PartState::Count(count)) => whole(out, count),
+            (AggregateFunction::Quantile { at, .. }, PartState::Bins(bins)) => {
+                let PartKind::Bins { scale, .. } = &kinds[self.parts[0]] else { return Err(()) };
                 object(out, at, |out, q| {
                     out.extend(percent(*q).bytes());
                     value(out, bins.quantile(scale, *q));
                 });
             }
-            (Function::Top { k, counters }, Part::Top(top)) => {
+            (AggregateFunction::Top { k, counters }, PartState::Top(top)) => {
                 let short = top.short(*counters);
                 for (item, _) in top.first(*k) {
                     headwater_flow::json::check_json(item).map_err(drop)?;
@@ -80,7 +85,7 @@ impl Output {
                     out.extend(format!(",\"count\":{count},\"count_max\":{most}}}").bytes());
                 });
             }
-            (Function::Histogram { bounds }, Part::Histogram(counts)) => {
+            (AggregateFunction::Histogram { bounds }, PartState::Histogram(counts)) => {
                 out.extend(b"{\"bounds\":");
                 list(out, bounds, |out, bound| number(out, *bound));
                 out.extend(b",\"counts\":");
@@ -96,19 +101,30 @@ impl Output {
     }
 }
 
-fn scalar(function: &Function, part: &Part, second: Option<&Part>, end: Timestamp) -> Option<f64> {
+fn scalar(
+    function: &AggregateFunction,
+    part: &PartState,
+    second: Option<&PartState>,
+    end: Timestamp,
+) -> Option<f64> {
     match (function, part, second) {
-        (Function::Sum, Part::Sum(sum), _) => sum.sum(),
-        (Function::Mean, Part::Sum(sum), _) => sum.mean(),
-        (Function::Variance, Part::Moments(moments), _) => moments.variance(),
-        (Function::VarianceSample, Part::Moments(moments), _) => moments.variance_sample(),
-        (Function::Stddev, Part::Moments(moments), _) => moments.variance().map(f64::sqrt),
-        (Function::StddevSample, Part::Moments(moments), _) => moments.variance_sample().map(f64::sqrt),
-        (_, Part::Extreme(extreme), _) => *extreme,
-        (Function::Delta, Part::End(first), Some(Part::End(last))) => Some((*last)?.1 - (*first)?.1),
-        (Function::Rate, Part::End(first), Some(Part::End(last))) => rate((*first)?, (*last)?),
-        (_, Part::End(end), _) => end.map(|(_, value)| value),
-        (_, Part::Hold(hold), _) => hold.mean(end.0),
+        (AggregateFunction::Sum, PartState::Sum(sum), _) => sum.sum(),
+        (AggregateFunction::Mean, PartState::Sum(sum), _) => sum.mean(),
+        (AggregateFunction::Variance, PartState::Moments(moments), _) => moments.variance(),
+        (AggregateFunction::VarianceSample, PartState::Moments(moments), _) => moments.variance_sample(),
+        (AggregateFunction::Stddev, PartState::Moments(moments), _) => moments.variance().map(f64::sqrt),
+        (AggregateFunction::StddevSample, PartState::Moments(moments), _) => {
+            moments.variance_sample().map(f64::sqrt)
+        }
+        (_, PartState::Extreme(extreme), _) => *extreme,
+        (AggregateFunction::Delta, PartState::End(first), Some(PartState::End(last))) => {
+            Some((*last)?.1 - (*first)?.1)
+        }
+        (AggregateFunction::Rate, PartState::End(first), Some(PartState::End(last))) => {
+            rate((*first)?, (*last)?)
+        }
+        (_, PartState::End(end), _) => end.map(|(_, value)| value),
+        (_, PartState::Hold(hold), _) => hold.mean(end.0),
         _ => None,
     }
 }
@@ -123,7 +139,7 @@ fn value(out: &mut Vec<u8>, value: Option<f64>) {
     number(out, value.unwrap_or(f64::NAN) + 0.0);
 }
 
-/// `"p99.9":` for 0.999.
+/// Returns Returns `"p99.9":` for 0.999.
 fn percent(q: f64) -> String {
     format!("\"p{}\":", (q * 1e12).round() / 1e10)
 }

@@ -1,17 +1,17 @@
 //! One part of a state: what a function, or several that need the same, keep of a field.
 
-use super::bins::{Bins, Scale};
-use super::bytes::{Bytes, put_float, put_whole};
-use super::distinct::{self, Distinct};
-use super::hold::Hold;
-use super::reading::{Takes, Value};
-use super::sums::{Moments, Sum};
-use super::top::Top;
+use super::bins::{BinScale, QuantileSketch};
+use super::bytes::{StateBytes, put_float, put_whole};
+use super::distinct::{self, DistinctValues};
+use super::hold::HoldIntegral;
+use super::reading::{FieldDemand, FieldValue};
+use super::sums::{CompensatedSum, RunningMoments};
+use super::top::TopCounters;
 use headwater_flow::Timestamp;
 
-/// What is kept, and the parameters that it depends on.
+/// The kind of a part, with the parameters that it depends on.
 #[derive(Clone, Debug)]
-pub(super) enum Kind {
+pub(super) enum PartKind {
     Count,
     Sum,
     Min,
@@ -19,32 +19,32 @@ pub(super) enum Kind {
     Moments,
     First,
     Last,
-    Bins { error: f64, scale: Scale },
+    Bins { error: f64, scale: BinScale },
     Distinct,
     Top { counters: usize },
     Histogram { bounds: Vec<f64> },
     Hold { disorder: usize },
 }
 
-/// What is kept of the readings.
+/// The values that a part keeps of the readings.
 #[derive(Clone, Debug)]
-pub(super) enum Part {
+pub(super) enum PartState {
     Count(u64),
-    Sum(Sum),
+    Sum(CompensatedSum),
     /// Least, greatest.
     Extreme(Option<f64>),
-    Moments(Moments),
+    Moments(RunningMoments),
     /// First, last.
     End(Option<(u64, f64)>),
-    Bins(Bins),
-    Distinct(Distinct),
-    Top(Top),
+    Bins(QuantileSketch),
+    Distinct(DistinctValues),
+    Top(TopCounters),
     Histogram(Vec<u64>),
-    Hold(Hold),
+    Hold(HoldIntegral),
 }
 
-impl Kind {
-    /// What makes its bytes mean what they mean, as text.
+impl PartKind {
+    /// Returns everything that the meaning of its bytes depends on, as text.
     pub(super) fn identity(&self) -> String {
         match self {
             Self::Count => "count".to_owned(),
@@ -62,97 +62,99 @@ impl Kind {
         }
     }
 
-    pub(super) fn takes(&self) -> Takes {
+    pub(super) fn takes(&self) -> FieldDemand {
         match self {
-            Self::Count => Takes::Anything,
-            Self::Distinct => Takes::Scalars,
-            Self::Top { .. } => Takes::Short,
-            _ => Takes::Numbers,
+            Self::Count => FieldDemand::Anything,
+            Self::Distinct => FieldDemand::Scalars,
+            Self::Top { .. } => FieldDemand::Short,
+            _ => FieldDemand::Numbers,
         }
     }
 
-    /// Of no readings: the neutral element.
-    pub(super) fn empty(&self) -> Part {
+    /// Returns the part of no readings, the neutral element.
+    pub(super) fn empty(&self) -> PartState {
         match self {
-            Self::Count => Part::Count(0),
-            Self::Sum => Part::Sum(Sum::default()),
-            Self::Min | Self::Max => Part::Extreme(None),
-            Self::Moments => Part::Moments(Moments::default()),
-            Self::First | Self::Last => Part::End(None),
-            Self::Bins { .. } => Part::Bins(Bins::default()),
-            Self::Distinct => Part::Distinct(Distinct::default()),
-            Self::Top { .. } => Part::Top(Top::default()),
-            Self::Histogram { bounds } => Part::Histogram(vec![0; bounds.len() + 1]),
-            Self::Hold { .. } => Part::Hold(Hold::default()),
+            Self::Count => PartState::Count(0),
+            Self::Sum => PartState::Sum(CompensatedSum::default()),
+            Self::Min | Self::Max => PartState::Extreme(None),
+            Self::Moments => PartState::Moments(RunningMoments::default()),
+            Self::First | Self::Last => PartState::End(None),
+            Self::Bins { .. } => PartState::Bins(QuantileSketch::default()),
+            Self::Distinct => PartState::Distinct(DistinctValues::default()),
+            Self::Top { .. } => PartState::Top(TopCounters::default()),
+            Self::Histogram { bounds } => PartState::Histogram(vec![0; bounds.len() + 1]),
+            Self::Hold { .. } => PartState::Hold(HoldIntegral::default()),
         }
     }
 
-    /// All of the bytes; `None` if they are not of this kind.
-    pub(super) fn decode(&self, bytes: &[u8]) -> Option<Part> {
-        let mut bytes = Bytes(bytes);
+    /// Decodes all of the bytes; `None` if they are not of this kind.
+    pub(super) fn decode(&self, bytes: &[u8]) -> Option<PartState> {
+        let mut bytes = StateBytes(bytes);
         let part = match self {
-            Self::Count => Part::Count(bytes.whole()?),
-            Self::Sum => Part::Sum(Sum::decode(&mut bytes)?),
-            Self::Min | Self::Max => Part::Extreme(Some(bytes.float()?)),
-            Self::Moments => Part::Moments(Moments::decode(&mut bytes)?),
-            Self::First | Self::Last => Part::End(Some((bytes.fixed()?, bytes.float()?))),
-            Self::Bins { .. } => Part::Bins(Bins::decode(&mut bytes)?),
-            Self::Distinct => Part::Distinct(Distinct::decode(&mut bytes)?),
-            Self::Top { counters } => Part::Top(Top::decode(&mut bytes, *counters)?),
+            Self::Count => PartState::Count(bytes.whole()?),
+            Self::Sum => PartState::Sum(CompensatedSum::decode(&mut bytes)?),
+            Self::Min | Self::Max => PartState::Extreme(Some(bytes.float()?)),
+            Self::Moments => PartState::Moments(RunningMoments::decode(&mut bytes)?),
+            Self::First | Self::Last => PartState::End(Some((bytes.fixed()?, bytes.float()?))),
+            Self::Bins { .. } => PartState::Bins(QuantileSketch::decode(&mut bytes)?),
+            Self::Distinct => PartState::Distinct(DistinctValues::decode(&mut bytes)?),
+            Self::Top { counters } => PartState::Top(TopCounters::decode(&mut bytes, *counters)?),
             Self::Histogram { bounds } => {
                 let counts = (0..=bounds.len()).map(|_| bytes.whole());
-                Part::Histogram(counts.collect::<Option<_>>()?)
+                PartState::Histogram(counts.collect::<Option<_>>()?)
             }
-            Self::Hold { .. } => Part::Hold(Hold::decode(&mut bytes)?),
+            Self::Hold { .. } => PartState::Hold(HoldIntegral::decode(&mut bytes)?),
         };
         bytes.is_empty().then_some(part)
     }
 
-    /// One more reading, which has the field or needs none; what the kind does not take is not given.
-    pub(super) fn add(&self, part: &mut Part, time: Timestamp, value: &Value<'_>) {
+    /// Adds a reading that has the field, or needs none; the caller has refused values that the kind does not take.
+    pub(super) fn add(&self, part: &mut PartState, time: Timestamp, value: &FieldValue<'_>) {
         match (self, part, value) {
-            (_, Part::Count(count), _) => *count = count.saturating_add(1),
-            (_, Part::Distinct(distinct), value) => distinct.add(distinct::hash(&json(value))),
-            (Self::Top { counters }, Part::Top(top), value) => top.add(*counters, &json(value)),
-            (_, part, Value::Number(value)) => self.add_number(part, time, *value),
+            (_, PartState::Count(count), _) => *count = count.saturating_add(1),
+            (_, PartState::Distinct(distinct), value) => distinct.add(distinct::hash(&json(value))),
+            (Self::Top { counters }, PartState::Top(top), value) => top.add(*counters, &json(value)),
+            (_, part, FieldValue::Number(value)) => self.add_number(part, time, *value),
             _ => {}
         }
     }
 
-    fn add_number(&self, part: &mut Part, time: Timestamp, value: f64) {
+    fn add_number(&self, part: &mut PartState, time: Timestamp, value: f64) {
         match (self, part) {
-            (_, Part::Sum(sum)) => sum.add(value),
-            (_, Part::Moments(moments)) => moments.add(value),
-            (_, Part::Extreme(extreme)) => *extreme = self.more_extreme(*extreme, Some(value)),
-            (_, Part::End(end)) => *end = self.nearer_end(*end, Some((time.0, value))),
-            (Self::Bins { scale, .. }, Part::Bins(bins)) => bins.add(scale, value),
-            (Self::Histogram { bounds }, Part::Histogram(counts)) => {
+            (_, PartState::Sum(sum)) => sum.add(value),
+            (_, PartState::Moments(moments)) => moments.add(value),
+            (_, PartState::Extreme(extreme)) => *extreme = self.more_extreme(*extreme, Some(value)),
+            (_, PartState::End(end)) => *end = self.nearer_end(*end, Some((time.0, value))),
+            (Self::Bins { scale, .. }, PartState::Bins(bins)) => bins.add(scale, value),
+            (Self::Histogram { bounds }, PartState::Histogram(counts)) => {
                 let at = bounds.partition_point(|bound| *bound < value);
                 counts[at] = counts[at].saturating_add(1);
             }
-            (Self::Hold { disorder }, Part::Hold(hold)) => hold.add(*disorder, time.0, value),
+            (Self::Hold { disorder }, PartState::Hold(hold)) => hold.add(*disorder, time.0, value),
             _ => {}
         }
     }
 
-    /// What came later, put to it.
-    pub(super) fn merge(&self, part: &mut Part, later: &Part) {
+    /// Merges a part of later readings.
+    pub(super) fn merge(&self, part: &mut PartState, later: &PartState) {
         match (part, later) {
-            (Part::Count(count), Part::Count(later)) => *count = count.saturating_add(*later),
-            (Part::Sum(sum), Part::Sum(later)) => sum.merge(later),
-            (Part::Moments(moments), Part::Moments(later)) => moments.merge(later),
-            (Part::Extreme(extreme), Part::Extreme(later)) => *extreme = self.more_extreme(*extreme, *later),
-            (Part::End(end), Part::End(later)) => *end = self.nearer_end(*end, *later),
-            (Part::Bins(bins), Part::Bins(later)) => bins.merge(later),
-            (Part::Distinct(distinct), Part::Distinct(later)) => distinct.merge(later),
-            (Part::Top(top), Part::Top(later)) => {
+            (PartState::Count(count), PartState::Count(later)) => *count = count.saturating_add(*later),
+            (PartState::Sum(sum), PartState::Sum(later)) => sum.merge(later),
+            (PartState::Moments(moments), PartState::Moments(later)) => moments.merge(later),
+            (PartState::Extreme(extreme), PartState::Extreme(later)) => {
+                *extreme = self.more_extreme(*extreme, *later)
+            }
+            (PartState::End(end), PartState::End(later)) => *end = self.nearer_end(*end, *later),
+            (PartState::Bins(bins), PartState::Bins(later)) => bins.merge(later),
+            (PartState::Distinct(distinct), PartState::Distinct(later)) => distinct.merge(later),
+            (PartState::Top(top), PartState::Top(later)) => {
                 let Self::Top { counters } = self else { return };
                 top.merge(*counters, later);
             }
-            (Part::Histogram(counts), Part::Histogram(later)) => {
+            (PartState::Histogram(counts), PartState::Histogram(later)) => {
                 counts.iter_mut().zip(later).for_each(|(count, later)| *count = count.saturating_add(*later));
             }
-            (Part::Hold(hold), Part::Hold(later)) => {
+            (PartState::Hold(hold), PartState::Hold(later)) => {
                 let Self::Hold { disorder } = self else { return };
                 hold.merge(*disorder, later);
             }
@@ -168,7 +170,7 @@ impl Kind {
         }
     }
 
-    /// Of equal times the later arrival is the last one and the earlier the first.
+    /// Returns the nearer of two ends. Of equal times the later arrival is the last one, and the earlier the first.
     fn nearer_end(&self, a: Option<(u64, f64)>, b: Option<(u64, f64)>) -> Option<(u64, f64)> {
         let (Some((before, _)), Some((time, _))) = (a, b) else { return a.or(b) };
         let nearer = if matches!(self, Self::First) { time < before } else { time >= before };
@@ -176,7 +178,7 @@ impl Kind {
     }
 }
 
-impl Part {
+impl PartState {
     pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::Count(count) => *count == 0,
@@ -212,7 +214,7 @@ impl Part {
     }
 }
 
-fn json(value: &Value<'_>) -> Vec<u8> {
+fn json(value: &FieldValue<'_>) -> Vec<u8> {
     let mut json = Vec::with_capacity(24);
     value.json(&mut json);
     json

@@ -11,10 +11,10 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use super::top::ITEM_BYTES_MAX;
 use headwater_flow::json::{ChildLookup, INTEGER_MAX, PathNode};
 
-/// What a field holds.
+/// The value of a field.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) enum Value<'a> {
-    /// Or `null`.
+pub(super) enum FieldValue<'a> {
+    /// There is no such field, or it is `null`.
     #[default]
     Missing,
     /// Never -0, NaN or infinite.
@@ -27,46 +27,47 @@ pub(super) enum Value<'a> {
     Object,
 }
 
-/// What all functions of a field together can take of it.
+/// The values that all functions of a field can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Takes {
+pub(super) enum FieldDemand {
     Anything,
     /// Numbers, texts, booleans.
     Scalars,
-    /// Of these only what is short enough to be kept.
+    /// Scalars that are short enough to be kept.
     Short,
     Numbers,
 }
 
 /// Reads the wanted fields.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct FieldReader {
     root: PathNode,
-    fields: Vec<Field>,
-    /// Where a payload that is no object goes.
+    fields: Vec<WantedField>,
+    /// The position of the field that a payload gives which is no object.
     alone: Option<usize>,
 }
 
 #[derive(Debug)]
-struct Field {
+struct WantedField {
     path: Vec<String>,
-    takes: Takes,
-    /// Which function takes no more.
+    takes: FieldDemand,
+    /// The function that takes no more.
     function: &'static str,
 }
 
-impl Reader {
-    /// Asks for a field; returns its place.
-    pub(super) fn want(&mut self, path: &[String], takes: Takes, function: &'static str) -> usize {
+impl FieldReader {
+    /// Asks for a field; returns its position.
+    pub(super) fn want(&mut self, path: &[String], takes: FieldDemand, function: &'static str) -> usize {
         if let Some(slot) = self.fields.iter().position(|field| field.path == path) {
             let field = &mut self.fields[slot];
             if takes > field.takes {
-                (field.takes, field.function) = (takes, function);
+                field.takes = takes;
+                field.function = function;
             }
             return slot;
         }
         let slot = self.fields.len();
-        self.fields.push(Field { path: path.to_vec(), takes, function });
+        self.fields.push(WantedField { path: path.to_vec(), takes, function });
         self.root.put(path, slot);
         if path == ["value"] {
             self.alone = Some(slot);
@@ -74,24 +75,24 @@ impl Reader {
         slot
     }
 
-    /// Fills in one value a field.
+    /// Reads the value of each field.
     ///
     /// # Errors
-    /// Why the reading is refused.
-    pub(super) fn read<'a>(&self, payload: &'a [u8], values: &mut Vec<Value<'a>>) -> Result<(), String> {
+    /// The reason for which the reading is refused.
+    pub(super) fn read<'a>(&self, payload: &'a [u8], values: &mut Vec<FieldValue<'a>>) -> Result<(), String> {
         if self.fields.is_empty() {
             return Ok(());
         }
         values.clear();
-        values.resize(self.fields.len(), Value::Missing);
+        values.resize(self.fields.len(), FieldValue::Missing);
         let mut json = serde_json::Deserializer::from_slice(payload);
-        let pick = Pick { node: &self.root, alone: self.alone, values: values.as_mut_slice() };
+        let pick = FieldVisitor { node: &self.root, alone: self.alone, values: values.as_mut_slice() };
         pick.deserialize(&mut json)
             .and_then(|()| json.end())
             .map_err(|error| format!("failed to read the payload as JSON: {error}"))?;
         let mut missing = true;
         for (value, field) in values.iter().zip(&self.fields) {
-            missing &= *value == Value::Missing;
+            missing &= *value == FieldValue::Missing;
             field.check(value)?;
         }
         if missing { Err(self.lacks_all()) } else { Ok(()) }
@@ -103,38 +104,38 @@ impl Reader {
     }
 }
 
-impl Field {
-    fn check(&self, value: &Value<'_>) -> Result<(), String> {
+impl WantedField {
+    fn check(&self, value: &FieldValue<'_>) -> Result<(), String> {
         let takes = match value {
-            Value::Missing | Value::Number(_) => return Ok(()),
-            Value::Text(text) if text.len() > ITEM_BYTES_MAX => Takes::Scalars,
-            Value::Beyond(_) | Value::Text(_) | Value::Bool(_) => Takes::Short,
-            Value::List | Value::Object => Takes::Anything,
+            FieldValue::Missing | FieldValue::Number(_) => return Ok(()),
+            FieldValue::Text(text) if text.len() > ITEM_BYTES_MAX => FieldDemand::Scalars,
+            FieldValue::Beyond(_) | FieldValue::Text(_) | FieldValue::Bool(_) => FieldDemand::Short,
+            FieldValue::List | FieldValue::Object => FieldDemand::Anything,
         };
         if takes >= self.takes {
             return Ok(());
         }
         let name = self.path.join(".");
         let is = match value {
-            Value::Beyond(whole) if self.takes == Takes::Numbers => {
+            FieldValue::Beyond(whole) if self.takes == FieldDemand::Numbers => {
                 return Err(format!("field `{name}` is {whole}, beyond 2^53, where numbers are rounded"));
             }
-            Value::Text(_) => "text",
-            Value::Bool(_) => "a boolean",
-            Value::List => "a list",
+            FieldValue::Text(_) => "text",
+            FieldValue::Bool(_) => "a boolean",
+            FieldValue::List => "a list",
             _ => "an object",
         };
         let wants = match self.takes {
-            Takes::Numbers => "numbers".to_owned(),
-            Takes::Short => format!("numbers, booleans and texts of up to {ITEM_BYTES_MAX} bytes"),
+            FieldDemand::Numbers => "numbers".to_owned(),
+            FieldDemand::Short => format!("numbers, booleans and texts of up to {ITEM_BYTES_MAX} bytes"),
             _ => "numbers, booleans and texts".to_owned(),
         };
         Err(format!("field `{name}` is {is}, and `{}` takes {wants}", self.function))
     }
 }
 
-impl Value<'_> {
-    /// A scalar as JSON, the same for the same value however it was written.
+impl FieldValue<'_> {
+    /// Writes a scalar as JSON, the same for the same value however it was written.
     pub(super) fn json(&self, out: &mut Vec<u8>) {
         match self {
             Self::Missing | Self::List | Self::Object => {}
@@ -147,17 +148,17 @@ impl Value<'_> {
     }
 }
 
-struct Pick<'v, 'a> {
+struct FieldVisitor<'v, 'a> {
     node: &'v PathNode,
-    /// The place of what stands here though no path leads to it.
+    /// The position for a value to which no path leads.
     alone: Option<usize>,
-    values: &'v mut [Value<'a>],
+    values: &'v mut [FieldValue<'a>],
 }
 
-impl<'a> Pick<'_, 'a> {
-    fn keep<E: serde::de::Error>(self, value: Value<'a>) -> Result<(), E> {
+impl<'a> FieldVisitor<'_, 'a> {
+    fn keep<E: serde::de::Error>(self, value: FieldValue<'a>) -> Result<(), E> {
         let Some(slot) = self.node.slot().or(self.alone) else { return Ok(()) };
-        if self.values[slot] != Value::Missing {
+        if self.values[slot] != FieldValue::Missing {
             return Err(E::custom("a field that is aggregated stands there twice"));
         }
         self.values[slot] = value;
@@ -165,7 +166,7 @@ impl<'a> Pick<'_, 'a> {
     }
 }
 
-impl<'a> DeserializeSeed<'a> for Pick<'_, 'a> {
+impl<'a> DeserializeSeed<'a> for FieldVisitor<'_, 'a> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -173,7 +174,7 @@ impl<'a> DeserializeSeed<'a> for Pick<'_, 'a> {
     }
 }
 
-impl<'a> Visitor<'a> for Pick<'_, 'a> {
+impl<'a> Visitor<'a> for FieldVisitor<'_, 'a> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -185,47 +186,51 @@ impl<'a> Visitor<'a> for Pick<'_, 'a> {
     }
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
-        self.keep(Value::Bool(value))
+        self.keep(FieldValue::Bool(value))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "what would lose some is told apart")]
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
         let beyond = value > INTEGER_MAX;
-        self.keep(if beyond { Value::Beyond(value.into()) } else { Value::Number(value as f64) })
+        self.keep(if beyond { FieldValue::Beyond(value.into()) } else { FieldValue::Number(value as f64) })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "what would lose some is told apart")]
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
         let beyond = value.unsigned_abs() > INTEGER_MAX;
-        self.keep(if beyond { Value::Beyond(value.into()) } else { Value::Number(value as f64) })
+        self.keep(if beyond { FieldValue::Beyond(value.into()) } else { FieldValue::Number(value as f64) })
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
         // Adding 0 makes 0 of -0.
-        self.keep(Value::Number(value + 0.0))
+        self.keep(FieldValue::Number(value + 0.0))
     }
 
     fn visit_borrowed_str<E: serde::de::Error>(self, value: &'a str) -> Result<(), E> {
-        self.keep(Value::Text(Cow::Borrowed(value)))
+        self.keep(FieldValue::Text(Cow::Borrowed(value)))
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
-        self.keep(Value::Text(Cow::Owned(value.to_owned())))
+        self.keep(FieldValue::Text(Cow::Owned(value.to_owned())))
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut items: A) -> Result<(), A::Error> {
         while items.next_element::<IgnoredAny>()?.is_some() {}
-        self.keep(Value::List)
+        self.keep(FieldValue::List)
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut entries: A) -> Result<(), A::Error> {
         while let Some((child, _)) = entries.next_key_seed(ChildLookup(self.node))? {
             if child.is_wanted() {
-                entries.next_value_seed(Pick { node: child, alone: None, values: &mut *self.values })?;
+                entries.next_value_seed(FieldVisitor {
+                    node: child,
+                    alone: None,
+                    values: &mut *self.values,
+                })?;
             } else {
                 entries.next_value::<IgnoredAny>()?;
             }
         }
-        Pick { alone: None, ..self }.keep(Value::Object)
+        FieldVisitor { alone: None, ..self }.keep(FieldValue::Object)
     }
 }

@@ -1,18 +1,18 @@
 //! Sums and moments.
 
-use super::bytes::{Bytes, put_float, put_whole};
+use super::bytes::{StateBytes, put_float, put_whole};
 
 /// A sum whose rounding errors are summed apart (Neumaier 1974): as exact as with twice the digits, and
 /// nearly independent of the order.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sum {
+pub(super) struct CompensatedSum {
     count: u64,
     sum: f64,
     lost: f64,
 }
 
-impl Sum {
-    pub(super) fn decode(bytes: &mut Bytes<'_>) -> Option<Self> {
+impl CompensatedSum {
+    pub(super) fn decode(bytes: &mut StateBytes<'_>) -> Option<Self> {
         Some(Self { count: bytes.whole()?, sum: bytes.float()?, lost: bytes.float()? })
     }
 
@@ -57,15 +57,15 @@ impl Sum {
 /// Mean and sum of squared distances from it, one by one (Welford 1962) and together (Chan, Golub,
 /// LeVeque 1979): no cancellation, where squares of the values themselves would leave nothing.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Moments {
+pub(super) struct RunningMoments {
     count: u64,
     mean: f64,
     squares: f64,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 readings")]
-impl Moments {
-    pub(super) fn decode(bytes: &mut Bytes<'_>) -> Option<Self> {
+impl RunningMoments {
+    pub(super) fn decode(bytes: &mut StateBytes<'_>) -> Option<Self> {
         Some(Self { count: bytes.whole()?, mean: bytes.float()?, squares: bytes.float()? })
     }
 
@@ -94,7 +94,8 @@ impl Moments {
         if other.is_empty() {
             return;
         }
-        let (ours, theirs) = (self.count as f64, other.count as f64);
+        let ours = self.count as f64;
+        let theirs = other.count as f64;
         let apart = other.mean - self.mean;
         self.count = self.count.saturating_add(other.count);
         self.mean += apart * (theirs / (ours + theirs));

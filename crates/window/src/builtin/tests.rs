@@ -14,51 +14,51 @@ const SECOND: u64 = 1_000_000;
 /// Event time in seconds after the window's start, and the payload.
 type Reading<'a> = (f64, &'a str);
 
-fn of(function: Function, field: &str) -> Compute {
-    Compute::new(function, Some(field.split('.').map(str::to_owned).collect()))
+fn of(function: AggregateFunction, field: &str) -> ComputedMember {
+    ComputedMember::new(function, Some(field.split('.').map(str::to_owned).collect()))
 }
 
-fn count() -> Compute {
-    Compute::new(Function::Count, None)
+fn count() -> ComputedMember {
+    ComputedMember::new(AggregateFunction::Count, None)
 }
 
-fn quantile(at: &[f64], error: f64) -> Function {
-    Function::Quantile { at: at.to_vec(), error }
+fn quantile(at: &[f64], error: f64) -> AggregateFunction {
+    AggregateFunction::Quantile { at: at.to_vec(), error }
 }
 
-fn top(k: usize) -> Function {
-    Function::Top { k, counters: counters(k) }
+fn top(k: usize) -> AggregateFunction {
+    AggregateFunction::Top { k, counters: counters(k) }
 }
 
-fn histogram() -> Function {
-    Function::Histogram { bounds: vec![-10.0, 0.0, 10.0] }
+fn histogram() -> AggregateFunction {
+    AggregateFunction::Histogram { bounds: vec![-10.0, 0.0, 10.0] }
 }
 
-fn builtin(compute: Vec<Compute>) -> Builtin {
-    Builtin::new(&Config { compute })
+fn builtin(compute: Vec<ComputedMember>) -> BuiltinAggregate {
+    BuiltinAggregate::new(&BuiltinConfig { compute })
 }
 
 /// Every function, of the field `x`.
-fn all() -> Vec<Compute> {
+fn all() -> Vec<ComputedMember> {
     let functions = [
-        Function::Count,
-        Function::Sum,
-        Function::Mean,
-        Function::Min,
-        Function::Max,
-        Function::Variance,
-        Function::VarianceSample,
-        Function::Stddev,
-        Function::StddevSample,
-        Function::First,
-        Function::Last,
-        Function::Delta,
-        Function::Rate,
+        AggregateFunction::Count,
+        AggregateFunction::Sum,
+        AggregateFunction::Mean,
+        AggregateFunction::Min,
+        AggregateFunction::Max,
+        AggregateFunction::Variance,
+        AggregateFunction::VarianceSample,
+        AggregateFunction::Stddev,
+        AggregateFunction::StddevSample,
+        AggregateFunction::First,
+        AggregateFunction::Last,
+        AggregateFunction::Delta,
+        AggregateFunction::Rate,
         quantile(&[0.0, 0.5, 0.999, 1.0], 0.01),
-        Function::Distinct,
+        AggregateFunction::Distinct,
         top(3),
         histogram(),
-        Function::TimeMean { disorder: DISORDER },
+        AggregateFunction::TimeMean { disorder: DISORDER },
     ];
     functions.into_iter().map(|function| of(function, "x")).collect()
 }
@@ -80,12 +80,12 @@ fn closed(state: Vec<u8>) -> Closed {
     Closed { key: "k".into(), start, end, state, count: 0, late: 0, revision: 0 }
 }
 
-fn text(builtin: &mut Builtin, state: Vec<u8>) -> String {
+fn text(builtin: &mut BuiltinAggregate, state: Vec<u8>) -> String {
     String::from_utf8(builtin.finish(&[closed(state)]).remove(0).unwrap()).unwrap()
 }
 
 /// The result as it stands in the line, and what was refused.
-fn run(compute: Vec<Compute>, readings: &[Reading<'_>]) -> (String, Vec<(usize, String)>) {
+fn run(compute: Vec<ComputedMember>, readings: &[Reading<'_>]) -> (String, Vec<(usize, String)>) {
     let mut builtin = builtin(compute);
     let updated = builtin.update(&[group(Vec::new(), readings)]).remove(0);
     let rejected = updated.rejected.into_iter().map(|one| (one.index, one.reason)).collect();
@@ -93,7 +93,7 @@ fn run(compute: Vec<Compute>, readings: &[Reading<'_>]) -> (String, Vec<(usize, 
 }
 
 #[track_caller]
-fn check(compute: Compute, readings: &[Reading<'_>], expected: serde_json::Value) {
+fn check(compute: ComputedMember, readings: &[Reading<'_>], expected: serde_json::Value) {
     let name = compute.name.clone();
     let (text, rejected) = run(vec![compute], readings);
     assert_eq!(rejected, []);
@@ -105,40 +105,40 @@ fn check(compute: Compute, readings: &[Reading<'_>], expected: serde_json::Value
 fn each_function_says_what_its_name_says() {
     let readings = [(0.0, r#"{"x":1}"#), (10.0, r#"{"x":3}"#), (40.0, r#"{"x":8}"#), (50.0, r#"{"x":8}"#)];
     let check = |function, expected| check(of(function, "x"), &readings, expected);
-    check(Function::Count, json!(4));
-    check(Function::Sum, json!(20));
-    check(Function::Mean, json!(5));
-    check(Function::Min, json!(1));
-    check(Function::Max, json!(8));
-    check(Function::Variance, json!(9.5));
-    check(Function::VarianceSample, json!(38.0 / 3.0));
-    check(Function::Stddev, json!(9.5_f64.sqrt()));
-    check(Function::StddevSample, json!((38.0_f64 / 3.0).sqrt()));
-    check(Function::First, json!(1));
-    check(Function::Last, json!(8));
-    check(Function::Delta, json!(7));
-    check(Function::Rate, json!(0.14));
+    check(AggregateFunction::Count, json!(4));
+    check(AggregateFunction::Sum, json!(20));
+    check(AggregateFunction::Mean, json!(5));
+    check(AggregateFunction::Min, json!(1));
+    check(AggregateFunction::Max, json!(8));
+    check(AggregateFunction::Variance, json!(9.5));
+    check(AggregateFunction::VarianceSample, json!(38.0 / 3.0));
+    check(AggregateFunction::Stddev, json!(9.5_f64.sqrt()));
+    check(AggregateFunction::StddevSample, json!((38.0_f64 / 3.0).sqrt()));
+    check(AggregateFunction::First, json!(1));
+    check(AggregateFunction::Last, json!(8));
+    check(AggregateFunction::Delta, json!(7));
+    check(AggregateFunction::Rate, json!(0.14));
     check(quantile(&[0.0, 1.0], 0.01), json!({"p0": 1, "p100": 8}));
-    check(Function::Distinct, json!(3));
+    check(AggregateFunction::Distinct, json!(3));
     check(
         top(2),
         json!([{"value": 8, "count": 2, "count_max": 2}, {"value": 1, "count": 1, "count_max": 1}]),
     );
     check(
-        Function::Histogram { bounds: vec![1.0, 3.0, 7.0] },
+        AggregateFunction::Histogram { bounds: vec![1.0, 3.0, 7.0] },
         json!({"bounds": [1, 3, 7], "counts": [1, 1, 0, 2]}),
     );
     // 1 for 10 s, 3 for 30 s, 8 for 10 s and to the end for another 10 s.
-    check(Function::TimeMean { disorder: 0 }, json!((10.0 + 90.0 + 160.0) / 60.0));
+    check(AggregateFunction::TimeMean { disorder: 0 }, json!((10.0 + 90.0 + 160.0) / 60.0));
 }
 
 #[test]
 fn several_functions_and_fields_make_one_flat_object() {
     let compute = vec![
         count(),
-        of(Function::Mean, "temperature"),
-        of(Function::Max, "wind.speed"),
-        Compute { name: "gust \"x\"".into(), ..of(Function::Last, "wind.speed") },
+        of(AggregateFunction::Mean, "temperature"),
+        of(AggregateFunction::Max, "wind.speed"),
+        ComputedMember { name: "gust \"x\"".into(), ..of(AggregateFunction::Last, "wind.speed") },
         of(quantile(&[0.5, 0.999, 0.07], 0.01), "temperature"),
     ];
     let readings = [
@@ -157,21 +157,21 @@ fn several_functions_and_fields_make_one_flat_object() {
 #[test]
 fn ends_are_those_of_event_time() {
     let readings = [(5.0, r#"{"x":5}"#), (9.0, r#"{"x":9}"#), (2.0, r#"{"x":2}"#), (7.0, r#"{"x":7}"#)];
-    check(of(Function::First, "x"), &readings, json!(2));
-    check(of(Function::Last, "x"), &readings, json!(9));
-    check(of(Function::Rate, "x"), &readings, json!(1));
+    check(of(AggregateFunction::First, "x"), &readings, json!(2));
+    check(of(AggregateFunction::Last, "x"), &readings, json!(9));
+    check(of(AggregateFunction::Rate, "x"), &readings, json!(1));
     let ties = [(3.0, r#"{"x":1}"#), (3.0, r#"{"x":2}"#), (3.0, r#"{"x":3}"#)];
-    check(of(Function::First, "x"), &ties, json!(1));
-    check(of(Function::Last, "x"), &ties, json!(3));
-    check(of(Function::Delta, "x"), &ties, json!(2));
-    check(of(Function::Rate, "x"), &ties, json!(null));
+    check(of(AggregateFunction::First, "x"), &ties, json!(1));
+    check(of(AggregateFunction::Last, "x"), &ties, json!(3));
+    check(of(AggregateFunction::Delta, "x"), &ties, json!(2));
+    check(of(AggregateFunction::Rate, "x"), &ties, json!(null));
     // A reset is not guessed at.
-    check(of(Function::Delta, "x"), &[(1.0, r#"{"x":90}"#), (2.0, r#"{"x":4}"#)], json!(-86));
+    check(of(AggregateFunction::Delta, "x"), &[(1.0, r#"{"x":90}"#), (2.0, r#"{"x":4}"#)], json!(-86));
 }
 
 #[test]
 fn a_mean_by_time_weighs_each_value_until_the_next() {
-    let hold = |disorder| of(Function::TimeMean { disorder }, "x");
+    let hold = |disorder| of(AggregateFunction::TimeMean { disorder }, "x");
     // Nothing is known of the time before the first reading.
     check(hold(16), &[(30.0, r#"{"x":4}"#)], json!(4));
     check(hold(16), &[(30.0, r#"{"x":4}"#), (45.0, r#"{"x":8}"#)], json!(6));
@@ -187,7 +187,7 @@ fn a_mean_by_time_weighs_each_value_until_the_next() {
 
 #[test]
 fn what_a_field_lacks_or_holds_decides_who_uses_the_reading() {
-    let compute = || vec![count(), of(Function::Sum, "a"), of(Function::Distinct, "b")];
+    let compute = || vec![count(), of(AggregateFunction::Sum, "a"), of(AggregateFunction::Distinct, "b")];
     let run = |payload: &str| run(compute(), &[(1.0, payload)]);
     let used = |payload: &str, expected: &str| assert_eq!(run(payload), (expected.to_owned(), vec![]));
     used(r#"{"a":1,"b":"x"}"#, r#"{"count":1,"sum_a":1,"distinct_b":1}"#);
@@ -221,14 +221,18 @@ fn what_a_field_lacks_or_holds_decides_who_uses_the_reading() {
 #[test]
 fn a_count_alone_takes_every_reading() {
     check(count(), &[(1.0, "{}"), (2.0, "[]"), (3.0, "null")], json!(3));
-    check(of(Function::Count, "a"), &[(1.0, r#"{"a":[]}"#), (2.0, r#"{"a":0}"#)], json!(2));
+    check(of(AggregateFunction::Count, "a"), &[(1.0, r#"{"a":[]}"#), (2.0, r#"{"a":0}"#)], json!(2));
 }
 
 #[test]
 fn a_payload_that_is_no_object_is_its_own_value() {
-    check(of(Function::Sum, "value"), &[(1.0, "21.5"), (2.0, r#"{"value":1}"#), (3.0, "-2")], json!(20.5));
-    check(of(Function::Distinct, "value"), &[(1.0, r#""on""#), (2.0, r#""off""#)], json!(2));
-    let (_, rejected) = run(vec![of(Function::Sum, "value")], &[(1.0, "[1]"), (2.0, "null")]);
+    check(
+        of(AggregateFunction::Sum, "value"),
+        &[(1.0, "21.5"), (2.0, r#"{"value":1}"#), (3.0, "-2")],
+        json!(20.5),
+    );
+    check(of(AggregateFunction::Distinct, "value"), &[(1.0, r#""on""#), (2.0, r#""off""#)], json!(2));
+    let (_, rejected) = run(vec![of(AggregateFunction::Sum, "value")], &[(1.0, "[1]"), (2.0, "null")]);
     assert!(
         rejected[0].1.contains("field `value` is a list") && rejected[1].1.contains("none of the fields")
     );
@@ -236,7 +240,7 @@ fn a_payload_that_is_no_object_is_its_own_value() {
 
 #[test]
 fn results_are_json_at_the_edges_of_doubles() {
-    let sum = |readings: &[Reading<'_>]| run(vec![of(Function::Sum, "x")], readings).0;
+    let sum = |readings: &[Reading<'_>]| run(vec![of(AggregateFunction::Sum, "x")], readings).0;
     assert_eq!(sum(&[(1.0, r#"{"x":1e308}"#), (2.0, r#"{"x":1e308}"#)]), r#"{"sum_x":null}"#);
     assert_eq!(sum(&[(1.0, r#"{"x":-0.0}"#)]), r#"{"sum_x":0}"#);
     assert_eq!(sum(&[(1.0, r#"{"x":0.1}"#), (2.0, r#"{"x":0.2}"#)]), r#"{"sum_x":0.30000000000000004}"#);
@@ -266,8 +270,8 @@ fn nothing_of_a_field_is_null_and_no_count() {
         };
         assert_eq!(*value, expected, "{name}");
     }
-    check(of(Function::VarianceSample, "x"), &[(1.0, r#"{"x":1}"#)], json!(null));
-    check(of(Function::Variance, "x"), &[(1.0, r#"{"x":1}"#)], json!(0));
+    check(of(AggregateFunction::VarianceSample, "x"), &[(1.0, r#"{"x":1}"#)], json!(null));
+    check(of(AggregateFunction::Variance, "x"), &[(1.0, r#"{"x":1}"#)], json!(0));
 }
 
 #[test]
@@ -275,34 +279,34 @@ fn what_is_too_long_to_be_counted_is_refused() {
     let long = format!(r#"{{"x":"{}"}}"#, "é".repeat(65));
     let (_, rejected) = run(vec![of(top(1), "x")], &[(1.0, &long)]);
     assert!(rejected[0].1.contains("texts of up to 128 bytes"), "{rejected:?}");
-    check(of(Function::Distinct, "x"), &[(1.0, &long)], json!(1));
+    check(of(AggregateFunction::Distinct, "x"), &[(1.0, &long)], json!(1));
 }
 
 #[test]
 fn states_are_small() {
     let readings: Vec<Reading<'_>> =
         (0..60).map(|second| (f64::from(second), r#"{"x":21.5,"y":3}"#)).collect();
-    let bytes = |compute: Vec<Compute>| {
+    let bytes = |compute: Vec<ComputedMember>| {
         builtin(compute).update(&[group(Vec::new(), &readings)]).remove(0).state.len()
     };
     assert_eq!(bytes(vec![count()]), 1 + 5 + 1);
-    assert_eq!(bytes(vec![count(), of(Function::Mean, "x")]), 29);
+    assert_eq!(bytes(vec![count(), of(AggregateFunction::Mean, "x")]), 29);
     // What functions share is there once.
-    let shared = vec![of(Function::Mean, "x"), of(Function::Sum, "x")];
-    assert_eq!(bytes(shared), bytes(vec![of(Function::Mean, "x")]));
-    assert!(bytes(vec![of(Function::TimeMean { disorder: DISORDER }, "x")]) < 300);
+    let shared = vec![of(AggregateFunction::Mean, "x"), of(AggregateFunction::Sum, "x")];
+    assert_eq!(bytes(shared), bytes(vec![of(AggregateFunction::Mean, "x")]));
+    assert!(bytes(vec![of(AggregateFunction::TimeMean { disorder: DISORDER }, "x")]) < 300);
 }
 
 #[test]
 fn a_changed_configuration_goes_on_with_what_is_there() {
-    let mut before = builtin(vec![of(Function::Sum, "x"), count(), of(quantile(&[0.5], 0.01), "x")]);
+    let mut before = builtin(vec![of(AggregateFunction::Sum, "x"), count(), of(quantile(&[0.5], 0.01), "x")]);
     let state = before.update(&[group(Vec::new(), &[(1.0, r#"{"x":2}"#)])]).remove(0).state;
     let mut after = builtin(vec![
-        of(Function::Max, "x"),
+        of(AggregateFunction::Max, "x"),
         count(),
-        Compute { name: "average".into(), ..of(Function::Mean, "x") },
+        ComputedMember { name: "average".into(), ..of(AggregateFunction::Mean, "x") },
         of(quantile(&[0.5], 0.02), "x"),
-        of(Function::Sum, "y"),
+        of(AggregateFunction::Sum, "y"),
     ]);
     let state = after.update(&[group(state, &[(2.0, r#"{"x":4}"#)])]).remove(0).state;
     let result: serde_json::Value = serde_json::from_str(&text(&mut after, state)).unwrap();
@@ -334,21 +338,22 @@ fn bytes_that_no_part_could_have_written_are_refused() {
         bytes
     };
     let extremes = [0; 16].to_vec();
-    let refused = |kind: &Kind, bytes: Vec<u8>| assert!(kind.decode(&bytes).is_none(), "{kind:?} {bytes:?}");
+    let refused =
+        |kind: &PartKind, bytes: Vec<u8>| assert!(kind.decode(&bytes).is_none(), "{kind:?} {bytes:?}");
     let bins = &output::kinds(&quantile(&[0.5], 0.01))[0];
     refused(bins, [extremes.clone(), whole(&[1, u64::MAX, 1])].concat());
     refused(bins, [extremes.clone(), whole(&[2, 1, 1, 0, 1])].concat());
     refused(bins, [extremes, whole(&[1, 1, 0])].concat());
-    let hold = &Kind::Hold { disorder: 4 };
+    let hold = &PartKind::Hold { disorder: 4 };
     let reading = [whole(&[2, u64::MAX, 0]), vec![0; 8], whole(&[1, 0]), vec![0; 8]].concat();
     refused(hold, reading);
     refused(hold, [whole(&[1, u64::MAX, 1]), vec![0; 16]].concat());
-    refused(&Kind::Distinct, vec![66; 4096]);
-    refused(&Kind::Distinct, [2_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat());
+    refused(&PartKind::Distinct, vec![66; 4096]);
+    refused(&PartKind::Distinct, [2_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat());
     refused(
-        &Kind::Top { counters: 4 },
+        &PartKind::Top { counters: 4 },
         [whole(&[3, 2, 1]), b"2".to_vec(), whole(&[1, 1]), b"1".to_vec(), whole(&[1])].concat(),
     );
-    refused(&Kind::Top { counters: 4 }, [whole(&[1, 1, 1]), b"2".to_vec(), whole(&[2])].concat());
-    refused(&Kind::Count, vec![0xff; 10]);
+    refused(&PartKind::Top { counters: 4 }, [whole(&[1, 1, 1]), b"2".to_vec(), whole(&[2])].concat());
+    refused(&PartKind::Count, vec![0xff; 10]);
 }

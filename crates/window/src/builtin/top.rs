@@ -1,24 +1,24 @@
 //! The values that come most often: Misra and Gries (1982), merged as Agarwal et al. (PODS 2012).
 //!
 //! So many values are counted at once; where another one finds no counter free, all are lowered by one.
-//! A count is never too high, and too low by at most [`Top::short`], which is at most the number of readings
+//! A count is never too high, and too low by at most [`TopCounters::short`], which is at most the number of readings
 //! by that of counters and one. As long as there are no more values than counters, all is exact.
 
-use super::bytes::{Bytes, put_whole};
+use super::bytes::{StateBytes, put_whole};
 
 /// Longest text counted, in bytes.
 pub(super) const ITEM_BYTES_MAX: usize = 128;
 
-/// Counters.
+/// The counters of the values that come most often.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Top {
+pub(super) struct TopCounters {
     total: u64,
     /// Values as JSON, ascending, and their counts.
     items: Vec<(Vec<u8>, u64)>,
 }
 
-impl Top {
-    pub(super) fn decode(bytes: &mut Bytes<'_>, counters: usize) -> Option<Self> {
+impl TopCounters {
+    pub(super) fn decode(bytes: &mut StateBytes<'_>, counters: usize) -> Option<Self> {
         let total = bytes.whole()?;
         let count = bytes.count()?;
         let mut items: Vec<(Vec<u8>, u64)> = Vec::with_capacity(count);
@@ -84,13 +84,13 @@ impl Top {
         });
     }
 
-    /// How much a count may be too low.
+    /// Returns the most by which a count may be too low.
     pub(super) fn short(&self, counters: usize) -> u64 {
         let counted = self.items.iter().fold(0u64, |sum, item| sum.saturating_add(item.1));
         self.total.saturating_sub(counted) / (counters as u64 + 1)
     }
 
-    /// The `k` with the highest counts; of equal ones by their JSON.
+    /// Returns the `k` values with the highest counts, equal counts in the order of their JSON.
     pub(super) fn first(&self, k: usize) -> Vec<&(Vec<u8>, u64)> {
         let mut items: Vec<_> = self.items.iter().collect();
         items.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));

@@ -16,16 +16,16 @@ proptest! {
         overflow in any::<bool>(),
     ) {
         let when_keys_full = if overflow { WhenKeysFull::Overflow } else { WhenKeysFull::Reject };
-        let ran = the_same(&Config { keys_max, when_keys_full, ..config }, &readings)?;
+        let ran = the_same(&WindowConfig { keys_max, when_keys_full, ..config }, &readings)?;
         prop_assert!(!overflow || ran.full.is_empty());
     }
 
     /// A reading is of two bytes here.
     #[test]
     fn parts_by_bytes_equal_the_oracle((config, readings) in tumbling(), bytes_max in 1_u64..12) {
-        let ran = the_same(&Config { bytes_max, ..config.clone() }, &readings)?;
+        let ran = the_same(&WindowConfig { bytes_max, ..config.clone() }, &readings)?;
         let readings_max = config.readings_max.min(bytes_max.div_ceil(2));
-        let oracle = Oracle::replay(&Config { readings_max, ..config }, &readings);
+        let oracle = Oracle::replay(&WindowConfig { readings_max, ..config }, &readings);
         prop_assert_eq!(Collected::of(&ran.outcomes).readings(), oracle.windows);
     }
 }

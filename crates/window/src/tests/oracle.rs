@@ -25,7 +25,7 @@ struct Held {
 }
 
 impl Oracle {
-    pub(super) fn replay(config: &Config, readings: &[Reading]) -> Self {
+    pub(super) fn replay(config: &WindowConfig, readings: &[Reading]) -> Self {
         let mut oracle = Self::default();
         let mut used: BTreeMap<u8, Vec<Held>> = BTreeMap::new();
         let mut taken: BTreeMap<(u8, u64), u64> = BTreeMap::new();
@@ -46,12 +46,12 @@ impl Oracle {
             let over = |end: u64| end.saturating_add(micros(config.revise)) <= now;
             let mut is_used = false;
             match &config.kind {
-                Kind::Session { gap, longest } => {
+                WindowKind::Session(SessionWindow { gap, longest }) => {
                     let sessions = used.entry(key).or_default();
                     is_used =
                         join(sessions, (at, reading.id), now, |held| ends(held.last, *gap, *longest), over);
                 }
-                Kind::Sliding { .. } | Kind::Count { .. } => {
+                WindowKind::Sliding(_) | WindowKind::Count(_) => {
                     oracle.forget(config, key, &mut used, now);
                     is_used = at >= now;
                     if is_used {
@@ -93,7 +93,7 @@ impl Oracle {
     }
 
     /// What is counted of a key that was silent for long is not counted on.
-    fn forget(&mut self, config: &Config, key: u8, used: &mut BTreeMap<u8, Vec<Held>>, now: u64) {
+    fn forget(&mut self, config: &WindowConfig, key: u8, used: &mut BTreeMap<u8, Vec<Held>>, now: u64) {
         let Some(forget) = config.forget else { return };
         let newest = used.get(&key).and_then(|held| held.iter().map(|held| held.first).max());
         if newest.is_some_and(|newest| newest < now && newest + micros(forget) <= now) {
@@ -101,12 +101,12 @@ impl Oracle {
         }
     }
 
-    fn close(&mut self, config: &Config, key: u8, mut held: Vec<Held>, watermark: u64) {
+    fn close(&mut self, config: &WindowConfig, key: u8, mut held: Vec<Held>, watermark: u64) {
         let mut put = |start: u64, end: u64, part: u32, ids: Vec<u16>, late: u64| {
             self.windows.insert((key.to_string(), start, end, part), (ids, late));
         };
         match config.kind {
-            Kind::Session { gap, longest } => {
+            WindowKind::Session(SessionWindow { gap, longest }) => {
                 for session in held {
                     let end = ends(session.last, gap, longest);
                     let seen = if end <= watermark { vec![session] } else { session.seen };
@@ -115,7 +115,7 @@ impl Oracle {
                     }
                 }
             }
-            Kind::Sliding { size } => {
+            WindowKind::Sliding(SlidingWindow { size }) => {
                 let times: BTreeSet<_> =
                     held.iter().map(|held| held.first).filter(|at| *at < watermark).collect();
                 for at in times {
@@ -124,7 +124,7 @@ impl Oracle {
                     put(start, at + 1, 0, inside.map(|held| held.ids[0]).collect(), 0);
                 }
             }
-            Kind::Count { size, slide } => {
+            WindowKind::Count(CountWindow { size, slide }) => {
                 held.retain(|held| held.first < watermark);
                 // Stable: those of one time stay as they came.
                 held.sort_by_key(|held| held.first);
@@ -141,16 +141,16 @@ impl Oracle {
 }
 
 /// All windows of fixed times that hold `at`, tried one by one.
-fn windows_of(config: &Config, at: u64) -> Vec<(u64, u64)> {
+fn windows_of(config: &WindowConfig, at: u64) -> Vec<(u64, u64)> {
     let aligned = |size: Duration, slide: Duration, offset: Duration| {
         let starts = (0..).map(|number: u64| micros(offset) + number * micros(slide));
         let windows = starts.take_while(|start| *start <= at).map(|start| (start, start + micros(size)));
         windows.filter(|(_, end)| at < *end).collect()
     };
     match &config.kind {
-        Kind::Tumbling { size, offset } => aligned(*size, *size, *offset),
-        Kind::Hopping { size, slide, offset } => aligned(*size, *slide, *offset),
-        Kind::Day { zone } => {
+        WindowKind::Tumbling(TumblingWindow { size, offset }) => aligned(*size, *size, *offset),
+        WindowKind::Hopping(HoppingWindow { size, slide, offset }) => aligned(*size, *slide, *offset),
+        WindowKind::Day(DayWindow { zone }) => {
             let date = |at: u64| {
                 let at = jiff::Timestamp::from_microsecond(i64::try_from(at).unwrap()).unwrap();
                 at.to_zoned(zone.clone()).date()

@@ -8,13 +8,13 @@ use super::*;
 /// `"after 3: a 10..15 r1: 0 2"`: with reading 3 came the window from 10 to 15 s, revision 1, of the readings 0 and
 /// 2; a late reading is `"after 3: late"`. An end just behind a reading is written as its time with a plus.
 #[track_caller]
-fn check(config: Config, text: &str, expected: &[&str]) {
-    let mut windows = Windows::new(config.clone(), Box::new(run::Disk::default()), usize::MAX);
+fn check(config: WindowConfig, text: &str, expected: &[&str]) {
+    let mut windows = OpenWindows::new(config.clone(), Box::new(run::Disk::default()), usize::MAX);
     let mut said = Vec::new();
     for (number, (key, second)) in text.split(", ").map(|it| it.split_once(' ').unwrap()).enumerate() {
         let time = Timestamp(second.parse::<u64>().unwrap() * SECOND);
         let id = u8::try_from(number).unwrap();
-        if windows.observe(&mut List, key, time, vec![id]).unwrap().is_err() {
+        if windows.observe(&mut List, key, time, vec![id]).unwrap() != ObservedReading::Used {
             said.push(format!("after {number}: late"));
         }
         let mut outcomes = windows.apply(&mut List).unwrap().outcomes;
@@ -26,7 +26,7 @@ fn check(config: Config, text: &str, expected: &[&str]) {
     assert_eq!(said, expected, "{config:?}");
 }
 
-fn show(outcome: &Outcome) -> String {
+fn show(outcome: &WindowOutcome) -> String {
     let instant = |time: Timestamp| match time.0 % SECOND {
         1 => format!("{}+", time.0 / SECOND),
         _ => (time.0 / SECOND).to_string(),
@@ -38,20 +38,20 @@ fn show(outcome: &Outcome) -> String {
     format!("{key}{part} {start}..{end} r{}: {what}", outcome.revision)
 }
 
-fn hopping(size: u64, slide: u64) -> Kind {
-    Kind::Hopping { size: seconds(size), slide: seconds(slide), offset: Duration::ZERO }
+fn hopping(size: u64, slide: u64) -> WindowKind {
+    WindowKind::Hopping(HoppingWindow { size: seconds(size), slide: seconds(slide), offset: Duration::ZERO })
 }
 
-fn tumbling(size: u64) -> Kind {
-    Kind::Tumbling { size: seconds(size), offset: Duration::ZERO }
+fn tumbling(size: u64) -> WindowKind {
+    WindowKind::Tumbling(TumblingWindow { size: seconds(size), offset: Duration::ZERO })
 }
 
-fn session(gap: u64, longest: Option<u64>) -> Kind {
-    Kind::Session { gap: seconds(gap), longest: longest.map(seconds) }
+fn session(gap: u64, longest: Option<u64>) -> WindowKind {
+    WindowKind::Session(SessionWindow { gap: seconds(gap), longest: longest.map(seconds) })
 }
 
-fn late(kind: Kind, lateness: u64, revise: u64) -> Config {
-    Config { lateness: seconds(lateness), revise: seconds(revise), ..Config::new(kind) }
+fn late(kind: WindowKind, lateness: u64, revise: u64) -> WindowConfig {
+    WindowConfig { lateness: seconds(lateness), revise: seconds(revise), ..WindowConfig::new(kind) }
 }
 
 /// Flink, "Windows", "Allowed Lateness": 0 by default; what comes behind the watermark is dropped.
@@ -117,7 +117,7 @@ fn kafka_hopping_windows_close_after_their_grace_period() {
 #[test]
 fn kafka_suppressed_windows_give_one_final_result() {
     check(late(tumbling(10), 0, 0), "a 1, a 2, a 9, a 10", &["after 3: a 0..10 r0: 0 1 2"]);
-    let early = Config { early: Some(seconds(2)), ..late(tumbling(10), 0, 0) };
+    let early = WindowConfig { early: Some(seconds(2)), ..late(tumbling(10), 0, 0) };
     let expected = ["after 1: a 0..10 r0: 0 1", "after 3: a 0..10 r1: 0 1 2"];
     check(early, "a 1, a 2, a 9, a 10", &expected);
 }
@@ -126,7 +126,7 @@ fn kafka_suppressed_windows_give_one_final_result() {
 /// two from then on, each when the watermark has passed it.
 #[test]
 fn ekuiper_countwindow_5_2() {
-    let config = Config::new(Kind::Count { size: 5, slide: 2 });
+    let config = WindowConfig::new(WindowKind::Count(CountWindow { size: 5, slide: 2 }));
     let expected = ["after 5: a 1..5+ r0: 0 1 2 3 4", "after 7: a#1 3..7+ r0: 2 3 4 5 6"];
     check(config, "a 1, a 2, a 3, a 4, a 5, a 6, a 7, a 8", &expected);
 }
@@ -157,9 +157,10 @@ fn bytewax_late_stream() {
 /// stays so with a reading at 3.
 #[test]
 fn bytewax_watermark_is_the_timestamp_less_the_wait_and_never_reverses() {
-    let mut windows = Windows::new(late(tumbling(10), 5, 0), Box::new(run::Disk::default()), usize::MAX);
+    let mut windows = OpenWindows::new(late(tumbling(10), 5, 0), Box::new(run::Disk::default()), usize::MAX);
     for (second, watermark) in [(7, 2), (3, 2), (10, 5)] {
-        windows.observe(&mut List, "ALL", Timestamp(second * SECOND), vec![0]).unwrap().unwrap();
+        let observed = windows.observe(&mut List, "ALL", Timestamp(second * SECOND), vec![0]).unwrap();
+        assert_eq!(observed, ObservedReading::Used);
         assert_eq!(windows.watermark(), Timestamp(watermark * SECOND));
     }
 }

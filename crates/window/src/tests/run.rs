@@ -53,7 +53,7 @@ impl Aggregate for List {
 pub(super) struct Disk(Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>);
 
 impl Disk {
-    pub(super) fn write(&self, windows: &mut Windows) {
+    pub(super) fn write(&self, windows: &mut OpenWindows) {
         let mut rows = self.0.lock().unwrap();
         for (key, value) in windows.drain_changes() {
             match value {
@@ -63,8 +63,8 @@ impl Disk {
         }
     }
 
-    pub(super) fn restore(&self, config: &Config, progress: &[u8], kept_bytes: usize) -> Windows {
-        let mut windows = Windows::new(config.clone(), Box::new(self.clone()), kept_bytes);
+    pub(super) fn restore(&self, config: &WindowConfig, progress: &[u8], kept_bytes: usize) -> OpenWindows {
+        let mut windows = OpenWindows::new(config.clone(), Box::new(self.clone()), kept_bytes);
         let rows = self.0.lock().unwrap().clone();
         windows
             .restore(progress, |each| rows.into_iter().try_for_each(|(key, value)| each(key, value)))
@@ -86,8 +86,8 @@ impl Disk {
     }
 }
 
-impl Cold for Disk {
-    fn rows(&self, key: &str, each: Each<'_>) -> Result<(), Error> {
+impl WindowStore for Disk {
+    fn rows(&self, key: &str, each: RowVisitor<'_>) -> Result<(), WindowError> {
         let rows = self.0.lock().unwrap();
         let of_key = rows.iter().filter_map(|(row, value)| {
             codec::split(row).filter(|(name, _)| *name == key).map(|(_, tail)| (tail, value))
@@ -100,7 +100,7 @@ impl Cold for Disk {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ran {
     /// Each key's windows in order.
-    pub(super) outcomes: Vec<Outcome>,
+    pub(super) outcomes: Vec<WindowOutcome>,
     pub(super) late: BTreeSet<u16>,
     /// Those with one key too many.
     pub(super) full: BTreeSet<u16>,
@@ -116,14 +116,14 @@ struct Committed {
 }
 
 /// Readings as their numbers, listed.
-pub(super) fn run(config: &Config, readings: &[Reading], kept_bytes: usize) -> Ran {
+pub(super) fn run(config: &WindowConfig, readings: &[Reading], kept_bytes: usize) -> Ran {
     run_with(&mut List, |reading| reading.id.to_be_bytes().to_vec(), config, readings, kept_bytes)
 }
 
 pub(super) fn run_with(
     aggregate: &mut dyn Aggregate,
     payload: impl Fn(&Reading) -> Vec<u8>,
-    config: &Config,
+    config: &WindowConfig,
     readings: &[Reading],
     kept_bytes: usize,
 ) -> Ran {
@@ -134,10 +134,10 @@ pub(super) fn run_with(
     while let Some(reading) = readings.get(position) {
         let time = Timestamp(reading.second * SECOND);
         match windows.observe(aggregate, &reading.key.to_string(), time, payload(reading)).unwrap() {
-            Ok(()) => {}
-            Err((Fate::Late, _)) => drop(ran.late.insert(reading.id)),
-            Err((Fate::Full, _)) => drop(ran.full.insert(reading.id)),
-            Err(other) => panic!("{other:?}"),
+            ObservedReading::Used => {}
+            ObservedReading::Late(_) => drop(ran.late.insert(reading.id)),
+            ObservedReading::Full(_) => drop(ran.full.insert(reading.id)),
+            lost @ ObservedReading::Lost(_) => panic!("{lost:?}"),
         }
         let action = if killed >= Some(position) { Action::None } else { reading.action };
         position += 1;
@@ -168,13 +168,13 @@ pub(super) fn run_with(
     disk.write(&mut windows);
     assert_eq!(windows.keys() == 0, disk.len() == 0, "what holds nothing has no rows");
     ran.outcomes.sort_by(|a, b| {
-        let place = |outcome: &Outcome| (outcome.start, outcome.end, outcome.part, outcome.revision);
+        let place = |outcome: &WindowOutcome| (outcome.start, outcome.end, outcome.part, outcome.revision);
         (&a.key, place(a)).cmp(&(&b.key, place(b)))
     });
     ran
 }
 
-fn drain(aggregate: &mut dyn Aggregate, windows: &mut Windows, outcomes: &mut Vec<Outcome>) {
+fn drain(aggregate: &mut dyn Aggregate, windows: &mut OpenWindows, outcomes: &mut Vec<WindowOutcome>) {
     outcomes.extend(windows.apply(aggregate).unwrap().outcomes);
     while windows.due() {
         outcomes.extend(windows.settle(aggregate, 256).unwrap().outcomes);
@@ -186,11 +186,11 @@ pub(super) type Id = (String, u64, u64, u32);
 
 /// What a receiver holds in the end.
 #[derive(Debug)]
-pub(super) struct Collected(pub(super) BTreeMap<Id, Outcome>);
+pub(super) struct Collected(pub(super) BTreeMap<Id, WindowOutcome>);
 
 impl Collected {
-    pub(super) fn of(outcomes: &[Outcome]) -> Self {
-        let mut held = BTreeMap::<Id, Outcome>::new();
+    pub(super) fn of(outcomes: &[WindowOutcome]) -> Self {
+        let mut held = BTreeMap::<Id, WindowOutcome>::new();
         for outcome in outcomes {
             let id = (outcome.key.clone(), outcome.start.0, outcome.end.0, outcome.part);
             let expected = held.get(&id).map_or(0, |before| before.revision + 1);
@@ -203,7 +203,7 @@ impl Collected {
 
     /// The readings of each window, sorted, and how many were late.
     pub(super) fn readings(&self) -> BTreeMap<Id, (Vec<u16>, u64)> {
-        let readings = |outcome: &Outcome| {
+        let readings = |outcome: &WindowOutcome| {
             let bytes = outcome.value.as_ref().unwrap();
             let mut ids: Vec<_> = bytes.as_chunks().0.iter().map(|id| u16::from_be_bytes(*id)).collect();
             assert_eq!(ids.len() as u64, outcome.count);

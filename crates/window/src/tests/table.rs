@@ -48,20 +48,23 @@ fn sum_of(state: &[u8]) -> u64 {
     state.try_into().map_or(0, u64::from_le_bytes)
 }
 
-fn tumbling(lateness: u64, revise: u64) -> Config {
-    Config {
+fn tumbling(lateness: u64, revise: u64) -> WindowConfig {
+    WindowConfig {
         lateness: seconds(lateness),
         idle: Some(seconds(30)),
         revise: seconds(revise),
-        ..Config::new(Kind::Tumbling { size: seconds(10), offset: Duration::ZERO })
+        ..WindowConfig::new(WindowKind::Tumbling(TumblingWindow {
+            size: seconds(10),
+            offset: Duration::ZERO,
+        }))
     }
 }
 
-fn new(config: Config) -> Windows {
-    Windows::new(config, Box::new(Disk::default()), usize::MAX)
+fn new(config: WindowConfig) -> OpenWindows {
+    OpenWindows::new(config, Box::new(Disk::default()), usize::MAX)
 }
 
-fn settle(windows: &mut Windows) -> Settled {
+fn settle(windows: &mut OpenWindows) -> SettledBatch {
     let mut all = windows.apply(&mut Sum).unwrap();
     while windows.due() {
         let more = windows.settle(&mut Sum, 256).unwrap();
@@ -73,22 +76,20 @@ fn settle(windows: &mut Windows) -> Settled {
 }
 
 /// Feeds readings of (key, second, number), all in one batch.
-fn feed(windows: &mut Windows, readings: &[(&str, u64, u8)]) -> (Vec<Outcome>, u64) {
+fn feed(windows: &mut OpenWindows, readings: &[(&str, u64, u8)]) -> (Vec<WindowOutcome>, u64) {
     let mut late = 0;
     for &(key, second, number) in readings {
         match windows.observe(&mut Sum, key, Timestamp(second * SECOND), vec![number]).unwrap() {
-            Ok(()) => {}
-            Err((fate, _)) => {
-                assert_eq!(fate, Fate::Late);
-                late += 1;
-            }
+            ObservedReading::Used => {}
+            ObservedReading::Late(_) => late += 1,
+            other => panic!("{other:?}"),
         }
     }
     (settle(windows).outcomes, late)
 }
 
-fn summary(outcomes: &[Outcome]) -> Vec<(&str, u64, u32, u64, u64, String)> {
-    let line = |outcome: &'_ Outcome| {
+fn summary(outcomes: &[WindowOutcome]) -> Vec<(&str, u64, u32, u64, u64, String)> {
+    let line = |outcome: &'_ WindowOutcome| {
         let value = match &outcome.value {
             Ok(json) => String::from_utf8(json.clone()).unwrap(),
             Err((reason, _)) => reason.clone(),
@@ -147,7 +148,8 @@ fn the_watermark_goes_on_at_the_pace_of_the_clock_when_idle() {
 fn what_the_aggregate_refuses_or_cannot_finish_is_named() {
     let mut windows = new(tumbling(0, 0));
     for (key, second, number) in [("a", 1, 13), ("a", 1, 255), ("b", 1, 255), ("a", 10, 1)] {
-        windows.observe(&mut Sum, key, Timestamp(second * SECOND), vec![number]).unwrap().unwrap();
+        let observed = windows.observe(&mut Sum, key, Timestamp(second * SECOND), vec![number]).unwrap();
+        assert_eq!(observed, ObservedReading::Used);
     }
     let settled = settle(&mut windows);
     assert_eq!((settled.used, settled.refused.len()), (2, 2));
@@ -158,8 +160,9 @@ fn what_the_aggregate_refuses_or_cannot_finish_is_named() {
 
 #[test]
 fn panes_that_cannot_be_merged_are_named_and_the_next_windows_come() {
-    let kind = Kind::Hopping { size: seconds(20), slide: seconds(10), offset: Duration::ZERO };
-    let mut windows = new(Config::new(kind));
+    let kind =
+        WindowKind::Hopping(HoppingWindow { size: seconds(20), slide: seconds(10), offset: Duration::ZERO });
+    let mut windows = new(WindowConfig::new(kind));
     let (outcomes, _) = feed(&mut windows, &[("a", 1, 77), ("a", 11, 1), ("a", 21, 2), ("a", 40, 3)]);
     let expected = vec![
         ("a", 0, 0, 0, 0, "not with me".into()),
@@ -171,8 +174,8 @@ fn panes_that_cannot_be_merged_are_named_and_the_next_windows_come() {
 
 #[test]
 fn sessions_that_meet_become_one_and_the_old_ones_are_withdrawn() {
-    let kind = Kind::Session { gap: seconds(5), longest: None };
-    let mut windows = new(Config { revise: seconds(60), ..Config::new(kind) });
+    let kind = WindowKind::Session(SessionWindow { gap: seconds(5), longest: None });
+    let mut windows = new(WindowConfig { revise: seconds(60), ..WindowConfig::new(kind) });
     let (outcomes, _) = feed(&mut windows, &[("a", 1, 1), ("a", 9, 2), ("b", 30, 3)]);
     assert_eq!(outcomes.len(), 2);
     let (outcomes, _) = feed(&mut windows, &[("a", 5, 4)]);
@@ -194,8 +197,8 @@ fn sessions_that_meet_become_one_and_the_old_ones_are_withdrawn() {
 
 #[test]
 fn of_sessions_that_cannot_be_merged_nothing_stays_that_was_shown_of_them_apart() {
-    let kind = Kind::Session { gap: seconds(5), longest: None };
-    let mut windows = new(Config { revise: seconds(60), ..Config::new(kind) });
+    let kind = WindowKind::Session(SessionWindow { gap: seconds(5), longest: None });
+    let mut windows = new(WindowConfig { revise: seconds(60), ..WindowConfig::new(kind) });
     let (outcomes, _) = feed(&mut windows, &[("a", 1, 1), ("a", 9, 77), ("b", 30, 3)]);
     assert_eq!(outcomes.len(), 2);
     let (mut outcomes, _) = feed(&mut windows, &[("a", 5, 4)]);
@@ -219,7 +222,7 @@ fn of_sessions_that_cannot_be_merged_nothing_stays_that_was_shown_of_them_apart(
 
 #[test]
 fn an_open_window_shows_itself_early_and_closes_with_what_it_has() {
-    let mut windows = new(Config { early: Some(seconds(3)), ..tumbling(0, 0) });
+    let mut windows = new(WindowConfig { early: Some(seconds(3)), ..tumbling(0, 0) });
     let (outcomes, _) = feed(&mut windows, &[("a", 1, 1), ("a", 4, 2), ("a", 5, 4), ("a", 10, 8)]);
     let said: Vec<_> = outcomes
         .iter()
@@ -234,7 +237,7 @@ fn an_open_window_shows_itself_early_and_closes_with_what_it_has() {
 
 #[test]
 fn a_full_window_closes_and_goes_on_as_another_part() {
-    let mut windows = new(Config { readings_max: 2, bytes_max: 100, ..tumbling(0, 0) });
+    let mut windows = new(WindowConfig { readings_max: 2, bytes_max: 100, ..tumbling(0, 0) });
     let (outcomes, _) = feed(&mut windows, &[("a", 1, 1), ("a", 2, 2), ("a", 3, 4), ("b", 3, 8)]);
     assert_eq!(outcomes.iter().map(|outcome| (outcome.part, outcome.count)).collect::<Vec<_>>(), [(0, 2)]);
     let (outcomes, _) = feed(&mut windows, &[("c", 10, 1)]);
@@ -246,27 +249,24 @@ fn a_full_window_closes_and_goes_on_as_another_part() {
 
 #[test]
 fn one_key_too_many_is_refused_or_put_with_the_others() {
-    let config = Config { keys_max: 2, ..tumbling(0, 0) };
+    let config = WindowConfig { keys_max: 2, ..tumbling(0, 0) };
     let mut windows = new(config.clone());
-    let observe = |windows: &mut Windows, key: &str, second| {
-        windows
-            .observe(&mut Sum, key, Timestamp(second * SECOND), vec![1])
-            .unwrap()
-            .map_err(|(fate, payload)| (fate, payload.len()))
+    let observe = |windows: &mut OpenWindows, key: &str, second| {
+        windows.observe(&mut Sum, key, Timestamp(second * SECOND), vec![1]).unwrap()
     };
     assert_eq!(
         [observe(&mut windows, "a", 1), observe(&mut windows, "b", 1), observe(&mut windows, "a", 2)],
-        [Ok(()); 3]
+        [const { ObservedReading::Used }; 3]
     );
-    assert_eq!(observe(&mut windows, "c", 1), Err((Fate::Full, 1)));
-    assert_eq!(observe(&mut windows, "a", 10), Ok(()));
+    assert_eq!(observe(&mut windows, "c", 1), ObservedReading::Full(vec![1]));
+    assert_eq!(observe(&mut windows, "a", 10), ObservedReading::Used);
     settle(&mut windows);
-    assert_eq!(observe(&mut windows, "c", 10), Ok(()), "b has no window any more");
-    let mut windows = new(Config { when_keys_full: WhenKeysFull::Overflow, ..config });
+    assert_eq!(observe(&mut windows, "c", 10), ObservedReading::Used, "b has no window any more");
+    let mut windows = new(WindowConfig { when_keys_full: WhenKeysFull::Overflow, ..config });
     for key in ["a", "b", "c", "d", "a"] {
-        assert_eq!(observe(&mut windows, key, 1), Ok(()));
+        assert_eq!(observe(&mut windows, key, 1), ObservedReading::Used);
     }
-    assert_eq!(observe(&mut windows, "a", 10), Ok(()));
+    assert_eq!(observe(&mut windows, "a", 10), ObservedReading::Used);
     let outcomes = settle(&mut windows).outcomes;
     let said: Vec<_> = outcomes.iter().map(|outcome| (outcome.key.as_str(), outcome.count)).collect();
     assert_eq!(said, [(OVERFLOW_KEY, 2), ("a", 2), ("b", 1)]);
@@ -274,7 +274,7 @@ fn one_key_too_many_is_refused_or_put_with_the_others() {
 
 #[test]
 fn with_patience_one_device_does_not_close_the_windows_of_another() {
-    let mut windows = new(Config { patience: Some(seconds(100)), ..tumbling(0, 0) });
+    let mut windows = new(WindowConfig { patience: Some(seconds(100)), ..tumbling(0, 0) });
     // `fast` is ahead; `slow` drains what it has kept.
     let (outcomes, late) =
         feed(&mut windows, &[("slow", 1, 1), ("fast", 60, 1), ("slow", 3, 2), ("slow", 12, 4)]);
@@ -285,8 +285,8 @@ fn with_patience_one_device_does_not_close_the_windows_of_another() {
 
 #[test]
 fn readings_of_a_count_window_are_forgotten_in_time() {
-    let kind = Kind::Count { size: 3, slide: 3 };
-    let mut windows = new(Config { forget: Some(seconds(60)), ..Config::new(kind) });
+    let kind = WindowKind::Count(CountWindow { size: 3, slide: 3 });
+    let mut windows = new(WindowConfig { forget: Some(seconds(60)), ..WindowConfig::new(kind) });
     feed(&mut windows, &[("a", 1, 1), ("a", 2, 1), ("b", 50, 1), ("b", 70, 1)]);
     assert_eq!(windows.keys(), 1);
     let (mut outcomes, _) =
@@ -308,11 +308,12 @@ fn windows_whose_state_was_lost_give_no_result_and_later_ones_do() {
     let concerned = windows.lose(None).unwrap().unwrap();
     assert_eq!(concerned, (Timestamp(0), Timestamp(20 * SECOND)));
     let mut windows = disk.restore(&tumbling(0, 60), &windows.progress(), usize::MAX);
-    for (key, second, fate) in
-        [("a", 2, Some(Fate::Lost)), ("b", 2, None), ("a", 16, Some(Fate::Lost)), ("a", 20, None)]
+    let lost = || ObservedReading::Lost(vec![1]);
+    let used = || ObservedReading::Used;
+    for (key, second, expected) in [("a", 2, lost()), ("b", 2, used()), ("a", 16, lost()), ("a", 20, used())]
     {
         let observed = windows.observe(&mut Sum, key, Timestamp(second * SECOND), vec![1]).unwrap();
-        assert_eq!(observed.err().map(|(fate, _)| fate), fate, "{key} at {second}");
+        assert_eq!(observed, expected, "{key} at {second}");
         let outcomes = settle(&mut windows).outcomes;
         assert!(outcomes.iter().all(|outcome| outcome.key == "b"), "{outcomes:?}");
     }
@@ -323,15 +324,19 @@ fn of_what_was_lost_no_run_of_panes_gives_a_result() {
     let readings = [("a", 8, 1), ("a", 14, 1), ("a", 21, 1), ("a", 24, 1), ("a", 36, 1), ("a", 80, 1)];
     let kinds = [
         (
-            Kind::Hopping { size: seconds(20), slide: seconds(10), offset: Duration::ZERO },
+            WindowKind::Hopping(HoppingWindow {
+                size: seconds(20),
+                slide: seconds(10),
+                offset: Duration::ZERO,
+            }),
             vec![(20, 3), (30, 1)],
         ),
-        (Kind::Sliding { size: seconds(10) }, vec![(15, 2), (27, 1)]),
-        (Kind::Session { gap: seconds(5), longest: None }, vec![(21, 2), (36, 1)]),
-        (Kind::Count { size: 2, slide: 2 }, vec![(21, 2)]),
+        (WindowKind::Sliding(SlidingWindow { size: seconds(10) }), vec![(15, 2), (27, 1)]),
+        (WindowKind::Session(SessionWindow { gap: seconds(5), longest: None }), vec![(21, 2), (36, 1)]),
+        (WindowKind::Count(CountWindow { size: 2, slide: 2 }), vec![(21, 2)]),
     ];
     for (kind, expected) in kinds {
-        let (config, disk) = (Config::new(kind), Disk::default());
+        let (config, disk) = (WindowConfig::new(kind), Disk::default());
         let mut windows = disk.restore(&config, &[], usize::MAX);
         feed(&mut windows, &readings[..2]);
         let progress = windows.progress();
@@ -377,7 +382,7 @@ fn what_is_not_of_this_version_is_refused() {
     let config = tumbling(0, 0);
     let disk = Disk::default();
     let mut windows = disk.restore(&config, &[], usize::MAX);
-    windows.observe(&mut List, "a", Timestamp(1), vec![1]).unwrap().unwrap();
+    assert_eq!(windows.observe(&mut List, "a", Timestamp(1), vec![1]).unwrap(), ObservedReading::Used);
     windows.apply(&mut List).unwrap();
     disk.write(&mut windows);
     let (mut row, mut value) = (b"a".to_vec(), Vec::new());

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::run::run_with;
 use super::*;
-use crate::builtin::{self, Builtin, Compute, Function, counters};
+use crate::builtin::{self, AggregateFunction, BuiltinAggregate, ComputedMember, counters};
 use headwater_host::{self as module, ModuleHost, ModuleLimits};
 
 /// Relative error of quantiles.
@@ -18,31 +18,31 @@ const AT: [(&str, f64); 3] = [("p10", 0.1), ("p50", 0.5), ("p100", 1.0)];
 const TOP: usize = 3;
 
 /// Every function of the field `x`.
-fn built_ins() -> Builtin {
+fn built_ins() -> BuiltinAggregate {
     let at = AT.map(|(_, at)| at).to_vec();
     let functions = [
-        Function::Count,
-        Function::Sum,
-        Function::Mean,
-        Function::Min,
-        Function::Max,
-        Function::Variance,
-        Function::VarianceSample,
-        Function::Stddev,
-        Function::StddevSample,
-        Function::First,
-        Function::Last,
-        Function::Delta,
-        Function::Rate,
-        Function::Quantile { at, error: ERROR },
-        Function::Distinct,
-        Function::Top { k: TOP, counters: counters(TOP) },
-        Function::Histogram { bounds: vec![-2.0, 0.0, 2.0] },
+        AggregateFunction::Count,
+        AggregateFunction::Sum,
+        AggregateFunction::Mean,
+        AggregateFunction::Min,
+        AggregateFunction::Max,
+        AggregateFunction::Variance,
+        AggregateFunction::VarianceSample,
+        AggregateFunction::Stddev,
+        AggregateFunction::StddevSample,
+        AggregateFunction::First,
+        AggregateFunction::Last,
+        AggregateFunction::Delta,
+        AggregateFunction::Rate,
+        AggregateFunction::Quantile { at, error: ERROR },
+        AggregateFunction::Distinct,
+        AggregateFunction::Top { k: TOP, counters: counters(TOP) },
+        AggregateFunction::Histogram { bounds: vec![-2.0, 0.0, 2.0] },
         // As many as there are readings, so that none is too late for it.
-        Function::TimeMean { disorder: 256 },
+        AggregateFunction::TimeMean { disorder: 256 },
     ];
-    let compute = functions.map(|function| Compute::new(function, Some(vec!["x".to_owned()])));
-    Builtin::new(&builtin::Config { compute: compute.to_vec() })
+    let compute = functions.map(|function| ComputedMember::new(function, Some(vec!["x".to_owned()])));
+    BuiltinAggregate::new(&builtin::BuiltinConfig { compute: compute.to_vec() })
 }
 
 /// `stats.wasm` of the field `x`.
@@ -56,7 +56,7 @@ fn stats() -> module::AggregateModule {
 }
 
 thread_local! {
-    static BUILT_INS: RefCell<Builtin> = RefCell::new(built_ins());
+    static BUILT_INS: RefCell<BuiltinAggregate> = RefCell::new(built_ins());
     static STATS: RefCell<module::AggregateModule> = RefCell::new(stats());
 }
 
@@ -74,7 +74,7 @@ fn payload(reading: &Reading) -> Vec<u8> {
 fn holds(
     aggregate: &mut dyn Aggregate,
     check: fn(&[(u64, f64)], u64, &Value),
-    config: &Config,
+    config: &WindowConfig,
     readings: &[Reading],
 ) -> Result<(), TestCaseError> {
     let plain: Vec<_> = readings.iter().map(|reading| Reading { action: Action::None, ..*reading }).collect();
@@ -180,11 +180,11 @@ fn check_sorts(inside: &[(u64, f64)], found: &Value) {
     }
 }
 
-fn built_ins_hold((config, readings): &(Config, Vec<Reading>)) -> Result<(), TestCaseError> {
+fn built_ins_hold((config, readings): &(WindowConfig, Vec<Reading>)) -> Result<(), TestCaseError> {
     BUILT_INS.with_borrow_mut(|built_ins| holds(built_ins, check_built_ins, config, readings))
 }
 
-fn module_holds((config, readings): &(Config, Vec<Reading>)) -> Result<(), TestCaseError> {
+fn module_holds((config, readings): &(WindowConfig, Vec<Reading>)) -> Result<(), TestCaseError> {
     STATS.with_borrow_mut(|module| holds(module, check_module, config, readings))
 }
 

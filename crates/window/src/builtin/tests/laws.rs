@@ -22,24 +22,28 @@ fn readings(size: std::ops::Range<usize>) -> impl Strategy<Value = Vec<(f64, Str
 }
 
 /// Every function of `x`, some of `y`, some with few places.
-fn many() -> Builtin {
+fn many() -> BuiltinAggregate {
     let mut compute = all();
-    compute.extend([count(), of(Function::Mean, "y"), of(Function::TimeMean { disorder: 2 }, "y")]);
-    compute.push(of(Function::Top { k: 2, counters: 3 }, "x"));
+    compute.extend([
+        count(),
+        of(AggregateFunction::Mean, "y"),
+        of(AggregateFunction::TimeMean { disorder: 2 }, "y"),
+    ]);
+    compute.push(of(AggregateFunction::Top { k: 2, counters: 3 }, "x"));
     builtin(compute)
 }
 
-fn update(builtin: &mut Builtin, state: Vec<u8>, readings: &[(f64, String)]) -> (Vec<u8>, usize) {
+fn update(builtin: &mut BuiltinAggregate, state: Vec<u8>, readings: &[(f64, String)]) -> (Vec<u8>, usize) {
     let readings: Vec<Reading<'_>> = readings.iter().map(|(at, payload)| (*at, payload.as_str())).collect();
     let updated = builtin.update(&[group(state, &readings)]).remove(0);
     (updated.state, updated.rejected.len())
 }
 
-fn merge(builtin: &mut Builtin, a: &[u8], b: &[u8]) -> Vec<u8> {
+fn merge(builtin: &mut BuiltinAggregate, a: &[u8], b: &[u8]) -> Vec<u8> {
     builtin.merge(a, b).unwrap()
 }
 
-fn result(builtin: &mut Builtin, state: &[u8]) -> serde_json::Value {
+fn result(builtin: &mut BuiltinAggregate, state: &[u8]) -> serde_json::Value {
     serde_json::from_str(&text(builtin, state.to_vec())).unwrap()
 }
 

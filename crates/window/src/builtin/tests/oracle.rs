@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use headwater_flow::testing::property_config;
 
-fn result(compute: Vec<Compute>, readings: &[(u64, f64)]) -> serde_json::Value {
+fn result(compute: Vec<ComputedMember>, readings: &[(u64, f64)]) -> serde_json::Value {
     let mut builtin = builtin(compute);
     let samples = readings
         .iter()
@@ -52,7 +52,7 @@ proptest! {
         readings in prop::collection::vec((0..59 * SECOND, -1000.0..1000.0_f64), 2..40),
     ) {
         let mut compute = all();
-        compute.push(Compute { name: "held".into(), ..of(Function::TimeMean { disorder: 64 }, "x") });
+        compute.push(ComputedMember { name: "held".into(), ..of(AggregateFunction::TimeMean { disorder: 64 }, "x") });
         let found = result(compute, &readings);
         let values: Vec<f64> = readings.iter().map(|reading| reading.1).collect();
         let mut sorted = values.clone();
@@ -106,7 +106,7 @@ proptest! {
     ) {
         let readings: Vec<_> = values.iter().map(|value| (0, f64::from(*value))).collect();
         let counters = 16;
-        let found = result(vec![of(Function::Top { k: 8, counters }, "x")], &readings);
+        let found = result(vec![of(AggregateFunction::Top { k: 8, counters }, "x")], &readings);
         let mut exact = BTreeMap::<u32, u64>::new();
         values.iter().for_each(|value| *exact.entry(*value).or_default() += 1);
         for item in found["top_x"].as_array().unwrap() {
@@ -122,7 +122,7 @@ proptest! {
 fn distinct_is_exact_to_256_and_then_within_its_error() {
     let found = |count: u32| {
         let readings: Vec<_> = (0..count).flat_map(|n| [(0, f64::from(n)), (1, f64::from(n))]).collect();
-        result(vec![of(Function::Distinct, "x")], &readings)["distinct_x"].as_f64().unwrap()
+        result(vec![of(AggregateFunction::Distinct, "x")], &readings)["distinct_x"].as_f64().unwrap()
     };
     for count in [1, 2, 100, 255, 256] {
         assert_eq!(found(count), f64::from(count));
@@ -139,7 +139,7 @@ fn distinct_is_exact_to_256_and_then_within_its_error() {
 #[test]
 fn sketches_of_distinct_values_merge_as_if_all_had_come_to_one() {
     let of = |numbers: std::ops::Range<u32>| {
-        let mut sketch = distinct::Distinct::default();
+        let mut sketch = distinct::DistinctValues::default();
         numbers.for_each(|n| sketch.add(distinct::hash(n.to_string().as_bytes())));
         sketch
     };
@@ -157,7 +157,7 @@ fn sketches_of_distinct_values_merge_as_if_all_had_come_to_one() {
 fn a_value_that_is_frequent_enough_is_among_the_top_whenever_it_comes() {
     let others = (0..1000).map(|n| (0, f64::from(n)));
     let readings: Vec<_> = others.chain((0..200).map(|_| (1, -1.0))).collect();
-    let found = result(vec![of(Function::Top { k: 1, counters: 16 }, "x")], &readings);
+    let found = result(vec![of(AggregateFunction::Top { k: 1, counters: 16 }, "x")], &readings);
     assert_eq!(found["top_x"][0]["value"], -1, "{found}");
 }
 

@@ -7,7 +7,7 @@ use super::*;
 const ROUNDS: u32 = 200_000;
 
 /// Nanoseconds a reading when each comes alone, and in groups of 64.
-fn measure(compute: Vec<Compute>) -> [f64; 2] {
+fn measure(compute: Vec<ComputedMember>) -> [f64; 2] {
     let mut builtin = builtin(compute);
     [1, 64].map(|size: u32| {
         let mut group = group(Vec::new(), &[]);
@@ -34,8 +34,8 @@ fn measure(compute: Vec<Compute>) -> [f64; 2] {
 #[test]
 #[ignore = "measures; wants --release"]
 fn three_functions_cost_less_than_a_microsecond_a_reading() {
-    let one = vec![of(Function::Mean, "x")];
-    let three = vec![count(), of(Function::Mean, "x"), of(Function::Max, "x")];
+    let one = vec![of(AggregateFunction::Mean, "x")];
+    let three = vec![count(), of(AggregateFunction::Mean, "x"), of(AggregateFunction::Max, "x")];
     let ten = all().into_iter().take(12).collect::<Vec<_>>();
     println!("1 function:   {:.0?} ns (alone, in groups of 64)", measure(one));
     let [alone, grouped] = measure(three);

@@ -1,55 +1,55 @@
-//! One key at work: what the kinds of windows share.
+//! The work on one key, as far as the kinds of windows share it.
 
-use super::fold::Part;
-use super::pane::{Keyed, Pane, Place, Shown};
-use super::{Aggregate, Config, Settled};
+use super::fold::FoldedPanes;
+use super::pane::{EmittedResult, KeyState, PaneId, PaneState};
+use super::{Aggregate, SettledBatch, WindowConfig};
 use headwater_flow::aggregation::{Closed, Group, Updated};
 use headwater_flow::{Timestamp, micros};
 
 /// A result that is to be finished.
 #[derive(Debug)]
-pub(super) struct Ready {
+pub(super) struct ReadyResult {
     pub(super) closed: Closed,
     pub(super) part: u32,
     pub(super) rejected: u64,
     pub(super) watermark: Timestamp,
     pub(super) early: bool,
     /// There is no state: the result is withdrawn, or merging failed for this reason.
-    pub(super) without: Option<Without>,
+    pub(super) without: Option<MissingValue>,
 }
 
 #[derive(Debug)]
-pub(super) enum Without {
+pub(super) enum MissingValue {
     Retracted,
     Failed(String),
 }
 
-/// What the work on a key can use.
-pub(super) struct Scene<'a> {
-    pub(super) config: &'a Config,
+/// The surroundings of the work on a key.
+pub(super) struct KeyContext<'a> {
+    pub(super) config: &'a WindowConfig,
     pub(super) key: &'a str,
-    /// The key's.
+    /// The watermark of the key.
     pub(super) watermark: u64,
-    /// That of keys that are silent.
+    /// The watermark of keys that are silent.
     pub(super) closing: u64,
     /// Keys that hold something.
     pub(super) keys: usize,
     /// Watermarks since all that was due was done, ascending.
     pub(super) passed: &'a [u64],
-    /// State of what began before this was lost.
+    /// State of windows that begin before this was lost.
     pub(super) lost_before: u64,
     pub(super) aggregate: &'a mut dyn Aggregate,
-    pub(super) ready: &'a mut Vec<Ready>,
-    pub(super) settled: &'a mut Settled,
+    pub(super) ready: &'a mut Vec<ReadyResult>,
+    pub(super) settled: &'a mut SettledBatch,
 }
 
-impl Scene<'_> {
-    /// Whether a window that ends here takes no readings any more.
+impl KeyContext<'_> {
+    /// Reports that a window with this end takes no readings any more.
     pub(super) fn is_over(&self, end: u64) -> bool {
         self.config.over_at(end) <= self.watermark
     }
 
-    /// When a window that ends at `end`, and that a reading of `time` has just changed, gives its next
+    /// Returns the time at which a window with this `end`, changed just now by a reading of `time`, emits its next
     /// result, if before that.
     pub(super) fn early(&self, time: u64, end: u64) -> Option<u64> {
         let every = micros(self.config.early?).max(1);
@@ -58,45 +58,48 @@ impl Scene<'_> {
         (next < end).then_some(next)
     }
 
-    /// The watermark that made what was due at `due` so.
+    /// Returns the watermark that made due what was to be done at `due`.
     pub(super) fn at(&self, due: u64) -> Timestamp {
         let first = self.passed.partition_point(|passed| *passed < due);
         Timestamp(self.passed.get(first).copied().unwrap_or(self.watermark))
     }
 
     /// Gives waiting readings of this key to the aggregate.
-    pub(super) fn apply(&mut self, keyed: &mut Keyed) {
-        let mut groups = groups(self.config, self.key, keyed);
+    pub(super) fn apply(&mut self, key_state: &mut KeyState) {
+        let mut groups = groups(self.config, self.key, key_state);
         if groups.is_empty() {
             return;
         }
         let updates = self.aggregate.update(&groups);
-        let places = std::mem::take(&mut keyed.waiting);
-        for ((place, group), updated) in places.into_iter().zip(&mut groups).zip(updates) {
-            take(keyed, place, group, updated, self.settled);
+        let pane_ids = std::mem::take(&mut key_state.waiting);
+        for ((pane_id, group), updated) in pane_ids.into_iter().zip(&mut groups).zip(updates) {
+            take(key_state, pane_id, group, updated, self.settled);
         }
     }
 
-    /// The result of a pane that is a window of its own, due at `due`: an early one where there was a
+    /// Emits the result of a pane that is a window of its own, due at `due`: an early one where there was a
     /// watermark between that and the window's end, be it long past.
-    pub(super) fn show(&mut self, pane: &mut Pane, place: Place, (start, end): (u64, u64), due: u64) {
+    pub(super) fn show(&mut self, pane: &mut PaneState, pane_id: PaneId, (start, end): (u64, u64), due: u64) {
         let before = pane.shown.iter().position(|shown| (shown.start, shown.end) == (start, end));
         for shown in pane.shown.iter().filter(|shown| (shown.start, shown.end) != (start, end)) {
             self.retract(*shown, due);
         }
         let revision = before.map_or(0, |index| pane.shown[index].revision);
-        pane.shown = vec![Shown { start, end, revision: revision.saturating_add(1) }];
+        pane.shown = vec![EmittedResult { start, end, revision: revision.saturating_add(1) }];
         let early = end > self.at(due).0 && !pane.full;
-        (pane.changed, pane.provisional, pane.due, pane.dirty) = (false, early, None, true);
-        let part = Part::of(pane);
-        self.give(part, pane.late, (start, end), place.tie, revision, early, due);
+        pane.changed = false;
+        pane.provisional = early;
+        pane.due = None;
+        pane.dirty = true;
+        let part = FoldedPanes::of(pane);
+        self.give(part, pane.late, (start, end), pane_id.tie, revision, early, due);
     }
 
-    /// A result, unless some of what belongs to it was lost.
+    /// Emits a result.
     #[expect(clippy::too_many_arguments, reason = "they are the fields of the result")]
     pub(super) fn give(
         &mut self,
-        part: Part,
+        part: FoldedPanes,
         late: u64,
         (start, end): (u64, u64),
         number: u32,
@@ -104,7 +107,7 @@ impl Scene<'_> {
         early: bool,
         due: u64,
     ) {
-        self.ready.push(Ready {
+        self.ready.push(ReadyResult {
             closed: Closed {
                 key: self.key.to_owned(),
                 start: Timestamp(start),
@@ -122,19 +125,19 @@ impl Scene<'_> {
         });
     }
 
-    /// Withdraws a result: its readings are part of another one now.
-    fn retract(&mut self, shown: Shown, due: u64) {
+    /// Withdraws a result, since its readings are part of another one now.
+    fn retract(&mut self, shown: EmittedResult, due: u64) {
         let bounds = (shown.start, shown.end);
-        self.give(Part::default(), 0, bounds, 0, shown.revision, false, due);
+        self.give(FoldedPanes::default(), 0, bounds, 0, shown.revision, false, due);
         if let Some(ready) = self.ready.last_mut() {
-            ready.without = Some(Without::Retracted);
+            ready.without = Some(MissingValue::Retracted);
         }
     }
 
-    /// Panes that cannot be merged have no result.
+    /// Emits the failure of panes that cannot be merged, instead of a result.
     pub(super) fn fail(
         &mut self,
-        pane: Part,
+        pane: FoldedPanes,
         bounds: (u64, u64),
         number: u32,
         revision: u32,
@@ -143,19 +146,19 @@ impl Scene<'_> {
     ) {
         self.give(pane, 0, bounds, number, revision, false, due);
         if let Some(ready) = self.ready.last_mut() {
-            ready.without = Some(Without::Failed(reason));
+            ready.without = Some(MissingValue::Failed(reason));
         }
     }
 }
 
-/// The waiting samples and the states they come on top of, in the order of `waiting`.
-pub(super) fn groups(config: &Config, key: &str, keyed: &mut Keyed) -> Vec<Group> {
-    let mut groups = Vec::with_capacity(keyed.waiting.len());
-    for place in &keyed.waiting {
-        let pane = keyed.panes.get_mut(place).expect("panes that are removed do not wait");
-        let (start, end) = super::bounds(config, *place, pane);
+/// Takes the waiting samples and the states that they are added to, in the order of `waiting`.
+pub(super) fn groups(config: &WindowConfig, key: &str, key_state: &mut KeyState) -> Vec<Group> {
+    let mut groups = Vec::with_capacity(key_state.waiting.len());
+    for pane_id in &key_state.waiting {
+        let pane = key_state.panes.get_mut(pane_id).expect("panes that are removed do not wait");
+        let (start, end) = config.kind.rules().pane_bounds(*pane_id, pane);
         let state = std::mem::take(&mut pane.state);
-        keyed.bytes -= state.len();
+        key_state.bytes -= state.len();
         groups.push(Group {
             key: key.to_owned(),
             start: Timestamp(start),
@@ -167,18 +170,18 @@ pub(super) fn groups(config: &Config, key: &str, keyed: &mut Keyed) -> Vec<Group
     groups
 }
 
-/// A pane's new state, and what was refused.
+/// Puts in a pane's new state, and counts the refused samples.
 pub(super) fn take(
-    keyed: &mut Keyed,
-    place: Place,
+    key_state: &mut KeyState,
+    pane_id: PaneId,
     group: &mut Group,
     updated: Updated,
-    settled: &mut Settled,
+    settled: &mut SettledBatch,
 ) {
-    let pane = keyed.panes.get_mut(&place).expect("it was there when its samples were taken");
+    let pane = key_state.panes.get_mut(&pane_id).expect("it was there when its samples were taken");
     let rejected = updated.rejected.len() as u64;
     let used = (group.samples.len() as u64).saturating_sub(rejected);
-    keyed.bytes += updated.state.len();
+    key_state.bytes += updated.state.len();
     pane.state = updated.state;
     pane.count += used;
     pane.late += if pane.is_late { used } else { 0 };
@@ -189,7 +192,7 @@ pub(super) fn take(
     }
     pane.dirty = true;
     settled.used += used;
-    settled.refused.extend(updated.rejected.into_iter().map(|rejection| super::Refused {
+    settled.refused.extend(updated.rejected.into_iter().map(|rejection| super::RefusedSample {
         key: group.key.clone(),
         time: group.samples[rejection.index].0,
         payload: std::mem::take(&mut group.samples[rejection.index].1),
