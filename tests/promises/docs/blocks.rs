@@ -14,6 +14,10 @@ pub(super) struct CodeBlock {
     /// The role of the block, or the reason for which that is unknown.
     pub(super) role: Result<BlockRole, String>,
     /// The file that a reader writes it to, in the folder that the commands before it lead to.
+    #[cfg_attr(
+        not(feature = "machine"),
+        expect(dead_code, reason = "only a page that is really run writes it")
+    )]
     pub(super) file: Option<String>,
     /// The content of the block.
     pub(super) text: String,
